@@ -1,0 +1,158 @@
+"""What is claimed against what is on disk: verified, missing, altered or stale, for each artefact, with the reason.
+
+Audits a run folder, or an adapter folder that somebody calls trained, without loading a base model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mistral_lib import files, home, params, sources
+from mistral_lib.run import Run
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    artefact: str
+    status: str  # verified, missing, altered or stale
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.status:9} {self.artefact}: {self.reason}"
+
+
+def audit(folder: Path) -> list[Finding]:
+    """The findings for a run folder or an adapter folder; a folder that is neither is `missing`."""
+    folder = Path(folder)
+    if (folder / "params.yaml").exists() or (folder / "manifest.json").exists():
+        return audit_run(folder)
+    if not folder.is_dir():
+        return [Finding(home.short(folder.resolve()), "missing", "no such folder")]
+    return audit_adapter(folder)
+
+
+def audit_run(folder: Path) -> list[Finding]:
+    """Every stage that was started: its status, each file it left, and whether what it was made from is still the same."""
+    for name in ("params.yaml", "manifest.json"):
+        if not (folder / name).exists():
+            return [Finding(f"{folder.name}/{name}", "missing", "nothing in this folder can be vouched for without it")]
+    try:
+        run = Run.existing(folder)
+        stages = run.manifest()["stages"]
+    except (ValueError, KeyError) as error:
+        return [Finding(f"{folder.name}", "altered", f"its record cannot be read: {error}")]
+    findings = [finding for stage in stages for finding in _stage(run, stage, stages)]
+    return findings or [Finding(folder.name, "missing", "no stage was ever started")]
+
+
+def _stage(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[Finding]:
+    entry, place = stages[stage], f"{run.folder.name}/{stage}"
+    status = run.status(stage)
+    if status != "complete":
+        yield Finding(place, "missing", f"not complete: {status}" + (f" ({entry['error']})" if entry.get("error") else ""))
+        return
+    yield from _outputs(run, entry)
+    if stage == "training":
+        yield from (_below(f, run.folder.name) for f in audit_adapter(run.folder / stage / "adapter") if f.status != "verified")
+    reasons = list(_outdated(run, stage, stages))
+    if reasons:
+        yield Finding(place, "stale", "; ".join(reasons))
+
+
+def _below(finding: Finding, run_name: str) -> Finding:
+    return Finding(f"{run_name}/training/{finding.artefact}", finding.status, finding.reason)
+
+
+def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
+    for name, fact in entry["outputs"].items():
+        path = run.folder / name
+        if not path.is_file():
+            yield Finding(f"{run.folder.name}/{name}", "missing", "recorded as complete, but not on disk")
+        elif files.sha256(path) != fact["sha256"]:
+            yield Finding(f"{run.folder.name}/{name}", "altered", "its content is not what the stage wrote")
+        else:
+            yield Finding(f"{run.folder.name}/{name}", "verified", f"sha256 {fact['sha256'][:12]}")
+
+
+def _outdated(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[str]:
+    """Parameters or inputs that are not those the stage was made with any more."""
+    current = dict(stages[stage]["inputs"])
+    for upstream in stages.values():
+        for name, fact in upstream.get("outputs", {}).items():
+            if name in current:
+                current[name] = fact["sha256"]
+    if stage in ("corpus", "data"):
+        try:
+            current = {**{k: v for k, v in current.items() if "/" not in k}, **sources.inputs(sources.of_settings(run.settings))}
+        except (ValueError, OSError) as error:
+            yield f"its sources cannot be read again: {error}"
+    yield from run.changes(stage, current)
+
+
+def audit_adapter(folder: Path) -> list[Finding]:
+    """Whether a folder holds a trained adapter: weights that are readable, finite and not as they were before training,
+    and a provenance that says what they were made from."""
+    name = folder.name
+    if not folder.is_dir():
+        return [Finding(name, "missing", "no such folder")]
+    findings = [Finding(f"{name}/{file}", "missing", "an adapter cannot be loaded without it")
+                for file in ("adapter_config.json", WEIGHTS) if not (folder / file).is_file()]  # fmt: skip
+    if (folder / WEIGHTS).is_file():
+        findings.append(_weights(folder))
+    if not (folder / "provenance.json").is_file():
+        findings.append(Finding(f"{name}/provenance.json", "missing", "nothing on disk says what this adapter was trained from"))
+    elif (folder / WEIGHTS).is_file():
+        findings.append(_provenance(folder))
+    return findings
+
+
+def _weights(folder: Path) -> Finding:
+    from safetensors import SafetensorError, safe_open
+
+    place = f"{folder.name}/{WEIGHTS}"
+    trained = 0
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+            names = list(tensors.keys())
+            for name in names:
+                tensor = tensors.get_tensor(name)
+                if not tensor.isfinite().all():
+                    return Finding(place, "altered", f"{name} holds NaN or infinity")
+                trained += "lora_B" in name and bool(tensor.any())
+    except (SafetensorError, OSError) as error:
+        return Finding(place, "altered", f"cannot be read: {error}")
+    if not trained:
+        return Finding(place, "missing", "every lora_B is zero, as before the first step: nothing was trained")
+    return Finding(place, "verified", f"{len(names)} finite tensors, {trained} trained lora_B")
+
+
+def _provenance(folder: Path) -> Finding:
+    place = f"{folder.name}/provenance.json"
+    try:
+        recorded = files.read_json(folder / "provenance.json")["weights_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        return Finding(place, "altered", f"cannot be read: {error}")
+    if recorded != files.sha256(folder / WEIGHTS):
+        return Finding(f"{folder.name}/{WEIGHTS}", "altered", "its content is not what training wrote")
+    return Finding(place, "verified", f"weights have sha256 {recorded[:12]}")
+
+
+def table(folders: list[Path]) -> list[dict[str, Any]]:
+    """For each run: what its manifest claims of every stage, and how many artefacts are in each state."""
+    rows = []
+    for folder in folders:
+        findings = audit_run(folder)
+        counts = {s: sum(f.status == s for f in findings) for s in ("verified", "missing", "altered", "stale")}
+        rows.append({"run": folder.name, "claimed": claimed(folder), **counts})
+    return rows
+
+
+def claimed(folder: Path) -> str:
+    try:
+        run = Run.existing(folder)
+        return ", ".join(f"{stage} {run.status(stage)}" for stage in params.STAGES if run.entry(stage)) or "nothing"
+    except (ValueError, OSError):
+        return "unreadable"

@@ -1,0 +1,101 @@
+"""Files that are either whole or not there: atomic writes and content hashes."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+JSON_STYLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Write to a temporary file beside `path`; flush it to disk and rename it over `path` only if nothing went wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with atomic(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, orjson.dumps(value, option=JSON_STYLE))
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); the file was damaged after it was written") from None
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    write_bytes(path, b"".join(orjson.dumps(value) + b"\n" for value in values))
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Every complete line; a last line that a killed process left half-written is passed over."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [orjson.loads(line) for line in lines[:-1] if line.strip()]
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A hash of any JSON value that does not depend on the order of its keys."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)).hexdigest()
+
+
+def hashes(folder: Path, relative_to: Path) -> dict[str, dict[str, Any]]:
+    """`{relative path: {sha256, bytes}}` of every file below `folder`, hidden ones left out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {str(p.relative_to(relative_to)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
+
+
+def replace_folder(new: Path, place: Path, previous: Path) -> None:
+    """Put the folder `new` at `place`; what stood there is moved to `previous`, never deleted."""
+    if place.exists():
+        previous.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(place, previous)
+    os.replace(new, place)
+
+
+def put_once(new: Path, place: Path) -> None:
+    """Put the folder `new` at `place`, unless another process was first with the same content: then `new` is not needed."""
+    try:
+        new.rename(place)
+    except OSError:
+        shutil.rmtree(new)
+        if not place.exists():
+            raise
+
+
+def fresh_folder(path: Path) -> Path:
+    """An empty folder at `path` for work in progress; leftovers of a killed process are removed."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path

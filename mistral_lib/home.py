@@ -1,0 +1,56 @@
+"""Where things are kept: the one place that decides it.
+
+Runs, models and corpora that are made at run time live under the workbook's home: the folder named by the environment
+variable MISTRAL_WORKBOOK_HOME, or else the project itself. Never the current directory: papermill, JupyterLab and
+nbval each start notebooks in a different one.
+"""
+
+import os
+from pathlib import Path
+
+VARIABLE = "MISTRAL_WORKBOOK_HOME"
+
+
+def project() -> Path:
+    """The folder that holds `notebooks/` and `params/`, found from this file and not from the current directory."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "notebooks").is_dir() or not (root / "params").is_dir():
+        raise FileNotFoundError(
+            f"mistral_lib is at {root}, which holds no notebooks/ and params/: "
+            "install the package with `pip install --no-deps -e .` from a clone of the workbook (`make setup` does it)"
+        )
+    return root
+
+
+def home() -> Path:
+    """The folder under which `runs/`, `models/` and `corpora/` are made."""
+    chosen = os.environ.get(VARIABLE)
+    return Path(chosen).expanduser().resolve() if chosen else project()
+
+
+def runs() -> Path:
+    return home() / "runs"
+
+
+def models() -> Path:
+    return home() / "models"
+
+
+def corpora() -> Path:
+    return home() / "corpora"
+
+
+def params() -> Path:
+    return project() / "params"
+
+
+def notebooks() -> Path:
+    return project() / "notebooks"
+
+
+def short(path: Path) -> str:
+    """The path as a person wants to read it: relative to the home or the project where it lies inside."""
+    for root in (home(), project()):
+        if path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(path)

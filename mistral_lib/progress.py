@@ -1,0 +1,19 @@
+"""Words and bars for whoever waits. They go to stderr, so that a notebook's results stay the same on every run."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def bar(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
+    """Iterate with a progress bar: a line a few times a minute in a log file, a moving one in a terminal."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, file=sys.stderr, leave=False))

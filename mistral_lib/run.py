@@ -1,0 +1,217 @@
+"""A run folder: its stages, its lock and the manifest that says what each stage read, did and left on disk.
+
+A stage is written into a hidden folder, hashed, and only then put in place and recorded as `complete`. Status words:
+`running`, `interrupted`, `failed`, `complete`.
+"""
+
+import fcntl
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mistral_lib import files, home, params
+from mistral_lib.progress import say
+
+FORMAT = {"corpus": 1, "data": 1, "training": 1, "evaluation": 1}  # raise one when a stage's results change their meaning
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
+
+
+class RunInUse(RuntimeError):
+    """Another process works in this run folder."""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Run:
+    """One folder below runs/, with the settings that it was opened with."""
+
+    def __init__(self, folder: Path, settings: params.Settings):
+        self.folder = folder
+        self.settings = settings
+
+    @classmethod
+    def open(cls, settings: params.Settings) -> "Run":
+        """The run named in the settings; made if it is new. Its params.yaml then says these settings.
+
+        Errors: RunInUse where another process works in the folder with other settings.
+        """
+        run = cls(home.runs() / settings.run_name, settings)
+        place = run.folder / "params.yaml"
+        text = params.to_yaml(settings)
+        if not place.exists() or place.read_text() != text:
+            with run.lock("writing params.yaml"):
+                files.write_text(place, text)
+        return run
+
+    @classmethod
+    def existing(cls, folder: Path) -> "Run":
+        """A run that is there already. Errors: FileNotFoundError."""
+        if not (folder / "params.yaml").is_file():
+            raise FileNotFoundError(
+                f"{home.short(folder)}: no params.yaml there, so this is no run folder; runs are in {home.short(home.runs())}/"
+            )
+        return cls(folder, params.load(folder / "params.yaml"))
+
+    # -- the manifest ---------------------------------------------------------------------------------------------
+
+    def manifest(self) -> dict[str, Any]:
+        path = self.folder / "manifest.json"
+        return files.read_json(path) if path.exists() else {"stages": {}}
+
+    def entry(self, stage: str) -> dict[str, Any]:
+        """What the manifest says of a stage; an empty dict if it never ran."""
+        return self.manifest()["stages"].get(stage, {})
+
+    def status(self, stage: str) -> str:
+        """The stage's status word, or `not started`; a `running` stage whose process is gone is `interrupted`."""
+        status = self.entry(stage).get("status", "not started")
+        return "interrupted" if status == "running" and self.holder() is None else status
+
+    def record(self, stage: str, **facts: Any) -> None:
+        """Merge facts into the stage's entry. Call it only while holding the lock."""
+        manifest = self.manifest()
+        manifest["stages"].setdefault(stage, {}).update(facts)
+        files.write_json(self.folder / "manifest.json", manifest)
+
+    # -- the lock -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, what: str) -> Iterator[None]:
+        """Hold the run folder. The kernel drops the lock when its process dies, so no lock is ever stale."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a+b") as file:
+            if not _locked(file):
+                holder = self.holder() or {}
+                raise RunInUse(
+                    f"{home.short(self.folder)} is in use by process {holder.get('pid')} on {holder.get('host')} "
+                    f"({holder.get('what')}, since {holder.get('since')}); wait for it, stop it, or choose another run_name"
+                )
+            file.truncate(0)
+            file.write(orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": now()}))
+            file.flush()
+            yield
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who holds the lock: pid, host, what, since; None if nobody does, whatever the lock file says."""
+        path = self.folder / ".lock"
+        if not path.exists():
+            return None
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                text = file.read()
+                return orjson.loads(text) if text else {}
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def reasons_to_run(self, stage: str, inputs: Mapping[str, str]) -> list[str]:
+        """Why the stage must run, in words; empty if what stands on disk is what these settings and inputs give."""
+        entry = self.entry(stage)
+        if not entry:
+            return ["it never ran"]
+        reasons = self.changes(stage, inputs)
+        if self.status(stage) != "complete":
+            reasons.append(f"it ended as {self.status(stage)}")
+        for name, fact in entry.get("outputs", {}).items():
+            path = self.folder / name
+            if not path.exists():
+                reasons.append(f"{name} is missing")
+            elif path.stat().st_size != fact["bytes"] or files.sha256(path) != fact["sha256"]:
+                reasons.append(f"{name} was altered")
+        return reasons
+
+    def changes(self, stage: str, inputs: Mapping[str, str]) -> list[str]:
+        """What differs between the stage's last start and now: parameters, inputs, format."""
+        entry = self.entry(stage)
+        was, now_ = entry.get("parameters", {}), self.settings.stage(stage)
+        reasons = [f"{key}: {was.get(key)!r} became {now_.get(key)!r}" for key in now_ if was.get(key) != now_[key]]
+        before = entry.get("inputs", {})
+        reasons += [f"input {name} {'changed' if name in before else 'is new'}" for name in inputs if before.get(name) != inputs[name]]
+        reasons += [f"input {name} is gone" for name in before if name not in inputs]
+        if entry.get("format") != FORMAT[stage]:
+            reasons.append("the library writes this stage in a newer form")
+        return reasons
+
+    def carry_out(self, stage: str, inputs: Mapping[str, str], work: Callable[[Path], dict[str, Any]]) -> None:
+        """Run a stage if it has to: `work(folder)` fills an empty folder and returns its figures.
+
+        The folder takes the stage's place only after `work` returned; an earlier result is moved to `previous/`.
+        """
+        reasons = self.reasons_to_run(stage, inputs)
+        if not reasons:
+            say(f"{stage}: unchanged, the result of {self.entry(stage)['ended']} is used")
+            return
+        say(f"{stage}: runs, because {summary(reasons)}")
+        with self.lock(f"stage {stage}"), self.recorded(stage, inputs):
+            partial = files.fresh_folder(self.folder / f".{stage}.partial")
+            figures = work(partial)
+            files.replace_folder(partial, self.folder / stage, self.previous(stage))
+            self.complete(stage, figures)
+
+    @contextmanager
+    def recorded(self, stage: str, inputs: Mapping[str, str]) -> Iterator[None]:
+        """Record a stage as `running` and, should it raise, as `failed` or `interrupted`. Needs the lock."""
+        self.record(stage, status="running", started=now(), ended=None, error=None, format=FORMAT[stage],
+                    parameters=self.settings.stage(stage), inputs=dict(inputs), outputs={}, machine=machine())  # fmt: skip
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+            self.record(stage, status="interrupted" if stopped else "failed", ended=now(), error=f"{type(error).__name__}: {error}")
+            raise
+
+    def complete(self, stage: str, figures: Mapping[str, Any]) -> None:
+        """Hash what stands in the stage's folder and write, last of all, the word `complete`."""
+        outputs = {k: v for k, v in files.hashes(self.folder / stage, self.folder).items() if "/checkpoints/" not in k}
+        self.record(stage, status="complete", ended=now(), outputs=outputs, figures=dict(figures))
+
+    def previous(self, stage: str) -> Path:
+        """Where an earlier result of the stage is moved to: a name that is free."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        places = (self.folder / "previous" / f"{stage}-{stamp}{suffix}" for suffix in ["", *(f"-{n}" for n in range(1, 1000))])
+        return next(place for place in places if not place.exists())
+
+    def require(self, stage: str, remedy: str) -> dict[str, Any]:
+        """The entry of a complete stage. Errors: RuntimeError that names the remedy."""
+        if self.status(stage) != "complete":
+            raise RuntimeError(f"{home.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}")
+        return self.entry(stage)
+
+
+def _locked(file: Any) -> bool:
+    """Take the exclusive lock; half a second of patience, because `holder` takes it for a moment to look."""
+    for _ in range(10):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
+
+
+def summary(reasons: list[str]) -> str:
+    return "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
+
+
+def machine() -> dict[str, Any]:
+    """What a result was made with: versions of Python and of the libraries, and the kind of machine."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), **versions}
+
+
+def all_runs() -> list[Path]:
+    """Every run folder below runs/, by name."""
+    return sorted(path.parent for path in home.runs().glob("*/params.yaml"))

@@ -1,0 +1,89 @@
+"""The audit tells what is claimed from what is there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mistral_lib import audit, files
+from mistral_lib.params import Settings
+from mistral_lib.run import Run
+from tests.conftest import other
+
+
+def statuses(findings: list[audit.Finding]) -> dict[str, str]:
+    return {finding.artefact: finding.status for finding in findings}
+
+
+def adapter(folder: Path, b: torch.Tensor) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    save_file({"x.lora_A.weight": torch.ones(2, 3), "x.lora_B.weight": b}, folder / "adapter_model.safetensors")
+    files.write_json(folder / "provenance.json", {"weights_sha256": files.sha256(folder / "adapter_model.safetensors")})
+    return folder
+
+
+def test_a_trained_adapter_alone_is_verified(tmp_path: Path) -> None:
+    assert set(statuses(audit.audit(adapter(tmp_path / "a", torch.ones(3, 2)))).values()) == {"verified"}
+
+
+@pytest.mark.parametrize(
+    ("b", "status", "word"),
+    [(torch.zeros(3, 2), "missing", "nothing was trained"), (torch.full((3, 2), float("nan")), "altered", "NaN")],
+)
+def test_an_untrained_or_broken_adapter_is_not(tmp_path: Path, b: torch.Tensor, status: str, word: str) -> None:
+    found = audit.audit(adapter(tmp_path / "a", b))[0]
+    assert found.status == status and word in found.reason
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "provenance.json"])
+def test_each_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    (folder / name).unlink()
+    assert statuses(audit.audit(folder))[f"a/{name}"] == "missing"
+
+
+def test_a_changed_byte_is_altered(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    data = bytearray((folder / "adapter_model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "adapter_model.safetensors").write_bytes(data)
+    assert "altered" in statuses(audit.audit(folder)).values()
+
+
+def test_a_folder_that_is_no_adapter_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "STATUS.txt").write_text("training COMPLETED")
+    assert all(finding.status == "missing" for finding in audit.audit(tmp_path))
+    assert audit.audit(tmp_path / "nowhere")[0].status == "missing"
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    opened = Run.open(Settings(run_name="r", corpus_paths=["c"], operatives_paths=[]))
+    (home / "c").mkdir()
+    (home / "c" / "a.jsonl").write_text('{"text": "one"}\n')
+    from mistral_lib import sources
+
+    opened.carry_out("data", sources.inputs(sources.of_settings(opened.settings)), lambda f: {"n": (f / "out.txt").write_text("x")})
+    return opened
+
+
+def test_a_run_is_verified_file_by_file(run: Run) -> None:
+    assert statuses(audit.audit(run.folder)) == {"r/data/out.txt": "verified"}
+
+
+def test_a_changed_parameter_or_source_makes_it_stale(run: Run, home: Path) -> None:
+    other(run, max_tokens=64)
+    assert statuses(audit.audit(run.folder))["r/data"] == "stale"
+    other(run, max_tokens=512)
+    assert "r/data" not in statuses(audit.audit(run.folder))
+    (home / "c" / "a.jsonl").write_text('{"text": "two"}\n')
+    assert statuses(audit.audit(run.folder))["r/data"] == "stale"
+
+
+def test_a_claim_without_a_manifest_or_with_a_broken_one_is_told(run: Run) -> None:
+    (run.folder / "manifest.json").write_text("{")
+    assert audit.audit(run.folder)[0].status == "altered"
+    (run.folder / "manifest.json").unlink()
+    assert audit.audit(run.folder)[0].status == "missing"

@@ -1,0 +1,118 @@
+"""Run folders: what is skipped, what re-runs and why, who may write, and that nothing earlier is lost."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mistral_lib import files
+from mistral_lib.params import Settings
+from mistral_lib.run import Run, RunInUse
+from tests.conftest import other
+
+
+def write(text: str):
+    def work(folder: Path) -> dict:
+        (folder / "out.txt").write_text(text)
+        return {"letters": len(text)}
+
+    return work
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    opened = Run.open(Settings(run_name="r"))
+    opened.carry_out("data", {"a": "1"}, write("first"))
+    return opened
+
+
+def test_a_complete_stage_is_recorded_with_hashes(run: Run) -> None:
+    entry = run.entry("data")
+    assert entry["status"] == "complete" and entry["figures"] == {"letters": 5}
+    assert entry["outputs"]["data/out.txt"]["sha256"] == files.sha256(run.folder / "data" / "out.txt")
+    assert entry["parameters"]["max_tokens"] == 512 and "learning_rate" not in entry["parameters"]
+
+
+def test_an_unchanged_stage_is_skipped(run: Run) -> None:
+    run.carry_out("data", {"a": "1"}, lambda folder: pytest.fail("the stage ran again"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "inputs", "reason"),
+    [
+        ({"max_tokens": 64}, {"a": "1"}, "max_tokens: 512 became 64"),
+        ({}, {"a": "2"}, "input a changed"),
+        ({}, {"a": "1", "b": "1"}, "input b is new"),
+        ({}, {}, "input a is gone"),
+    ],
+)
+def test_a_changed_parameter_or_input_runs_the_stage_and_says_why(run: Run, capsys, changes: dict, inputs: dict, reason: str) -> None:
+    other(run, **changes).carry_out("data", inputs, write("second"))
+    assert reason in capsys.readouterr().err
+    assert (run.folder / "data" / "out.txt").read_text() == "second"
+
+
+def test_a_parameter_of_another_stage_changes_nothing(run: Run) -> None:
+    assert other(run, learning_rate=0.1).reasons_to_run("data", {"a": "1"}) == []
+
+
+@pytest.mark.parametrize(("damage", "reason"), [(lambda p: p.write_text("First"), "altered"), (lambda p: p.unlink(), "missing")])
+def test_a_damaged_result_runs_the_stage_again(run: Run, damage, reason: str) -> None:
+    damage(run.folder / "data" / "out.txt")
+    assert reason in run.reasons_to_run("data", {"a": "1"})[0]
+
+
+def test_an_earlier_result_is_kept(run: Run) -> None:
+    run.carry_out("data", {"a": "2"}, write("second"))
+    run.carry_out("data", {"a": "3"}, write("third"))
+    kept = sorted(p.read_text() for p in run.folder.glob("previous/*/out.txt"))
+    assert kept == ["first", "second"]
+
+
+def test_a_failed_stage_leaves_the_earlier_files_and_says_so(run: Run) -> None:
+    def work(folder: Path) -> dict:
+        (folder / "out.txt").write_text("half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError):
+        run.carry_out("data", {"a": "2"}, work)
+    assert (run.folder / "data" / "out.txt").read_text() == "first"
+    assert run.status("data") == "failed" and "No space left" in run.entry("data")["error"]
+
+
+def hold(run: Run, work: str = "time.sleep(60)") -> subprocess.Popen:
+    """Another process that holds the run's lock while it records a stage."""
+    code = (
+        "import time, sys; from pathlib import Path; from mistral_lib.run import Run\n"
+        f"run = Run.existing(Path({str(run.folder)!r}))\n"
+        f"with run.lock('stage data'), run.recorded('data', {{}}):\n    print('held', flush=True); {work}"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(run: Run) -> None:
+    process = hold(run)
+    assert run.status("data") == "running"
+    with pytest.raises(RunInUse, match=f"process {process.pid} .*stage data"):
+        run.carry_out("data", {"a": "9"}, write("second"))
+    process.kill()
+    process.wait()
+    assert run.holder() is None and run.status("data") == "interrupted"
+    run.carry_out("data", {"a": "9"}, write("second"))
+    assert run.status("data") == "complete"
+
+
+def test_a_killed_writer_leaves_no_half_file(home: Path) -> None:
+    target = home / "big.json"
+    files.write_json(target, {"version": 1})
+    code = f"from pathlib import Path; from mistral_lib import files\nwhile True: files.write_json(Path({str(target)!r}), {{'version': 2, 'x': 'y' * 5_000_000}})"
+    for pause in (0.3, 0.37, 0.45):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+        assert files.read_json(target)["version"] in (1, 2)
