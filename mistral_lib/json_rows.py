@@ -1,0 +1,130 @@
+"""JSON as corpora really hold it: lines, arrays, single objects, and the damage that is found in them.
+
+A line that is not JSON is looked at again: objects glued together are taken apart if that is asked for; NaN and lone
+surrogates, which strict JSON forbids and real dumps contain, are made sound. Whatever is left is a problem with its reason.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO
+
+import orjson
+
+from mistral_lib.rows import Reading, Row
+from mistral_lib.streams import Refused, held, lines
+
+BOM = b"\xef\xbb\xbf"
+BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # whitespace, or the two characters \ and n, stand between glued objects
+WRAPPERS = ("data", "rows", "records", "examples", "items")  # {"data": [row, row, …]} is a file of rows ...
+RECORD_KEYS = {"messages", "conversations", "text", "prompt", "content", "question", "instruction", "chosen"}  # ... unless it is one itself
+_LONGEST_INTEGER = 18  # digits; longer ones do not fit 64 bits and cannot be written again
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)
+
+
+_lenient = json.JSONDecoder(parse_int=_integer)
+
+
+def json_lines(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
+    yield from _numbered(lines(stream, reading.limits.line_bytes), name, reading)
+
+
+def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Iterator[Row]:
+    for number, line in enumerate(found, 1):
+        if line is None:
+            yield Row(f"{name}:{number}", None, "line_too_long")
+        elif line.strip() and line.strip() != BOM:
+            yield from _parsed(line, f"{name}:{number}", reading, "not_json" if line.endswith(b"\n") else "truncated_line")
+
+
+def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
+    """An array of rows, one object, or lines of objects that someone named .json. Errors: Refused if too large to hold."""
+    first = stream.readline(reading.limits.held_bytes + 1)
+    if len(first) > reading.limits.held_bytes:
+        raise Refused("too_large_to_hold")
+    second = stream.readline(reading.limits.line_bytes + 1)
+    if second.strip() and len(second) <= reading.limits.line_bytes and _is_object(first):
+        yield from _numbered(chain([first, second], lines(stream, reading.limits.line_bytes)), name, reading)
+        return
+    data = first + second + held(stream, reading.limits.held_bytes)
+    if data.strip() and data.strip() != BOM:
+        for row in _parsed(data, name, reading, "not_json"):
+            yield from _unwrapped(row, name)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line.removeprefix(BOM)), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _unwrapped(row: Row, name: str) -> Iterator[Row]:
+    value = row.value
+    if isinstance(value, dict) and not value.keys() & RECORD_KEYS:
+        wrapped = [value[key] for key in WRAPPERS if isinstance(value.get(key), list)]
+        value = wrapped[0] if len(wrapped) == 1 and all(isinstance(part, dict) for part in wrapped[0]) else value
+    if isinstance(value, list):
+        yield from (Row(f"{name}:{number}", part, note=row.note) for number, part in enumerate(value, 1))
+    else:
+        yield row
+
+
+def _parsed(data: bytes, source: str, reading: Reading, otherwise: str) -> Iterator[Row]:
+    data = data.removeprefix(BOM)
+    try:
+        yield Row(source, orjson.loads(data))
+    except orjson.JSONDecodeError:
+        yield from _damaged(data, source, reading, otherwise)
+
+
+def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iterator[Row]:
+    """`otherwise`: the reason for what is no JSON at all."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        yield Row(source, None, "not_utf8")
+        return
+    values, rest = _values(text)
+    objects = all(isinstance(value, dict) for value in values)
+    if len(values) == 1 and not rest:
+        yield _made_sound(values[0], source)
+    elif len(values) > 1 and objects and reading.salvage:
+        yield from (_made_sound(value, f"{source}.{number}", "salvaged") for number, value in enumerate(values, 1))
+        if rest:
+            yield Row(f"{source}.{len(values) + 1}", None, otherwise)
+    elif len(values) > 1 and objects:
+        yield Row(source, None, "glued_json")
+    else:
+        yield Row(source, None, "nul_bytes" if "\0" in text else otherwise)
+
+
+def _values(text: str) -> tuple[list[Any], str]:
+    """The JSON values that stand one after another from the start, and what is left behind them."""
+    values, place = [], BETWEEN.match(text).end()
+    try:
+        while place < len(text):
+            value, place = _lenient.raw_decode(text, place)
+            values.append(value)
+            place = BETWEEN.match(text, place).end()
+    except (ValueError, RecursionError):  # no further value; or one nested beyond all sense
+        pass
+    return values, text[place:]
+
+
+def _made_sound(value: Any, source: str, note: str = "") -> Row:
+    """Lone surrogates (half an emoji, cut by some earlier program) cannot be written as UTF-8: each becomes a `?`, and it is noted."""
+    try:
+        orjson.dumps(value)
+        return Row(source, value, note=note)
+    except TypeError:
+        pass
+    try:
+        sound = orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        return Row(source, sound, note=note or "lone_surrogates_replaced")
+    except (ValueError, RecursionError):
+        return Row(source, None, "not_json")

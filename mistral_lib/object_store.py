@@ -1,0 +1,82 @@
+"""Objects behind s3:// addresses, read as streams. Needs the extra `s3fs`; an unreachable server is an error within seconds.
+
+The endpoint, the region and the credentials are those of the usual AWS_* environment variables.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+VERSION = "2026.9.0"  # of s3fs; the same as the fsspec of the lock
+CONNECT_SECONDS = 4
+READ_SECONDS = 7  # twice this, and the connections, must stay well below 30
+ATTEMPTS = 2
+BLOCK = 8 * 2**20  # bytes fetched at once
+
+
+class StoreError(OSError):
+    """An object store that cannot be used; the message says why, without the address."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    url: str
+    size: int  # bytes
+    etag: str  # changes with the content
+
+
+def listing(url: str) -> list[RemoteObject]:
+    """The objects below a prefix, behind a glob, or the one of that name, sorted. Errors: StoreError."""
+    with _explained():
+        store = _store()
+        path = url.removeprefix("s3://").rstrip("/")
+        found = store.glob(path, detail=True) if any(mark in path for mark in "*?[") else store.find(path, detail=True)
+    objects = (
+        RemoteObject(f"s3://{key}", fact["size"], fact.get("ETag", "").strip('"')) for key, fact in found.items() if _is_object(fact)
+    )
+    return sorted(objects, key=lambda found: found.url)
+
+
+def _is_object(fact: dict[str, Any]) -> bool:
+    return fact["type"] == "file" and not fact["name"].endswith("/")
+
+
+def open_object(remote: RemoteObject) -> BinaryIO:
+    """The object as a seekable stream; a change of the object while it is read is an error. Errors: StoreError."""
+    with _explained():
+        return _store().open(remote.url, "rb", block_size=BLOCK)
+
+
+def _store() -> Any:
+    try:
+        import s3fs
+    except ImportError:
+        raise StoreError(f"reading s3:// needs the package s3fs: pip install s3fs=={VERSION}") from None
+    config = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
+    }
+    store = s3fs.S3FileSystem(
+        endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
+    )
+    store.retries = 1  # s3fs would multiply the attempts of the client below it
+    return store
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """s3fs and the client below it raise a dozen kinds of errors, many of them without a base class of their own."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileNotFoundError:
+        raise StoreError("no such bucket, or nothing under this name") from None
+    except PermissionError as error:
+        raise StoreError(f"access denied ({error}): check the AWS_* credentials and the bucket's policy") from None
+    except Exception as error:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL") or "Amazon's own endpoint"
+        raise StoreError(f"the server does not answer as expected, at {endpoint} ({type(error).__name__}: {error})") from None

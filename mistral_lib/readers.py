@@ -1,0 +1,109 @@
+"""File formats: which reader a name asks for, and what happens when the bytes do not keep the name's promise.
+
+Every file and member of an archive yields at least one row: its content, or the problem that it has. Nothing that is
+wrong with the content raises; only the machine's own faults (a disk, a permission, a network) do.
+"""
+
+import errno
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from mistral_lib import archives
+from mistral_lib.json_rows import json_document, json_lines
+from mistral_lib.pdf_text import pdf_rows
+from mistral_lib.rows import Reading, Row
+from mistral_lib.streams import CODECS, Budget, Exhausted, Refused, decompressed, held
+from mistral_lib.tables import parquet, separated
+
+KINDS = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+         ".txt": "text", ".md": "text", ".pdf": "pdf", ".zip": "zip", ".tar": "tar"}  # fmt: skip
+SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tzst": ".tar.zst"}
+DEEPEST = 1  # an archive in an archive is read, an archive in that is refused
+ARCHIVES = ("zip", "tar")
+
+
+def kind_of(name: str) -> tuple[str, str | None]:
+    """(kind, codec) of a file name: `a.tar.gz` → (tar, gzip), `notes` → (unknown, None)."""
+    path = PurePosixPath(name.lower())
+    path = path.with_suffix(SHORT[path.suffix]) if path.suffix in SHORT else path
+    codec = CODECS.get(path.suffix)
+    inner = PurePosixPath(path.stem) if codec else path
+    return KINDS.get(inner.suffix, "unknown"), codec
+
+
+def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
+    """The rows of one file or member; one row with a problem if there is nothing to yield.
+
+    Errors: Exhausted if the file costs more than its limits allow, OSError with an errno for faults of the machine.
+    """
+    empty = True
+    for row in _guarded(stream, name, reading, budget, depth):
+        empty = False
+        yield row
+    if empty:
+        yield Row(name, None, "empty_file")
+
+
+def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    try:
+        yield from _rows(stream, name, reading, budget, depth)
+    except Exhausted:
+        raise
+    except Refused as refused:
+        yield Row(name, None, refused.code)
+    except OSError as error:
+        if of_the_machine(error):
+            raise
+        yield Row(name, None, "unreadable", type(error).__name__)
+    except (*archives.FAULTS, pa.ArrowException) as error:
+        yield Row(name, None, "unreadable", type(error).__name__)
+
+
+def of_the_machine(error: OSError) -> bool:
+    """Decompressors report damaged bytes as OSError without an errno; a jump to a nonsensical place is EINVAL."""
+    return error.errno not in (None, errno.EINVAL)
+
+
+def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    kind, codec = kind_of(name)
+    if kind == "unknown":
+        yield Row(name, None, "unknown_file_type")
+        return
+    stream = decompressed(stream, codec, budget) if codec else stream
+    if kind in ARCHIVES:
+        yield from _archive(stream, name, kind, reading, budget, depth)
+    elif kind == "parquet":
+        yield from parquet(stream, name, reading, budget)
+    elif kind == "text":
+        yield _text(held(stream, reading.limits.held_bytes), name)
+    elif kind == "pdf":
+        yield from pdf_rows(held(stream, reading.limits.held_bytes), name, reading.pdf_characters)
+    elif kind in ("csv", "tsv"):
+        yield from separated(stream, name, reading, ",;|\t" if kind == "csv" else "\t")
+    else:
+        yield from {"lines": json_lines, "json": json_document}[kind](stream, name, reading)
+
+
+def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    if depth > DEEPEST:
+        yield Row(name, None, "archive_nested_too_deep")
+        return
+    members = archives.zip_members if kind == "zip" else archives.tar_members
+    for member in members(stream, budget):
+        source = f"{name}!{member.name}"
+        if member.stream is None:
+            yield Row(source, None, member.problem)
+        else:
+            yield from read(member.stream, source, reading, budget, depth + 1)
+
+
+def _text(data: bytes, name: str) -> Row:
+    if b"\0" in data:
+        return Row(name, None, "nul_bytes")
+    try:
+        return Row(name, {"text": data.decode("utf-8-sig").replace("\r\n", "\n")})
+    except UnicodeDecodeError:
+        return Row(name, None, "not_utf8")

@@ -1,0 +1,88 @@
+"""One record schema: every known row shape is mapped to it, and a row that cannot be mapped says why by a reason code."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from mistral_lib.row_shapes import COLUMNS, shaped
+from mistral_lib.turns import Message, Unmappable
+
+__all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "text_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    domain: str
+    source: str  # file:line or archive!member#page
+    source_group: str  # what must never straddle a split
+    shape: str  # the row shape that it came as
+    messages: list[Message] | None = None  # a chat that ends with the assistant ...
+    text: str | None = None  # ... or a plain document
+    metadata: dict[str, Any] = field(default_factory=dict)
+    repairs: tuple[str, ...] = ()  # codes of what was changed so that the row became this record
+
+    @property
+    def canonical(self) -> str:
+        """The text that makes two records the same one, whatever their metadata."""
+        if self.text is not None:
+            return self.text
+        return "\x1e".join(f"{m['role']}\x1f{m['content']}" for m in self.messages)
+
+    @property
+    def record_id(self) -> str:
+        return text_id(self.canonical)
+
+    @property
+    def answer(self) -> str:
+        """What the model is to learn to write: the last assistant message, or the whole document."""
+        return self.text if self.text is not None else self.messages[-1]["content"]
+
+    @property
+    def prompt(self) -> list[Message]:
+        """The messages before the answer; empty for a plain document."""
+        return self.messages[:-1] if self.messages else []
+
+
+def text_id(text: str) -> str:
+    """16 hexadecimal digits of the SHA-256 of the text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def map_row(
+    value: Any, source: str, domain_key: str = "domain", group_key: str = "module", columns: Mapping[str, str] | None = None, note: str = ""
+) -> Record:
+    """The record in a row. Errors: Unmappable with a reason code, which holds nothing of the row.
+
+    columns: which of the row's keys is the `prompt`, the `answer`, the `text`, … (see COLUMNS), for shapes that are not known.
+    note: the `note` of the row that was read; it becomes the first of the record's repairs.
+    """
+    if not isinstance(value, Mapping):
+        raise Unmappable("not_an_object")
+    shape, content, used = shaped(value, columns or {})
+    repairs = (*([note] if note else []), *content.pop("repairs", ()))
+    groups = (_named(value, group_key, str | int), _named(value, "document", str | int), source)
+    return Record(
+        domain=_named(value, domain_key, str) or file_domain(source),
+        source=source,
+        source_group=str(next(group for group in groups if group is not None)),
+        shape=shape,
+        metadata={key: part for key, part in value.items() if key not in used and key not in (domain_key, group_key)},
+        repairs=repairs,
+        **content,
+    )
+
+
+def _named(value: Mapping[str, Any], key: str, kind: Any) -> Any:
+    """What a row, or the metadata in it, says under a key; None if it is not of that kind, or empty."""
+    for place in (value, value.get("metadata"), value.get("meta")):
+        found = place.get(key) if isinstance(place, Mapping) else None
+        if isinstance(found, kind) and not isinstance(found, bool) and found != "":
+            return found
+    return None
+
+
+def file_domain(source: str) -> str:
+    """The domain of a row that names none: the archive's or the file's name without its ending."""
+    return PurePosixPath(source.split("!")[0].split("#")[0].rsplit(":", 1)[0]).name.split(".")[0]

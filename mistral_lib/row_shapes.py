@@ -1,0 +1,147 @@
+"""The shapes that rows come in, each with the keys that tell it and the way it becomes messages or a text.
+
+To teach the workbook a new shape, add a line to SHAPES. A shape that only one corpus has is better named by `columns`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from mistral_lib.turns import Unmappable, regular, text_of, turns
+
+Row = Mapping[str, Any]
+Content = dict[str, Any]  # messages or text, and repairs
+
+COLUMNS = ("prompt", "answer", "system", "context", "text", "title", "content", "messages")  # what `columns` may name
+MARKED_TURN = re.compile(r"\n\n(Human|Assistant): ?")  # a whole dialogue in one string, as in hh-rlhf
+
+
+def shaped(value: Row, columns: Mapping[str, str]) -> tuple[str, Content, set[str]]:
+    """(shape, content, the row's keys that were used). Errors: Unmappable."""
+    named = {target: value[column] for target, column in columns.items() if value.get(column) is not None}
+    if named:
+        rest = {key: part for key, part in value.items() if key not in columns.values()}
+        shape = _shape(named) or _shape({**rest, **named})  # what the columns say goes before what the keys suggest
+        if shape is not None:
+            _, build, used = shape
+            return "columns", build({**rest, **named}), {columns.get(key, key) for key in used}
+    shape = _shape(value)
+    if shape is None:
+        raise Unmappable("unknown_shape" if value else "empty_row")
+    name, build, used = shape
+    return name, build(value), used
+
+
+def _shape(value: Row) -> tuple[str, Callable[[Row], Content], set[str]] | None:
+    for name, keys, build, optional in SHAPES:
+        if all(value.get(key) is not None for key in keys):
+            return name, build, {*keys, *optional}
+    return None
+
+
+def _chat(given: list[tuple[str, str, str]], *more: str) -> Content:
+    messages, repairs = regular(given)
+    return {"messages": messages, "repairs": (*more, *repairs)}
+
+
+def _document(text: Any) -> Content:
+    text = text_of(text).strip()
+    if not text:
+        raise Unmappable("empty_text")
+    return {"text": text}
+
+
+def _messages(value: Row) -> Content:
+    return _chat(turns(next(value[key] for key in ("messages", "conversations", "conversation") if value.get(key) is not None)))
+
+
+def _pair(question_key: str, answer_key: str, *parts: str) -> Callable[[Row], Content]:
+    """A question and its answer, each a text or (as TRL has it) a list of messages. parts: optional keys that belong to the question."""
+
+    def build(value: Row) -> Content:
+        question, answer = _side("user", value[question_key]), _side("assistant", value[answer_key])
+        extra = [_cell(value[key]) for key in parts if value.get(key) not in (None, "")]
+        if extra:
+            *before, (role, text, repair) = question
+            question = [*before, (role, "\n\n".join(part for part in (text, *extra) if part), repair)]
+        return _chat([("system", _optional(value, "system"), ""), *_history(value), *question, *answer])
+
+    return build
+
+
+def _side(role: str, value: Any) -> list[tuple[str, str, str]]:
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) and "type" not in part for part in value):
+        return turns(value)
+    return [(role, text_of(value), "")]
+
+
+def _optional(value: Row, key: str) -> str:
+    return "" if value.get(key) is None else text_of(value[key])
+
+
+def _history(value: Row) -> list[tuple[str, str, str]]:
+    """Alpaca's earlier rounds: [[question, answer], …]."""
+    history = value.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
+        raise Unmappable("history_is_not_pairs")
+    return [(role, text_of(text), "") for pair in history for role, text in zip(("user", "assistant"), pair, strict=True)]
+
+
+def _preference(value: Row) -> Content:
+    """The chosen answer; the rejected one is left out, and the repair code says so."""
+    repair, chosen = "chosen_of_preference", value["chosen"]
+    question = next((value[key] for key in ("prompt", "question", "instruction") if value.get(key) is not None), None)
+    if isinstance(chosen, list):
+        answer = _side("assistant", chosen)
+        asked = any(role == "user" for role, _, _ in answer)  # a whole conversation, or the answer alone
+        return _chat(answer if asked or question is None else [*_side("user", question), *answer], repair)
+    if question is not None:
+        return _chat([("system", _optional(value, "system"), ""), *_side("user", question), *_side("assistant", chosen)], repair)
+    _, *marked = MARKED_TURN.split("\n\n" + text_of(chosen).lstrip())
+    if not marked:
+        raise Unmappable("preference_without_prompt")
+    spoken = zip(marked[::2], marked[1::2], strict=True)
+    return _chat([("user" if who == "Human" else "assistant", text, "") for who, text in spoken], repair)
+
+
+def _titled(value: Row) -> Content:
+    title = value.get("title")
+    document = _document(value["content"])
+    return {"text": f"{title.strip()}\n\n{document['text']}"} if isinstance(title, str) and title.strip() else document
+
+
+def _table_row(value: Row) -> Content:
+    """A row of a table under `data`: one of the other shapes if its columns make one, else a line per cell."""
+    cells = value["data"]
+    if not isinstance(cells, Mapping):
+        raise Unmappable("data_is_not_an_object")
+    inner = _shape(cells)
+    if inner is not None and inner[0] != "data":
+        return inner[1](cells)
+    return _document("\n".join(f"{key}: {_cell(cell)}" for key, cell in cells.items() if cell not in (None, "")))
+
+
+def _cell(cell: Any) -> str:
+    return cell if isinstance(cell, str) else orjson.dumps(cell, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+EXTRA = ("system", "history")
+INPUTS = ("input", "context")  # Alpaca's and Dolly's names for what the instruction is about
+# name, the keys that make the shape, how it becomes a record, keys that it may also use; the first that fits wins
+SHAPES: list[tuple[str, tuple[str, ...], Callable[[Row], Content], tuple[str, ...]]] = [
+    ("preference", ("chosen", "rejected"), _preference, ("prompt", "question", "instruction", "system")),
+    ("messages", ("messages",), _messages, ()),
+    ("conversations", ("conversations",), _messages, ()),
+    ("conversations", ("conversation",), _messages, ()),
+    ("prompt_completion", ("prompt", "completion"), _pair("prompt", "completion"), EXTRA),
+    ("prompt_completion", ("prompt", "response"), _pair("prompt", "response"), EXTRA),
+    ("instruction", ("instruction", "output"), _pair("instruction", "output", *INPUTS), (*EXTRA, *INPUTS)),
+    ("instruction", ("instruction", "response"), _pair("instruction", "response", *INPUTS), (*EXTRA, *INPUTS)),
+    ("question_answer", ("question", "answer"), _pair("question", "answer", "context"), (*EXTRA, "context")),
+    ("prompt_completion", ("prompt", "answer"), _pair("prompt", "answer", "context"), (*EXTRA, "context")),
+    ("text", ("text",), lambda value: _document(value["text"]), ()),
+    ("content", ("content",), _titled, ("title",)),
+    ("data", ("data",), _table_row, ()),
+]

@@ -1,0 +1,94 @@
+"""The files behind one path: a file, a folder, a glob or an s3:// address expanded, each with the name that its rows carry.
+
+Hidden files are passed over; what can be neither listed nor opened is an error, since it would be lost in silence.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import BinaryIO
+
+from mistral_lib import demo, home, object_store
+from mistral_lib.object_store import RemoteObject
+from mistral_lib.streams import CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    path: Path | None  # None for an object of an object store
+    name: str  # relative to the path that the user gave; what every record's `source` begins with
+    origin: str  # corpus or operatives
+    remote: RemoteObject | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, as stored."""
+        return self.remote.size if self.remote else self.path.stat().st_size
+
+    @property
+    def place(self) -> str:
+        """Where it is: the one thing that no two files share."""
+        return self.remote.url if self.remote else str(self.path.resolve())
+
+    def open(self) -> BinaryIO:
+        return io.BufferedReader(object_store.open_object(self.remote), CHUNK) if self.remote else open(self.path, "rb", CHUNK)
+
+
+def shown_place(source: str) -> str:
+    return source if source.startswith("s3://") else source if source.startswith("demo:") else str(place_of(source))
+
+
+def place_of(source: str) -> Path:
+    if source.startswith("demo:"):
+        return demo.place(source)
+    path = Path(source).expanduser()
+    return path if path.is_absolute() else home.home() / path
+
+
+def expand(source: str, origin: str) -> Iterator[SourceFile]:
+    if source.startswith("s3://"):
+        yield from _objects(source, origin)
+        return
+    place = place_of(source)
+    if place.is_dir():
+        for path in _walk(place):
+            yield SourceFile(path, clean(path.relative_to(place).as_posix()), origin)
+    elif place.exists():
+        yield SourceFile(_regular(place), clean(place.name), origin)
+    else:
+        for path in sorted(Path(found) for found in glob(str(place), recursive=True)):
+            if not path.is_dir():
+                yield SourceFile(_regular(path), clean(path.name), origin)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder that is not hidden. Errors: OSError for what can be neither listed nor opened: it would be lost in silence."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (_regular(Path(parent) / name) for name in sorted(names) if not name.startswith("."))
+
+
+def _regular(path: Path) -> Path:
+    if not path.is_file():
+        raise OSError(f"{path} is " + ("a broken link" if path.is_symlink() else "neither a file nor a folder") + ": remove or replace it")
+    return path
+
+
+def _objects(url: str, origin: str) -> Iterator[SourceFile]:
+    prefix = url.rstrip("/") + "/"
+    for remote in object_store.listing(url):
+        name = remote.url.removeprefix(prefix) if remote.url.startswith(prefix) else remote.url.rpartition("/")[2]
+        if not any(part.startswith(".") for part in name.split("/")):
+            yield SourceFile(None, clean(name), origin, remote)
+
+
+def clean(name: str) -> str:
+    """A file name that can be written as UTF-8, whatever bytes the file system holds."""
+    return name.encode("utf-8", "backslashreplace").decode()

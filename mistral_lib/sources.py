@@ -1,0 +1,187 @@
+"""Which files are read: the paths, folders, globs and s3:// addresses that a run names, in an order that is always the same.
+
+Raw input is only ever read. `optional:PATH` may be missing, and is then reported; anything else that is missing or yields
+nothing stops the run, all faults at once. How a file is read stands in readers.py.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from glob import has_magic
+from typing import Any
+
+from mistral_lib import files, home, readers
+from mistral_lib.rows import Reading, Row
+from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
+from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
+
+__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "absent", "find", "inputs", "of_settings", "resolve", "rows"]
+
+OPTIONAL = "optional:"
+CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
+
+
+class SourceError(ValueError):
+    """Sources that cannot be used; the message names every one of them, its key and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """An optional source that is not there, or in which nothing stands."""
+
+    source: str
+    key: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.source} is optional and was left out: {self.why}"
+
+
+@dataclass(slots=True)
+class Found:
+    files: list[SourceFile] = field(default_factory=list)
+    absent: list[Absent] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+def of_settings(settings: Any) -> list[SourceFile]:
+    """Corpus files first, operatives last. Errors: SourceError."""
+    return resolve(settings).files
+
+
+def absent(settings: Any) -> list[Absent]:
+    """The optional sources that are left out. Errors: SourceError."""
+    return resolve(settings).absent
+
+
+def resolve(settings: Any) -> Found:
+    """The files of a run and its absent optional sources, looked up once. Errors: SourceError with every fault of both keys."""
+    corpus = _search(settings.corpus_paths, CORPUS_KEY, "corpus")
+    operatives = _search(settings.operatives_paths, OPERATIVES_KEY, "operatives")
+    faults = corpus.faults + operatives.faults
+    if not corpus.files and not faults:
+        reasons = "; ".join(map(str, corpus.absent)) or "the list is empty"
+        faults.append(f"{CORPUS_KEY}: nothing to read ({reasons}): give at least one source that is there")
+    if faults:
+        raise SourceError("\n".join(faults))
+    known = {file.place for file in corpus.files}  # a file named in both is corpus, and is read once
+    found = corpus.files + [file for file in operatives.files if file.place not in known]
+    return Found(_told_apart(found), corpus.absent + operatives.absent)
+
+
+def find(paths: Iterable[str], key: str, origin: str) -> list[SourceFile]:
+    """The files behind `paths`, in a fixed order. Errors: SourceError that names each path which yields nothing, and `key`."""
+    found = _search(paths, key, origin)
+    if found.faults:
+        raise SourceError("\n".join(found.faults))
+    return _told_apart(found.files)
+
+
+def _search(paths: Iterable[str], key: str, origin: str) -> Found:
+    result, by_place = Found(), {}
+    for given in paths:
+        source = given.removeprefix(OPTIONAL)
+        try:
+            expanded = list(expand(source, origin))
+            why = _why_nothing(source, expanded)
+        except (OSError, ValueError) as error:  # a folder that may not be listed, a store that does not answer, demo:nonsense
+            expanded, why = [], str(error)
+        if not why:
+            for file in expanded:
+                by_place.setdefault(file.place, file)
+        elif given.startswith(OPTIONAL):
+            result.absent.append(Absent(source, key, why))
+        else:
+            result.faults.append(f"{key}: {source!r} → {shown_place(source)}: {why}; {_way_out(source)}")
+    result.files = sorted(by_place.values(), key=lambda file: (file.name, file.place))
+    return result
+
+
+def _way_out(source: str) -> str:
+    return (
+        "expected a file, a folder, a glob or s3://bucket/prefix (relative paths start at the workbook's folder): correct the path, "
+        f"take it out of the list, or write '{OPTIONAL}{source}' if the run may go on without it"
+    )
+
+
+def _why_nothing(source: str, expanded: list[SourceFile]) -> str:
+    if not expanded:
+        there = not source.startswith("s3://") and not has_magic(source) and place_of(source).exists()
+        return "no file in it (hidden ones do not count)" if there else "no such file, or nothing in it"
+    if not any(_has_rows(file) for file in expanded):
+        return f"no row could be read from it ({_first_problem(expanded[0])} in {expanded[0].name})"
+    return ""
+
+
+def _has_rows(file: SourceFile) -> bool:
+    return _readable(file, file.remote or (file.size, file.path.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=4096)
+def _readable(file: SourceFile, version: Any) -> bool:
+    """Whether any row can be read; mostly the first can. `version`: what changes with the content, for the cache."""
+    return any(row.problem is None for row in rows(file, salvage=True))
+
+
+def _first_problem(file: SourceFile) -> str:
+    return next(rows(file)).problem
+
+
+def _told_apart(found: list[SourceFile]) -> list[SourceFile]:
+    """Files of one name from different folders get so much of their path in front as tells them apart: sources must be unique."""
+    by_name: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in found:
+        by_name[file.name].append(file)
+    names = {file.place: name for same in by_name.values() for file, name in zip(same, _distinct(same), strict=True)}
+    return [replace(file, name=names[file.place]) for file in found]
+
+
+def _distinct(same: list[SourceFile]) -> list[str]:
+    parts = [clean(file.place.replace("s3://", "s3/", 1).strip("/")).split("/") for file in same]
+    names, depth = [file.name for file in same], same[0].name.count("/") + 1
+    while len(set(names)) < len(names):
+        depth += 1
+        names = ["/".join(path[-depth:]) for path in parts]
+    return names
+
+
+def inputs(source_files: Iterable[SourceFile]) -> dict[str, str]:
+    """`{origin/name: hash}`: what a stage that reads these files depends on. Errors: SourceError for a file that cannot be read.
+
+    The hash is the SHA-256 of the content; of an object in a store it is that of its ETag, size and name, as its content stays there.
+    """
+    return {f"{file.origin}/{file.name}": _hash(file) for file in source_files}
+
+
+def _hash(file: SourceFile) -> str:
+    if file.remote:
+        return files.digest([file.remote.etag, file.remote.size, file.remote.url])
+    try:
+        return files.sha256(file.path)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS) -> Iterator[Row]:
+    """Every row of one file, at least one; what cannot be read comes as a Row with a `problem`, and the rest goes on.
+
+    salvage: take objects glued on one line apart. pdf_characters: characters per record of a PDF, 0 for one record a page.
+    Errors: SourceError for faults of the machine and not of the content: a permission, a disk, a network.
+    """
+    reading = Reading(salvage, pdf_characters, limits)
+    try:
+        with file.open() as stream:
+            yield from readers.read(stream, file.name, reading, Budget(reading.limits, file.size))
+    except Exhausted as exhausted:  # what came before stands; nothing more is read of this file
+        yield Row(file.name, None, exhausted.code)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: SourceFile, error: OSError) -> SourceError:
+    where = file.remote.url if file.remote else home.short(file.path)
+    return SourceError(
+        f"{where} ({file.origin}_paths): cannot be read: {error.strerror or error}; nothing was lost, but the run cannot go on without it: "
+        "make it readable, or take it out of the list"
+    )

@@ -1,0 +1,116 @@
+"""Bytes as streams: transparent decompression, lines of bounded length, and limits that hostile files cannot talk away.
+
+Limits count the bytes that were really read, never what a header claims. Knows nothing of rows, records or file formats.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+
+MIB = 2**20
+CHUNK = 256 * 1024  # bytes read at once
+CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one file may cost. Text compresses 3 to 60 fold; a bomb 1000 fold and more."""
+
+    line_bytes: int = 64 * MIB  # a longer line becomes a problem and is never held
+    held_bytes: int = 512 * MIB  # formats that must be read whole: JSON arrays, .txt, PDF, a Parquet file or zip inside an archive
+    member_bytes: int = 64 * 1024 * MIB
+    total_bytes: int = 512 * 1024 * MIB  # all that one file expands to
+    members: int = 200_000
+    ratio: int = 250  # expanded bytes per byte on disk ...
+    ratio_from: int = 64 * MIB  # ... judged once this much has come out
+
+
+LIMITS = Limits()
+
+
+class Refused(ValueError):
+    """A stream that is not read on; `code` is the reason. The rest of its archive still is."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Exhausted(Refused):
+    """The whole file has used up what it may cost: nothing more of it is read."""
+
+
+class Budget:
+    """What one file has expanded to so far, over all nested archives and compressions in it. Errors: Exhausted."""
+
+    def __init__(self, limits: Limits, compressed_bytes: int) -> None:
+        self.limits, self.compressed_bytes = limits, compressed_bytes
+        self.expanded = self.members = 0
+
+    def charge(self, count: int) -> None:
+        self.expanded += count
+        if self.expanded > self.limits.total_bytes:
+            raise Exhausted("expands_beyond_total_limit")
+        if self.expanded > max(self.limits.ratio_from, self.limits.ratio * self.compressed_bytes):
+            raise Exhausted("expands_too_much")
+
+    def count_member(self) -> None:
+        self.members += 1
+        if self.members > self.limits.members:
+            raise Exhausted("archive_too_many_members")
+
+
+class Metered(io.RawIOBase):
+    """A stream whose bytes are counted as they are read. Errors: Exhausted by the budget, Refused past `most` bytes."""
+
+    def __init__(self, inner: BinaryIO, budget: Budget | None = None, most: int | None = None) -> None:
+        self.inner, self.budget, self.most, self.count = inner, budget, most, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self.inner.read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        if self.budget is not None:
+            self.budget.charge(len(data))
+        if self.most is not None and self.count > self.most:
+            raise Refused("archive_member_too_large")
+        return len(data)
+
+
+def metered(inner: BinaryIO, budget: Budget | None = None, most: int | None = None) -> BinaryIO:
+    return io.BufferedReader(Metered(inner, budget, most), CHUNK)
+
+
+def decompressed(stream: BinaryIO, codec: str, budget: Budget) -> BinaryIO:
+    """The plain bytes of a gzip, bz2 or zstd stream of one or more frames. Errors: OSError without errno where it is damaged or cut short."""
+    return metered(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec), budget)
+
+
+def lines(stream: BinaryIO, most: int) -> Iterator[bytes | None]:
+    """Each line with its newline; None for a line above `most` bytes, which is skipped and never held."""
+    while line := stream.readline(most + 1):
+        if len(line) <= most:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(CHUNK)
+        yield None
+
+
+def held(stream: BinaryIO, most: int) -> bytes:
+    """All of a stream. Errors: Refused above `most` bytes."""
+    data = stream.read(most + 1)
+    if len(data) > most:
+        raise Refused("too_large_to_hold")
+    return data
+
+
+def seekable(stream: BinaryIO, most: int) -> BinaryIO:
+    """The stream itself where one can jump in it, else its bytes in memory. Errors: Refused above `most` bytes."""
+    return stream if stream.seekable() else io.BytesIO(held(stream, most))

@@ -1,0 +1,127 @@
+"""The turns of a conversation, made regular: roles by one name, one message after another, an answer at the end.
+
+Every change that is made is named by a repair code, so that it can be counted; nothing is changed without one. Source of the role
+names: OpenAI's chat format, ShareGPT, OpenAssistant.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+Message = dict[str, str]  # {"role": system | user | assistant, "content": text}
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "ai": "assistant",
+    "function_call": "assistant", "tool_call": "assistant",
+    "tool": "user", "function": "user", "observation": "user", "tool_response": "user", "ipython": "user",
+}  # fmt: skip
+CALLS = ("function_call", "tool_call")  # what the model writes to call a tool: its own words, to be learnt
+OUTPUTS = ("tool", "function", "observation", "tool_response", "ipython")  # what a tool gives back: to be read, as a user's words are
+ROLE_KEYS = ("role", "from")
+TEXT_KEYS = ("content", "value")
+
+
+class Unmappable(ValueError):
+    """A row that is no record; the message is its reason code, and holds nothing of the row."""
+
+
+def turns(value: Any) -> list[tuple[str, str, str]]:
+    """(role, text, repair) of each message, role and content in OpenAI's or ShareGPT's words. Errors: Unmappable."""
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise Unmappable("messages_are_not_a_list_of_objects")
+    return [_turn(turn) for turn in value]
+
+
+def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
+    role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
+    if not isinstance(role, str) or role.strip().lower() not in ROLES:
+        raise Unmappable("unknown_role")
+    role = role.strip().lower()
+    content = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
+    calls = _calls(turn)
+    text = "" if content is None and calls else text_of(content)
+    if calls or role in CALLS:
+        return "assistant", "\n\n".join(part for part in (text.strip(), *calls) if part), "tool_call_as_text"
+    return ROLES[role], text, "tool_output_as_user" if role in OUTPUTS else ""
+
+
+def text_of(content: Any) -> str:
+    """Text as it is, or the text parts of OpenAI's list of parts joined. Errors: Unmappable for anything else."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part for part in content]
+        if not all(isinstance(part, str) for part in parts):
+            raise Unmappable("content_is_not_text")  # a picture, a sound
+        return "\n".join(parts)
+    if not isinstance(content, str):
+        raise Unmappable("text_is_not_a_string")
+    return content
+
+
+def _calls(turn: Mapping[str, Any]) -> list[str]:
+    """Each call as a line of JSON, its name and its arguments: a plain chat format has no other place for it."""
+    calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise Unmappable("tool_calls_are_not_a_list_of_objects")
+    return [_call(call.get("function", call)) for call in calls]
+
+
+def _call(function: Any) -> str:
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise Unmappable("tool_call_without_a_name")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        with suppress(orjson.JSONDecodeError):  # what is no JSON is kept as the text that it is
+            arguments = orjson.loads(arguments)  # OpenAI writes them as JSON in a string
+    return orjson.dumps({"name": function["name"], "arguments": arguments}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def regular(given: Iterable[tuple[str, str, str]]) -> tuple[list[Message], tuple[str, ...]]:
+    """The messages and the codes of what was repaired. Errors: Unmappable where no question with an answer is left."""
+    repairs: list[str] = []
+    found = _system_first([(role, text.strip(), repair) for role, text, repair in given if text.strip() or role != "system"], repairs)
+    system, talk = (found[:1], found[1:]) if found and found[0][0] == "system" else ([], found)
+    talk = _from_question_to_answer(talk, repairs)
+    if any(not text for _, text in talk):
+        raise Unmappable("empty_message")
+    return [{"role": role, "content": text} for role, text in [*system, *_merged(talk, repairs)]], tuple(dict.fromkeys(repairs))
+
+
+def _system_first(given: list[tuple[str, str, str]], repairs: list[str]) -> list[tuple[str, str]]:
+    """System texts at the start become one; a later one stays at its place, as the user's words: moved to the front, it would change
+    what the answers before it answered."""
+    start = next((number for number, (role, _, _) in enumerate(given) if role != "system"), len(given))
+    leading = [text for _, text, _ in given[:start]]
+    found = [("system", "\n\n".join(leading))] if leading else []
+    repairs += ["merged_same_role"] if len(leading) > 1 else []
+    for role, text, repair in given[start:]:
+        repair = "later_system_as_user" if role == "system" else repair
+        repairs += [repair] if repair else []
+        found.append(("user" if role == "system" else role, text))
+    return found
+
+
+def _from_question_to_answer(talk: list[tuple[str, str]], repairs: list[str]) -> list[tuple[str, str]]:
+    answers = [number for number, (role, _) in enumerate(talk) if role == "assistant"]
+    questions = [number for number, (role, _) in enumerate(talk) if role == "user"]
+    if not answers or (questions and questions[0] > answers[-1]):
+        raise Unmappable("no_answer_at_the_end")
+    if not questions:
+        raise Unmappable("no_question")
+    repairs += ["dropped_leading_answer"] if questions[0] > 0 else []
+    repairs += ["cut_after_last_answer"] if answers[-1] < len(talk) - 1 else []
+    return talk[questions[0] : answers[-1] + 1]
+
+
+def _merged(talk: list[tuple[str, str]], repairs: list[str]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for role, text in talk:
+        if found and found[-1][0] == role:
+            found[-1] = (role, f"{found[-1][1]}\n\n{text}")
+            repairs.append("merged_same_role")
+        else:
+            found.append((role, text))
+    return found

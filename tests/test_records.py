@@ -1,0 +1,263 @@
+"""Every row shape of real corpora becomes a record without configuration, and every change on the way is named."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mistral_lib.records import COLUMNS, Record, Unmappable, file_domain, map_row, text_id
+
+ASK, REPLY = "What is 2 + 2?", "It is 4."
+CHAT = [{"role": "user", "content": ASK}, {"role": "assistant", "content": REPLY}]
+
+
+def chat(*turns: str) -> list[dict[str, str]]:
+    """`u:text` → a message."""
+    names = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+    return [{"role": names[turn[0]], "content": turn[2:]} for turn in turns]
+
+
+def mapped(value, **options) -> Record:
+    return map_row(value, "corpus.jsonl:7", **options)
+
+
+PLAIN_CHATS = {
+    "messages": [
+        {"messages": CHAT},
+        {"messages": [{"role": "Human ", "content": ASK}, {"role": "MODEL", "content": [{"type": "text", "text": REPLY}]}]},
+        {"messages": [{"from": "human", "value": ASK}, {"from": "gpt", "value": REPLY}]},
+    ],
+    "conversations": [
+        {"conversations": [{"from": "human", "value": ASK}, {"from": "gpt", "value": REPLY}]},
+        {"conversations": CHAT},
+        {"conversation": [{"role": "prompter", "content": ASK}, {"role": "bot", "content": REPLY}]},
+    ],
+    "prompt_completion": [
+        {"prompt": ASK, "completion": REPLY},
+        {"prompt": [{"role": "user", "content": ASK}], "completion": [{"role": "assistant", "content": REPLY}]},
+        {"prompt": ASK, "response": REPLY},
+    ],
+    "instruction": [{"instruction": ASK, "input": "", "output": REPLY}, {"instruction": ASK, "input": None, "history": [], "output": REPLY},
+                    {"instruction": ASK, "context": "", "response": REPLY}],
+    "question_answer": [{"question": ASK, "answer": REPLY}],
+    "data": [{"data": {"question": ASK, "answer": REPLY}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "row"), [(shape, row) for shape, rows in PLAIN_CHATS.items() for row in rows])
+def test_every_way_to_write_a_chat_gives_the_same_record(shape, row):
+    record = mapped({**row, "page": 3})
+    assert (record.shape, record.messages, record.text, record.repairs) == (shape, CHAT, None, ())
+    assert record.metadata == {"page": 3}
+    assert record.record_id == mapped({"messages": CHAT}).record_id
+    assert (record.answer, record.prompt) == (REPLY, CHAT[:1])
+
+
+@pytest.mark.parametrize(
+    ("row", "shape", "text"),
+    [
+        ({"text": " a document \n"}, "text", "a document"),
+        ({"content": "a document", "title": "Its title", "url": "x"}, "content", "Its title\n\na document"),
+        ({"content": "a document", "title": None}, "content", "a document"),
+        ({"data": {"name": "Ada", "born": 1815, "died": None, "tags": ["x"]}}, "data", 'name: Ada\nborn: 1815\ntags: ["x"]'),
+        ({"data": {"text": "a document"}}, "data", "a document"),
+    ],
+)
+def test_documents(row, shape, text):
+    record = mapped(row)
+    assert (record.shape, record.text, record.messages, record.answer, record.prompt) == (shape, text, None, text, [])
+
+
+def test_instructions_with_all_their_parts():
+    row = {"instruction": "Add.", "input": "2 and 2", "output": "4", "system": "You count.", "history": [["1 and 1", "2"]]}
+    assert mapped(row).messages == chat("s:You count.", "u:1 and 1", "a:2", "u:Add.\n\n2 and 2", "a:4")
+    assert mapped({"question": "Who?", "answer": "Ada.", "context": "Ada wrote it."}).messages == chat("u:Who?\n\nAda wrote it.", "a:Ada.")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": ASK, "chosen": REPLY, "rejected": "5"},
+        {"chosen": CHAT, "rejected": chat("u:x", "a:y")},
+        {"prompt": [CHAT[0]], "chosen": [CHAT[1]], "rejected": [{"role": "assistant", "content": "5"}]},
+        {"chosen": f"\n\nHuman: {ASK}\n\nAssistant: {REPLY}", "rejected": "\n\nHuman: x\n\nAssistant: y"},
+        {"question": ASK, "chosen": REPLY, "rejected": "5"},
+        {"prompt": ASK, "chosen": CHAT, "rejected": CHAT, "messages": CHAT},
+    ],
+)
+def test_of_a_preference_the_chosen_is_taken_and_it_is_said(row):
+    record = mapped(row)
+    assert (record.shape, record.messages, record.repairs) == ("preference", CHAT, ("chosen_of_preference",))
+    assert "rejected" not in record.metadata
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "repairs"),
+    [
+        (chat("s:be kind", "u:a", "a:b"), chat("s:be kind", "u:a", "a:b"), ()),
+        (chat("s: ", "u:a", "a:b"), chat("u:a", "a:b"), ()),
+        (chat("s:x", "s:y", "u:a", "a:b"), chat("s:x\n\ny", "u:a", "a:b"), ("merged_same_role",)),
+        (chat("u:a", "u:b", "a:c", "a:d"), chat("u:a\n\nb", "a:c\n\nd"), ("merged_same_role",)),
+        (chat("u:a", "a:b", "u:c"), chat("u:a", "a:b"), ("cut_after_last_answer",)),
+        (chat("u:a", "a:b", "u:", "u:"), chat("u:a", "a:b"), ("cut_after_last_answer",)),
+        (chat("a:hello", "u:a", "a:b"), chat("u:a", "a:b"), ("dropped_leading_answer",)),
+        (chat("u:a", "a:b", "s:now in French", "u:c", "a:d"), chat("u:a", "a:b", "u:now in French\n\nc", "a:d"),
+         ("later_system_as_user", "merged_same_role")),
+        (chat("u:a", "a:b", "t:42", "a:c"), chat("u:a", "a:b", "u:42", "a:c"), ("tool_output_as_user",)),
+    ],
+)  # fmt: skip
+def test_conversations_are_made_regular_and_each_repair_is_named(given, expected, repairs):
+    record = mapped({"messages": given})
+    assert (record.messages, record.repairs) == (expected, repairs)
+
+
+def test_calls_of_tools_keep_their_meaning():
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
+    openai = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call, call]}, {"role": "tool", "content": "4"}, CHAT[1]]
+    line = '{"name":"add","arguments":{"a":2,"b":2}}'
+    record = mapped({"messages": openai, "tools": [{"name": "add"}]})
+    assert record.messages == [CHAT[0], {"role": "assistant", "content": f"{line}\n\n{line}"}, {"role": "user", "content": "4"}, CHAT[1]]
+    assert record.repairs == ("tool_call_as_text", "tool_output_as_user") and record.metadata == {"tools": [{"name": "add"}]}
+    sharegpt = [("human", ASK), ("function_call", line), ("observation", "4"), ("gpt", REPLY)]
+    record = mapped({"conversations": [{"from": who, "value": text} for who, text in sharegpt]})
+    assert record.messages == [CHAT[0], {"role": "assistant", "content": line}, {"role": "user", "content": "4"}, CHAT[1]]
+    assert record.repairs == ("tool_call_as_text", "tool_output_as_user")
+    old = {"role": "assistant", "content": "Let me see.", "function_call": {"name": "add", "arguments": "no JSON"}}
+    assert mapped({"messages": [CHAT[0], old]}).answer == 'Let me see.\n\n{"name":"add","arguments":"no JSON"}'
+
+
+def test_parts_of_text_are_joined():
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}, "three"]
+    assert mapped({"messages": [{"role": "user", "content": parts}, CHAT[1]]}).messages[0]["content"] == "one\ntwo\nthree"
+
+
+SECRET = "hunter2-do-not-print"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (["a", "list"], "not_an_object"),
+        (None, "not_an_object"),
+        ({}, "empty_row"),
+        ({SECRET: SECRET}, "unknown_shape"),
+        ({"text": "  "}, "empty_text"),
+        ({"text": 5}, "text_is_not_a_string"),
+        ({"prompt": SECRET, "completion": ""}, "empty_message"),
+        ({"prompt": "", "completion": SECRET}, "empty_message"),
+        ({"prompt": SECRET, "completion": {"a": SECRET}}, "text_is_not_a_string"),
+        ({"messages": SECRET}, "messages_are_not_a_list_of_objects"),
+        ({"messages": [SECRET]}, "messages_are_not_a_list_of_objects"),
+        ({"messages": []}, "no_answer_at_the_end"),
+        ({"messages": chat(f"u:{SECRET}")}, "no_answer_at_the_end"),
+        ({"messages": chat("a:hello")}, "no_question"),
+        ({"messages": chat("s:x", "a:hello")}, "no_question"),
+        ({"messages": chat("u:", "a:hello")}, "empty_message"),
+        ({"messages": [{"role": SECRET, "content": "a"}]}, "unknown_role"),
+        ({"messages": [{"content": "a"}]}, "unknown_role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": SECRET}]}, CHAT[1]]}, "content_is_not_text"),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": 5}]}, "tool_calls_are_not_a_list_of_objects"),
+        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {}}]}]}, "tool_call_without_a_name"),
+        ({"instruction": "a", "output": "b", "history": 5}, "history_is_not_pairs"),
+        ({"instruction": "a", "output": "b", "history": [["x"]]}, "history_is_not_pairs"),
+        ({"instruction": "a", "output": "b", "system": 5}, "text_is_not_a_string"),
+        ({"chosen": "a", "rejected": "b"}, "preference_without_prompt"),
+        ({"data": SECRET}, "data_is_not_an_object"),
+        ({"data": {}}, "empty_text"),
+    ],
+)
+def test_what_cannot_be_mapped_says_why_and_holds_nothing_of_the_row(row, reason):
+    with pytest.raises(Unmappable) as error:
+        mapped(row)
+    assert str(error.value) == reason and SECRET not in str(error.value)
+
+
+def test_columns_name_what_the_keys_do_not_tell():
+    record = mapped({"ask": ASK, "reply": REPLY, "page": 3}, columns={"prompt": "ask", "answer": "reply"})
+    assert (record.shape, record.messages, record.metadata) == ("columns", CHAT, {"page": 3})
+    assert mapped({"body": "a document", "page": 3}, columns={"text": "body"}).text == "a document"
+    assert mapped({"talk": CHAT}, columns={"messages": "talk"}).messages == CHAT
+    assert mapped({"prompt": ASK, "reply": REPLY}, columns={"answer": "reply"}).messages == CHAT
+    with_system = mapped({"ask": ASK, "reply": REPLY, "tone": "Be kind."}, columns={"prompt": "ask", "answer": "reply", "system": "tone"})
+    assert with_system.messages == [{"role": "system", "content": "Be kind."}, *CHAT]
+
+
+def test_columns_go_before_the_keys_and_known_shapes_still_work_beside_them():
+    columns = {"prompt": "ask", "answer": "reply"}
+    assert mapped({"ask": ASK, "reply": REPLY, "text": "also here"}, columns=columns).messages == CHAT
+    assert mapped({"text": "a document"}, columns=columns).shape == "text"
+    with pytest.raises(Unmappable, match="unknown_shape"):
+        mapped({"ask": ASK}, columns=columns)
+    assert {"prompt", "answer", "text", "messages"} <= set(COLUMNS)
+
+
+def test_domain_group_and_note():
+    record = mapped({"text": "a", "domain": "law", "module": 0})
+    assert (record.domain, record.source_group, record.metadata) == ("law", "0", {})
+    assert mapped({"text": "a", "metadata": {"domain": "law"}}).domain == "law"
+    assert mapped({"text": "a", "domain": ["law"], "module": {}}).domain == "corpus"
+    assert mapped({"text": "a"}).source_group == "corpus.jsonl:7"
+    assert mapped({"text": "a", "document": "d.pdf"}).source_group == "d.pdf"
+    assert mapped({"messages": chat("u:a", "a:b", "u:c")}, note="salvaged").repairs == ("salvaged", "cut_after_last_answer")
+    assert [file_domain(s) for s in ("x/law.jsonl:3", "law.zip!a/b.pdf#2", "law.tar.gz!a.jsonl:1")] == ["law"] * 3
+
+
+def test_a_row_is_never_changed():
+    row = {"messages": chat("u:a", "u:b", "a:c", "u:d"), "data": {"x": [1]}}
+    before = json.dumps(row)
+    mapped(row, columns={"prompt": "ask"})
+    assert json.dumps(row) == before
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = ["text", "prompt", "completion", "response", "instruction", "input", "output", "history", "system", "context", "question", "answer", "messages", "conversations", "content", "title", "data", "chosen", "rejected", "domain", "module", "document", "metadata", "ask", "reply"]  # fmt: skip
+TURN = st.fixed_dictionaries(
+    {}, optional={"role": st.sampled_from(["user", "assistant", "system", "tool", "gpt", "?"]) | JSON, "from": JSON, "content": st.text() | JSON,
+                  "value": JSON, "tool_calls": JSON | st.lists(st.fixed_dictionaries({"function": JSON | st.fixed_dictionaries({"name": st.text()})}))}
+)  # fmt: skip
+ROW = st.dictionaries(st.sampled_from(KEYS), JSON | st.lists(TURN, max_size=4) | st.text(), max_size=5)
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@given(JSON | ROW, st.sampled_from([None, {"prompt": "ask", "answer": "reply"}, {"text": "ask"}, {"messages": "ask"}]))
+def test_any_json_value_is_a_record_or_unmappable(value, columns):
+    try:
+        record = mapped(value, columns=columns)
+    except Unmappable as reason:
+        assert str(reason).replace("_", "").isalpha()
+        return
+    assert (record.messages is None) != (record.text is None)
+    assert record.answer.strip() and len(record.record_id) == 16 and isinstance(record.source_group, str) and record.domain
+    roles = [message["role"] for message in record.messages or []]
+    talk = roles[1:] if roles[:1] == ["system"] else roles
+    assert talk == ["user", "assistant"] * (len(talk) // 2)
+    assert all(message["content"].strip() for message in record.messages or [])
+
+
+TALK = st.lists(st.tuples(st.sampled_from("suat"), st.text("abc", min_size=1, max_size=5)), max_size=8)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(TALK)
+def test_no_word_of_a_conversation_goes_without_a_repair_code(talk):
+    messages = chat(*(f"{who}:{text}" for who, text in talk))
+    try:
+        record = mapped({"messages": messages})
+    except Unmappable:
+        return
+    kept = sorted(part for message in record.messages for part in message["content"].split("\n\n"))
+    lossy = {"cut_after_last_answer", "dropped_leading_answer"} & set(record.repairs)
+    given_parts = sorted(text for _, text in talk)
+    assert kept == given_parts if not lossy else len(kept) < len(given_parts)
+    if [m["role"] for m in messages] != [m["role"] for m in record.messages]:
+        assert record.repairs
+
+
+def test_text_id_takes_any_string():
+    assert text_id("half \ud83d") != text_id("half ?") and not math.isnan(int(text_id("a"), 16))
