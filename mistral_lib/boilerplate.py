@@ -1,0 +1,133 @@
+"""What web pages and failed extractions leave in a corpus instead of an answer. Each function reads one text and says yes or no.
+
+The words are English: elsewhere these checks find little, and harm nothing.
+"""
+
+import re
+
+from mistral_lib.rules import words
+
+# One of these marks a short paragraph as chrome; a long one needs two, since an answer may well explain a cookie banner.
+PHRASES = (
+    "we use cookies", "uses cookies", "use of cookies", "accept all cookies", "accept cookies", "cookie policy", "cookie settings", "manage cookies",
+    "privacy policy", "terms of service", "terms of use", "all rights reserved", "page not found", "404 not found", "404 error", "error 404",
+    "page you requested could not be found", "page you are looking for", "page you were looking for", "enable javascript", "javascript is disabled",
+    "subscribe to our newsletter", "sign up for our newsletter", "skip to main content", "skip to content", "toggle navigation", "back to top",
+    "access denied", "you have been blocked", "verify you are human", "checking your browser", "too many requests",
+    "redistribution and use in source and binary forms", "permission is hereby granted, free of charge", "licensed under the apache license",
+    "the above copyright notice", "without warranties or conditions", "without warranty of any kind", "gnu general public license",
+    "neither the name of", "spdx-license-identifier", "provided by the copyright holders",
+)  # fmt: skip
+# A word of each phrase: most texts hold none of these and need no look at the phrases.
+STEMS = ("cookie", "policy", "terms of", "rights reserved", "not found", "404", "javascript", "newsletter", "skip to", "navigation", "back to top",
+         "denied", "been blocked", "are human", "your browser", "many requests", "looking for", "requested could", "redistribution", "hereby", "licen",
+         "copyright", "warrant", "the name of")  # fmt: skip
+SHORT_PARAGRAPH = 240  # characters
+BOILERPLATE_SHARE = 0.5  # of a text's characters: from here on the text is chrome, below it the answer wins
+MENU_WORDS = words(
+    """home about contact products services blog login log in sign in sign up register search menu help faq support careers news privacy
+    privacy policy terms cookies sitemap next previous docs documentation pricing download share tweet pin it follow us facebook twitter
+    linkedin instagram youtube github rss subscribe skip to content about us contact us terms of service my account cart checkout"""
+) | frozenset({"about us", "contact us", "log in", "sign in", "sign up", "privacy policy", "terms of service", "skip to content", "follow us",
+               "my account", "terms of use", "read more", "learn more"})  # fmt: skip
+MENU_BREAK = re.compile(r"[\n|•·»›>/]+")
+FEWEST_MENU_ITEMS = 5
+
+
+def is_boilerplate(text: str) -> bool:
+    """Whether cookie banners, licence headers, error pages or menus make up half of the text."""
+    lowered = text.lower()
+    if [stem for stem in STEMS if stem in lowered]:
+        paragraphs = lowered.split("\n\n")
+        chrome = sum(len(paragraph) for paragraph in paragraphs if _is_chrome(paragraph))
+        if chrome >= BOILERPLATE_SHARE * sum(map(len, paragraphs)):
+            return True
+    return _is_menu(lowered)
+
+
+def _is_chrome(paragraph: str) -> bool:
+    phrases = sum(phrase in paragraph for phrase in PHRASES)
+    return phrases >= (1 if len(paragraph) <= SHORT_PARAGRAPH else 2)
+
+
+def _is_menu(lowered: str) -> bool:
+    """A list of at least five short items of which most are words of a site's navigation."""
+    if len(lowered) > 2000 or not ("home" in lowered or "contact" in lowered or "sign in" in lowered or "login" in lowered):
+        return False
+    items = [item.strip(" \t-*") for item in MENU_BREAK.split(lowered)]
+    items = [item for item in items if item]
+    return len(items) >= FEWEST_MENU_ITEMS and sum(item in MENU_WORDS for item in items) > len(items) / 2
+
+
+# ---------------------------------------------------------------------------------- answers that only stand for one
+EMPTY_ANSWERS = re.compile(
+    r"(?i)[\s\W]*(?:todo|tbd|t\.b\.d\.|fixme|n/?a|none|null|nan|undefined|placeholder|coming soon|no (?:answer|content|text)(?: available| found)?|under construction|xxx+|answer)?[\s\W]*"
+)
+STAND_INS = re.compile(
+    r"(?i)\s*(?:processed content (?:from|of)\b|content (?:from|of) (?:the )?file\b|(?:extracted|parsed) (?:text|content) (?:from|of)\b"
+    r"|\[?(?:insert|add|your) (?:[a-z]+ ){0,4}here\b|this is a (?:placeholder|dummy|sample) (?:text|answer|response|document)\b|(?:todo|tbd|fixme)\b)"
+)  # fmt: skip
+LONGEST_STAND_IN = 200  # characters: "TODO: ..." above a real answer is a note, not a stand-in
+REFUSALS = re.compile(
+    r"(?i)\s*(?:i['’]?m sorry,? (?:but )?|sorry,? (?:but )?|unfortunately,? )?(?:as an ai\b|as a (?:large )?language model\b"
+    r"|i (?:can(?:no|['’])t|am (?:not able|unable)|['’]m (?:not able|unable)) (?:to )?(?:help|assist|provide|answer|fulfil|comply|do that|access|browse|process)"
+    r"|i(?:['’]m| am) (?:not able|unable) to)"
+)  # fmt: skip
+LONGEST_REFUSAL = 600  # characters: a longer answer says more than no
+
+
+def is_stand_in(answer: str) -> bool:
+    """Whether the answer is empty of meaning: "TODO", lorem ipsum, "Processed content from <file>"."""
+    if len(answer) > LONGEST_STAND_IN:
+        return "lorem ipsum dolor" in answer[:400].lower()
+    return bool(EMPTY_ANSWERS.fullmatch(answer) or STAND_INS.match(answer)) or "lorem ipsum" in answer.lower()
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether a short answer begins by refusing, as assistants do."""
+    return len(answer) <= LONGEST_REFUSAL and REFUSALS.match(answer) is not None
+
+
+# ------------------------------------------------------------------------------------------------------------- shares
+# Known tags only: `if a <b and c> d` and the placeholders of a manual (<path>) are not HTML.
+TAG = re.compile(
+    r"</?(?:a|abbr|article|aside|b|body|br|button|center|code|col|dd|div|dl|dt|em|fieldset|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img"
+    r"|input|label|li|link|main|meta|nav|ol|option|p|path|pre|script|section|select|small|span|strong|style|sub|sup|svg|table|tbody|td|textarea|th|thead"
+    r"|title|tr|u|ul)(?=[\s/>])[^<>]{0,2000}>|<!--[^<>]{0,2000}-->|<!doctype[^<>]{0,200}>|&(?:nbsp|amp|lt|gt|quot|#[0-9]{1,6});",
+    re.IGNORECASE,
+)
+LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SCRIPTS = {  # ranges of letters; Source: Unicode 15 blocks
+    "latin": "A-Za-zªºÀ-ÖØ-öø-ɏḀ-ỿ", "greek": "Ͱ-Ͽἀ-῿", "cyrillic": "Ѐ-ԯ", "hebrew": "א-ת", "arabic": "ء-يٮ-ۓݐ-ݿ",
+    "devanagari": "ऄ-हॐक़-ॡ", "thai": "ก-ฮะ-ๆ", "hangul": "가-힣ㄱ-ㆎ", "kana": "ぁ-ゖァ-ヺ", "han": "一-鿿㐀-䶿豈-﫿",
+}  # fmt: skip
+SCRIPT_PATTERNS = {name: re.compile(f"[{ranges}]") for name, ranges in SCRIPTS.items()}
+
+
+def tag_share(text: str) -> float:
+    """The share of the characters that stand in HTML tags, comments and entities."""
+    if "<" not in text and "&" not in text:
+        return 0.0
+    return sum(map(len, TAG.findall(text))) / len(text) if text else 0.0
+
+
+def enough_letters(text: str, least: float) -> bool:
+    """Whether at least this share of the characters that are not blank are letters of any script (numbers and marks are none)."""
+    packed = text.encode("utf-8", "surrogatepass").translate(None, b" \t\n")
+    if len(packed) - len(packed.translate(None, LETTERS)) >= least * len(packed):
+        return True  # the letters of ASCII alone suffice, and bytes are counted much faster than characters
+    filled = "".join(text.split())
+    return sum(map(str.isalpha, filled)) >= least * len(filled)
+
+
+def script_share(text: str, script: str) -> float:
+    """The share of the letters that belong to a script. It tells Cyrillic from Latin, not German from English."""
+    if text.isascii():
+        return float(script == "latin")
+    letters = sum(map(str.isalpha, text))
+    return min(1.0, len(SCRIPT_PATTERNS[script].findall(text)) / letters) if letters else 1.0
+
+
+def odd_code_fences(text: str) -> bool:
+    """Whether a code block is opened and never closed."""
+    return "```" in text and sum(line.lstrip(" >").startswith("```") for line in text.split("\n")) % 2 == 1

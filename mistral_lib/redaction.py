@@ -1,0 +1,84 @@
+"""Takes secrets and personal data out of a text and leaves typed placeholders such as <EMAIL>.
+
+What is looked for stands in `secret_patterns` and `personal_data`; this module only searches and replaces. It returns the
+text without the values, and counts: a value is in no other result, no exception and no log.
+Source for the plan (cheap words first, then precise patterns, then a check of the value): gitleaks, detect-secrets.
+"""
+
+import re
+from collections import Counter
+from functools import lru_cache
+
+from mistral_lib import personal_data, secret_patterns
+from mistral_lib.rules import Rule, open_gates
+
+GROUPS: dict[str, tuple[Rule, ...]] = {"secrets": secret_patterns.RULES, "personal_data": personal_data.RULES}
+KINDS = {rule.kind: group for group, rules in GROUPS.items() for rule in rules}
+PLACEHOLDER = re.compile("<(?:" + "|".join(sorted({rule.placeholder[1:-1] for rules in GROUPS.values() for rule in rules})) + ")>")
+ROUNDS = 16  # two are usual; a text made to need one round for each of its characters must not hold up a run
+
+
+@lru_cache(maxsize=8)
+def _plan(groups: tuple[str, ...]) -> tuple[tuple[Rule, ...], dict[str, dict[str, set[Rule]]]]:
+    """The rules in their order, and the rules that each needle calls for, by gate."""
+    rules = tuple(rule for group in groups for rule in GROUPS[group])
+    called: dict[str, dict[str, set[Rule]]] = {}
+    for rule in rules:
+        for needle in rule.needles or ("",):  # the empty string stands in every text
+            called.setdefault(rule.gate, {}).setdefault(needle, set()).add(rule)
+    return rules, called
+
+
+def possible_rules(text: str, groups: tuple[str, ...] = tuple(GROUPS)) -> list[Rule]:
+    """The rules that could find something. Nearly always none, and that is what has to be fast."""
+    rules, called = _plan(groups)
+    wanted: set[Rule] = set()
+    for gate in open_gates(text):
+        needles = called.get(gate, {})
+        for needle in [needle for needle in needles if needle in text]:
+            wanted |= needles[needle]
+    return [rule for rule in rules if rule in wanted] if wanted else []
+
+
+def redact(text: str, groups: tuple[str, ...] = tuple(GROUPS)) -> tuple[str, dict[str, int]]:
+    """The text with placeholders for what was found, and how many of each kind. Redacting again finds nothing.
+
+    groups: "secrets", "personal_data" or both. Errors: KeyError for another name.
+    """
+    found: Counter[str] = Counter()
+    # A placeholder can end the word that hid another value, so the result is gone through again until nothing is found.
+    for _ in range(ROUNDS):
+        before = found.total()
+        for rule in possible_rules(text, groups):
+            text, count = _replace(text, rule)
+            if count:
+                found[rule.kind] += count
+        if found.total() == before:
+            break
+    return text, dict(found)
+
+
+def find(text: str, groups: tuple[str, ...] = tuple(GROUPS)) -> dict[str, int]:
+    """How many values of each kind the text holds; the text stays as it is."""
+    return redact(text, groups)[1]
+
+
+def redact_all(texts: list[str], groups: tuple[str, ...] = tuple(GROUPS)) -> tuple[list[str], dict[str, int]]:
+    """`redact` for the texts of one record. What none of them can hold is ruled out for all of them at once."""
+    if not groups or not possible_rules("\n".join(texts), groups):
+        return texts, {}
+    cut = [redact(text, groups) for text in texts]
+    found: Counter[str] = Counter()
+    for _, counts in cut:
+        found.update(counts)
+    return [text for text, _ in cut], dict(found)
+
+
+def _replace(text: str, rule: Rule) -> tuple[str, int]:
+    pieces, end, count = [], 0, 0
+    for match in rule.pattern.finditer(text):
+        span = rule.span(match)
+        if span is not None:
+            pieces += [text[end : span[0]], rule.placeholder]
+            end, count = span[1], count + 1
+    return ("".join([*pieces, text[end:]]), count) if count else (text, 0)

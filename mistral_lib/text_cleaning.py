@@ -1,0 +1,93 @@
+"""Text as a tokenizer should meet it: one Unicode form, one line end, nothing invisible — and code left as it was.
+
+Knows strings only. `clean` is idempotent: cleaning a cleaned text changes nothing.
+"""
+
+import re
+import unicodedata
+
+NORMALISED = "normalised"  # repair codes
+UNESCAPED = "unescaped_newlines"
+
+LINE_ENDS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
+# Blanks that only look like one (NBSP, en and thin blanks ...); the ideographic blank U+3000 is how Chinese indents.
+BLANKS = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
+# C0 and C1 controls but tab and newline; soft hyphen, zero-width blanks, direction overrides, BOM, noncharacters.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe\uffff]"
+)
+# Zero-width joiners: Persian, Hindi and emoji need them between two of their characters; beside ASCII they are strays.
+STRAY_JOINERS = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]++|(?<![\u200c\u200d])[\u200c\u200d]++(?![^\x00-\x7f])")
+SURROGATES = re.compile("[\ud800-\udfff]")  # half a character: no tokenizer takes it
+CONTROLS = bytes([*range(9), *range(11, 32), 127])  # all that an ASCII text can hold of the above
+
+WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?!n(?:[^a-z]|$))|(?<!\S)\\\\\w")  # C:\new and \\host, but not `Q:\nWhat`
+# A one-line text, cut into what protects a literal \n and the literal \n that stand free. In order: an escaped backslash,
+# inline code, quoted strings (an apostrophe inside a word opens none), LaTeX commands that start with n.
+SCANNER = re.compile(
+    r"""\\\\
+    | (?<!`)`(?!`) [^`]*+ `
+    | (?: (?<!\w) | (?<=\\n) ) "[^"]*+" (?!\w)
+    | (?: (?<!\w) | (?<=\\n) ) '[^']*+' (?!\w)
+    | \\n(?: abla | atural | e[gq]?(?=[\s$({\\,.]) | earrow | eq | ewcommand | ewline | ewpage | exists | geq | leq | mid | ode | oindent
+          | olimits | onumber | ormalsize | ot(?:in)? | parallel | rightarrow | leftarrow | subseteq | u | warrow | i(?=[\s$}]) ) (?![A-Za-z])
+    | (?P<newline> (?:\\r)? \\n )""",
+    re.VERBOSE,
+)
+
+
+def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
+    """The cleaned text and the codes of what was repaired.
+
+    unescape: also turn literal backslash-n into newlines where the text has no real ones (see `unescape_newlines`).
+    """
+    repairs: list[str] = []
+    # One repair can lay bare another (a mark meets its letter once the joiner between them is gone). Each round takes
+    # something away that no round puts back, so this ends, nearly always after the second round.
+    while True:
+        before = text
+        text = normalise(text)
+        if text != before and NORMALISED not in repairs:
+            repairs.append(NORMALISED)
+        lines = unescape_newlines(text) if unescape else text
+        if lines != text:
+            repairs.append(UNESCAPED)
+            text = lines
+        if text == before:
+            return text, tuple(dict.fromkeys(repairs))
+
+
+def normalise(text: str) -> str:
+    """One round: NFC, one kind of line end and blank, nothing invisible, no blanks at line ends, no empty lines around."""
+    if not text.isascii():
+        text = _plain_unicode(text)
+    elif len(text.encode().translate(None, CONTROLS)) < len(text):  # counts bytes: five times as fast as a pattern
+        text = INVISIBLE.sub("", LINE_ENDS.sub("\n", text))
+    if " \n" in text or "\t\n" in text:
+        text = "\n".join([line.rstrip(" \t") for line in text.split("\n")])
+    if text and (text[0] == "\n" or text[-1] in " \t\n"):
+        text = text.lstrip("\n").rstrip(" \t\n")  # the first line keeps its indentation: it may be code
+    return text
+
+
+def _plain_unicode(text: str) -> str:
+    text = LINE_ENDS.sub("\n", BLANKS.sub(" ", text))
+    text = SURROGATES.sub("\ufffd", INVISIBLE.sub("", text))
+    text = STRAY_JOINERS.sub("", text)
+    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def unescape_newlines(text: str) -> str:
+    """Newlines for the literal backslash-n of a text that was escaped once too often; else the text itself.
+
+    Only where the text holds no real newline and at least two literal ones that stand free: not in inline code, quoted
+    strings or LaTeX commands, not after another backslash, and nowhere beside a Windows path. Those stay as they are, so that a code
+    string such as "a\\nb" is not broken in two.
+    """
+    if "\n" in text or text.count("\\n") < 2 or WINDOWS_PATH.search(text):
+        return text
+    free = [piece.span() for piece in SCANNER.finditer(text) if piece.lastgroup == "newline"]
+    if len(free) < 2:
+        return text
+    starts, ends = zip(*free, strict=True)
+    return "\n".join([text[start:end] for start, end in zip((0, *ends), (*starts, len(text)), strict=True)])
