@@ -1,0 +1,163 @@
+"""What a base model's chat template puts around the messages, learnt once for each order of roles.
+
+The template is rendered with a mark in place of each content, and the marks are cut out again: rendering it anew for
+every record would only repeat this. Three things that templates do in silence are found here: they drop a message
+(Mistral-7B-Instruct-v0.3's drops the system text whenever an answer follows), they strip contents, they refuse roles.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from mistral_lib import control_tokens
+
+MARK = "\ue000{}\ue001"  # private-use characters; contents are put in after the marks are gone, so they may hold them
+MARKED = re.compile("\ue000(\\d+)\ue001")
+EDGE = "\n\u2003\n"  # white space that no template writes by itself, to see whether it survives beside a content
+
+
+class NoEndToken(ValueError):
+    """The template puts no end token after an answer: a model trained with it would never learn to stop."""
+
+
+class TemplateProblem(ValueError):
+    """The template cannot express a chat; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a rendered chat: template text, a control token, or (message >= 0) a message's content."""
+
+    text: str = ""
+    control: int = -1  # a token id
+    message: int = -1
+    graded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    parts: tuple[Part, ...]
+    edits: tuple[Callable[[str], str], ...]  # what the format does to the blanks at the ends of each message's content
+    rendered: tuple[str | int, ...]  # the template's own rendering, to compare a real one with
+
+
+def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False) -> Layout:
+    """How a chat of these roles is written. for_answer: up to where the assistant starts to speak.
+
+    Errors: TemplateProblem, NoEndToken.
+    """
+    return _layout(tokenizer, tokenizer.chat_template, tuple(roles), for_answer)
+
+
+@lru_cache(maxsize=4096)
+def _layout(tokenizer: Any, template: str, roles: tuple[str, ...], for_answer: bool) -> Layout:
+    whole = _marked(tokenizer, roles, for_answer)
+    written, lead = whole, ""
+    if not for_answer and len(roles) > 1:
+        asked = _marked(tokenizer, roles[:-1], True)
+        written, lead = _with_dropped(whole, asked), _lead(whole, asked)
+    missing = [f"{role} message {number + 1}" for number, role in enumerate(roles) if written.count(number) != 1]
+    if missing:
+        raise TemplateProblem(f"the chat template drops or repeats {', '.join(missing)} of {'-'.join(roles)}")
+    parts = _parts(control_tokens.of(tokenizer), written, () if for_answer else roles, lead)
+    return Layout(tuple(parts), _edits(tokenizer, roles, for_answer), tuple(whole))
+
+
+def render(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
+    """Errors: TemplateProblem with the template's own words."""
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=for_answer)
+    except Exception as error:  # a template may fail in any way: its raise_exception, a missing key, a wrong type
+        roles = "-".join(message["role"] for message in messages)
+        raise TemplateProblem(f"the chat template refuses {roles}: {error}") from error
+
+
+def _marked(tokenizer: Any, roles: Sequence[str], for_answer: bool, edge: str = "") -> list[str | int]:
+    """Template text and message numbers, in turn."""
+    messages = [{"role": role, "content": edge + MARK.format(number) + edge} for number, role in enumerate(roles)]
+    pieces = MARKED.split(render(tokenizer, messages, for_answer))
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)]
+
+
+def _last_mark(pieces: Sequence[str | int]) -> int:
+    """The place of the last mark, -1 if there is none."""
+    return max((place for place, piece in enumerate(pieces) if isinstance(piece, int)), default=-1)
+
+
+def _with_dropped(whole: list[str | int], asked: list[str | int]) -> list[str | int]:
+    """The prompt as it will be asked, then the answer: where the whole rendering lacks a message that the prompt shows."""
+    last = _last_mark(asked)
+    if last < 0 or set(asked[1::2]) <= set(whole[1::2]) or asked[last] not in whole:
+        return whole
+    return [*asked[: last + 1], *whole[whole.index(asked[last]) + 1 :]]
+
+
+def _lead(whole: list[str | int], asked: list[str | int]) -> str:
+    """White space before an answer that the prompt does not hold, so that the model has to write it: Mistral's space."""
+    before = whole[_last_mark(whole) - 1]
+    behind = asked[_last_mark(asked) + 1]
+    extra = before.removeprefix(behind) if before.startswith(behind) else ""
+    return extra if extra.isspace() else ""
+
+
+def _parts(control: control_tokens.ControlTokens, written: Sequence[str | int], roles: Sequence[str], lead: str) -> list[Part]:
+    """The layout's parts, and which are the assistant's: lead, content, and all up to the end token."""
+    found: list[Part] = []
+    ending = False  # an answer was just written, its end token is awaited
+    for place, piece in enumerate(written):
+        if isinstance(piece, int):
+            ending = bool(roles) and roles[piece] == "assistant"
+            found.append(Part(message=piece, graded=ending))
+            continue
+        follows = written[place + 1] if place + 1 < len(written) else None
+        own = lead if follows is not None and roles and roles[follows] == "assistant" and piece.endswith(lead) else ""
+        template = control.cut(piece[: len(piece) - len(own)])
+        if ending:
+            end = _end_of_answer(template)
+            found += [_template_part(one, True) for one in template[:end]]
+            template, ending = template[end:], False
+        found += [_template_part(one, False) for one in template]
+        found += [Part(text=own, graded=True)] if own else []
+    return found
+
+
+def _template_part(piece: int | str, graded: bool) -> Part:
+    return Part(control=piece, graded=graded) if isinstance(piece, int) else Part(text=piece, graded=graded)
+
+
+def _end_of_answer(template: Sequence[int | str]) -> int:
+    """How many parts behind an answer belong to it: white space, if any, and the end token. Errors: NoEndToken."""
+    for place, piece in enumerate(template):
+        if isinstance(piece, int):
+            return place + 1
+        if not piece.isspace():
+            break
+    raise NoEndToken("the chat template puts no end token after the assistant's words; use a base model whose template does")
+
+
+def _edits(tokenizer: Any, roles: Sequence[str], for_answer: bool) -> tuple[Callable[[str], str], ...]:
+    """What becomes of blanks at the ends of a content.
+
+    For Mistral's format mistral-common is the truth: it takes off trailing spaces of answers and nothing else, while
+    the template of v0.3 strips answers on both sides, the indentation of code included.
+    """
+    if is_mistral(tokenizer):
+        return tuple(_without_last_spaces if role == "assistant" else str for role in roles)
+    pieces = _marked(tokenizer, roles, for_answer, EDGE)
+    edits: dict[int, Callable[[str], str]] = {}
+    for place in range(1, len(pieces), 2):
+        left, right = pieces[place - 1].endswith(EDGE), pieces[place + 1].startswith(EDGE)
+        edits[pieces[place]] = {(True, True): str, (False, True): str.lstrip, (True, False): str.rstrip, (False, False): str.strip}[
+            left, right
+        ]
+    return tuple(edits.get(number, str) for number in range(len(roles)))
+
+
+def is_mistral(tokenizer: Any) -> bool:
+    return {"[INST]", "[/INST]"} <= control_tokens.of(tokenizer).ids.keys()
+
+
+def _without_last_spaces(text: str) -> str:
+    return text.rstrip(" ")

@@ -1,0 +1,41 @@
+"""Which records hang together: connected components over ties, in flat memory.
+
+Knows positions and pairs; knows nothing of texts or splits.   Source: Shiloach & Vishkin 1982, hooking and pointer jumping
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+Edges = tuple[np.ndarray, np.ndarray]  # two equally long arrays of positions: u[k] is tied to v[k]
+
+
+def components(count: int, ties: Iterable[Edges]) -> np.ndarray:
+    """For each of `count` positions the smallest position of its component, int32 (count,).
+
+    scipy.sparse.csgraph would copy the edges three times as 64-bit floats; this holds a few int32 arrays of (count,).
+    """
+    ties = list(ties)
+    label = np.arange(count, dtype=np.int32)
+    settled = False
+    while not settled:
+        settled = True
+        for u, v in ties:
+            a, b = label[u], label[v]
+            apart = a != b
+            if apart.any():
+                settled = False
+                a, b = a[apart], b[apart]
+                # labels are roots here, so hooking the larger root below the smaller one loses no earlier link
+                np.minimum.at(label, np.maximum(a, b), np.minimum(a, b))
+                label = _roots(label)
+    return label
+
+
+def _roots(label: np.ndarray) -> np.ndarray:
+    """Every position points straight at the root of its tree."""
+    while True:
+        jumped = label[label]
+        if np.array_equal(jumped, label):
+            return label
+        label = jumped

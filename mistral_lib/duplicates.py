@@ -1,0 +1,177 @@
+"""Exact and near-duplicates among many texts: signatures on disk, candidates by banding, every pair verified on the texts themselves.
+
+Knows positions (the order in which texts were added), texts and pairs; knows nothing of records, files or splits.
+Source: Broder 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3.4 (banding)
+
+What can be missed: at most RECALL and SKETCH_LOSS (signatures.py) of the pairs that lie just at the threshold, far fewer above it;
+and in a bucket of more than SMALL_BUCKET texts the pairs that none of its first LEADERS leaders ties together.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mistral_lib import signatures
+from mistral_lib.components import components
+from mistral_lib.verified_pairs import TextsOf, VerifiedPairs
+
+SMALL_BUCKET = 8  # texts of which all pairs are verified; above it each member only against leaders, or k members would cost k² / 2
+LEADERS = 8  # rounds of leaders per large bucket and per cluster
+
+
+def first_occurrence(keys: np.ndarray) -> np.ndarray:
+    """For each key the position of the first equal one, int64 (n,); 24 bytes per key while it runs, up to 40 if most are shared."""
+    members, sizes = _runs(keys)
+    first = np.arange(len(keys))
+    first[members] = np.repeat(members[np.cumsum(sizes) - sizes], sizes)
+    return first
+
+
+class NearDuplicates:
+    """Finds texts that share most of their word 5-grams. Texts with fewer than five words match only if all words are equal.
+
+    Each text leaves about 200 bytes in `folder`; a search reads one band of 8 bytes per text at a time.
+    An earlier search in the same folder is overwritten, so that an interrupted one cannot leave half a text behind.
+    Errors: ValueError for a threshold outside (0.036, 1].
+    """
+
+    def __init__(self, folder: Path, threshold: float = 0.8, seed: int = 42) -> None:
+        self.folder, self.threshold, self.seed = Path(folder), threshold, seed
+        self.bands, self.rows = signatures.bands_and_rows(threshold)
+        self.count = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = ["exact", "words", "sketch", *(f"band-{band:03d}" for band in range(self.bands))]
+        self._files = {name: (self.folder / name).open("wb") for name in names}
+        self._found: tuple[VerifiedPairs, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Sign a batch and append it; how texts are cut into batches changes nothing."""
+        self.append(signatures.sign(texts, self.threshold, self.seed))
+
+    def append(self, batch: signatures.Signatures) -> None:
+        """Append what `signatures.sign(texts, threshold, seed)` made, in this process or in another.
+
+        Errors: ValueError once pairs or clusters have been asked for.
+        """
+        if self._found:
+            raise ValueError(f"{self.folder}: texts were added after the search; add all texts first, then ask for pairs or clusters")
+        for name in ("exact", "words", "sketch"):
+            self._files[name].write(np.ascontiguousarray(getattr(batch, name)))
+        for band in range(self.bands):
+            self._files[f"band-{band:03d}"].write(np.ascontiguousarray(batch.bands[:, band]))
+        self.count += len(batch.exact)
+
+    def words(self) -> np.ndarray:
+        """Number of words of each text, int32 (n,): below five, a match says little, because it is a match of "yes" with "Yes."."""
+        return self._read("words", np.int32)
+
+    def pairs(self, text_of: TextsOf) -> np.ndarray:
+        """Verified pairs (i, j), i < j, sorted, int64 (pairs, 2); complete but for what the module's docstring names.
+
+        A text whose folded words equal an earlier one's is paired with the first of these, and takes part in no other pair.
+        Their *components* are the same for every order of the texts. text_of(positions) returns the texts of ascending positions.
+        """
+        if self._found is None:
+            for file in self._files.values():
+                file.close()
+            first = self.first_equal()
+            verified = self._search(first, text_of)
+            copies = np.flatnonzero(first != np.arange(len(first)))
+            equal = np.stack([first[copies], copies], axis=1)
+            pairs = np.concatenate([equal, np.stack(verified.accepted(), axis=1)])
+            self._found = verified, pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        return self._found[1]
+
+    def clusters(self, text_of: TextsOf) -> np.ndarray:
+        """For each text the smallest position of its cluster, int64 (n,): itself, an equal text, or one verified to be near enough.
+
+        Within each component of `pairs` the first text leads and takes all that reach the threshold with it; then the first
+        of the rest, LEADERS times. So in A ~ B ~ C with A and C too far apart, C stays by itself.
+        """
+        pairs, first = self.pairs(text_of), self.first_equal()
+        verified = self._found[0]
+        knot = components(self.count, [(pairs[:, 0], pairs[:, 1])])
+        leader = np.arange(self.count)
+        open_ = np.unique(first[pairs])  # only texts with a counterpart, and of equal texts the first
+        for _ in range(LEADERS):
+            lead = open_[first_occurrence(knot[open_])]
+            own = open_ != lead
+            lead, open_ = lead[own], open_[own]
+            near = verified.check(lead, open_)
+            leader[open_[near]] = lead[near]
+            open_ = open_[~near]
+        return leader[first]
+
+    def first_equal(self) -> np.ndarray:
+        """For each text the position of the first with the same folded words, int64 (n,)."""
+        return first_occurrence(self._read("exact", np.uint64))
+
+    def _read(self, name: str, dtype: type) -> np.ndarray:
+        if not self._files[name].closed:
+            self._files[name].flush()
+        return np.fromfile(self.folder / name, dtype)
+
+    def _search(self, first: np.ndarray, text_of: TextsOf) -> VerifiedPairs:
+        words = self.words()
+        sketch = self._read("sketch", np.uint64).reshape(self.count, signatures.PERMUTATIONS // 64)
+        verified = VerifiedPairs(text_of, words, sketch, self.threshold)
+        distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= signatures.GRAM)).astype(np.int32)
+        # content, not position, decides who leads a bucket: so the ties are the same in every order of the texts
+        distinct = distinct[np.argsort(self._read("exact", np.uint64)[distinct])]
+        for band in range(self.bands):
+            at, sizes = _runs(self._read(f"band-{band:03d}", np.uint64)[distinct])
+            members = distinct[at]
+            for u, v in _all_pairs(members, sizes):
+                verified.check(u, v)
+            large = np.repeat(sizes > SMALL_BUCKET, sizes)
+            _tie_to_leaders(members[large], sizes[sizes > SMALL_BUCKET], verified)
+        verified.forget_sketches()
+        return verified
+
+
+def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of all keys that occur twice or more, key after key, each in ascending order; and how often each key occurs."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    as_before = np.zeros(len(keys) + 1, bool)
+    np.equal(keys[1:], keys[:-1], out=as_before[1:-1])
+    del keys
+    shared = as_before[1:] | as_before[:-1]  # dropping single keys first keeps the rest of the work small
+    starts = np.flatnonzero(~as_before[:-1][shared])
+    return order[shared], np.diff(starts, append=int(shared.sum()))
+
+
+def _all_pairs(members: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The pairs within all small buckets, by distance in the bucket."""
+    left = np.repeat(np.where(sizes <= SMALL_BUCKET, np.cumsum(sizes), 0), sizes) - np.arange(len(members))  # members from here to the end
+    for distance in range(1, SMALL_BUCKET):
+        at = np.flatnonzero(left > distance)
+        yield members[at], members[at + distance]
+
+
+def _tie_to_leaders(members: np.ndarray, sizes: np.ndarray, verified: VerifiedPairs) -> None:
+    """In each large bucket: verify all members against one leader, then against one that no leader has been tied to, LEADERS times.
+
+    Members that are tied to the leader already, even through others, need no verification: k members cost at most LEADERS * k.
+    """
+    bucket = np.repeat(np.arange(len(sizes)), sizes)
+    waiting = np.arange(len(members))
+    for _ in range(LEADERS):
+        if not len(waiting):
+            return
+        lead = np.full(len(sizes), -1, np.int64)
+        here, at = np.unique(bucket[waiting], return_index=True)
+        lead[here] = waiting[at]
+        asked = np.flatnonzero(lead[bucket] >= 0)
+        leaders = members[lead[bucket[asked]]]
+        knot = verified.knots()
+        apart = knot[leaders] != knot[members[asked]]
+        verified.check(leaders[apart], members[asked[apart]])
+        knot = verified.knots()
+        led = np.zeros(len(members), bool)
+        led[asked] = knot[leaders] == knot[members[asked]]
+        waiting = waiting[~led[waiting]]

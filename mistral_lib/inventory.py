@@ -1,0 +1,137 @@
+"""The corpus stage: what is there, before anything is done to it: files, row shapes, domains, lengths, repeats, problems."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mistral_lib import base_model, files, quality, sources
+from mistral_lib.params import Settings
+from mistral_lib.progress import bar
+from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.run import Run
+from mistral_lib.splits import unit_hash
+
+LENGTH_SAMPLE = 20_000  # rows whose tokens are counted; above that, a sample by hash
+
+
+def explore(run: Run) -> dict[str, Any]:
+    """Do the corpus stage unless it is done, and return corpus/inventory.json. Errors: SourceError."""
+    source_files = sources.of_settings(run.settings)
+    tokenizer = base_model.load_tokenizer(run.settings.base_model)
+    inputs = {**sources.inputs(source_files), "tokenizer": base_model.tokenizer_hash(tokenizer)}
+    run.carry_out("corpus", inputs, lambda folder: write_inventory(folder, run.settings, source_files, tokenizer, inputs))
+    return files.read_json(run.folder / "corpus" / "inventory.json")
+
+
+def write_inventory(
+    folder: Path, settings: Settings, source_files: list[sources.SourceFile], tokenizer: Any, hashes: dict[str, str]
+) -> dict[str, Any]:
+    """inventory.json with an entry per file, lengths.parquet with a row per record; returns the totals."""
+    seen: dict[int, str] = {}
+    sample: list[tuple[float, str, Record]] = []
+    entries = []
+    for file in bar(source_files, "files", unit="file"):
+        entries.append({**survey(file, settings, seen, sample), "sha256": hashes[f"{file.origin}/{file.name}"]})
+    totals = _totals(entries)
+    write_lengths(folder, [record for _, _, record in sorted(sample, key=lambda one: one[1])], tokenizer)
+    files.write_json(folder / "inventory.json", {"files": entries, "totals": totals})
+    return totals
+
+
+def survey(file: sources.SourceFile, settings: Settings, seen: dict[int, str], sample: list[tuple[float, str, Record]]) -> dict[str, Any]:
+    """The entry of one file. Over all files: `seen`, text hash → the file where it first stood, and a `sample` of the records."""
+    shapes, domains, problems, repeats = Counter(), Counter(), Counter(), Counter()
+    rows = 0
+    for row in _rows(file, settings):
+        rows += 1
+        record = _record(row, settings, problems)
+        if record is not None:
+            shapes[record.shape] += 1
+            domains[record.domain] += 1
+            key = int(record.record_id, 16)
+            if key in seen:
+                repeats[seen[key]] += 1
+            seen.setdefault(key, file.name)
+            _draw(sample, record)
+    return {"name": file.name, "origin": file.origin, "bytes": file.size, "rows": rows, "shapes": dict(shapes), "domains": dict(domains),
+            "problems": dict(problems), "repeats": dict(repeats)}  # fmt: skip
+
+
+def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
+    """Keep the LENGTH_SAMPLE records whose sources have the smallest hashes: a sample that does not depend on the order."""
+    one = (-unit_hash(record.source), record.source, record)
+    if len(sample) < LENGTH_SAMPLE:
+        heapq.heappush(sample, one)
+    elif one[:2] > sample[0][:2]:
+        heapq.heapreplace(sample, one)
+
+
+def _rows(file: sources.SourceFile, settings: Settings) -> Iterator[sources.Row]:
+    return sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
+
+
+def _record(row: sources.Row, settings: Settings, problems: Counter) -> Record | None:
+    try:
+        if row.problem:
+            raise Unmappable(row.problem)
+        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
+    except Unmappable as problem:
+        problems[str(problem)] += 1
+        return None
+
+
+def first_records(file: sources.SourceFile, settings: Settings, count: int) -> list[dict[str, Any]]:
+    """The first usable records of a file, for eyes: cleaned, and without the secrets and personal data that the checks find."""
+    checks = quality.Checks(settings.check_actions(), settings.check_limits())
+    found = (record for row in _rows(file, settings) if (record := _record(row, settings, Counter())) is not None)
+    usable = (clean for record in found if (clean := checks.inspect(record).record) is not None)
+    return [
+        {"source": r.source, "domain": r.domain, "shape": r.shape, "messages": r.messages, "text": r.text} for r in islice(usable, count)
+    ]
+
+
+def _totals(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    def summed(key: str) -> dict[str, int]:
+        return dict(sum((Counter(entry[key]) for entry in entries), Counter()))
+
+    return {
+        "files": len(entries), "bytes": sum(e["bytes"] for e in entries), "rows": sum(e["rows"] for e in entries),
+        "shapes": summed("shapes"), "domains": summed("domains"), "problems": summed("problems"),
+        "repeats": sum(sum(e["repeats"].values()) for e in entries),
+    }  # fmt: skip
+
+
+def write_lengths(folder: Path, records: list[Record], tokenizer: Any) -> None:
+    """lengths.parquet: characters, and tokens by the base model's and by Mistral's v3 tokenizer, chat format not counted."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = ["\n".join(m["content"] for m in r.messages) if r.messages else r.text for r in records]
+    table = {
+        "source": [r.source for r in records], "domain": [r.domain for r in records], "shape": [r.shape for r in records],
+        "characters": [len(text) for text in texts], "tokens": list(token_counts(tokenizer, texts)), "mistral_tokens": mistral_counts(texts),
+    }  # fmt: skip
+    pq.write_table(pa.table(table), folder / "lengths.parquet")
+
+
+def token_counts(tokenizer: Any, texts: list[str]) -> Iterator[int]:
+    for start in range(0, len(texts), 512):
+        batch = tokenizer(texts[start : start + 512], add_special_tokens=False, split_special_tokens=True)
+        yield from map(len, batch.input_ids)
+
+
+def mistral_counts(texts: list[str]) -> list[int]:
+    """Tokens by the v3 tokenizer of Mistral-7B, which the wheel mistral-common carries: no hub is needed."""
+    tokenizer = mistral_v3()
+    return [len(tokenizer.encode(text, bos=False, eos=False)) for text in bar(texts, "Mistral v3 tokens", unit="text")]
+
+
+@cache
+def mistral_v3() -> Any:
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    return MistralTokenizer.v3().instruct_tokenizer.tokenizer

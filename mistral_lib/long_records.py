@@ -1,0 +1,178 @@
+"""Records longer than `max_tokens`: cut into windows at paragraph or line ends, truncated, or refused; what is lost is counted.
+
+Windows are cut from the token ids of the whole record, never from its text, so every token is the one that the whole
+record has. Each window of a chat begins with the prompt, ungraded; the end token stands in the last window only.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mistral_lib import chat_format
+from mistral_lib.chat_format import IGNORED, Encoded
+from mistral_lib.records import Message, Record
+
+WAYS = ("split", "truncate", "reject")
+SMALLEST = 16  # tokens of a window below which there is no room for a prompt and an answer
+PARAGRAPH, LINE, WORD, ANYWHERE = 3, 2, 1, 0  # how good a place is for a cut
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What became of a record: windows of at most `max_tokens`, in order, one for a record that fits."""
+
+    windows: list[Encoded]
+    tokens_lost: int = 0  # tokens of the record that stand in no window
+    supervised_tokens_lost: int = 0
+    refusal: str = ""  # a reason code where no window is left
+
+
+def fit(tokenizer: Any, record: Record, encoded: Encoded, max_tokens: int, way: str = "split") -> Fitted:
+    """The record in windows of at most `max_tokens`. encoded: what chat_format.encode made of the record.
+
+    Errors: ValueError for an unknown way or windows without room.
+    """
+    if way not in WAYS:
+        raise ValueError(f"long_records = {way!r}; expected one of {', '.join(WAYS)}")
+    if encoded.refusal:
+        return _refused(encoded, encoded.refusal)
+    if len(encoded.input_ids) <= max_tokens:
+        return Fitted([encoded])
+    if way == "reject":
+        return _refused(encoded, "longer_than_max_tokens")
+    if way == "truncate":
+        return _truncated(encoded, max_tokens)
+    if max_tokens < SMALLEST:
+        raise ValueError(f"max_tokens = {max_tokens}; expected at least {SMALLEST} to split long records")
+    turns = _turns(record.messages or [])
+    return _by_turns(tokenizer, record, turns, max_tokens) if len(turns) > 1 else _one_answer(tokenizer, encoded, max_tokens)
+
+
+def _refused(encoded: Encoded, reason: str) -> Fitted:
+    return Fitted([], len(encoded.input_ids), encoded.supervised, reason)
+
+
+def _truncated(encoded: Encoded, max_tokens: int) -> Fitted:
+    kept = encoded.truncated(max_tokens)
+    if kept.supervised == 0:
+        return _refused(encoded, "no_supervised_token_within_max_tokens")
+    return Fitted([kept], len(encoded.input_ids) - max_tokens, encoded.supervised - kept.supervised)
+
+
+def _turns(messages: Sequence[Message]) -> list[list[Message]]:
+    """The chat cut after each answer; the system text stands before each turn."""
+    system = [message for message in messages if message["role"] == "system"]
+    turns: list[list[Message]] = [[]]
+    for message in messages:
+        if message["role"] != "system":
+            turns[-1].append(message)
+        if message["role"] == "assistant":
+            turns.append([])
+    return [system + turn for turn in turns if turn]
+
+
+def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Fitted:
+    """As many whole turns in a window as fit, written as a chat of their own; a turn that is too long alone is cut further."""
+    lengths = [len(one.input_ids) for one in _encoded_chats(tokenizer, record, turns)]
+    groups = _groups(lengths, max_tokens)
+    system = [message for message in turns[0] if message["role"] == "system"]
+    chats = [system + [m for turn in turns[start:end] for m in turn if m["role"] != "system"] for start, end in groups]
+    windows: list[Encoded] = []
+    lost = lost_supervised = 0
+    for one in _encoded_chats(tokenizer, record, chats):
+        fitted = Fitted([one]) if len(one.input_ids) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
+        windows += fitted.windows
+        lost, lost_supervised = lost + fitted.tokens_lost, lost_supervised + fitted.supervised_tokens_lost
+    return Fitted(windows, lost, lost_supervised)
+
+
+def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]]) -> list[Encoded]:
+    parts = [Record(record.domain, record.source, record.source_group, record.shape, messages=chat) for chat in chats]
+    found = chat_format.encode(tokenizer, parts)
+    problems = [one.problem for one in found if one.problem]
+    if problems:
+        raise chat_format.TemplateProblem(f"{record.source}: its turns cannot be written as chats of their own: {problems[0]}")
+    return found
+
+
+def _groups(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
+    """Stretches [start, end) of neighbours whose lengths add up to at most `max_tokens`, one alone where it is longer."""
+    borders, filled = [0], 0
+    for number, length in enumerate(lengths):
+        if filled and filled + length > max_tokens:
+            borders.append(number)
+            filled = 0
+        filled += length
+    return list(pairwise([*borders, len(lengths)]))
+
+
+def _one_answer(tokenizer: Any, encoded: Encoded, max_tokens: int) -> Fitted:
+    """Windows over a document or the one answer of a chat, each behind the prompt or as much of its end as half a window holds."""
+    ids = encoded.input_ids
+    graded = np.flatnonzero(np.asarray(encoded.labels) != IGNORED)
+    start, end = int(graded[0]), int(graded[-1]) + 1  # behind the end lies at most a line break of the template
+    start_token = ids[:1] if ids[0] == tokenizer.bos_token_id else []
+    prompt = ids[:start]
+    if len(prompt) > max_tokens // 2:
+        prompt = start_token + ids[start - max_tokens // 2 + len(start_token) : start]
+    lost = start - len(prompt)
+    windows = []
+    for first, last in _cuts(tokenizer, ids[start:end], max_tokens - len(prompt)):
+        # a document without a start token has no prompt to repeat: the word before the window leads into it
+        context = [ids[start + first - 1]] if start == 1 and not start_token else prompt
+        words = ids[start + first : start + last]
+        windows.append(Encoded(context + words, [IGNORED] * len(context) + words))
+    tail = ids[end:]
+    if len(windows[-1].input_ids) + len(tail) <= max_tokens:
+        windows[-1] = Encoded(windows[-1].input_ids + tail, windows[-1].labels + [IGNORED] * len(tail))
+        tail = []
+    return Fitted(windows, lost + len(tail))
+
+
+def _cuts(tokenizer: Any, ids: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+    """Stretches [start, end) of at most `room` tokens: each ends at the latest of the best places in its second half.
+
+    The last one is never a mere remnant: the end token right behind a prompt would teach to answer nothing.
+    """
+    places = _places(tokenizer, ids)
+    start = 0
+    while len(ids) - start > room:
+        earliest, latest = start + room // 2, min(start + room, len(ids) - room // 4)
+        second_half = places[earliest:latest]  # place i: a cut behind token i
+        best = len(second_half) - 1 - int(np.argmax(second_half[::-1]))
+        cut = earliest + best + 1
+        yield start, cut
+        start = cut
+    yield start, len(ids)
+
+
+def _places(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
+    """(tokens,) how good a cut behind each token is: PARAGRAPH, LINE, WORD or ANYWHERE."""
+    breaks, blank, begins_word = (table[np.asarray(ids)] for table in _vocabulary(tokenizer, len(tokenizer)))
+    # line breaks in the stretch of white space that ends with each token
+    total = np.cumsum(breaks)
+    before_stretch = np.where(blank, 0, total - breaks)
+    seen = total - np.maximum.accumulate(before_stretch)
+    follows_blank = np.append(blank[1:] & (breaks[1:] > 0), False)  # the white space goes on: the cut comes later
+    places = np.where(np.append(begins_word[1:], False), WORD, ANYWHERE)
+    places = np.where(seen >= 1, LINE, places)
+    places = np.where(seen >= 2, PARAGRAPH, places)
+    return np.where(follows_blank, ANYWHERE, places)
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(tokenizer: Any, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each token: line breaks at its end, whether it is only white space, whether it begins a word."""
+    texts = [_text(token or "") for token in tokenizer.convert_ids_to_tokens(list(range(size)))]
+    ends = [text[len(text.rstrip()) :].count("\n") for text in texts]
+    blank = [bool(text) and text.isspace() for text in texts]
+    return np.array(ends), np.array(blank), np.array([text[:1].isspace() for text in texts])
+
+
+def _text(token: str) -> str:
+    """A token's text as far as white space goes: byte-level vocabularies write Ġ and Ċ, SentencePiece ▁ and <0x0A>."""
+    return token.replace("<0x0A>", "\n").replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n").replace("ĉ", "\t")

@@ -1,0 +1,88 @@
+"""Mistral-7B-Instruct-v0.3's tokenizer without a hub: rebuilt from the vocabulary that mistral-common ships.
+
+It gives the token ids that the downloaded tokenizer gives, so that token counts and plans are true before a model is
+downloaded. tests/test_chat_format.py compares it with mistral-common token by token.
+Source: https://docs.mistral.ai/guides/tokenization/ (v3)
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = "mistral_instruct_tokenizer_240323.model.v3"
+# System text stands before the last user message; a space, which is the answer's own, before each answer.
+TEMPLATE = (
+    "{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else none %}"
+    "{%- set turns = messages[1:] if system is not none else messages %}"
+    "{%- set last = namespace(user=-1) %}"
+    "{%- for turn in turns %}{%- if turn['role'] == 'user' %}{%- set last.user = loop.index0 %}{%- endif %}{%- endfor %}"
+    "{{- bos_token }}"
+    "{%- for turn in turns %}"
+    "{%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) or turn['role'] not in ('user', 'assistant') %}"
+    "{{- raise_exception('after an optional system message, user and assistant must take turns') }}{%- endif %}"
+    "{%- if turn['role'] == 'assistant' %}{{- ' ' + turn['content'].rstrip(' ') + eos_token }}"
+    "{%- elif loop.index0 == last.user and system is not none %}{{- '[INST] ' + system + '\\n\\n' + turn['content'] + '[/INST]' }}"
+    "{%- else %}{{- '[INST] ' + turn['content'] + '[/INST]' }}{%- endif %}"
+    "{%- endfor %}"
+)
+
+
+@cache
+def load() -> Any:
+    """A fast tokenizer with Mistral's v3 vocabulary, control tokens and chat template (`TEMPLATE`). About a second."""
+    from sentencepiece import SentencePieceProcessor
+    from transformers import PreTrainedTokenizerFast
+
+    words = SentencePieceProcessor(model_file=str(vocabulary_file()))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_fast(words), bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def vocabulary_file() -> Path:
+    import mistral_common
+
+    return Path(mistral_common.__file__).parent / "data" / VOCABULARY
+
+
+def _fast(words: Any) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    names = [words.id_to_piece(number) for number in range(words.vocab_size())]
+    control = [number for number in range(len(names)) if words.IsControl(number) or words.IsUnknown(number)]
+    fast = Tokenizer(
+        models.BPE(
+            vocab={name: number for number, name in enumerate(names)}, merges=_merges(words, names), unk_token="<unk>",
+            fuse_unk=True, byte_fallback=True,
+        )
+    )  # fmt: skip
+    fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    fast.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
+    )
+    fast.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", words.bos_id())])
+    fast.add_special_tokens([AddedToken(names[number], normalized=False, special=True) for number in control])
+    fast.add_tokens([AddedToken(names[number], normalized=False) for number in _symbols(words)])
+    return fast
+
+
+def _symbols(words: Any) -> list[int]:
+    """Pieces such as [REFERENCE_DOC_1] that are never cut: the only ones with score 0 that are neither control tokens nor bytes."""
+    every = range(words.vocab_size())
+    return [n for n in every if words.get_score(n) == 0 and not (words.IsControl(n) or words.IsUnknown(n) or words.IsByte(n))]
+
+
+def _merges(words: Any, names: list[str]) -> list[tuple[str, str]]:
+    """Every pair of pieces that makes another one, best score first: SentencePiece's BPE written as merge rules."""
+    plain = {
+        name: number
+        for number, name in enumerate(names)
+        if not (words.IsControl(number) or words.IsUnknown(number) or words.IsByte(number))
+    }
+    found = []
+    for name, number in plain.items():
+        pairs = [(name[:cut], name[cut:]) for cut in range(1, len(name)) if name[:cut] in plain and name[cut:] in plain]
+        pairs.sort(key=lambda pair: (plain[pair[0]], plain[pair[1]]))
+        found += [(-words.get_score(number), pair) for pair in pairs]
+    return [pair for _, pair in sorted(found, key=lambda entry: entry[0])]

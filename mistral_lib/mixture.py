@@ -1,0 +1,61 @@
+"""The training mixture: how much of each domain and of the operatives is trained on, counted in tokens.
+
+Knows numbers that stand for windows of tokens. Which windows stay is decided by their hashes, so the choice is the same
+in every run and adding data changes as little as possible.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    corpus: np.ndarray  # int64: the windows to train on, in hash order; one stands twice where its domain's weight asks for it
+    operatives: np.ndarray  # int64: the same for the operatives
+
+    @property
+    def windows(self) -> np.ndarray:
+        return np.concatenate([self.corpus, self.operatives])
+
+
+def choose(
+    tokens: np.ndarray,
+    hashes: np.ndarray,
+    domain: np.ndarray,
+    operative: np.ndarray,
+    domains: Sequence[str],
+    weights: Mapping[str, float],
+    operatives_share: float,
+) -> Mixture:
+    """The windows to train on.
+
+    tokens, hashes, domain (number in `domains`), operative (bool): each (windows,). weights: domain → how often its windows
+    are taken, 1 where none is given: 0.5 takes half of them, 2 each twice. operatives_share: of all tokens, at most.
+    Errors: ValueError for a weight of a domain that is not there.
+    """
+    unknown = sorted(set(weights) - set(domains))
+    if unknown:
+        raise ValueError(f"domain_weights: {', '.join(unknown)} is no domain of this corpus; it has {', '.join(sorted(domains))}")
+    taken = [_weighted(np.flatnonzero(domain == number), hashes, weights.get(name, 1.0)) for number, name in enumerate(domains)]
+    windows = np.concatenate([*taken, np.empty(0, np.int64)])
+    windows = windows[np.argsort(hashes[windows], kind="stable")]
+    corpus, operatives = windows[~operative[windows]], windows[operative[windows]]
+    if operatives_share < 1:
+        most = tokens[corpus].sum() * operatives_share / (1 - operatives_share)
+        operatives = operatives[np.cumsum(tokens[operatives]) <= most]
+    return Mixture(corpus, operatives)
+
+
+def _weighted(members: np.ndarray, hashes: np.ndarray, weight: float) -> np.ndarray:
+    """`weight` times the members: each as often as the whole part says, and those with the smallest hashes once more."""
+    whole, part = divmod(weight, 1.0)
+    ordered = members[np.argsort(hashes[members], kind="stable")]
+    return np.concatenate([*[ordered] * int(whole), ordered[: round(part * len(ordered))]])
+
+
+def tokens_by_domain(windows: np.ndarray, tokens: np.ndarray, domain: np.ndarray, domains: Sequence[str]) -> dict[str, int]:
+    """Tokens of each domain in a mixture, domains without any left out."""
+    sums = np.bincount(domain[windows], weights=tokens[windows], minlength=len(domains)).astype(int)
+    return {name: int(n) for name, n in sorted(zip(domains, sums, strict=True)) if n}

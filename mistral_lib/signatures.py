@@ -1,0 +1,136 @@
+"""What two texts have in common: word 5-grams, their exact Jaccard similarity, and MinHash signatures that find candidates.
+
+Knows texts and hashes; knows nothing of files, records or splits.
+Source: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+
+import numpy as np
+from rensa import RMinHash
+
+GRAM = 5  # words in a shingle
+PERMUTATIONS = 128  # values in a MinHash signature
+RECALL = 0.99  # of the pairs that lie exactly at the threshold, the share that banding must propose
+SKETCH_LOSS = 1e-4  # of the same pairs, the share that the sketch may turn away
+ROWS_AT_ONCE = 1024  # signatures held as Python integers at once, about 5 MB
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """The numbers that stand for a batch of n texts."""
+
+    exact: np.ndarray  # uint64 (n,)  hash of the folded words: equal for equal words
+    words: np.ndarray  # int32  (n,)  number of words; below GRAM a text matches exactly or not at all
+    bands: np.ndarray  # uint64 (n, bands)  texts that share one are candidates
+    sketch: np.ndarray  # uint64 (n, PERMUTATIONS / 64)  the lowest bit of each MinHash value
+
+
+def folded_words(text: str) -> list[str]:
+    """Lower-cased words; whatever stands between them (blanks, punctuation, line ends) is folded away."""
+    return WORD.findall(text.lower())
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """The distinct word 5-grams of a text; empty for texts with fewer than five words."""
+    words = folded_words(text)
+    return set(zip(*(words[k:] for k in range(GRAM)), strict=False))
+
+
+def jaccard(a: set, b: set) -> float:
+    """Shared members by all members, 0 to 1; 0 for two empty sets, about which nothing is known."""
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if shared else 0.0
+
+
+def bands_and_rows(threshold: float) -> tuple[int, int]:
+    """The (bands, rows) that propose a pair at the threshold with a chance of at least RECALL and dissimilar pairs most rarely.
+
+    A pair of similarity s agrees in some band of r rows with the chance 1 - (1 - s^r)^bands (Mining of Massive Datasets, 3.4.2).
+    Errors: ValueError for a threshold that PERMUTATIONS values cannot serve.
+    """
+    for rows in range(PERMUTATIONS, 0, -1):
+        bands = PERMUTATIONS // rows
+        if 0 < threshold <= 1 and 1 - (1 - threshold**rows) ** bands >= RECALL:
+            return bands, rows
+    raise ValueError(f"near-duplicate threshold {threshold}: expected a Jaccard similarity above 0.036 and up to 1; 0.8 is usual")
+
+
+def least_agreement(threshold: float) -> int:
+    """How many sketch bits two texts at the threshold share at least, but for a chance of SKETCH_LOSS.
+
+    The lowest bits agree with the chance (1 + s) / 2.   Source: Li & König 2010, "b-Bit Minwise Hashing"
+    """
+    p, below = (1 + threshold) / 2, 0.0
+    for bits in range(PERMUTATIONS + 1):
+        below += math.comb(PERMUTATIONS, bits) * p**bits * (1 - p) ** (PERMUTATIONS - bits)
+        if below > SKETCH_LOSS:
+            return bits
+    return PERMUTATIONS
+
+
+def sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
+    """The signatures of n texts. It depends on each text alone, so batches may be cut anywhere and signed by other processes."""
+    words = [folded_words(text) for text in texts]
+    counts = np.fromiter(map(len, words), np.int64, len(words))
+    values = _minhash(words, counts, seed)
+    return Signatures(
+        exact=np.array([_exact(own, text) for own, text in zip(words, texts, strict=True)], np.uint64),
+        words=counts.astype(np.int32),
+        bands=_band_keys(values, *bands_and_rows(threshold)),
+        sketch=np.packbits((values & 1).astype(np.uint8), axis=1).view(np.uint64),
+    )
+
+
+def _exact(words: list[str], text: str) -> int:
+    # a text without any word ("…", an emoji) is its own word: such texts are not all the same
+    folded = " ".join(words) or f"\n{text.strip()}"
+    return int.from_bytes(blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _minhash(words: list[list[str]], counts: np.ndarray, seed: int) -> np.ndarray:
+    """uint32 (texts, PERMUTATIONS). Errors: none; a text without a shingle gets the values of the empty set."""
+    hashes, offsets = _shingle_hashes(words, counts)
+    values = np.empty((len(words), PERMUTATIONS), np.uint32)
+    for start in range(0, len(words), ROWS_AT_ONCE):
+        own = offsets[start : start + ROWS_AT_ONCE + 1]
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes[own[0] : own[-1]], own - own[0], PERMUTATIONS, seed)
+        values[start : start + ROWS_AT_ONCE] = matrix.to_rows()
+    return values
+
+
+def _shingle_hashes(words: list[list[str]], counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes of all shingles, text after text, uint64, and where each text's begin, uint64 (texts + 1,)."""
+    word = np.array(RMinHash.hash_token_sets([list(chain.from_iterable(words))])[0], np.uint64)
+    offsets = np.zeros(len(words) + 1, np.uint64)
+    np.cumsum(np.maximum(counts - (GRAM - 1), 0), out=offsets[1:])
+    if len(word) < GRAM:
+        return np.empty(0, np.uint64), offsets
+    last = len(word) - (GRAM - 1)
+    gram = word[:last].copy()
+    for k in range(1, GRAM):
+        gram = mix(gram) + word[k : last + k]  # mixed in between, so that the order of the words counts
+    text = np.repeat(np.arange(len(words)), counts)
+    return mix(gram[text[:last] == text[GRAM - 1 :]]), offsets
+
+
+def _band_keys(values: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """uint64 (texts, bands): one hash of the `rows` values of each band."""
+    keys = np.zeros((len(values), bands), np.uint64)
+    for row in range(rows):
+        keys = mix(keys + values[:, row : bands * rows : rows].astype(np.uint64))
+    return keys
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """A bijection of uint64 whose output bits all depend on all input bits.   Source: Steele et al. 2014, SplitMix64"""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

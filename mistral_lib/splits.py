@@ -1,0 +1,140 @@
+"""Leakage-free splits: whatever belongs together falls on one side, chosen by a hash and not by the order of files.
+
+Knows numbers that stand for records; knows nothing of texts or files.
+
+Records are tied by an equal source document (group), answer or text (key), and by near-duplicate pairs; each knot of ties goes to
+one split as a whole. Every *group* draws its split from a hash of itself alone, and the knot goes to the most protected split that
+one of its groups drew: test before validation before train. So adding records never moves a record out of a held-out split, and
+moves one out of training only where a new record ties its knot to a held-out group: training gives way, which is counted.
+(A rule that also fixed each domain's share exactly could not be stable: each new group would shift the border between two others.
+The same share is drawn in every domain instead, and what each domain got is counted.)
+
+The one exception: a knot above `large_share` of the records goes to training even if it holds held-out draws; one giant knot would
+unbalance every split. A knot that grows beyond the limit (or a corpus that outgrows it) is thus the one way to change sides unseen by
+ties; the records concerned are counted as `large`, and the limit moves only when the corpus doubles.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from mistral_lib.components import components
+from mistral_lib.duplicates import first_occurrence
+from mistral_lib.signatures import mix
+
+SPLITS = ("train", "validation", "test")  # in this order of protection; their numbers in every array are 0, 1, 2
+LARGE_SHARE = 0.02  # of all records, rounded down to a power of two
+LARGE_LEAST = 10  # records: a knot of up to so many may be held out even from a small corpus
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Where each of n records goes, and what the rules had to do for it."""
+
+    split: np.ndarray  # uint8 (n,)
+    gave_way: int  # records held out (or in test) because of a tie, although their own group drew less protection
+    large: int  # records in training because their knot is large, although it holds a held-out draw
+    large_knots: int
+    by_domain: np.ndarray  # int64 (domains, 3)  records of each domain in each split
+
+
+def assign(
+    group: np.ndarray,
+    answer: np.ndarray,
+    pairs: np.ndarray,
+    key: np.ndarray,
+    domain: np.ndarray,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+    kept: np.ndarray | None = None,
+    large_share: float = LARGE_SHARE,
+) -> Assignment:
+    """The split of each record; the same for every order of the records.
+
+    group, answer, key: uint64 (n,) hashes; pairs: int64 (m, 2) positions of near-duplicates; domain: int32 (n,) from 0;
+    shares between 0 and 1. Pass duplicates too, and name in kept, bool (n,), who is not one: only the kept are counted, but all
+    tie. If duplicates were left out, a new copy that displaces a test record could take its content into training.
+    Errors: ValueError for shares that leave no training data.
+    """
+    if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
+        raise ValueError(f"validation_share {validation_share} and test_share {test_share}: each at least 0, together below 1")
+    kept = np.ones(len(group), bool) if kept is None else kept
+    drawn = draw(group, validation_share, test_share, seed)
+    knot = knots(group, answer, pairs, key)
+    sizes = np.bincount(knot[kept], minlength=len(group))
+    split = np.zeros(len(group), np.uint8)
+    np.maximum.at(split, knot, drawn)  # the most protected draw of each knot
+    large = sizes > large_limit(int(kept.sum()), large_share)
+    overruled = int(sizes[large & (split > 0)].sum())
+    split[large] = 0
+    split = split[knot]
+    return Assignment(split, int((split > drawn)[kept].sum()), overruled, int(large.sum()), by_domain(split[kept], domain[kept]))
+
+
+def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
+    """How many records of each domain are in each split, int64 (domains, 3)."""
+    domains = int(domain.max(initial=-1)) + 1
+    return np.bincount(domain.astype(np.int64) * len(SPLITS) + split, minlength=domains * len(SPLITS)).reshape(domains, len(SPLITS))
+
+
+def draw(group: np.ndarray, validation_share: float, test_share: float, seed: int) -> np.ndarray:
+    """The split that each group draws by itself, uint8 (n,): a function of its hash and the seed, of nothing else."""
+    start = np.uint64(int.from_bytes(hashlib.sha256(f"splits/{seed}".encode()).digest()[:8], "big"))
+    place = mix(group ^ start)
+    drawn = np.zeros(len(group), np.uint8)
+    drawn[place < _bound(validation_share + test_share)] = 1
+    drawn[place < _bound(test_share)] = 2
+    return drawn
+
+
+def _bound(share: float) -> np.uint64:
+    """The number below which the given share of all uint64 lies."""
+    return np.uint64(min(int(share * 2**64), 2**64 - 1))
+
+
+def knots(group: np.ndarray, answer: np.ndarray, pairs: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """For each record the smallest position that ties lead to, int32 (n,)."""
+    everyone = np.arange(len(group), dtype=np.int32)
+    first = [(everyone, first_occurrence(values).astype(np.int32)) for values in (group, answer, key)]
+    return components(len(group), [*first, (pairs[:, 0], pairs[:, 1])])
+
+
+def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:
+    """The number of records above which a knot is large: a share of the greatest power of two within the number of records."""
+    return max(LARGE_LEAST, large_share * 2 ** (max(records, 1).bit_length() - 1)) if large_share < 1 else records
+
+
+def leak(split: np.ndarray, group: np.ndarray, answer: np.ndarray, key: np.ndarray, pairs: np.ndarray) -> dict[str, int]:
+    """How many held-out records have a counterpart in training, by kind; measured on the result, whatever rule made it.
+
+    exact: the same text; answer: the same answer; near: a verified near-duplicate; document: the same source document.
+    """
+    held_out, train = split > 0, split == 0
+    across = pairs[held_out[pairs[:, 0]] != held_out[pairs[:, 1]]]
+    near = np.zeros(len(split), bool)
+    near[across] = True
+    return {
+        "held_out": int(held_out.sum()),
+        "exact": _shared(key, held_out, train),
+        "answer": _shared(answer, held_out, train),
+        "near": int((near & held_out).sum()),
+        "document": _shared(group, held_out, train),
+    }
+
+
+def _shared(values: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> int:
+    return int(np.isin(values[held_out], values[train]).sum())
+
+
+def random_leak(group: np.ndarray, answer: np.ndarray, key: np.ndarray, pairs: np.ndarray, seed: int) -> dict[str, int]:
+    """The baseline: the leak of a plain random 80/20 split of the same rows. Pass the rows before duplicates are dropped."""
+    split = np.zeros(len(group), np.uint8)
+    split[np.random.default_rng(seed).permutation(len(group))[: len(group) // 5]] = 2
+    return leak(split, group, answer, key, pairs)
+
+
+def unit_hash(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64

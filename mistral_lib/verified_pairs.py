@@ -1,0 +1,85 @@
+"""Pairs of texts whose similarity has been measured on the texts themselves, each pair once, in bounded memory.
+
+Knows positions and texts, fetched in small batches; knows nothing of how candidates are found.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mistral_lib import signatures
+from mistral_lib.components import components
+
+TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
+WORDS_AT_ONCE = 100_000  # of the texts held at once for verification; as sets of 5-grams they take about 25 MB
+SHIFT = np.uint64(32)
+
+
+class VerifiedPairs:
+    """Remembers accepted and refused pairs as sorted uint64 (i << 32 | j), i < j: 8 bytes a pair."""
+
+    def __init__(self, text_of: TextsOf, words: np.ndarray, sketch: np.ndarray, threshold: float) -> None:
+        self._text_of, self._words, self._sketch, self._threshold = text_of, words, sketch, threshold
+        self._agreement = signatures.least_agreement(threshold)
+        self._accepted = self._refused = np.empty(0, np.uint64)
+        self._knots: np.ndarray | None = None
+
+    def accepted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positions i < j of all pairs that reach the threshold, two int64 arrays."""
+        return _unpack(self._accepted)
+
+    def knots(self) -> np.ndarray:
+        """For each text the smallest position that accepted pairs tie it to, int32 (n,)."""
+        if self._knots is None:
+            self._knots = components(len(self._words), [self.accepted()])
+        return self._knots
+
+    def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Whether the exact Jaccard similarity of each pair of distinct positions reaches the threshold, bool (pairs,)."""
+        pairs = np.minimum(u, v).astype(np.uint64) << SHIFT | np.maximum(u, v).astype(np.uint64)
+        fresh = np.unique(pairs)
+        fresh = fresh[~_contains(self._accepted, fresh) & ~_contains(self._refused, fresh)]
+        fresh = fresh[self._promising(*_unpack(fresh))]
+        near = np.fromiter(self._verify(fresh), bool, len(fresh))
+        if near.any():
+            self._accepted, self._knots = _merge(self._accepted, fresh[near]), None
+        self._refused = _merge(self._refused, fresh[~near])
+        return _contains(self._accepted, pairs)
+
+    def forget_sketches(self) -> None:
+        """Free 16 bytes a text; from now on every new pair is verified."""
+        self._sketch = None
+
+    def _promising(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """False for pairs whose sketches differ too much: they are cheap to turn away, and need not be remembered."""
+        agreeing = np.zeros(len(i), np.int32)
+        for column in range(self._sketch.shape[1] if self._sketch is not None else 0):
+            agreeing += 64 - np.bitwise_count(self._sketch[i, column] ^ self._sketch[j, column]).astype(np.int32)
+        return agreeing >= self._agreement if self._sketch is not None else np.ones(len(i), bool)
+
+    def _verify(self, pairs: np.ndarray) -> Iterator[bool]:
+        i, j = _unpack(pairs)
+        read = np.cumsum(self._words[i].astype(np.int64) + self._words[j])
+        cuts = np.flatnonzero(np.diff(read // WORDS_AT_ONCE)) + 1
+        for own in np.split(np.arange(len(pairs)), cuts):
+            positions = np.unique(np.concatenate([i[own], j[own]])).tolist()
+            sets = dict(zip(positions, map(signatures.shingles, self._text_of(positions)), strict=True))
+            for a, b in zip(i[own].tolist(), j[own].tolist(), strict=True):
+                yield signatures.jaccard(sets[a], sets[b]) >= self._threshold
+
+
+def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (pairs >> SHIFT).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which values stand in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[at] == values
+
+
+def _merge(ordered: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """One sorted array of two."""
+    return np.sort(np.concatenate([ordered, fresh]), kind="stable") if len(fresh) else ordered

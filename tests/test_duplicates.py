@@ -1,0 +1,259 @@
+"""Near-duplicates against brute force, at the border of the threshold, in any batches and order, and in bounded memory."""
+
+import random
+import subprocess
+import sys
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mistral_lib import signatures
+from mistral_lib.components import components
+from mistral_lib.duplicates import NearDuplicates, first_occurrence
+from mistral_lib.verified_pairs import VerifiedPairs
+
+WORDS = [f"word{number}" for number in range(3000)]
+
+
+def family(rng: random.Random, members: int, words: int, most_edits: int) -> list[str]:
+    """A text and copies of it with 0 to most_edits words changed; each ends with a word of its own, so that no two are equal."""
+    base = rng.choices(WORDS, k=words)
+    texts = []
+    for _ in range(members):
+        copy = list(base)
+        for _ in range(rng.randint(0, most_edits)):
+            copy[rng.randrange(words)] = rng.choice(WORDS)
+        texts.append(" ".join([*copy, f"end{rng.random()}"]))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def corpus() -> list[str]:
+    """2,000 distinct texts: 300 families of 2 to 7, the rest alone."""
+    rng = random.Random(7)
+    texts = [text for _ in range(300) for text in family(rng, rng.randint(2, 7), rng.randint(30, 150), 4)]
+    texts += [" ".join(rng.choices(WORDS, k=rng.randint(8, 120))) for _ in range(2000 - len(texts))]
+    rng.shuffle(texts)
+    return texts
+
+
+def search(folder, texts: list[str], batch: int = 500, **options) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs, clusters) of texts added in batches."""
+    near = NearDuplicates(folder, **options)
+    for start in range(0, len(texts), batch):
+        near.add(texts[start : start + batch])
+
+    def text_of(positions):
+        assert list(positions) == sorted(set(positions))
+        return [texts[position] for position in positions]
+
+    return near.pairs(text_of), near.clusters(text_of)
+
+
+def brute_force(texts: list[str], threshold: float) -> set[tuple[int, int]]:
+    """All pairs that reach the threshold, from shared shingles, written out independently of the library."""
+    import re
+
+    grams = []
+    for text in texts:
+        words = re.findall(r"\w+", text.lower())
+        grams.append({" ".join(words[k : k + 5]) for k in range(len(words) - 4)})
+    holders: dict[str, list[int]] = {}
+    for number, own in enumerate(grams):
+        for gram in own:
+            holders.setdefault(gram, []).append(number)
+    met = {pair for own in holders.values() for pair in combinations(own, 2)}
+    return {(i, j) for i, j in met if len(grams[i] & grams[j]) / len(grams[i] | grams[j]) >= threshold}
+
+
+def test_first_occurrence_is_that_of_a_dictionary():
+    keys = np.random.default_rng(0).integers(0, 300, 1000).astype(np.uint64) * np.uint64(2**55)
+    first: dict[int, int] = {}
+    assert first_occurrence(keys).tolist() == [first.setdefault(int(key), at) for at, key in enumerate(keys)]
+    assert first_occurrence(np.empty(0, np.uint64)).tolist() == []
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 1.0])
+def test_banding_proposes_99_percent_at_the_threshold_with_as_many_rows_as_possible(threshold):
+    def recall(bands, rows):
+        return 1 - (1 - threshold**rows) ** bands
+
+    bands, rows = signatures.bands_and_rows(threshold)
+    assert recall(bands, rows) >= 0.99 and bands * rows <= signatures.PERMUTATIONS
+    assert rows == signatures.PERMUTATIONS or recall(signatures.PERMUTATIONS // (rows + 1), rows + 1) < 0.99
+
+
+@pytest.mark.parametrize("threshold", [0, 0.01, 1.01])
+def test_a_threshold_that_cannot_be_served_is_refused(tmp_path, threshold):
+    with pytest.raises(ValueError, match="threshold"):
+        NearDuplicates(tmp_path, threshold)
+
+
+def test_signature_values_agree_as_often_as_shingles_are_shared():
+    rng = random.Random(3)
+    texts = [text for _ in range(300) for text in family(rng, 2, 60, 3)]
+    words = [signatures.folded_words(text) for text in texts]
+    values = signatures._minhash(words, np.array([len(own) for own in words]), 42)
+    grams = [signatures.shingles(text) for text in texts]
+    true = [signatures.jaccard(a, b) for a, b in zip(grams[::2], grams[1::2], strict=True)]
+    assert (values[::2] == values[1::2]).mean() == pytest.approx(np.mean(true), abs=0.01)
+    assert ((values[::2] & 1) == (values[1::2] & 1)).mean() == pytest.approx((1 + np.mean(true)) / 2, abs=0.01)
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.8])
+def test_pairs_are_those_of_brute_force(tmp_path, corpus, threshold):
+    expected = brute_force(corpus, threshold)
+    pairs, _ = search(tmp_path, corpus, threshold=threshold)
+    assert len(expected) > 500
+    assert {tuple(pair) for pair in pairs.tolist()} == expected  # recall 1 and precision 1
+
+
+def test_each_cluster_member_reaches_the_threshold_with_its_representative(tmp_path, corpus):
+    expected = brute_force(corpus, 0.8)
+    _, leader = search(tmp_path, corpus)
+    members = np.flatnonzero(leader != np.arange(len(corpus)))
+    assert {(int(leader[m]), int(m)) for m in members} <= expected
+    assert (leader[leader] == leader).all()
+    alone = {int(m) for m in np.flatnonzero(leader == np.arange(len(corpus)))}
+    assert not {(i, j) for i, j in expected if i in alone and j in alone}  # no two representatives are near each other
+
+
+def ends_differ(words: int, tag: str) -> list[str]:
+    """Two texts whose Jaccard similarity is (words - 5) / (words - 3)."""
+    shared = " ".join(f"{tag}x{number}" for number in range(words - 1))
+    return [f"{shared} one", f"{shared} other"]
+
+
+def test_the_threshold_itself_is_near_and_just_below_is_not(tmp_path):
+    at = [text for tag in range(200) for text in ends_differ(13, f"at{tag}")]  # 8 / 10
+    below = [text for tag in range(200) for text in ends_differ(12, f"below{tag}")]  # 7 / 9
+    pairs, _ = search(tmp_path, at + below)
+    assert all(j == i + 1 and i < len(at) for i, j in pairs.tolist())
+    assert len(pairs) >= 0.98 * 200
+    words = np.full(800, 13, np.int32)
+    exact = VerifiedPairs(lambda positions: [(at + below)[p] for p in positions], words, np.zeros((800, 2), np.uint64), 0.8)
+    even = np.arange(0, 800, 2)
+    assert exact.check(even, even + 1).tolist() == [True] * 200 + [False] * 200
+
+
+def test_a_chain_is_tied_but_not_merged_without_a_check(tmp_path):
+    words = [f"c{number}" for number in range(60)]
+    a, b, c = (" ".join(words[start : start + 54]) for start in (0, 3, 6))  # neighbours share 47 of 53 shingles, the ends 44 of 56
+    pairs, leader = search(tmp_path, [a, b, c])
+    assert pairs.tolist() == [[0, 1], [1, 2]]
+    assert leader.tolist() == [0, 0, 2]
+
+
+def test_folding_and_short_texts(tmp_path):
+    long = "One two three four five, six; seven."
+    texts = [
+        "Yes.",
+        "yes",
+        "yes no",
+        long,
+        "one TWO\nthree four five six seven",
+        "👍",
+        "👎",
+        "👍 ",
+        "",
+        "one two three four",
+        long + " eight",
+    ]
+    pairs, leader = search(tmp_path, texts)
+    assert leader.tolist() == [0, 0, 2, 3, 3, 5, 6, 5, 8, 9, 10]
+    assert pairs.tolist() == [[0, 1], [3, 4], [5, 7]]
+
+
+def test_short_texts_are_never_fetched(tmp_path):
+    near = NearDuplicates(tmp_path)
+    near.add([f"answer {number}" for number in range(500)] + ["answer 7"])
+    assert near.pairs(pytest.fail).tolist() == [[7, 500]]
+
+
+def test_the_order_of_words_counts():
+    signed = signatures.sign(["a b c d e", "e d c b a"], 0.8, 42)
+    assert not (signed.bands[0] == signed.bands[1]).any()
+
+
+def test_batches_change_nothing(tmp_path, corpus):
+    results = [search(tmp_path / str(batch), corpus, batch) for batch in (7, 2000)]
+    for pairs, leader in results[1:]:
+        assert np.array_equal(pairs, results[0][0]) and np.array_equal(leader, results[0][1])
+
+
+def knots_by_text(texts, pairs) -> set[frozenset[str]]:
+    knots: dict[int, set[str]] = {}
+    for text, knot in zip(texts, components(len(texts), [(pairs[:, 0], pairs[:, 1])]).tolist(), strict=True):
+        knots.setdefault(knot, set()).add(text)
+    return {frozenset(own) for own in knots.values()}
+
+
+def test_order_changes_no_tie_not_even_in_large_buckets(tmp_path):
+    rng = random.Random(11)
+    texts = [text for _ in range(2) for text in family(rng, 300, 80, 2)]  # members reach the threshold with some of the others
+    texts += texts[:50]  # and equal copies
+    results = []
+    for turn in range(3):
+        pairs, _ = search(tmp_path / str(turn), texts)
+        results.append(knots_by_text(texts, pairs))
+        rng.shuffle(texts)
+    assert max(map(len, results[0])) > 60
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
+    texts = family(random.Random(5), 3000, 120, 0)
+    near = NearDuplicates(tmp_path)
+    near.add(texts)
+    fetched = 0
+
+    def text_of(positions):
+        nonlocal fetched
+        fetched += len(positions)
+        return [texts[position] for position in positions]
+
+    assert (near.clusters(text_of) == 0).all()
+    assert fetched < 3 * len(texts)  # all pairs would be 4.5 million
+
+
+def test_a_search_starts_afresh_and_takes_no_texts_afterwards(tmp_path):
+    search(tmp_path, ["one two three four five six"] * 2)
+    near = NearDuplicates(tmp_path)
+    near.add(["one two three four five six"])
+    assert near.pairs(lambda positions: []).shape == (0, 2)
+    with pytest.raises(ValueError, match="after the search"):
+        near.add(["seven"])
+    assert NearDuplicates(tmp_path / "empty").clusters(lambda positions: []).tolist() == []
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from mistral_lib import duplicates, splits
+def text(i):
+    return " ".join(f"w{(i - i % 16 // 15) * 7919 % 1000003 + k * k}" for k in range(12)) + (" x" if i % 16 == 15 else "")
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+texts_of = lambda positions: [text(i) for i in positions]
+def run(n):
+    near = duplicates.NearDuplicates(Path(sys.argv[1]))
+    for start in range(0, n, 1000):
+        near.add(texts_of(range(start, start + 1000)))
+    leader, pairs = near.clusters(texts_of), near.pairs(texts_of)
+    ids = np.arange(n, dtype=np.uint64)
+    splits.assign(ids // np.uint64(3), ids, pairs, ids, np.zeros(n, np.int32), 0.05, 0.05, 42)
+    return int((leader != np.arange(n)).sum())
+run(10_000)
+before = peak()
+found = run(200_000)
+print(found, (peak() - before) * 1024 / 190_000)
+"""
+
+
+def test_memory_is_bounded_per_record(tmp_path):
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120)
+    found, growth = done.stdout.split()
+    assert int(found) == 200_000 // 16
+    assert float(growth) < 120, f"{growth} bytes of peak memory per further record"

@@ -1,0 +1,84 @@
+"""Packing: full blocks, nothing lost, and no record sees its neighbour, on the real demo model."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mistral_lib import base_model, chat_format, demo_model, packing
+from mistral_lib.chat_format import IGNORED, Encoded
+from mistral_lib.params import Settings
+from mistral_lib.records import Record
+
+# short ones: a float32 pass through NF4 weights takes seconds on a CPU
+ANSWERS = ["It joins two tables.", "A tensor holds numbers in any number of dimensions.", "Use a context manager to close the file."]
+
+
+@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@given(st.lists(st.integers(1, 64), max_size=60))
+def test_every_record_is_in_one_bin_and_no_two_bins_could_be_one(lengths):
+    found = packing.bins(lengths, 64)
+    assert sorted(number for members in found for number in members) == list(range(len(lengths)))
+    filled = sorted(sum(lengths[number] for number in members) for members in found)
+    assert all(amount <= 64 for amount in filled)
+    assert len(filled) < 2 or filled[0] + filled[1] > 64
+
+
+def test_best_fit_takes_the_fullest_bin_that_holds_the_record():
+    assert packing.bins([6, 5, 4, 5], 10) == [[0, 2], [1, 3]]
+    assert packing.bins([7, 6, 3, 4], 10) == [[0, 2], [1, 3]]
+
+
+def test_many_records_fill_their_blocks_fast():
+    lengths = [17 + (number * 7919) % 480 for number in range(200_000)]
+    assert packing.fill_rate(lengths, len(packing.bins(lengths, 512)), 512) > 0.99
+
+
+def block(records: list[Encoded], max_tokens: int, pad_id: int) -> dict[str, list[int]]:
+    """The records in one block, by the function that preparation calls."""
+    windows = [(np.array(one.input_ids), np.array(one.labels) != IGNORED) for one in records]
+    return {name: column.tolist() for name, column in packing.block(windows, max_tokens, pad_id).items()}
+
+
+def test_the_first_token_of_each_record_is_ungraded_and_positions_restart():
+    packed = block([Encoded([1, 2, 3], [1, 2, 3]), Encoded([4, 5], [IGNORED, 5])], 8, 0)
+    assert packed["input_ids"] == [1, 2, 3, 4, 5, 0, 0, 0]
+    assert packed["labels"] == [IGNORED, 2, 3, IGNORED, 5, IGNORED, IGNORED, IGNORED]
+    assert packed["position_ids"] == [0, 1, 2, 0, 1, 0, 1, 2]
+
+
+def test_records_too_long_or_empty_are_errors():
+    with pytest.raises(ValueError, match="9 tokens, more than a block of 8"):
+        packing.bins([9], 8)
+    with pytest.raises(ValueError, match="window 0 has 9 tokens and 8 places"):
+        block([Encoded([1] * 9, [1] * 9)], 8, 0)
+    with pytest.raises(ValueError, match="window 1 has 0 tokens"):
+        block([Encoded([1], [1]), Encoded([], [], "refused")], 8, 0)
+
+
+@pytest.fixture(scope="module", params=["none", "nf4"])
+def model(request):
+    return base_model.load_base(Settings(quantization=request.param, dtype="float32")).eval()
+
+
+def logits(model, ids, **options):
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids]), use_cache=False, **options).logits[0].float()  # (tokens, vocabulary)
+
+
+def test_packed_logits_are_separate_logits_and_only_then(model):
+    tokenizer = base_model.load_tokenizer(demo_model.NAME)
+    encoded = chat_format.encode(tokenizer, [Record("d", "s", "g", "text", text=answer) for answer in ANSWERS])
+    encoded = sorted(encoded, key=lambda one: -len(one.input_ids))
+    packed = block(encoded, 40, tokenizer.pad_token_id)
+    separate = torch.cat([logits(model, one.input_ids) for one in encoded])
+    count = len(separate)
+
+    def difference(**options):
+        return (logits(model, packed["input_ids"], **options)[:count] - separate).abs().max().item()
+
+    positions = torch.tensor([packed["position_ids"]])
+    assert difference(position_ids=positions) < 1e-3
+    assert difference(position_ids=positions, attention_mask=torch.ones_like(positions)) > 0.1
+    assert difference(position_ids=torch.arange(40)[None]) > 0.1
