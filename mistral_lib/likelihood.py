@@ -1,0 +1,95 @@
+"""How well a model predicts the supervised tokens, in nats per token: the loss of training and the measure of evaluation.
+
+Logits are made only where a label is: with a vocabulary of tens of thousands, the rest would cost more than the model.
+"""
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from mistral_lib.chat_format import IGNORED
+from mistral_lib.progress import bar
+
+COLUMNS = ("input_ids", "labels", "position_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLoss:
+    """One record's negative log-likelihood."""
+
+    record_id: str
+    domain: str
+    nats: float  # summed over the record's supervised tokens
+    tokens: int  # supervised tokens
+
+    def plus(self, other: "RecordLoss | None") -> "RecordLoss":
+        """Two windows of the same record, as one."""
+        return self if other is None else RecordLoss(self.record_id, self.domain, self.nats + other.nats, self.tokens + other.tokens)
+
+
+def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy (nats) of every supervised token, and a mask (batch, tokens) of where those tokens stand.
+
+    batch: input_ids, labels, position_ids, each (batch, tokens), labels not shifted. Without an attention mask and with
+    position ids that restart, transformers keeps the records of a block apart.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).last_hidden_state
+    graded = batch["labels"] != IGNORED  # (batch, tokens)
+    before = graded.roll(-1, dims=1)  # the state that predicts a token stands one place before it; place 0 is never graded
+    logits = base.lm_head(hidden[before])  # (supervised tokens, vocabulary)
+    return functional.cross_entropy(logits.float(), batch["labels"][graded], reduction="none"), graded
+
+
+def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
+    """The loss of every record in a packed dataset, the windows of a long one added up. Memory holds one batch of blocks."""
+    found: dict[str, RecordLoss] = {}
+    device = next(model.parameters()).device
+    model.eval()
+    context = model.disable_adapter() if without_adapter else nullcontext()
+    starts = range(0, len(blocks), micro_batch_size)
+    with torch.inference_mode(), context:
+        for start in bar(starts, what, total=len(starts), unit="batch"):
+            rows = blocks[start : start + micro_batch_size]
+            batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
+            for loss in _by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]):
+                found[loss.record_id] = loss.plus(found.get(loss.record_id))
+    return list(found.values())
+
+
+def _by_record(
+    losses: torch.Tensor, graded: torch.Tensor, positions: torch.Tensor, ids: list[list[str]], domains: list[list[str]]
+) -> Iterable[RecordLoss]:
+    """Sum token losses over each record: a record begins wherever the position is 0 (padding is a last, ungraded one)."""
+    spread = torch.zeros(graded.shape, dtype=torch.float64, device=losses.device)
+    spread[graded] = losses.double()
+    number = (positions == 0).cumsum(1) - 1  # (batch, tokens): which record of its block a token belongs to
+    for row in range(len(ids)):
+        most = int(number[row].max()) + 1
+        nats = torch.zeros(most, dtype=torch.float64, device=losses.device).index_add_(0, number[row], spread[row]).tolist()
+        tokens = torch.bincount(number[row][graded[row]], minlength=most).tolist()
+        for place, (record_id, domain) in enumerate(zip(ids[row], domains[row], strict=True)):
+            yield RecordLoss(record_id, domain, nats[place], tokens[place])
+
+
+def mean(losses: Iterable[RecordLoss]) -> float:
+    """Nats per supervised token over all records; perplexity is its exponential."""
+    losses = list(losses)
+    return sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
+
+
+def by_domain(losses: Iterable[RecordLoss]) -> dict[str, list[RecordLoss]]:
+    found: dict[str, list[RecordLoss]] = {}
+    for loss in losses:
+        found.setdefault(loss.domain, []).append(loss)
+    return dict(sorted(found.items()))
+
+
+def first_blocks(dataset: Any, max_tokens: int) -> Any:
+    """As many leading blocks as hold `max_tokens` tokens (0 = all). Preparation put them in an order that makes them a fair sample."""
+    count = max_tokens // len(dataset[0]["input_ids"]) if max_tokens else len(dataset)
+    return dataset.select(range(min(len(dataset), count)))

@@ -1,0 +1,96 @@
+"""Starts the trainer as a process of its own, follows what it writes, and tells how it ended.
+
+The notebook that follows may be closed, interrupted or reopened: training goes on, and whoever runs the cell again
+attaches to it.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mistral_lib import files, home, training_log
+from mistral_lib.progress import say
+from mistral_lib.run import Run
+
+POLL = 1.0  # seconds between two looks at the log
+
+Watcher = Callable[[list[dict[str, Any]]], None]
+_started: dict[str, subprocess.Popen] = {}  # trainers started by this process, by run folder: they must be reaped
+
+
+class TrainerDied(RuntimeError):
+    """The trainer ended without a verified adapter; the message holds its last words and what to do."""
+
+
+def is_training(run: Run) -> bool:
+    return "training" in ((run.holder() or {}).get("what") or "")
+
+
+def start(run: Run) -> None:
+    """Start `python -m mistral_lib train` for this run, unless it is being trained already."""
+    if _alive(run):
+        say("training: a process is at work already, attaching to it")
+        return
+    words = run.folder / "training.out"
+    with open(words, "ab") as out:
+        command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home.project(), start_new_session=True)
+    _started[str(run.folder)] = process
+    say(f"training: process {process.pid} started; its own words are in {home.short(words)}")
+
+
+def follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
+    """Wait for the trainer, passing the curve so far to `watch`, and return training/result.json.
+
+    Interrupting this (the notebook's stop button) stops only the watching. Errors: TrainerDied.
+    """
+    seen = 0
+    try:
+        while _alive(run):
+            curve = training_log.steps(run.folder / "training" / "log.jsonl")
+            if watch and len(curve) != seen:
+                seen = len(curve)
+                watch(curve)
+            time.sleep(POLL)
+    except KeyboardInterrupt:
+        say("stopped watching; the training goes on: run this cell again to watch it")
+        raise
+    if watch:
+        watch(training_log.steps(run.folder / "training" / "log.jsonl"))
+    if run.status("training") != "complete":
+        raise TrainerDied(_last_words(run))
+    return files.read_json(run.folder / "training" / "result.json")
+
+
+def train_and_follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
+    """Start or attach, then follow to the end. Safe to run again: resumes, attaches, or finds it done."""
+    start(run)
+    return follow(run, watch)
+
+
+def _alive(run: Run) -> bool:
+    """Whether a trainer is at work: one that this process started (it may not hold the lock yet), or any that holds it."""
+    process = _started.get(str(run.folder))
+    return (process is not None and process.poll() is None) or is_training(run)
+
+
+def _last_words(run: Run) -> str:
+    process = _started.get(str(run.folder))
+    status, error = run.status("training"), run.entry("training").get("error")
+    code = f", exit status {process.returncode}" if process is not None else ""
+    words = run.folder / "training.out"
+    tail = "\n".join(words.read_text(errors="replace").splitlines()[-12:]) if words.exists() else ""
+    return (
+        f"training of {run.folder.name} is {status}{code}: {error or 'the process was killed'}. No adapter is claimed. "
+        f"Run this again to go on from the last checkpoint.\nLast words of the trainer:\n{tail}"
+    )
+
+
+def line(step: dict[str, Any]) -> str:
+    """A step of the log in one line."""
+    return (
+        f"step {step['step']}/{step['steps']}  loss {step['loss']:.3f}  {step['tokens_per_second']:.0f} tokens/s  "
+        f"{step['peak_memory_mib']:,} MiB  {step['usd']:.2f} USD"
+    )

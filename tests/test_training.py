@@ -1,0 +1,177 @@
+"""The training stage, as a process of its own: proves itself, survives being killed, never claims too much."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mistral_lib import audit, checkpoints, files, trainer_process, training, training_log
+from mistral_lib.run import Run
+from tests.conftest import other
+
+
+def start(run: Run) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mistral_lib", "train", str(run.folder)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def until(run: Run, condition: Callable[[list[dict]], bool], process: subprocess.Popen) -> None:
+    """Wait until the log fulfils a condition; the run must not say `complete` meanwhile."""
+    for _ in range(1200):
+        events = files.read_json_lines(run.folder / "training" / "log.jsonl")
+        if condition(events):
+            return
+        assert process.poll() is None, process.stderr.read()
+        assert run.status("training") != "complete"
+        time.sleep(0.05)
+    pytest.fail("the trainer did not come that far")
+
+
+def stepped(number: int) -> Callable[[list[dict]], bool]:
+    return lambda events: any(e["event"] == "step" and e["step"] >= number for e in events)
+
+
+def finish(run: Run) -> dict:
+    process = start(run)
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    return files.read_json(run.folder / "training" / "result.json")
+
+
+@pytest.fixture
+def long(prepared: Run) -> Run:
+    return other(prepared, max_steps=40, checkpoint_every_steps=5)
+
+
+def test_a_training_ends_complete_and_verified(prepared: Run) -> None:
+    result = finish(prepared)
+    losses = result["validation_loss"]
+    assert losses["adapter"] < losses["base"] and losses["adapter_reloaded"] == pytest.approx(losses["adapter"], rel=1e-3)
+    assert result["status"] == "complete" and prepared.status("training") == "complete" and result["steps"] == 8
+    assert [str(f) for f in audit.audit(prepared.folder) if f.status != "verified"] == []
+    trained = files.sha256(prepared.folder / "training" / "adapter" / "adapter_model.safetensors")
+    assert finish(prepared)["seconds"] == result["seconds"], "a complete training is not trained again"
+    weights = prepared.folder / "training" / "adapter" / "adapter_model.safetensors"
+    weights.unlink()
+    command = [sys.executable, "-m", "mistral_lib", "audit", str(prepared.folder)]
+    gone = subprocess.run(command, capture_output=True, text=True)
+    assert gone.returncode == 1 and "missing   small/training/adapter/adapter_model.safetensors" in gone.stdout
+    finish(prepared)
+    assert files.sha256(weights) == trained, "the same seed, data and parameters give the same adapter"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    altered = subprocess.run(command, capture_output=True, text=True)
+    assert altered.returncode == 1 and "altered   small/training/adapter/adapter_model.safetensors" in altered.stdout
+
+
+def test_killed_in_mid_training_it_resumes_to_the_same_loss(long: Run) -> None:
+    process = start(long)
+    until(long, stepped(12), process)
+    process.kill()
+    process.wait()
+    assert long.status("training") == "interrupted"
+    assert audit.audit(long.folder)[-1].status == "missing"
+    killed = finish(long)
+    started = [e["from_step"] for e in files.read_json_lines(long.folder / "training" / "log.jsonl") if e["event"] == "started"]
+    assert started[0] == 0 and started[1] >= 10
+    assert [s["step"] for s in training_log.steps(long.folder / "training" / "log.jsonl")] == list(range(1, 41))
+    undisturbed = finish(other(long, run_name="undisturbed")) if copy_data(long, "undisturbed") else {}
+    assert killed["validation_loss"]["adapter"] == pytest.approx(undisturbed["validation_loss"]["adapter"], rel=0.01)
+
+
+def copy_data(run: Run, name: str) -> bool:
+    """Prepare the same data in another run folder."""
+    from mistral_lib import preparation
+
+    return bool(preparation.prepare(other(run, run_name=name)))
+
+
+def test_told_to_stop_it_saves_and_says_interrupted(long: Run) -> None:
+    process = start(long)
+    until(long, stepped(7), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 3
+    assert long.status("training") == "interrupted"
+    saved = checkpoints.step_of(checkpoints.last_whole(long.folder / "training" / "checkpoints"))
+    last = training_log.steps(long.folder / "training" / "log.jsonl")[-1]["step"]
+    assert saved == last >= 7, "it saved where it stopped, not where the last regular checkpoint was"
+
+
+def test_a_second_trainer_is_refused(prepared: Run) -> None:
+    long = other(prepared, max_steps=5000)
+    process = start(long)
+    until(long, stepped(1), process)
+    second = subprocess.run([sys.executable, "-m", "mistral_lib", "train", str(long.folder)], capture_output=True, text=True)
+    process.kill()
+    process.wait()
+    assert second.returncode == 1 and f"in use by process {process.pid}" in second.stderr
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path) -> None:
+    for step in (5, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_text(str(step))
+        checkpoints.seal(folder)
+    (tmp_path / "checkpoint-10" / "weights").write_text("torn")
+    (tmp_path / "checkpoint-15").mkdir()
+    assert checkpoints.last_whole(tmp_path) == tmp_path / "checkpoint-5"
+
+
+def test_an_adapter_that_did_not_change_or_broke_is_not_vouched_for(prepared: Run) -> None:
+    from mistral_lib import base_model
+
+    model = base_model.attach_lora(base_model.load_base(prepared.settings), prepared.settings)
+    with pytest.raises(training.TrainingFailed, match="what it was before training"):
+        training.vouch_for(model, base_model.adapter_hash(model))
+    next(p for n, p in model.named_parameters() if "lora_A" in n).data[0, 0] = torch.nan
+    with pytest.raises(training.TrainingFailed, match="NaN"):
+        training.vouch_for(model, "another")
+
+
+def test_a_training_that_changes_nothing_is_not_complete(prepared: Run) -> None:
+    run = other(prepared, max_steps=1, checkpoint_every_steps=1, warmup_share=0.5)  # its one step has learning rate 0
+    process = start(run)
+    assert process.wait(timeout=120) == 1
+    assert "what it was before training" in process.stderr.read()
+    assert run.status("training") == "failed" and not (run.folder / "training" / "result.json").exists()
+
+
+def test_accumulation_does_not_change_the_loss(prepared: Run) -> None:
+    together = finish(other(prepared, micro_batch_size=4, gradient_accumulation_steps=1))
+    first = [s["loss"] for s in training_log.steps(prepared.folder / "training" / "log.jsonl")]
+    apart = finish(other(prepared, micro_batch_size=1, gradient_accumulation_steps=4))
+    second = [s["loss"] for s in training_log.steps(prepared.folder / "training" / "log.jsonl")]
+    assert second == pytest.approx(first, rel=1e-3)
+    assert apart["validation_loss"]["adapter"] == pytest.approx(together["validation_loss"]["adapter"], rel=1e-3)
+
+
+def test_changed_parameters_keep_the_earlier_adapter(prepared: Run) -> None:
+    finish(prepared)
+    finish(other(prepared, learning_rate=1e-3))
+    assert len(list(prepared.folder.glob("previous/training-*/adapter/adapter_model.safetensors"))) == 1
+
+
+def test_following_attaches_survives_a_restart_and_tells_of_a_death(prepared: Run) -> None:
+    long = other(prepared, max_steps=5000)
+    trainer_process.start(long)
+    trainer_process.start(long)  # again before it holds the lock: attaches
+    seen: list[int] = []
+
+    def kill_at_step_3(curve: list[dict]) -> None:
+        seen.append(len(curve))
+        if len(curve) >= 3 and trainer_process.is_training(long):
+            os.kill(long.holder()["pid"], signal.SIGKILL)
+
+    with pytest.raises(trainer_process.TrainerDied, match=r"is interrupted.*the process was killed.*go on from the last checkpoint"):
+        trainer_process.follow(long, kill_at_step_3)
+    assert seen == sorted(seen) and seen[-1] >= 3
+    done = trainer_process.train_and_follow(other(prepared, max_steps=8))
+    assert done["status"] == "complete"
