@@ -1,0 +1,73 @@
+"""The command line, thin: python -m mistral_lib run | check | train | audit."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mistral_lib import params
+
+
+def check(arguments: argparse.Namespace) -> int:
+    print(params.to_yaml(params.load(arguments.params_file, arguments.set)), end="")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from mistral_lib import notebook_runs
+
+    return notebook_runs.run(params.load(arguments.params_file, arguments.set), arguments.only)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from mistral_lib import training
+    from mistral_lib.run import Run
+
+    try:
+        result = training.train(Run.existing(arguments.run_folder))
+    except training.Stopped as stopped:
+        print(f"interrupted: {stopped}; the same command goes on from there", file=sys.stderr)
+        return 3
+    losses = result["validation_loss"]
+    print(f"complete: validation loss {losses['base']:.4f} → {losses['adapter']:.4f} nats per supervised token")
+    return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    from mistral_lib import audit, run
+
+    places = [arguments.folder] if arguments.folder else run.all_runs()
+    findings = [finding for place in places for finding in audit.audit(place)]
+    print("\n".join(map(str, findings)) or "no runs yet")
+    return 0 if all(finding.status == "verified" for finding in findings) else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m mistral_lib", description="The Mistral workbook's command line.")
+    commands = top.add_subparsers(required=True, metavar="command")
+    for work, text in ((run, "run the notebooks headless, skipping what is done"), (check, "validate parameters and show them resolved")):
+        command = commands.add_parser(work.__name__, help=text)
+        command.add_argument("params_file", type=Path)
+        command.add_argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
+        command.set_defaults(work=work)
+        if work is run:
+            command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
+    command = commands.add_parser("train", help="the trainer process of one run folder")
+    command.add_argument("run_folder", type=Path)
+    command.set_defaults(work=train)
+    command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
+    command.add_argument("folder", type=Path, nargs="?")
+    command.set_defaults(work=audit)
+    return top
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    try:
+        return arguments.work(arguments)
+    except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

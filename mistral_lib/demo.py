@@ -1,0 +1,155 @@
+"""The embedded corpus: the docstrings of the pinned libraries, read with `ast` and written as messy corpora come.
+
+Nothing of it is committed: it is built once on the user's machine, below corpora/, and is the same for the same
+library versions. Functions and classes become JSONL rows, a different row shape for each library; the long module
+guides become one archive of PDFs, the "operatives". Duplicates are those that the libraries really contain.
+"""
+
+import ast
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mistral_lib import files, home, pdf_writer
+from mistral_lib.progress import bar, say
+
+ENTRIES_PER_LIBRARY = 1000
+ENTRIES_PER_MODULE = 10  # so that many source documents share each domain
+SHORTEST = 40  # characters of a docstring that is worth a row
+GUIDE_LENGTH = 1500  # characters from which a module's docstring is a guide and becomes a PDF
+GUIDES = 12
+BUILDER = 1  # raise it when the rows change for the same libraries
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    name: str  # DataFrame.merge
+    module: str  # pandas.core.frame
+    signature: str
+    docstring: str
+
+    @property
+    def question(self) -> str:
+        return f"Explain `{self.name}{self.signature}` in {self.library}."
+
+    @property
+    def library(self) -> str:
+        return self.module.split(".")[0]
+
+
+def _messages(entry: Entry) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": entry.question}, {"role": "assistant", "content": entry.docstring}]}
+
+
+def _with_system(entry: Entry) -> dict[str, Any]:
+    return {"messages": [{"role": "system", "content": "You document Python libraries."}, *_messages(entry)["messages"]]}
+
+
+def _conversations(entry: Entry) -> dict[str, Any]:
+    return {"conversations": [{"from": "human", "value": entry.question}, {"from": "gpt", "value": entry.docstring}]}
+
+
+def _prompt_completion(entry: Entry) -> dict[str, Any]:
+    return {"prompt": entry.question, "completion": entry.docstring, "length": len(entry.docstring)}
+
+
+def _instruction(entry: Entry) -> dict[str, Any]:
+    return {"instruction": f"Explain this part of {entry.library}.", "input": f"{entry.name}{entry.signature}", "output": entry.docstring}
+
+
+SHAPES: dict[str, Callable[[Entry], dict[str, Any]]] = {
+    "torch": _messages,
+    "transformers": _conversations,
+    "pandas": _prompt_completion,
+    "numpy": _instruction,
+    "matplotlib": lambda e: {"question": e.question, "answer": e.docstring, "domain": "matplotlib"},
+    "scipy": _with_system,
+    "huggingface_hub": lambda e: {"text": f"{e.name}{e.signature} in {e.library}\n\n{e.docstring}"},
+    "datasets": lambda e: {"title": f"{e.name} in {e.library}", "content": e.docstring, "license": "Apache-2.0"},
+}
+
+
+def place(name: str) -> Path:
+    """The folder behind `demo:corpus` or `demo:operatives`, built if it is not there. Errors: ValueError for another name."""
+    part = name.removeprefix("demo:")
+    if part not in ("corpus", "operatives"):
+        raise ValueError(f"{name!r} is no embedded source; expected demo:corpus or demo:operatives")
+    return _built() / part
+
+
+def _built() -> Path:
+    """Build beside the final place, then rename: a killed build leaves nothing that looks whole."""
+    versions = {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 hold the same docstrings
+    folder = home.corpora() / f"demo-{files.digest([BUILDER, versions])[:8]}"
+    if not folder.exists():
+        say("building the embedded corpus from the docstrings of " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+        partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
+        _build(partial)
+        files.put_once(partial, folder)
+    return folder
+
+
+def _build(folder: Path) -> None:
+    guides: list[tuple[str, str]] = []
+    for library, shape in bar(SHAPES.items(), "docstrings", total=len(SHAPES), unit="library"):
+        entries: list[Entry] = []
+        for path, module in _modules(library):
+            found, guide = read_module(path, module)
+            entries += found[:ENTRIES_PER_MODULE]
+            guides += [(module, guide)] if len(guide) >= GUIDE_LENGTH else []
+            if len(entries) >= ENTRIES_PER_LIBRARY:
+                break
+        rows = [{**shape(e), "module": e.module, "name": e.name} for e in entries[:ENTRIES_PER_LIBRARY]]
+        files.write_json_lines(folder / "corpus" / f"{library}.jsonl", rows)
+    (folder / "operatives").mkdir()
+    files.write_bytes(folder / "operatives" / "guides.zip", _archive(guides))
+
+
+def _modules(library: str) -> Iterator[tuple[Path, str]]:
+    """The library's source files in an order that looks random and is always the same, tests and vendored code left out."""
+    root = Path(find_spec(library).origin).parent
+    names = [p.relative_to(root.parent).as_posix() for p in root.rglob("*.py")]
+    wanted = [n for n in names if not any(part in n for part in ("/tests/", "/test_", "/_vendor", "/testing/", "/conftest"))]
+    for name in sorted(wanted, key=lambda n: hashlib.sha256(n.encode()).hexdigest()):
+        yield root.parent / name, name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def read_module(path: Path, module: str) -> tuple[list[Entry], str]:
+    """The documented functions and classes of a source file, and the module's own docstring ("" if none)."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):
+        return [], ""
+    return list(_walk(tree, "", module)), ast.get_docstring(tree) or ""
+
+
+def _walk(node: ast.AST, prefix: str, module: str) -> Iterator[Entry]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = f"{prefix}{child.name}"
+            docstring = ast.get_docstring(child) or ""
+            if len(docstring) >= SHORTEST:
+                yield Entry(name, module, _signature(child), docstring)
+            if isinstance(child, ast.ClassDef):
+                yield from _walk(child, f"{name}.", module)
+
+
+def _signature(node: ast.AST) -> str:
+    text = "" if isinstance(node, ast.ClassDef) else f"({ast.unparse(node.args)})"
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _archive(guides: list[tuple[str, str]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for module, text in sorted(guides)[:GUIDES]:
+            member = zipfile.ZipInfo(f"{module}.pdf", date_time=(2026, 1, 1, 0, 0, 0))
+            archive.writestr(member, pdf_writer.document(text))
+    return buffer.getvalue()

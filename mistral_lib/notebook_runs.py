@@ -1,0 +1,135 @@
+"""Runs the numbered notebooks headless with papermill, one after the other, into runs/<name>/notebooks/.
+
+A notebook whose executed copy is whole, was made with the same parameters and whose stage is still verified is skipped;
+the first that is not is run, and all that follow it.
+"""
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mistral_lib import audit, files, home, params, sources, trainer_process, training_log
+from mistral_lib.progress import say
+from mistral_lib.run import Run, RunInUse
+
+STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def notebooks() -> list[Path]:
+    return sorted(home.notebooks().glob("[0-9][0-9]_*.ipynb"))
+
+
+def select(only: list[str]) -> list[Path]:
+    """The notebooks whose numbers are in `only`; all for an empty list. Errors: ParameterError for an unknown number."""
+    known = {path.name[:2]: path for path in notebooks()}
+    unknown = [number for number in only if number not in known]
+    if unknown:
+        raise params.ParameterError(f"--only {' '.join(unknown)}: no such notebook; known are {', '.join(known)}")
+    return [path for number, path in known.items() if not only or number in only]
+
+
+def run(settings: params.Settings, only: list[str] | None = None) -> int:
+    """Run the notebooks; 0 when all are done, 1 when one failed. Errors: SourceError before anything is loaded; RunInUse."""
+    chosen = select(only or [])
+    sources.of_settings(settings)  # paths that are not there stop the run here
+    run_ = Run.open(settings)
+    if (holder := run_.holder()) is not None:
+        raise RunInUse(f"{home.short(run_.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it")
+    fresh = True  # whether everything before this notebook was skipped
+    for number, path in enumerate(chosen, 1):
+        label = f"[{number}/{len(chosen)}] {path.stem}"
+        if fresh and is_done(run_, path):
+            say(f"{label}: done already, skipped")
+            continue
+        fresh = False
+        say(f"{label}: runs …")
+        started = time.perf_counter()
+        with live_log(run_):
+            error = execute(run_, path)
+        if error is not None:
+            say(f"{label}: FAILED\n{error}\nRun the same command again to go on from here.")
+            return 1
+        say(f"{label}: done in {time.perf_counter() - started:.0f} s")
+    print(outcome(run_))
+    return 0
+
+
+def key(run_: Run, path: Path) -> str:
+    """What an executed copy depends on: the notebook's text and the parameters."""
+    return files.digest([files.sha256(path), run_.settings.model_dump()])
+
+
+def is_done(run_: Run, path: Path) -> bool:
+    copy = run_.folder / "notebooks" / path.name
+    ledger = run_.folder / "notebooks" / "done.json"
+    if not copy.exists() or not ledger.exists() or files.read_json(ledger).get(path.name) != key(run_, path):
+        return False
+    stage = STAGE.get(path.name[:2])
+    place = f"{run_.folder.name}/{stage}"
+    return stage is None or all(f.status == "verified" for f in audit.audit_run(run_.folder) if f.artefact.startswith(place))
+
+
+def execute(run_: Run, path: Path) -> str | None:
+    """Execute one notebook into the run folder; the failing cell's error, or None. The copy shows how far it came."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of every parameter that a notebook does not list; ours are validated
+    copy = run_.folder / "notebooks" / path.name
+    copy.parent.mkdir(exist_ok=True)
+    partial = copy.with_name(f".{path.name}.partial.ipynb")
+    try:
+        papermill.execute_notebook(
+            str(path), str(partial), parameters=run_.settings.model_dump(), kernel_name="python3", progress_bar=True,
+            cwd=str(path.parent), extra_arguments=["--log-level=40"],
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        return f"cell {error.exec_count}: {error.ename}: {ANSI.sub('', str(error.evalue))}"
+    except Exception as error:  # a kernel that was killed comes as one of several library errors
+        return f"{type(error).__name__}: {ANSI.sub('', str(error))}"
+    finally:
+        if partial.exists():
+            os.replace(partial, copy)
+    ledger = copy.parent / "done.json"
+    files.write_json(ledger, {**(files.read_json(ledger) if ledger.exists() else {}), path.name: key(run_, path)})
+    return None
+
+
+@contextmanager
+def live_log(run_: Run) -> Iterator[None]:
+    """While the notebooks run, a line on stderr for every step that the trainer logs."""
+    path, done = run_.folder / "training" / "log.jsonl", threading.Event()
+
+    def tell() -> None:
+        told = len(training_log.steps(path))
+        while not done.wait(trainer_process.POLL):
+            steps = training_log.steps(path)
+            for step in steps[told:]:
+                say("  " + trainer_process.line(step))
+            told = len(steps)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+def outcome(run_: Run) -> str:
+    """The last words of a run: base against adapter and where the report is, as far as the run came."""
+    if run_.status("evaluation") != "complete":
+        done = [stage for stage in params.STAGES if run_.status(stage) == "complete"]
+        return f"{home.short(run_.folder)}: complete are {', '.join(done) or 'no stages'}"
+    result = files.read_json(run_.folder / "evaluation" / "result.json")
+    rows = [*result["domains"].items(), ("all", result["overall"])]
+    lines = [f"{'domain':24} records    base  adapter  difference   (test, nats per supervised token)"]
+    lines += [f"{name:24} {f['records']:7}  {f['base']:6.3f}  {f['adapter']:7.3f}  {f['difference']:+10.3f}" for name, f in rows]
+    return "\n".join([*lines, result["sentence"], f"report: {home.short(run_.folder / 'evaluation' / 'report.html')}"])

@@ -1,0 +1,140 @@
+"""Figures, one function each, returning the axes. Base and adapter, train and validation keep their colours everywhere.
+
+Colours: Okabe and Ito's palette, which people with any colour vision tell apart.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BASE, ADAPTER = "#767676", "#0072B2"
+TRAIN, VALIDATION, TEST = "#E69F00", "#009E73", "#CC79A7"
+SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+
+
+def _axes(width: float = 8, height: float = 3.4) -> Axes:
+    _, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
+    axes = _axes(height=0.8 + 0.32 * max(2, len(counts)))
+    names = sorted(counts, key=lambda name: counts[name])
+    bars = axes.barh(names, [counts[name] for name in names], color=colour)
+    axes.bar_label(bars, labels=[f"{counts[name]:,}" for name in names], padding=4)
+    axes.margins(x=0.12)
+    axes.set_xlabel(label)
+    return axes
+
+
+def domains(counts: Mapping[str, int]) -> Axes:
+    """Records of each domain."""
+    return _barh(counts, "records", ADAPTER)
+
+
+def shapes(counts: Mapping[str, int]) -> Axes:
+    """Rows of each shape."""
+    return _barh(counts, "rows", TRAIN)
+
+
+def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
+    """How long records are in tokens, a step line per tokenizer, on a logarithmic axis; the block length is marked."""
+    import numpy as np
+
+    axes = _axes()
+    longest = max(max(values) for values in by_tokenizer.values())
+    edges = np.geomspace(1, longest + 1, 40)
+    for (name, values), colour in zip(by_tokenizer.items(), (ADAPTER, TRAIN), strict=False):
+        axes.hist(values, bins=edges, histtype="step", linewidth=1.8, color=colour, label=name)
+    axes.axvline(max_tokens, color="black", linestyle=":", label=f"max_tokens = {max_tokens}")
+    axes.set(xscale="log", xlabel="tokens per record", ylabel="records")
+    axes.legend(frameon=False)
+    return axes
+
+
+def fates(report: Mapping[str, Any]) -> Axes:
+    """What became of every input row: kept in a split, rejected for a reason, or dropped as a duplicate."""
+    counts = {**report["split_sizes"], **{f"rejected: {reason}": n for reason, n in report["rejected"].items()},
+              "exact duplicate": report["duplicates_exact"], "near-duplicate": report["duplicates_near"] or 0}  # fmt: skip
+    axes = _axes(height=0.8 + 0.36 * len(counts))
+    names = list(reversed(counts))
+    bars = axes.barh(names, [counts[n] for n in names], color=[SPLITS.get(n, BASE) for n in names])
+    axes.bar_label(bars, labels=[f"{counts[n]:,} ({counts[n] / report['records_read']:.1%})" for n in names], padding=4)
+    axes.margins(x=0.2)
+    axes.set_xlabel("input rows")
+    return axes
+
+
+def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
+    """The share of each split's records that each domain has: bars of the same height mean a fair split."""
+    names = sorted({domain for split in counts.values() for domain in split})
+    axes = _axes(width=9)
+    for place, (split, found) in enumerate(counts.items()):
+        total = sum(found.values())
+        where = [i + (place - 1) * 0.27 for i in range(len(names))]
+        axes.bar(where, [found.get(name, 0) / total for name in names], 0.25, color=SPLITS[split], label=f"{split} ({total:,} records)")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_ylabel("share of the split")
+    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.18))
+    return axes
+
+
+def loss_curve(
+    steps: Sequence[Mapping[str, Any]], before: float | None = None, after: float | None = None, axes: Axes | None = None
+) -> Axes:
+    """Training loss by step; validation loss before and after as level lines (nats per supervised token)."""
+    axes = axes or _axes()
+    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
+    if before is not None:
+        axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
+    if after is not None:
+        axes.axhline(after, color=VALIDATION, label=f"validation, adapter: {after:.3f}")
+    axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+    return axes
+
+
+def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
+    """Base and adapter loss of each domain, joined by a line; left is better."""
+    axes = _axes(height=0.9 + 0.36 * max(2, len(domains)))
+    for place, facts in enumerate(domains.values()):
+        axes.plot([facts["base"], facts["adapter"]], [place, place], color="#bbbbbb", zorder=1)
+    for key, colour in (("base", BASE), ("adapter", ADAPTER)):
+        axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=colour, label=key, zorder=2)
+    axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.set_xlabel("loss, nats per supervised token (left is better); in brackets: records")
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return axes
+
+
+def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
+    """Adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better."""
+    shown = {name: facts for name, facts in domains.items() if facts["low"] is not None}
+    axes = _axes(height=0.9 + 0.36 * max(2, len(shown)))
+    for place, facts in enumerate(shown.values()):
+        axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER)
+    axes.scatter([facts["difference"] for facts in shown.values()], range(len(shown)), color=ADAPTER, zorder=2)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [f"{name} ({facts['records']})" for name, facts in shown.items()])
+    axes.set_xlabel("adapter − base, nats per supervised token; line: 95 % interval")
+    return axes
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def data_url(axes: Axes) -> str:
+    """The figure as an address that a self-contained page can hold; the figure is closed."""
+    return "data:image/png;base64," + base64.b64encode(png(axes.figure)).decode()

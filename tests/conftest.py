@@ -1,0 +1,87 @@
+"""What many tests need: an own home for runs, a small corpus, and a tiny Mistral that trains in seconds."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("MISTRAL_WORKBOOK_HOME", tempfile.mkdtemp(prefix="mistral-workbook-tests-"))
+
+import pytest
+
+from mistral_lib import files, params
+from mistral_lib.run import Run
+
+TOPICS = ("tensor", "matrix", "kernel", "gradient", "vector", "index", "buffer", "token")
+
+
+def rows(domain: str, count: int, first: int = 0) -> list[dict]:
+    """Question and answer rows, all different, ten to a source document."""
+    return [
+        {
+            "prompt": f"What does {domain}.{TOPICS[n % 8]}_{n} do?",
+            "completion": f"It takes the {TOPICS[n % 8]} number {n} of {domain} and returns the {TOPICS[(n * 3 + 1) % 8]} that belongs to it.",
+            "module": f"{domain}.part{n // 10}",
+        }
+        for n in range(first, first + count)
+    ]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home for this test alone."""
+    monkeypatch.setenv("MISTRAL_WORKBOOK_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def corpus(home: Path) -> Path:
+    """Three JSONL files of 200 rows each."""
+    for domain in ("red", "green", "blue"):
+        files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
+    return home / "corpora" / "small"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Mistral of two layers with random weights and the embedded model's tokenizer, as a folder."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from mistral_lib import base_model, demo_model
+
+    torch.manual_seed(0)
+    tokenizer = base_model.load_tokenizer(demo_model.NAME)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, max_position_embeddings=512, sliding_window=None, tie_word_embeddings=True, initializer_range=0.05,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    MistralForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def settings(corpus: Path, tiny_model: str) -> params.Settings:
+    """A run on the small corpus with the tiny model."""
+    return params.Settings(
+        run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=8,
+        checkpoint_every_steps=2, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
+        max_test_tokens=1024, sample_count=2, max_new_tokens=8,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def prepared(settings: params.Settings) -> Run:
+    """A run whose data stage is complete."""
+    from mistral_lib import preparation
+
+    run = Run.open(settings)
+    preparation.prepare(run)
+    return run
+
+
+def other(run: Run, **changes: object) -> Run:
+    """The same run, opened with some parameters changed."""
+    return Run.open(run.settings.model_copy(update=changes))

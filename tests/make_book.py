@@ -1,0 +1,61 @@
+"""Runs the notebooks top to bottom with their default parameters and stores them with outputs fit to be committed.
+
+The outputs are the reference that nbval compares with, so they are made in an empty home, as nbval's are. What is
+machine debris is left out: stderr, widget views (their plain form stays), timings, absolute paths.
+"""
+
+import base64
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+README_PICTURE = NOTEBOOKS.parent / "docs" / "demo.png"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def make(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    normalise(notebook)
+    partial = path.with_suffix(".partial")
+    nbformat.write(notebook, partial)
+    os.replace(partial, path)
+
+
+def normalise(notebook: nbformat.NotebookNode) -> None:
+    """Keep what a reader sees and a test compares; drop what differs between two runs of the same thing."""
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",) if key in notebook.metadata}
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "data" in output:
+                    output["data"].pop(WIDGET, None)
+
+
+def picture(path: Path) -> bytes:
+    """The first figure that a notebook shows."""
+    cells = nbformat.read(path, as_version=4).cells
+    images = (o.data["image/png"] for cell in cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {}))
+    return base64.b64decode(next(images))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="mistral-book-") as home:
+        os.environ["MISTRAL_WORKBOOK_HOME"] = home
+        os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+        for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+            print(path.name, flush=True)
+            make(path)
+    README_PICTURE.write_bytes(picture(NOTEBOOKS / "04_evaluate_adapter.ipynb"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

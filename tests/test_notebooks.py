@@ -1,0 +1,81 @@
+"""Hygiene of the committed notebooks: what is shown was run, the parameters are the library's, nothing private is stored."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mistral_lib import home
+from mistral_lib.params import Settings
+
+NOTEBOOKS = sorted(home.notebooks().glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request: pytest.FixtureRequest) -> nbformat.NotebookNode:
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_five_are_there() -> None:
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04"]
+
+
+def test_it_is_valid_and_was_run_from_top_to_bottom(notebook) -> None:
+    nbformat.validate(notebook)
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+
+
+def test_it_stores_nothing_private_and_no_debris(notebook) -> None:
+    for cell in code(notebook):
+        assert set(cell.metadata) <= {"tags"}
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr"
+            text = json.dumps({key: value for key, value in output.get("data", {}).items() if key != "image/png"}) + output.get("text", "")
+            assert not re.search(r"/(home|root|Users|work|tmp)/|https?://[^ ]*@|widget-view", text), text[:300]
+
+
+def test_its_parameters_are_the_librarys_defaults(notebook) -> None:
+    cells = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1
+    given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cells[0].source).body}
+    assert "run_name" in given
+    for name, value in given.items():
+        assert value == Settings.model_fields[name].default, name
+    for line in cells[0].source.splitlines():
+        assert re.fullmatch(r"\w+ = [^=]+  # [^=]+", line), f"papermill misreads {line!r}"
+
+
+def test_parameters_are_never_assigned_again(notebook) -> None:
+    for cell in code(notebook):
+        if "parameters" in cell.metadata.get("tags", []):
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assert node.id not in Settings.names(), node.id
+
+
+def test_it_defines_no_class_installs_nothing_and_moves_nowhere(notebook) -> None:
+    for cell in code(notebook):
+        assert not re.search(r"^\s*(class |%|!)|sys\.path|os\.chdir", cell.source, re.M)
+
+
+def test_it_keeps_the_books_form(notebook) -> None:
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert re.match(r"# 0\d .+\n\n\*\*.+\?\*\*", prose[0]), "a title and one question"
+    for heading in ("## Checkpoint", "## Your turn", "not show"):
+        assert any(heading in text for text in prose), heading
+    assert 20 <= len(notebook.cells) <= 40
+    assert all(len(cell.source.splitlines()) <= 17 or "parameters" in cell.metadata.get("tags", []) for cell in code(notebook))
+
+
+def test_links_between_notebooks_resolve(notebook) -> None:
+    for cell in notebook.cells:
+        for target in re.findall(r"\]\((\w+\.ipynb)\)", cell.source):
+            assert Path(home.notebooks(), target).exists()

@@ -1,0 +1,62 @@
+"""The project's own promises: README, lock, environment and module table agree with the tree."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from mistral_lib import __main__, home
+
+ROOT = home.project()
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_module_and_notebook_is_in_the_readme() -> None:
+    for path in [*ROOT.glob("mistral_lib/*.py"), *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("params/*.yaml")]:
+        assert path.name in README or path.name == "__init__.py", path.name
+    for name in re.findall(r"`(\w+\.(?:py|ipynb|yaml))`", README):
+        assert any(ROOT.glob(f"*/{name}")), f"README names {name}, which is not there"
+
+
+def test_the_readmes_links_resolve() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_readmes_commands_are_understood() -> None:
+    lines = [line.strip() for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            assert words[1] in targets, line
+        if words[1:3] == ["-m", "mistral_lib"]:
+            __main__.parser().parse_args(words[3:])
+
+
+def test_the_environment_installs_the_lock() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert "python=3.11" in environment["dependencies"] and "-r requirements.txt" in pip
+
+
+def test_the_lock_pins_all_that_the_project_declares() -> None:
+    lock = (ROOT / "requirements.txt").read_text()
+    pinned = {name(line) for line in lock.splitlines() if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {name(entry) for entry in project["dependencies"] + project["optional-dependencies"]["test"]}
+    assert declared <= pinned, declared - pinned
+    assert "kernels" not in pinned, "with that package, importing bitsandbytes downloads code"
+    assert not re.search(r"https?://|file:|\+cpu", lock)
+
+
+def name(requirement: str) -> str:
+    return re.split(r"[=<>\[ ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_nothing_made_at_run_time_is_committed() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert not [name for name in tracked if Path(name).parts[0] in ("runs", "models", "corpora", ".venv")]
