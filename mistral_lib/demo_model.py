@@ -45,10 +45,11 @@ def _gguf() -> Path:
 def convert(gguf: Path, target: Path) -> dict[str, Any]:
     """Write model and tokenizer to `target`; return what was checked. Errors: ValueError if the logits are not equal."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, MistralConfig, MistralForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, MistralConfig, MistralForCausalLM, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its bar does not heed the line above, and would stand in a notebook's output
 
     llama = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
