@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home, params, sources
+from mistral_lib import files, home, sources
 from mistral_lib.run import Run
+from mistral_lib.settings import STAGES
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -153,6 +154,6 @@ def table(folders: list[Path]) -> list[dict[str, Any]]:
 def claimed(folder: Path) -> str:
     try:
         run = Run.existing(folder)
-        return ", ".join(f"{stage} {run.status(stage)}" for stage in params.STAGES if run.entry(stage)) or "nothing"
+        return ", ".join(f"{stage} {run.status(stage)}" for stage in STAGES if run.entry(stage)) or "nothing"
     except (ValueError, OSError):
         return "unreadable"

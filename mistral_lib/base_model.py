@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib import demo_model, files, hardware, home
-from mistral_lib.params import Settings
+from mistral_lib.settings import Settings
 
 
 class BaseModelError(ValueError):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib import base_model, files, quality, sources
-from mistral_lib.params import Settings
 from mistral_lib.progress import bar
 from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.run import Run
+from mistral_lib.settings import Settings
 from mistral_lib.splits import unit_hash
 
 LENGTH_SAMPLE = 20_000  # rows whose tokens are counted; above that, a sample by hash

@@ -16,6 +16,7 @@ from pathlib import Path
 from mistral_lib import audit, files, home, params, sources, trainer_process, training_log
 from mistral_lib.progress import say
 from mistral_lib.run import Run, RunInUse
+from mistral_lib.settings import STAGES
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -126,7 +127,7 @@ def live_log(run_: Run) -> Iterator[None]:
 def outcome(run_: Run) -> str:
     """The last words of a run: base against adapter and where the report is, as far as the run came."""
     if run_.status("evaluation") != "complete":
-        done = [stage for stage in params.STAGES if run_.status(stage) == "complete"]
+        done = [stage for stage in STAGES if run_.status(stage) == "complete"]
         return f"{home.short(run_.folder)}: complete are {', '.join(done) or 'no stages'}"
     result = files.read_json(run_.folder / "evaluation" / "result.json")
     rows = [*result["domains"].items(), ("all", result["overall"])]

@@ -1,140 +1,23 @@
-"""The parameters of a run: one flat, typed, validated set. The only module that reads or writes parameter YAML.
+"""Reads and checks the parameters of a run, and says every fault at once. The only module that reads or writes parameter YAML.
 
-Every field carries its meaning, its unit and the stages that it influences, so that a stage re-runs when, and only
-when, one of its own parameters changed.
+The parameters themselves stand in settings.py.
 """
 
 import ast
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from mistral_lib import home
-from mistral_lib.quality import CHECKS, Limits
-
-Action = Literal["redact", "flag", "reject", "off"]
-Judgement = Literal["reject", "flag", "off"]
-STAGES = ("corpus", "data", "training", "evaluation")
+from mistral_lib.settings import Settings, meaning
 
 
 class ParameterError(ValueError):
     """Parameters that cannot be used; the message lists every fault, with file, key and what was expected."""
-
-
-def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
-    return Field(default, description=meaning, json_schema_extra={"stages": stages.split()}, validate_default=True, **limits)
-
-
-class Settings(BaseModel):
-    """All parameters of a run. The defaults are the demo: they run on a CPU, without a hub or an account."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    run_name: str = _field("demo", "name of the run folder below runs/", "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = _field(42, "seed of splits, initial adapter and data order", "data training", ge=0)
-
-    corpus_paths: list[str] = _field(
-        ["demo:corpus"], "files, folders, globs or s3:// prefixes; optional:PATH may be missing", "corpus data", min_length=1
-    )
-    operatives_paths: list[str] = _field(["demo:operatives"], "further sources that join last, may be empty", "corpus data")
-    domain_key: str = _field("domain", "key of a row that names its domain; rows without it take the file's name", "corpus data")
-    group_key: str = _field("module", "key of a row that names its source document; one document never straddles splits", "data")
-
-    columns: dict[str, str] = _field({}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data")
-    salvage: bool = _field(True, "take apart lines on which several JSON objects are glued; otherwise reject them", "corpus data")
-    pdf_characters: int = _field(0, "characters of a record from a PDF; 0: one record a page", "corpus data", ge=0, le=1_000_000)
-    strict: bool = _field(False, "stop at the first rejected row", "data")
-    max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
-
-    normalised: Literal["redact", "off"] = _field("redact", "repair: one Unicode form, one line end, nothing invisible", "data")
-    unescaped_newlines: Literal["redact", "off"] = _field("redact", "repair: literal backslash-n in a text without newlines", "data")
-    secrets: Action = _field("redact", "private keys, provider tokens, URL credentials, secret-like assignments", "data")
-    personal_data: Action = _field("redact", "e-mail, telephone, IBAN and card numbers, user names in home paths", "data")
-    answer_too_short: Judgement = _field("reject", "answers with fewer characters than shortest_answer", "data")
-    boilerplate: Judgement = _field("reject", "cookie banner, licence header, error page or menu instead of an answer", "data")
-    placeholder_answer: Judgement = _field("reject", "TODO, lorem ipsum, 'Processed content from <file>'", "data")
-    refusal: Judgement = _field("flag", "the answer is an assistant's refusal", "data")
-    mostly_html: Judgement = _field("reject", "more than html_share of the answer stands in tags", "data")
-    low_letter_share: Judgement = _field("flag", "fewer letters than letter_share of the answer", "data")
-    low_script_share: Judgement = _field("off", "fewer letters of the script than script_share", "data")
-    odd_code_fences: Judgement = _field("flag", "a code block is opened and never closed", "data")
-    control_strings: Judgement = _field("flag", "a chat template's control string stands in the text, as mere text", "data")
-    html_share: float = _field(0.5, "share of an answer's characters", "data", ge=0, le=1)
-    letter_share: float = _field(0.25, "share of an answer's characters that are not blank", "data", ge=0, le=1)
-    script: str = _field("latin", "the script that low_script_share asks for", "data")
-    script_share: float = _field(0.5, "share of an answer's letters", "data", ge=0, le=1)
-    most_repeated_pattern: int = _field(
-        50, "answers that may differ only by names and numbers; more are rejected as placeholder_text", "data", ge=1
-    )
-    near_duplicate_threshold: float = _field(0.8, "Jaccard similarity of word 5-grams; 1: do not search", "data", gt=0.3, le=1)
-
-    objective: Literal["answers", "documents", "both"] = _field("both", "train on chat answers, plain documents, or both", "data")
-    base_model: str = _field("demo:smollm2-135m-instruct", "hub id or local folder of the base model", "corpus data training evaluation")
-    max_tokens: int = _field(512, "tokens per packed block, and the longest record", "data", ge=32, le=32768)
-    long_records: Literal["split", "truncate", "reject"] = _field(
-        "split", "what happens to a record above max_tokens: split, truncate, reject", "data"
-    )
-    shortest_answer: int = _field(20, "characters of the shortest answer that is wanted", "data", ge=1)
-    domain_weights: dict[str, float] = _field({}, "how often a domain's training records are taken: 0.5 half of them, 2 each twice", "data")
-    operatives_share: float = _field(1.0, "largest share of the training tokens that operatives may have", "data", ge=0, le=1)
-    order: Literal["shuffled", "operatives_last"] = _field("shuffled", "order of training: shuffled, operatives_last", "data training")
-    validation_share: float = _field(0.08, "share of source documents watched during training", "data", gt=0, lt=0.5)
-    test_share: float = _field(0.08, "share of source documents kept for the last evaluation", "data", gt=0, lt=0.5)
-
-    instance: str = _field("cpu", "a name in params/instances.yaml: prices the run", "training")
-    quantization: Literal["nf4", "none"] = _field("nf4", "4-bit NormalFloat weights, or unquantised", "training evaluation")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = _field("auto", "compute type; auto asks the hardware", "training evaluation")
-    lora_rank: int = _field(16, "rank r of the LoRA matrices", "training", ge=1, le=512)
-    lora_alpha: int = _field(32, "LoRA scale is alpha / rank", "training", ge=1)
-    lora_dropout: float = _field(0.0, "share of LoRA inputs dropped in training", "training", ge=0, lt=1)
-    lora_targets: str = _field("all-linear", "all-linear, or projection names with commas between", "training", min_length=1)
-    learning_rate: float = _field(2.0e-3, "peak learning rate", "training", gt=0, lt=1)
-    warmup_share: float = _field(0.1, "share of the steps with rising learning rate", "training", ge=0, lt=1)
-    epochs: float = _field(1.0, "passes over the training split, when max_steps is 0", "training", gt=0)
-    max_steps: int = _field(12, "optimizer steps; 0: as many as epochs ask for", "training", ge=0)
-    micro_batch_size: int = _field(2, "packed blocks per forward pass", "training", ge=1)
-    gradient_accumulation_steps: int = _field(1, "forward passes per optimizer step", "training", ge=1)
-    activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training")
-    checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", ge=1)
-    max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
-
-    max_test_tokens: int = _field(8192, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)
-    sample_count: int = _field(4, "test prompts answered by base and adapter", "evaluation", ge=0)
-    max_new_tokens: int = _field(48, "longest generated answer, tokens", "evaluation", ge=1)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_bool_for_number(cls, value: Any, info: Any) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("true/false is not a value for this key (YAML reads on, off, yes and no as true/false: quote them)")
-        return value
-
-    def stage(self, name: str) -> dict[str, Any]:
-        """The parameters that influence one stage."""
-        return {key: getattr(self, key) for key in self.names() if name in stages_of(key)}
-
-    def check_actions(self) -> dict[str, str]:
-        """What each quality check does: flag, redact, reject or off."""
-        return {name: getattr(self, name) for name in CHECKS}
-
-    def check_limits(self) -> Limits:
-        return Limits(**{name: getattr(self, name) for name in Limits.__slots__})
-
-    @classmethod
-    def names(cls) -> list[str]:
-        return list(cls.model_fields)
-
-
-def stages_of(name: str) -> list[str]:
-    return Settings.model_fields[name].json_schema_extra["stages"]
-
-
-def meaning(name: str) -> str:
-    return Settings.model_fields[name].description
 
 
 def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:

@@ -16,11 +16,11 @@ import numpy as np
 
 from mistral_lib import base_model, block_writer, chat_format, data_report, files, long_records, mixture, packing, sources, splits
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
-from mistral_lib.params import Settings
 from mistral_lib.progress import bar, say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Rows, read
 from mistral_lib.record_store import BATCH, RecordStore, RecordWriter
 from mistral_lib.run import Run
+from mistral_lib.settings import Settings
 from mistral_lib.signatures import GRAM
 from mistral_lib.skeletons import repeated
 from mistral_lib.token_store import TokenStore

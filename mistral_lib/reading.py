@@ -14,10 +14,10 @@ import numpy as np
 
 from mistral_lib import quality, sources
 from mistral_lib.duplicates import NearDuplicates
-from mistral_lib.params import Settings
 from mistral_lib.progress import bar
 from mistral_lib.record_store import BATCH, RecordWriter
 from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.settings import Settings
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time

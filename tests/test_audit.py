@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from mistral_lib import audit, files
-from mistral_lib.params import Settings
 from mistral_lib.run import Run
+from mistral_lib.settings import Settings
 from tests.conftest import other
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from mistral_lib import files, preparation, splits
-from mistral_lib.params import Settings
 from mistral_lib.run import Run
+from mistral_lib.settings import Settings
 from tests.conftest import rows
 from tests.containers import DOCUMENTS, ROWS, STRUCTURED
 

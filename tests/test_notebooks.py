@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from mistral_lib import home
-from mistral_lib.params import Settings
+from mistral_lib.settings import Settings
 
 NOTEBOOKS = sorted(home.notebooks().glob("*.ipynb"))
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import home, params
-from mistral_lib.params import ParameterError, Settings
+from mistral_lib import home, params, settings
+from mistral_lib.params import ParameterError
+from mistral_lib.settings import Settings
 
 FILES = sorted(p for p in home.params().glob("*.yaml") if p.name != "instances.yaml")
 
@@ -78,8 +79,8 @@ def test_contradictions_and_dangerous_names_are_refused(bad: dict) -> None:
 def test_every_parameter_has_a_meaning_and_a_stage() -> None:
     for name in Settings.names():
         assert params.meaning(name)
-        assert set(params.stages_of(name)) <= set(params.STAGES)
-        assert params.stages_of(name) or name == "run_name"
+        assert set(settings.stages_of(name)) <= set(settings.STAGES)
+        assert settings.stages_of(name) or name == "run_name"
 
 
 def test_a_notebook_overrides_the_run_folder_and_that_the_defaults(home: Path) -> None:

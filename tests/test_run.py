@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mistral_lib import files
-from mistral_lib.params import Settings
 from mistral_lib.run import Run, RunInUse
+from mistral_lib.settings import Settings
 from tests.conftest import other
 
 

@@ -14,7 +14,7 @@ from statistics import median
 import pytest
 
 from mistral_lib import base_model, chat_format, preparation, sources
-from mistral_lib.params import Settings
+from mistral_lib.settings import Settings
 
 OFF = dict.fromkeys(("normalised", "unescaped_newlines", "secrets", "personal_data", "answer_too_short", "boilerplate", "placeholder_answer",
                      "refusal", "mostly_html", "low_letter_share", "odd_code_fences", "control_strings"), "off")  # fmt: skip
@@ -103,7 +103,7 @@ with open(path, "wb") as file:
 PREPARE = """
 import sys, time
 from mistral_lib import preparation
-from mistral_lib.params import Settings
+from mistral_lib.settings import Settings
 from mistral_lib.run import Run
 run = Run.open(Settings(run_name="big", corpus_paths=[sys.argv[1]], operatives_paths=[]))
 started = time.perf_counter()
