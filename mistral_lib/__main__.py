@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | train | audit."""
+"""The command line, thin: python -m mistral_lib run | check | train | status | audit."""
 
 import argparse
 import sys
@@ -32,6 +32,15 @@ def train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def status(arguments: argparse.Namespace) -> int:
+    from mistral_lib import training_status
+    from mistral_lib.run import Run
+
+    now = training_status.status(Run.existing(arguments.run_folder))
+    print(training_status.describe(now))
+    return now.exit_code
+
+
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib import audit, run
 
@@ -54,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="the trainer process of one run folder")
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=train)
+    command = commands.add_parser(
+        "status", help="how a training stands; exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"
+    )
+    command.add_argument("run_folder", type=Path)
+    command.set_defaults(work=status)
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)
