@@ -62,9 +62,12 @@ class SupervisedTrainer(Trainer):
         return str(self.saving_into) if self.saving_into else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull."""
+        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull; Diverged for an adapter that is no number."""
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        if not all(torch.isfinite(p).all() for p in weights):
+            self.chronicle.health.broken(self.state.global_step, checkpoints.last_whole(place))
+        trainable = sum(p.numel() for p in weights)
         wanted, what = disk_space.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
         with checkpoints.put_in_place(place, name, wanted, what) as partial:
             self.saving_into = partial

@@ -127,11 +127,10 @@ class Training:
             self.shrink(killed)
 
     def carry_out(self) -> dict[str, Any]:
-        from datasets import load_from_disk
-
         data = self.run.folder / "data"
-        blocks = load_from_disk(data / "train")
-        self.validation = likelihood.first_blocks(load_from_disk(data / "validation"), self.settings.max_validation_tokens)
+        blocks = largest_batch.loaded(data / "train", "training")
+        held_out = largest_batch.loaded(data / "validation", "validation")
+        self.validation = likelihood.first_blocks(held_out, self.settings.max_validation_tokens)
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
