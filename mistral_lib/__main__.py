@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | train | status | audit."""
+"""The command line, thin: python -m mistral_lib run | check | train | status | tensorboard | audit."""
 
 import argparse
 import sys
@@ -41,6 +41,15 @@ def status(arguments: argparse.Namespace) -> int:
     return now.exit_code
 
 
+def tensorboard(arguments: argparse.Namespace) -> int:
+    from mistral_lib import home, tensorboard_export
+    from mistral_lib.run import Run
+
+    folder = tensorboard_export.export(Run.existing(arguments.run_folder))
+    print(f"tensorboard --logdir {home.short(folder)}")
+    return 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib import audit, run
 
@@ -68,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=status)
+    command = commands.add_parser("tensorboard", help="write a training's log as TensorBoard event files (extra: pip install tensorboard)")
+    command.add_argument("run_folder", type=Path)
+    command.set_defaults(work=tensorboard)
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)
