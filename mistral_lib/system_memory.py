@@ -5,6 +5,7 @@ Source: proc(5); Linux kernel documentation, admin-guide/cgroup-v2 and cgroup-v1
 
 from pathlib import Path
 
+WHOLE_MACHINE = "/proc/vmstat"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -23,7 +24,7 @@ def left_share() -> float:
 
 def kernel_kills() -> dict[str, int]:
     """How many processes the kernel has killed for lack of memory, by counter."""
-    files = [Path("/proc/vmstat"), *(folder / name for folder in control_groups() for name in ("memory.events", "memory.oom_control"))]
+    files = [Path(WHOLE_MACHINE), *(folder / name for folder in control_groups() for name in ("memory.events", "memory.oom_control"))]
     return {str(path): table["oom_kill"] for path in files if "oom_kill" in (table := _table(path))}
 
 

@@ -123,7 +123,7 @@ class Training:
         killed = memory_shortage.killed_for_memory(events, folder)
         log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(self.shape), **memory_shortage.counters())
         memory_shortage.refuse_if_loading(killed, events, self.settings)
-        if killed:
+        if killed and (self.shape.smaller() or not memory_shortage.made_progress(events)):
             self.shrink(killed)
 
     def carry_out(self) -> dict[str, Any]:
@@ -192,6 +192,7 @@ class Training:
         """Shrink until the fullest batch fits, before any time is spent on steps."""
 
         def attempt() -> dict[str, Any]:
+            self.log.write("trying", what="the fullest batch", **dataclasses.asdict(self.shape))
             return largest_batch.tried(self.trainer(model, blocks), model, blocks, counts, self.shape.micro_batch_size)
 
         self.log.write("largest_batch", **memory_shortage.carried_on(attempt, self.shrink))

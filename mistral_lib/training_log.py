@@ -6,7 +6,8 @@ process         pid, because, micro_batch_size, gradient_accumulation_steps: a t
 loading         base_model, dtype, why, device
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
-largest_batch   supervised_tokens, peak_memory_mib, seconds: the fullest batch, tried before the first step
+trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
+largest_batch   supervised_tokens, peak_memory_mib, seconds: it fitted
 started         from_step: stepping begins, at 0 or at a checkpoint
 step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd
 skipped         step, because, in_a_row, in_all: an optimizer step that was left out; its `step` event has null figures

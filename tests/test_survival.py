@@ -4,9 +4,11 @@ The trainings run in this process, so that PyTorch's own hooks can make a real f
 """
 
 import math
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,18 @@ from datasets import load_from_disk
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mistral_lib import checkpoints, disk_space, files, largest_batch, memory_shortage, params, stopping_rules, training, training_log
+from mistral_lib import (
+    checkpoints,
+    disk_space,
+    files,
+    largest_batch,
+    memory_shortage,
+    params,
+    stopping_rules,
+    system_memory,
+    training,
+    training_log,
+)
 from mistral_lib.run import Run
 from tests.conftest import rows
 
@@ -154,13 +167,43 @@ def test_halving_keeps_the_product() -> None:
 def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> None:
     began = {"event": "process", "time": time.time(), **memory_shortage.counters()}
     stepping = {"event": "step", "time": time.time()}
+
+    def note(left: float) -> None:
+        files.write_json(tmp_path / ".progress.json", {"time": time.time(), "memory_left": left})
+
+    def since(**fewer: int) -> dict:
+        return {**began, "kernel_kills": {name: kills - fewer.get(name, 0) for name, kills in began["kernel_kills"].items()}}
+
     assert memory_shortage.killed_for_memory([began, stepping], tmp_path) is None
-    one_more = {**began, "kernel_kills": {name: kills - 1 for name, kills in began["kernel_kills"].items()}}
-    assert "lack of memory" in memory_shortage.killed_for_memory([one_more, stepping], tmp_path)
+    one_more = since(**{system_memory.WHOLE_MACHINE: 1})
+    assert "lack of memory" in memory_shortage.killed_for_memory([one_more, stepping], tmp_path), "it had not come to a forward pass"
     assert memory_shortage.killed_for_memory([{**one_more, "boot": "another"}, stepping], tmp_path) is None
     assert memory_shortage.killed_for_memory([one_more, stepping, {"event": "failed"}], tmp_path) is None
-    files.write_json(tmp_path / ".progress.json", {"time": time.time(), "memory_left": 0.01})
+    note(0.6)
+    assert memory_shortage.killed_for_memory([one_more, stepping], tmp_path) is None, "the kernel killed another program"
+    note(0.2)
+    assert "lack of memory" in memory_shortage.killed_for_memory([one_more, stepping], tmp_path)
+    assert memory_shortage.killed_for_memory([began, stepping], tmp_path) is None
+    note(0.01)
     assert "1.0% of the memory left" in memory_shortage.killed_for_memory([began, stepping], tmp_path)
+    assert not memory_shortage.made_progress([began, stepping]) and memory_shortage.made_progress([began, {"event": "checkpoint"}])
+
+
+@pytest.mark.skipif("KERNEL_KILL" not in os.environ, reason="evidence: KERNEL_KILL=1, as root, with control groups that can be written")
+def test_killed_by_the_kernel_it_goes_on_with_a_smaller_micro_batch(opened: Callable[..., Run], tmp_path: Path) -> None:
+    run = opened(micro_batch_size=32, max_steps=4)
+    group = next(folder for folder in system_memory.control_groups() if "memory" in folder.parts) / f"workbook-{os.getpid()}"
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text(str(1000 * disk_space.MIB))
+    follow = "import sys; from pathlib import Path; from mistral_lib import trainer_process, run; "
+    follow += "trainer_process.train_and_follow(run.Run.existing(Path(sys.argv[1])))"
+    words = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$0" "$@"', sys.executable, "-c", follow, str(run.folder)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    group.rmdir()
+    result = files.read_json(run.folder / "training" / "result.json")
+    assert done.returncode == 0 and "it is started again" in done.stderr, done.stderr
+    assert result["effective_batch"] == 32 and result["micro_batch_size"] < 32 and result["out_of_memory"] >= 1
+    assert "the kernel has killed" in events(run, "out_of_memory")[0]["why"]
 
 
 # -- data and numbers -----------------------------------------------------------------------------------------------
