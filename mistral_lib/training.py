@@ -116,6 +116,7 @@ class Training:
     def __init__(self, run: Run, folder: Path, log: TrainingLog, stop: StopSignal, because: str):
         self.run, self.settings, self.folder, self.log, self.stop = run, run.settings, folder, log, stop
         self.place = folder / "checkpoints"
+        self.known: dict[str, list[likelihood.RecordLoss]] = {}
         events = log.events()
         usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
         self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
@@ -139,7 +140,7 @@ class Training:
             self.try_largest(model, blocks, counts)  # 3
             before = self.baseline(model)  # 4
             steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
-            after = self.measure(model, "after training")  # 6
+            after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
         adapter = self.save(model, initial)  # 7
         del model
         reloaded = self.check(adapter, initial, after)  # 8
@@ -166,6 +167,7 @@ class Training:
         began = time.perf_counter()
         found = likelihood.record_losses(model, self.validation, self.shape.micro_batch_size, without_adapter, when)
         self.spending.measuring_seconds = time.perf_counter() - began
+        self.known = {when: found}  # the last one: often that of the adapter which is kept
         if not when.startswith("after step"):  # these are logged by the chronicle, with more facts
             self.log.write("validation", what=when, loss=likelihood.mean(found), seconds=round(self.spending.measuring_seconds, 3))
         return found
