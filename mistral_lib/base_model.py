@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import demo_model, files, hardware, home
+from mistral_lib import demo_model, files, fused_layers, hardware, home
 from mistral_lib.settings import Settings
 
 
@@ -129,14 +129,14 @@ def attach_lora(model: Any, settings: Settings) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    return fused_layers.install(get_peft_model(model, config))
 
 
 def load_adapter(settings: Settings, folder: Path) -> Any:
     """A fresh base model with the adapter in `folder`, for measuring."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(load_base(settings), str(folder)).eval()
+    return fused_layers.install(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
 
 
 def adapter_hash(model: Any) -> str:

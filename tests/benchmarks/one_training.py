@@ -1,0 +1,95 @@
+"""One training in a process of its own, so that its peak memory is its own: python -m tests.benchmarks.one_training VARIANT RUN STEPS.
+
+Prints one line of JSON: real tokens, seconds, tokens/s, peak MiB, validation loss. Every variant trains on the same records.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, load_from_disk
+from transformers import default_data_collator, set_seed
+
+from mistral_lib import base_model, fused_layers, hardware, likelihood, training, training_log
+from mistral_lib.run import Run
+from mistral_lib.settings import Settings
+
+BLOCKS = 2  # of 512 tokens an optimizer step
+
+
+def settings_of(variant: str, steps: int, name: str) -> Settings:
+    return Settings(run_name=name, quantization="nf4" if variant == "ours_nf4" else "none", micro_batch_size=BLOCKS, max_steps=steps,
+                    learning_rate=1e-3, order="operatives_last", checkpoint_every_steps=10_000)  # fmt: skip
+
+
+def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tuple[Any, Any]:
+    """The trainer of the training stage, over the blocks as preparation packed them."""
+    model = base_model.load_base(settings)
+    set_seed(settings.seed)
+    model = base_model.attach_lora(model, settings)
+    stage = training.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), None)
+    trainer = training.SupervisedTrainer(
+        in_order=True, model=model, args=stage.arguments(), data_collator=default_data_collator,
+        train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
+    )  # fmt: skip
+    return trainer, model
+
+
+def trl(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tuple[Any, Any]:
+    """TRL's SFTTrainer with its defaults, or its packing, on the same records, model in bfloat16, rate and schedule."""
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    rows = Dataset.from_list(records(blocks))
+    packing = variant != "trl_defaults"
+    options: dict[str, Any] = {} if variant != "trl_packing_no_checkpointing" else {"gradient_checkpointing": False}
+    arguments = SFTConfig(
+        output_dir=str(folder), max_length=512, packing=packing, num_train_epochs=1, learning_rate=settings.learning_rate,
+        per_device_train_batch_size=BLOCKS if packing else max(1, round(len(rows) / len(blocks) * BLOCKS)), lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_share, seed=settings.seed, logging_steps=1, report_to="none", save_strategy="no",
+        disable_tqdm=True, use_cpu=True, **options,
+    )  # fmt: skip
+    place = base_model.locate(settings.base_model)
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16)
+    lora = LoraConfig(
+        r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    tokenizer = base_model.load_tokenizer(settings.base_model)
+    trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
+    return trainer, trainer.model
+
+
+def records(blocks: Dataset) -> list[dict[str, list[int]]]:
+    """The records that stand in packed blocks, each with its token ids and labels; the padding is left out."""
+    found = []
+    for block in blocks:
+        starts = [place for place, position in enumerate(block["position_ids"]) if position == 0] + [len(block["input_ids"])]
+        spans = list(zip(starts, starts[1:], strict=False))[: len(block["record_ids"])]
+        found += [{"input_ids": block["input_ids"][a:b], "labels": block["labels"][a:b]} for a, b in spans]
+    return found
+
+
+def main(variant: str, source: str, steps: int, folder: Path) -> dict[str, Any]:
+    blocks = load_from_disk(Path(source) / "data" / "train").select(range(steps * BLOCKS))
+    real = sum(len(record["input_ids"]) for record in records(blocks))
+    settings = settings_of(variant, steps, folder.name)
+    trainer, model = (trl if variant.startswith("trl") else ours)(variant, settings, blocks, folder)
+    started = time.perf_counter()
+    trainer.train()
+    seconds, peak = time.perf_counter() - started, hardware.peak_memory_mib()
+    validation = likelihood.first_blocks(load_from_disk(Path(source) / "data" / "validation"), settings.max_validation_tokens)
+    model = fused_layers.install(trainer.accelerator.unwrap_model(model)) if variant.startswith("trl") else model
+    loss = likelihood.mean(likelihood.record_losses(model, validation, BLOCKS))
+    return {"variant": variant, "tokens": real, "seconds": seconds, "tokens_per_second": real / seconds, "peak_mib": peak,
+            "steps": trainer.state.global_step, "validation_loss": loss}  # fmt: skip
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(sys.stderr):
+        outcome = main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    print(json.dumps(outcome))
