@@ -27,6 +27,8 @@ def train(arguments: argparse.Namespace) -> int:
     except training.Stopped as stopped:
         print(f"interrupted: {stopped}; the same command goes on from there", file=sys.stderr)
         return 3
+    if not result:
+        return 0  # one of several processes, and not the one that tells
     losses = result["validation_loss"]
     print(f"complete: validation loss {losses['base']:.4f} → {losses['adapter']:.4f} nats per supervised token")
     return 0

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import demo_model, files, fused_layers, hardware, home
+from mistral_lib import demo_model, files, fused_layers, hardware, home, ranks
 from mistral_lib.settings import Settings
 
 
@@ -100,7 +100,7 @@ def load_base(settings: Settings) -> Any:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(locate(settings.base_model), device_map={"": hardware.device()}, **options)
+    model = AutoModelForCausalLM.from_pretrained(locate(settings.base_model), device_map={"": ranks.place(hardware.device())}, **options)
     keep_cpu_weights_trainable_through(model)
     model.config.use_cache = False
     return model.requires_grad_(False)

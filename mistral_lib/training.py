@@ -30,6 +30,7 @@ from mistral_lib import (
     memory_shortage,
     params,
     progress_watch,
+    ranks,
     training_log,
 )  # fmt: skip
 from mistral_lib.chronicle import Chronicle
@@ -38,7 +39,7 @@ from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import Stopped, StopSignal
 from mistral_lib.stopping_rules import Health
 from mistral_lib.trainer import SupervisedTrainer
-from mistral_lib.training_log import TrainingLog
+from mistral_lib.training_log import NoLog, TrainingLog
 
 # Parameters that may change between an attempt and its continuation: they do not change what is trained.
 CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
@@ -60,12 +61,17 @@ def inputs_of(run: Run) -> dict[str, str]:
 def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
+    Of several processes the first one leads; the others only help it to step, and return nothing.
     Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    ranks.join(hardware.device())
     inputs = inputs_of(run)
     folder = run.folder / "training"
-    if reasons := run.reasons_to_run("training", inputs):
+    reasons = ranks.from_first(lambda: run.reasons_to_run("training", inputs))
+    if not ranks.is_first():
+        return Training(run, folder, NoLog(), StopSignal(), "").assist() if reasons else {}
+    if reasons:
         with run.lock("stage training"):
             changed = run.changes("training", inputs)
             make_way(run, folder, changed)
@@ -146,6 +152,16 @@ class Training:
         reloaded = self.check(adapter, initial, after)  # 8
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
 
+    def assist(self) -> dict[str, Any]:
+        """What a process other than the first does: build the same model, and take its share of the steps."""
+        blocks = largest_batch.loaded(self.run.folder / "data" / "train", "training")
+        model, _ = self.build()
+        self.shape, last = ranks.from_first(lambda: None)
+        if last is not None:
+            with self.stop.after_saving():
+                self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+        return {}
+
     def build(self) -> tuple[Any, str]:
         """The quantised base with a fresh adapter, seeded; and the hash of that adapter."""
         began = time.perf_counter()
@@ -213,7 +229,8 @@ class Training:
                         p.copy_(start[name])
             return self.step(model, blocks, baseline)
 
-        steps = memory_shortage.carried_on(attempt, self.shrink)
+        alone = ranks.count() == 1  # several processes would have to shrink at the same step
+        steps = memory_shortage.carried_on(attempt, self.shrink) if alone else attempt()
         best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
         if best and best[1] != steps:
             checkpoints.load_weights(model, best[0])
@@ -226,7 +243,9 @@ class Training:
         self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
         chronicle = self.chronicle(model, blocks, baseline)
         with self.stop.after_saving():
-            if last and chronicle.ended_at(last, model):
+            ended = last and chronicle.ended_at(last, model)
+            ranks.from_first(lambda: (self.shape, None if ended else str(last or "")))
+            if ended:
                 reached = checkpoints.step_of(last)
             else:
                 trainer = self.trainer(model, blocks, chronicle)
@@ -241,19 +260,22 @@ class Training:
         skipped = sum(event["event"] == "skipped" for event in self.log.events())
         worst = max(baseline, math.log(model.config.vocab_size))
         health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
-        tokens = self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * len(blocks[0]["input_ids"])
+        tokens = self.effective_batch() * len(blocks[0]["input_ids"])
         return Chronicle(
             self.settings, self.log, self.stop, self.spending, health, self.place,
             lambda model, when: likelihood.mean(self.measure(model, when)), tokens, self.trainable,
         )  # fmt: skip
 
     def steps_planned(self, blocks: Any) -> int:
-        per_epoch = math.ceil(len(blocks) / (self.shape.micro_batch_size * self.shape.gradient_accumulation_steps))
-        return self.settings.max_steps or math.ceil(self.settings.epochs * per_epoch)
+        return self.settings.max_steps or math.ceil(self.settings.epochs * math.ceil(len(blocks) / self.effective_batch()))
+
+    def effective_batch(self) -> int:
+        """Blocks of an optimizer step, all processes together."""
+        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * ranks.count()
 
     def trainer(self, model: Any, blocks: Any, chronicle: Chronicle | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
-            in_order=self.settings.order == "operatives_last", chronicle=chronicle,
+            in_order=self.settings.order == "operatives_last", chronicle=chronicle, stop=self.stop,
             model=model, args=self.arguments(), data_collator=default_data_collator,
             train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip
@@ -335,7 +357,8 @@ class Training:
         events = self.log.events()
         return {
             "validation_curve": {str(event["step"]): event["loss"] for event in training_log.validations(events)},
-            "effective_batch": self.shape.micro_batch_size * self.shape.gradient_accumulation_steps,
+            "effective_batch": self.effective_batch(),
+            "processes": ranks.count(),
             **dataclasses.asdict(self.shape),
             "attempts": sum(event["event"] == "process" for event in events),
             "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),

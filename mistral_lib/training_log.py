@@ -48,6 +48,16 @@ class TrainingLog:
         return files.read_json_lines(self.path)
 
 
+class NoLog:
+    """Takes events and writes none: of several processes only the first one tells."""
+
+    def events(self) -> list[dict[str, Any]]:
+        return []
+
+    def write(self, event: str, **facts: Any) -> None:
+        pass
+
+
 def steps(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The `step` events with a loss, as one curve: where a training was resumed, repeated steps are those of the resumption.
 

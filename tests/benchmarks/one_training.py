@@ -4,6 +4,7 @@ Prints one line of JSON: real tokens, seconds, tokens/s, peak MiB, validation lo
 """
 
 import contextlib
+import itertools
 import json
 import sys
 import time
@@ -69,7 +70,7 @@ def records(blocks: Dataset) -> list[dict[str, list[int]]]:
     found = []
     for block in blocks:
         starts = [place for place, position in enumerate(block["position_ids"]) if position == 0] + [len(block["input_ids"])]
-        spans = list(zip(starts, starts[1:], strict=False))[: len(block["record_ids"])]
+        spans = list(itertools.pairwise(starts))[: len(block["record_ids"])]
         found += [{"input_ids": block["input_ids"][a:b], "labels": block["labels"][a:b]} for a, b in spans]
     return found
 
