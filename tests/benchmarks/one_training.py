@@ -1,5 +1,6 @@
-"""One training in a process of its own, so that its peak memory is its own: python -m tests.benchmarks.one_training VARIANT RUN STEPS.
+"""One training in a process of its own, so that its peak memory is its own.
 
+python -m tests.benchmarks.one_training ours_nf4|ours_bf16|trl_packing|trl_packing_no_checkpointing|trl_defaults RUN STEPS FOLDER [profile]
 Prints one line of JSON: real tokens, seconds, tokens/s, peak MiB, validation loss. Every variant trains on the same records.
 """
 
@@ -13,9 +14,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset, load_from_disk
+from torch.nn import functional
 from transformers import default_data_collator, set_seed
 
 from mistral_lib import base_model, fused_layers, hardware, likelihood, training, training_log
+from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 
@@ -75,22 +78,64 @@ def records(blocks: Dataset) -> list[dict[str, list[int]]]:
     return found
 
 
-def main(variant: str, source: str, steps: int, folder: Path) -> dict[str, Any]:
+def flops(model: Any, blocks: Dataset) -> int:
+    """Operations of the matrix products that this training needs, recomputation and padding left out.
+
+    Frozen projections: forward and the gradient of their input, 4 per weight and token; LoRA: 6; the head: 4 per weight and
+    supervised token; causal attention: half of 4 n² times heads' width forward, 2.5 times that backward.
+    """
+    config = model.config
+    lora = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    shapes = [(m.in_features, m.out_features) for name, m in model.named_modules() if name.endswith("base_layer")]
+    rows = records(blocks)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    supervised = sum(label != IGNORED for row in rows for label in row["labels"])
+    width = config.num_attention_heads * config.head_dim * config.num_hidden_layers
+    attention = sum(len(row["input_ids"]) ** 2 for row in rows) * 2 * width * 3.5
+    return int(
+        tokens * (4 * sum(a * b for a, b in shapes) + 6 * lora) + supervised * 4 * config.vocab_size * config.hidden_size + attention
+    )
+
+
+def matrix_rate(model: Any) -> float:
+    """Operations a second of bfloat16 torch products in the model's own shapes, weighted as the model has them: best of 5."""
+    shapes = [(m.in_features, m.out_features) for name, m in model.named_modules() if name.endswith("base_layer")]
+    work = seconds = 0.0
+    for features, out in sorted(set(shapes)):
+        x, weight = torch.randn(BLOCKS * 512, features).bfloat16(), torch.randn(out, features).bfloat16()
+        share = shapes.count((features, out))
+        work += share * 2 * BLOCKS * 512 * features * out
+        seconds += share * min(_seconds(x, weight) for _ in range(5))
+    return work / seconds
+
+
+def _seconds(x: torch.Tensor, weight: torch.Tensor, repeats: int = 5) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        functional.linear(x, weight)
+    return (time.perf_counter() - started) / repeats
+
+
+def main(variant: str, source: str, steps: int, folder: Path, profile: bool = False) -> dict[str, Any]:
     blocks = load_from_disk(Path(source) / "data" / "train").select(range(steps * BLOCKS))
     real = sum(len(record["input_ids"]) for record in records(blocks))
     settings = settings_of(variant, steps, folder.name)
     trainer, model = (trl if variant.startswith("trl") else ours)(variant, settings, blocks, folder)
-    started = time.perf_counter()
-    trainer.train()
-    seconds, peak = time.perf_counter() - started, hardware.peak_memory_mib()
+    with torch.profiler.profile() if profile else contextlib.nullcontext() as profiler:
+        started, cpu_started = time.perf_counter(), time.process_time()
+        trainer.train()
+        seconds, cpu_seconds, peak = time.perf_counter() - started, time.process_time() - cpu_started, hardware.peak_memory_mib()
+    if profile:
+        return {"profile": profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=60)}
+    rates = {"flops": flops(model, blocks), "matrix_rate": matrix_rate(model)} if variant.startswith("ours") else {}
     validation = likelihood.first_blocks(load_from_disk(Path(source) / "data" / "validation"), settings.max_validation_tokens)
     model = fused_layers.install(trainer.accelerator.unwrap_model(model)) if variant.startswith("trl") else model
     loss = likelihood.mean(likelihood.record_losses(model, validation, BLOCKS))
-    return {"variant": variant, "tokens": real, "seconds": seconds, "tokens_per_second": real / seconds, "peak_mib": peak,
-            "steps": trainer.state.global_step, "validation_loss": loss}  # fmt: skip
+    return {"variant": variant, "tokens": real, "seconds": seconds, "cpu_seconds": cpu_seconds, "tokens_per_second": real / seconds,
+            "peak_mib": peak, "steps": trainer.state.global_step, "validation_loss": loss, **rates}  # fmt: skip
 
 
 if __name__ == "__main__":
     with contextlib.redirect_stdout(sys.stderr):
-        outcome = main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+        outcome = main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), "profile" in sys.argv[5:])
     print(json.dumps(outcome))
