@@ -51,7 +51,7 @@ def test_every_packed_record_has_supervised_tokens_and_a_supervised_end(settings
         corpus / "long.jsonl", [{"prompt": f"Tell tale {n}.", "completion": f"{n} {words}", "module": f"t{n}"} for n in range(40)]
     )
     files.write_json_lines(
-        corpus / "plain.jsonl", [{"text": f"Document {n} says what {n * 7} means. " * 3, "module": f"d{n}"} for n in range(80)]
+        corpus / "plain.jsonl", [{"text": f"Document {n} says what {n * 7} means. " * 3, "module": f"d{n}"} for n in range(40)]
     )
     run = Run.open(settings)
     preparation.prepare(run)
