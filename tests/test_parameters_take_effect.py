@@ -26,7 +26,7 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "dtype": ("bfloat16", "dtypes", {}),
     "lora_rank": (8, "ranks", {}),
     "lora_alpha": (64, "scalings", {}),
-    "lora_dropout": (0.3, "losses", {}),
+    "lora_dropout": (0.3, "losses", {"warmup_share": 0.0}),
     "lora_targets": ("q_proj,v_proj", "adapted", {}),
     "learning_rate": (1e-3, "learning_rates", {}),
     "warmup_share": (0.0, "learning_rates", {}),
@@ -37,9 +37,9 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "activation_checkpointing": (True, "checkpointing_layers", {}),
     "checkpoint_every_steps": (1, "checkpoints", {}),
     "validate_every_steps": (1, "validations", {"validate_every_steps": 0}),
-    "early_stopping_patience": (1, "stopped_by", {"learning_rate": 0.9, "max_steps": 8, "validate_every_steps": 1, "warmup_share": 0.0}),
-    "max_hours": (1e-7, "stopped_by", {}),
-    "max_usd": (1e-9, "stopped_by", {"instance": "g5.xlarge"}),
+    "early_stopping_patience": (1, "stopped_by", {"learning_rate": 0.5, "lora_alpha": 1000, "max_steps": 6, "validate_every_steps": 1, "warmup_share": 0.0}),
+    "max_hours": (1e-7, "stopped_by", {"max_steps": 3}),
+    "max_usd": (1e-9, "stopped_by", {"max_steps": 3, "instance": "g5.xlarge"}),
     "max_validation_tokens": (256, "measured_blocks", {}),
 }
 
