@@ -22,8 +22,10 @@ def folder(name: str, weights: bool = True) -> Path:
         raise BaseModelError(f"base_model = {name!r}: no name that the hub could have: {error}") from None
     except HfHubHTTPError as error:
         raise BaseModelError(f"base_model = {name!r}: {_refused(name, error)}") from error
-    except OSError as error:  # the hub out of reach, and the cache without the files
-        raise BaseModelError(f"base_model = {name!r}: {_out_of_reach(name, error)}") from error
+    except OSError as error:  # the hub out of reach or out of order, and the cache without the files
+        answered = isinstance(error.__cause__, HfHubHTTPError)
+        words = _refused(name, error.__cause__) if answered else _out_of_reach(name, error)
+        raise BaseModelError(f"base_model = {name!r}: {words}") from error
 
 
 def commit(place: Path) -> str:
@@ -52,7 +54,7 @@ def _refused(name: str, error: Exception) -> str:
         return f"the hub knows no such model, and there is no folder of this name; {hint}; {private}"
     if status in (401, 403):
         return (
-            f"the hub refuses the token ({status}); make a new one at {constants.ENDPOINT}/settings/tokens, then `hf auth login`, "
+            f"the hub refuses {'the token' if token else 'access'} ({status}); make a new one at {constants.ENDPOINT}/settings/tokens, then `hf auth login`, "
             "and see that HF_TOKEN does not hold an old one"
         )
     return f"the hub answers {status}; try again later, or set base_model to a local folder that holds the model"
