@@ -10,7 +10,7 @@ from mistral_lib.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseMo
 def folder(name: str, weights: bool = True) -> Path:
     """The folder of a hub model in the cache, what is not there yet fetched. weights: False for configuration and tokenizer only.
 
-    In one process it stays the same commit. Errors: BaseModelError with the steps to take.
+    One process asks the hub once. Errors: BaseModelError with the steps to take.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

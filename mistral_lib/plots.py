@@ -128,6 +128,22 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     return axes
 
 
+def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
+    """Validation and test loss of each alternative of a sweep, best on top; the base model's validation loss is marked."""
+    axes = _axes(height=0.9 + 0.36 * max(2, len(rows)))
+    places = range(len(rows) - 1, -1, -1)
+    for key, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
+        shown = [(row[key], place) for row, place in zip(rows, places, strict=True) if row[key] is not None]
+        axes.scatter(
+            [loss for loss, _ in shown], [place for _, place in shown], color=colour, marker=mark, label=f"adapter, {key}", zorder=2
+        )
+    axes.scatter([row["validation_base"] for row in rows], places, color=BASE, marker="|", s=160, label="base model, validation")
+    axes.set_yticks(places, [f"{row['alternative']} ({row['minutes']:.1f} min)" for row in rows])
+    axes.set_xlabel("loss, nats per supervised token (left is better); in brackets: minutes of training")
+    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return axes
+
+
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
