@@ -11,7 +11,8 @@ from mistral_lib.run import Run, now
 from mistral_lib.sweep import Alternative, Sweep
 
 PAGE = Path(__file__).with_name("comparison_page.html")
-HEADINGS = {"validation": "validation loss", "test": "test loss", "verdict": "verdict on test", "minutes": "minutes", "usd": "USD",
+HEADINGS = {"validation": "validation loss", "test": "test loss", "verdict": "verdict on test", "steps": "steps",
+            "minutes": "minutes", "usd": "USD",
             "memory": "peak memory, MiB", "status": "status"}  # fmt: skip
 
 
@@ -32,7 +33,9 @@ def varied(sweep: Sweep) -> list[str]:
 
 def blank(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
     """The row of an alternative of which nothing is known yet."""
-    unknown = dict.fromkeys(("validation", "validation_base", "test", "test_base", "verdict", "minutes", "usd", "memory", "measured_on"))
+    unknown = dict.fromkeys(
+        ("validation", "validation_base", "test", "test_base", "verdict", "steps", "minutes", "usd", "memory", "measured_on")
+    )
     return {"alternative": alternative.name, "run": alternative.settings.run_name, "changes": alternative.changes,
             "failure": failure, "status": "failed" if failure else "waiting", **unknown}  # fmt: skip
 
@@ -56,7 +59,7 @@ def row(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
 
 def training_figures(result: Mapping[str, Any]) -> dict[str, Any]:
     losses = result["validation_loss"]
-    return {"validation": losses["adapter"], "validation_base": losses["base"], "minutes": result["seconds"] / 60, "usd": result["usd"],
+    return {"validation": losses["adapter"], "validation_base": losses["base"], "steps": result["steps"], "minutes": result["seconds"] / 60, "usd": result["usd"],
             "memory": result["peak_memory_mib"]}  # fmt: skip
 
 
@@ -93,12 +96,13 @@ def advice(rows: list[dict[str, Any]]) -> list[str]:
 
 def text(found: Mapping[str, Any]) -> str:
     """The table for a terminal: best validation loss first."""
-    columns = ["alternative", *HEADINGS]
-    lines = [[{"alternative": "alternative", **HEADINGS}[key] for key in columns]]
-    lines += [[one["alternative"], *shown(one).values()] for one in found["rows"]]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    table = ["  ".join(cell.ljust(width) if place in (0, 3, 7) else cell.rjust(width) for place, (cell, width) in enumerate(zip(line, widths, strict=True)))
-             for line in lines]  # fmt: skip
+    lines = [["alternative", *HEADINGS.values()], *([one["alternative"], *shown(one).values()] for one in found["rows"])]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    words = [key in ("alternative", "verdict", "status") for key in ("alternative", *HEADINGS)]  # the other columns are numbers
+    table = [
+        "  ".join(cell.ljust(width) if word else cell.rjust(width) for cell, width, word in zip(line, widths, words, strict=True))
+        for line in lines
+    ]
     places = f"comparison: runs/{found['sweep']}/comparison.html and comparison.json (losses in nats per supervised token)"
     return "\n".join([*map(str.rstrip, table), *found["advice"], places])
 

@@ -130,7 +130,7 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
 
 def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     """Validation and test loss of each alternative of a sweep, best on top; the base model's validation loss is marked."""
-    axes = _axes(height=0.9 + 0.36 * max(2, len(rows)))
+    axes = _axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
     places = range(len(rows) - 1, -1, -1)
     for key, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
         shown = [(row[key], place) for row, place in zip(rows, places, strict=True) if row[key] is not None]
@@ -139,8 +139,9 @@ def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
         )
     axes.scatter([row["validation_base"] for row in rows], places, color=BASE, marker="|", s=160, label="base model, validation")
     axes.set_yticks(places, [f"{row['alternative']} ({row['minutes']:.1f} min)" for row in rows])
-    axes.set_xlabel("loss, nats per supervised token (left is better); in brackets: minutes of training")
-    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("loss, nats per supervised token (left is better)\nin brackets: minutes of training")
+    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     return axes
 
 
