@@ -4,13 +4,18 @@ from typing import Any
 
 from mistral_lib import comparison, home, notebook_runs, shared_stages
 from mistral_lib.progress import say
-from mistral_lib.run import Run
+from mistral_lib.run import Run, RunInUse
+from mistral_lib.settings import STAGES
 from mistral_lib.sweep import Alternative, Sweep
 
 
 def run(sweep: Sweep, only: list[str] | None = None) -> int:
-    """Run every alternative and write the comparison; 0 when all are done, 1 when one failed. Errors: ParameterError for `only`."""
+    """Run every alternative and write the comparison; 0 when all are done, 1 when one failed.
+
+    Errors: ParameterError for `only`; RunInUse where a process is at work in one of the runs: two trainings share no GPU.
+    """
     notebook_runs.select(only or [])
+    refuse_if_in_use(sweep)
     rows: dict[str, dict[str, Any]] = {}
     for number, alternative in enumerate(sweep.alternatives, 1):
         say(f"── alternative {number} of {len(sweep.alternatives)}: {alternative.name}")
@@ -25,15 +30,36 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def refuse_if_in_use(sweep: Sweep) -> None:
+    """Errors: RunInUse."""
+    for alternative in sweep.alternatives:
+        folder = home.runs() / alternative.settings.run_name
+        if (holder := Run(folder, alternative.settings).holder()) is not None:
+            raise RunInUse(
+                f"{home.short(folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, then start the sweep"
+            )
+
+
 def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> str | None:
-    """Run one alternative; what went wrong, or None. A fault of one says nothing of the others, so it does not end the sweep."""
+    """Run one alternative; what went wrong, or None. A fault of one says nothing of the others, so it does not end the sweep.
+
+    Errors: RunInUse.
+    """
     try:
         run_ = Run.open(alternative.settings)
         shared_stages.take_over(run_, earlier(sweep, alternative))
-        return "a notebook failed; its error is above and in the executed copy" if notebook_runs.run(alternative.settings, only) else None
+        return last_error(run_) if notebook_runs.run(alternative.settings, only) else None
+    except RunInUse:
+        raise
     except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
         say(f"{type(error).__name__}: {error}")
         return f"{type(error).__name__}: {error}"
+
+
+def last_error(run_: Run) -> str:
+    """What a failed notebook leaves: the error of the stage that did not end, if it was a stage that failed."""
+    errors = [f"{stage} {run_.status(stage)}: {run_.entry(stage)['error']}" for stage in STAGES if run_.entry(stage).get("error")]
+    return errors[0] if errors else f"a notebook failed; see the executed copy in {home.short(run_.folder / 'notebooks')}/"
 
 
 def earlier(sweep: Sweep, alternative: Alternative) -> list[Run]:

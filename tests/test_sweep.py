@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import audit, comparison, files, params, preparation, shared_stages, sweep
+from mistral_lib import audit, comparison, files, params, preparation, shared_stages, sweep, sweep_runs
 from mistral_lib.home import project
 from mistral_lib.params import ParameterError
-from mistral_lib.run import Run
+from mistral_lib.run import Run, RunInUse
 from mistral_lib.settings import Settings
 from tests.conftest import other
 
@@ -106,6 +106,27 @@ def test_a_stage_is_not_taken_over_where_it_would_differ_or_is_damaged(prepared:
     path.write_bytes(data)
     assert taken(sibling, prepared) == {} and "whose files are not those that it recorded" in capsys.readouterr().err
     assert sibling.status("data") == "not started" and not (sibling.folder / "data").exists()
+
+
+def two(home: Path, settings: Settings) -> sweep.Sweep:
+    (home / "base.yaml").write_text(params.to_yaml(settings))
+    return sweep.load(sweep_file(home, "params_file: base.yaml\ngrid: {seed: [1, 2]}"))
+
+
+def test_a_sweep_does_not_start_beside_a_run_that_is_at_work(home: Path, settings: Settings) -> None:
+    found = two(home, settings)
+    busy = Run.open(found.alternatives[1].settings)
+    with busy.lock("stage training"), pytest.raises(RunInUse, match=r"runs/try-seed-2 is in use by process \d+ \(stage training\); wait"):
+        sweep_runs.run(found)
+    assert not (home / "runs" / "try").exists() and not (home / "runs" / "try-seed-1").exists()
+
+
+def test_the_error_of_a_failed_stage_is_what_the_comparison_says(home: Path, settings: Settings) -> None:
+    run = Run.open(two(home, settings).alternatives[0].settings)
+    assert "see the executed copy in runs/try-seed-1/notebooks/" in sweep_runs.last_error(run)
+    with pytest.raises(OSError), run.lock("stage training"), run.recorded("training", {}):
+        raise OSError("No space left on device")
+    assert sweep_runs.last_error(run) == "training failed: OSError: No space left on device"
 
 
 def command(path: Path) -> subprocess.CompletedProcess:
