@@ -86,6 +86,8 @@ def advice(rows: list[dict[str, Any]]) -> list[str]:
         ]
     best = done[0]
     words = [f"Lowest validation loss: {best['alternative']}, {best['validation']:.4f} nats per supervised token."]
+    if best["validation"] >= best["validation_base"]:
+        words.append(f"That is no better than the untouched base model ({best['validation_base']:.4f}): a lower learning_rate may help.")
     if len(done) > 1 and done[1]["validation"] - best["validation"] < 0.005 * best["validation"]:
         words.append(f"{done[1]['alternative']} is within 0.5 % of it: take the cheaper one, or repeat both with another seed.")
     return [

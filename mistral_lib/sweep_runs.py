@@ -58,8 +58,10 @@ def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> s
 
 def last_error(run_: Run) -> str:
     """What a failed notebook leaves: the error of the stage that did not end, if it was a stage that failed."""
-    errors = [f"{stage} {run_.status(stage)}: {run_.entry(stage)['error']}" for stage in STAGES if run_.entry(stage).get("error")]
-    return errors[0] if errors else f"a notebook failed; see the executed copy in {home.short(run_.folder / 'notebooks')}/"
+    for stage in STAGES:
+        if (status := run_.status(stage)) in ("failed", "interrupted"):
+            return f"{stage} {status}: {run_.entry(stage).get('error') or 'its process was killed'}"
+    return f"a notebook failed; see the executed copy in {home.short(run_.folder / 'notebooks')}/"
 
 
 def earlier(sweep: Sweep, alternative: Alternative) -> list[Run]:

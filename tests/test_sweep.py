@@ -170,7 +170,8 @@ def test_a_sweep_runs_compares_goes_on_after_a_failure_and_skips_what_is_done(pr
     )
 
 
-def test_losses_on_different_held_out_records_are_not_ranked() -> None:
-    row = {"alternative": "a", "validation": 2.0, "measured_on": "1"}
+def test_what_may_be_concluded_from_losses() -> None:
+    row = {"alternative": "a", "validation": 2.0, "validation_base": 2.5, "measured_on": "1"}
     assert "cannot be compared" in comparison.advice([row, {**row, "measured_on": "2"}])[0]
     assert "within 0.5 %" in comparison.advice([row, {**row, "alternative": "b", "validation": 2.009}])[1]
+    assert "no better than the untouched base model (1.9000)" in comparison.advice([{**row, "validation_base": 1.9}])[1]
