@@ -77,6 +77,6 @@ def _out_of_reach(name: str, error: Exception) -> str:
         reason = error.__cause__ or error
         why = f"the hub ({constants.ENDPOINT}) cannot be reached ({type(reason).__name__}) and the cache does not hold the whole model; try again online"
     return (
-        f"{why}, or fetch it where there is a network (hf download {name} --exclude 'consolidated*' --local-dir models/{name.rpartition('/')[2]}), "
+        f"there is no folder of this name, so it is taken as a hub id; {why}, or fetch it where there is a network (hf download {name} --exclude 'consolidated*' --local-dir models/{name.rpartition('/')[2]}), "
         f"copy the folder here and set base_model: models/{name.rpartition('/')[2]}"
     )
