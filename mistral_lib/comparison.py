@@ -85,9 +85,11 @@ def advice(rows: list[dict[str, Any]]) -> list[str]:
             "The alternatives were measured on different held-out records (their data parameters differ): their losses cannot be compared."
         ]
     best = done[0]
-    words = [f"Lowest validation loss: {best['alternative']}, {best['validation']:.4f} nats per supervised token."]
+    words = [
+        f"Lowest validation loss: {best['alternative']}, {best['validation']:.4f} nats per supervised token (base model: {best['validation_base']:.4f})."
+    ]
     if best["validation"] >= best["validation_base"]:
-        words.append(f"That is no better than the untouched base model ({best['validation_base']:.4f}): a lower learning_rate may help.")
+        words.append("That is no better than the untouched base model: a lower learning_rate may help.")
     if len(done) > 1 and done[1]["validation"] - best["validation"] < 0.005 * best["validation"]:
         words.append(f"{done[1]['alternative']} is within 0.5 % of it: take the cheaper one, or repeat both with another seed.")
     return [
