@@ -37,7 +37,11 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "activation_checkpointing": (True, "checkpointing_layers", {}),
     "checkpoint_every_steps": (1, "checkpoints", {}),
     "validate_every_steps": (1, "validations", {"validate_every_steps": 0}),
-    "early_stopping_patience": (1, "stopped_by", {"learning_rate": 0.5, "lora_alpha": 1000, "max_steps": 6, "validate_every_steps": 1, "warmup_share": 0.0}),
+    "early_stopping_patience": (
+        1,
+        "stopped_by",
+        {"learning_rate": 0.5, "lora_alpha": 1000, "max_steps": 6, "validate_every_steps": 1, "warmup_share": 0.0},
+    ),
     "max_hours": (1e-7, "stopped_by", {"max_steps": 3}),
     "max_usd": (1e-9, "stopped_by", {"max_steps": 3, "instance": "g5.xlarge"}),
     "max_validation_tokens": (256, "measured_blocks", {}),
