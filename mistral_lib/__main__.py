@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | sweep | train | audit."""
+"""The command line, thin: python -m mistral_lib run | check | sweep | train | status | tensorboard | audit."""
 
 import argparse
 import sys
@@ -33,8 +33,28 @@ def train(arguments: argparse.Namespace) -> int:
     except training.Stopped as stopped:
         print(f"interrupted: {stopped}; the same command goes on from there", file=sys.stderr)
         return 3
+    if not result:
+        return 0  # one of several processes, and not the one that tells
     losses = result["validation_loss"]
     print(f"complete: validation loss {losses['base']:.4f} → {losses['adapter']:.4f} nats per supervised token")
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    from mistral_lib import training_status
+    from mistral_lib.run import Run
+
+    now = training_status.status(Run.existing(arguments.run_folder))
+    print(training_status.describe(now))
+    return now.exit_code
+
+
+def tensorboard(arguments: argparse.Namespace) -> int:
+    from mistral_lib import home, tensorboard_export
+    from mistral_lib.run import Run
+
+    folder = tensorboard_export.export(Run.existing(arguments.run_folder))
+    print(f"tensorboard --logdir {home.short(folder)}")
     return 0
 
 
@@ -64,6 +84,14 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="the trainer process of one run folder")
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=train)
+    command = commands.add_parser(
+        "status", help="how a training stands; exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"
+    )
+    command.add_argument("run_folder", type=Path)
+    command.set_defaults(work=status)
+    command = commands.add_parser("tensorboard", help="write a training's log as TensorBoard event files (extra: pip install tensorboard)")
+    command.add_argument("run_folder", type=Path)
+    command.set_defaults(work=tensorboard)
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from mistral_lib import fused_layers, fused_loss
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.progress import bar
 
@@ -38,11 +38,11 @@ def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
     position ids that restart, transformers keeps the records of a block apart.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).last_hidden_state
+    options = fused_layers.attention_options(base.model, batch["position_ids"])
+    hidden = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **options).last_hidden_state
     graded = batch["labels"] != IGNORED  # (batch, tokens)
     before = graded.roll(-1, dims=1)  # the state that predicts a token stands one place before it; place 0 is never graded
-    logits = base.lm_head(hidden[before])  # (supervised tokens, vocabulary)
-    return functional.cross_entropy(logits.float(), batch["labels"][graded], reduction="none"), graded
+    return fused_loss.head_losses(hidden[before], base.lm_head, batch["labels"][graded]), graded
 
 
 def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:

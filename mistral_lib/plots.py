@@ -87,11 +87,15 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
 
 
 def loss_curve(
-    steps: Sequence[Mapping[str, Any]], before: float | None = None, after: float | None = None, axes: Axes | None = None
-) -> Axes:
-    """Training loss by step; validation loss before and after as level lines (nats per supervised token)."""
+    steps: Sequence[Mapping[str, Any]], before: float | None = None, after: float | None = None, axes: Axes | None = None,
+    validations: Sequence[Mapping[str, Any]] = (),
+) -> Axes:  # fmt: skip
+    """Training loss by step, validation loss where it was measured; before and after as level lines (nats per supervised token)."""
     axes = axes or _axes()
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
+    measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), color=VALIDATION, marker="s", markersize=6, label="validation, during training")
     if before is not None:
         axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
     if after is not None:

@@ -1,47 +1,33 @@
-"""transformers' Trainer as the workbook uses it: logits only where a label is, a log line per step, sealed checkpoints, and a stop that saves.
+"""transformers' Trainer as the workbook uses it: logits only where a label is, broken steps left out, checkpoints whole or not there.
 
 Knows one model and its blocks; knows nothing of run folders or of when a training is complete.
 """
 
-import signal
-import time
+import math
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
-from mistral_lib import checkpoints, hardware, likelihood
-from mistral_lib.training_log import TrainingLog
-
-
-class Stopped(KeyboardInterrupt):
-    """The process was told to stop, and saved."""
-
-
-class StopSignal:
-    """SIGTERM and SIGINT: between steps a wish that the trainer honours after saving, elsewhere an end at once."""
-
-    def __init__(self) -> None:
-        self.wished = False
-        self.stepping = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.wished = True
-        if not self.stepping:
-            raise Stopped(signal.Signals(number).name)
+from mistral_lib import checkpoints, disk_space, likelihood, ranks
+from mistral_lib.chronicle import Chronicle
+from mistral_lib.stop_signal import StopSignal
 
 
 class SupervisedTrainer(Trainer):
-    """transformers' Trainer with logits only at supervised positions."""
+    """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the chronicle."""
 
-    def __init__(self, in_order: bool, **options: Any):
-        super().__init__(**options)
-        self.in_order = in_order
+    def __init__(self, in_order: bool, chronicle: Chronicle | None = None, stop: StopSignal | None = None, **options: Any):
+        _answer_with_losses(options["model"])
+        several = (ranks.SharedWish(stop), ranks.SharedDecisions()) if stop and ranks.count() > 1 else (None, None)
+        super().__init__(callbacks=[callback for callback in (several[0], chronicle, several[1]) if callback], **options)
+        self.in_order, self.chronicle = in_order, chronicle
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
+        self.saving_into: Path | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(train_dataset)
@@ -49,34 +35,72 @@ class SupervisedTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        losses, _ = likelihood.token_losses(model, inputs)
-        return losses.sum() / num_items_in_batch
+        losses = model(**{name: inputs[name] for name in likelihood.COLUMNS})
+        # the number counts the supervised tokens of all processes, whose gradients are then averaged
+        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Called between a step's log line and its checkpoint, when the chronicle asked for it."""
+        if self.chronicle:
+            self.chronicle.validate(self.model, self.state, self.control)
+        self.control.should_evaluate = False
+        ranks.share_decisions(self.control)
+        return {}
+
+    # -- broken steps -----------------------------------------------------------------------------------------------
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The norm before clipping; a step whose loss or gradient is no number gets no gradients, and so changes nothing."""
+        norm = super()._clip_grad_norm(model)
+        loss = self._tr_loss.item()
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            model.zero_grad(set_to_none=True)
+            because = f"loss {loss}, gradient norm {float(norm)}"
+            if self.chronicle:
+                self.chronicle.log.write("skipped", **self.chronicle.health.skip(self.state.global_step + 1, because))
+        return norm
+
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
+        super()._maybe_log_save_evaluate(tr_loss, *arguments, **options)
+        if not torch.isfinite(tr_loss).all():
+            tr_loss.zero_()  # or the sum of losses would be no number for ever after
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.saving_into) if self.saving_into else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull; Diverged for an adapter that is no number."""
+        if not ranks.is_first():
+            return self._save_into(checkpoints.partial(Path(self.args.output_dir)), model, trial)
+        place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        if not all(torch.isfinite(p).all() for p in weights):
+            self.chronicle.health.broken(self.state.global_step, checkpoints.last_whole(place))
+        trainable = sum(p.numel() for p in weights)
+        wanted, what = disk_space.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
+        with checkpoints.put_in_place(place, name, wanted, what) as partial:
+            self._save_into(partial, model, trial)
+            for path in (partial / name).iterdir():
+                path.rename(partial / path.name)
+            (partial / name).rmdir()
+        checkpoints.tidy(place)
+
+    def _save_into(self, folder: Path, model: Any, trial: Any) -> None:
+        """The first process writes weights and optimizer, each process its random state."""
+        ranks.wait()  # the folder is there
+        self.saving_into = folder
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.saving_into = None
+        ranks.wait()  # everything is written
 
 
-class Chronicle(TrainerCallback):
-    """Writes a log line per step, seals each checkpoint, and passes a wish to stop on to the trainer."""
-
-    def __init__(self, log: TrainingLog, stop: StopSignal, tokens_per_step: int, usd_per_hour: float):
-        self.log, self.stop = log, stop
-        self.tokens_per_step, self.usd_per_hour = tokens_per_step, usd_per_hour
-        self.began = self.step_began = time.perf_counter()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        now = time.perf_counter()
-        self.log.write(
-            "step", step=state.global_step, steps=state.max_steps, loss=logs["loss"], gradient_norm=logs.get("grad_norm"),
-            learning_rate=logs["learning_rate"], tokens_per_second=round(self.tokens_per_step / (now - self.step_began), 1),
-            peak_memory_mib=hardware.peak_memory_mib(), usd=round((now - self.began) / 3600 * self.usd_per_hour, 4),
-        )  # fmt: skip
-        self.step_began = now
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self.stop.wished:
-            control.should_save = control.should_training_stop = True
-        return control
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        self.log.write("checkpoint", step=state.global_step)
+def _answer_with_losses(model: Any) -> None:
+    """Let the model's forward be its token losses: with several processes it is that forward whose gradients are shared.
+    Frozen weights are the same everywhere and need not be sent."""
+    model.forward = MethodType(lambda self, **batch: likelihood.token_losses(self, batch)[0], model)
+    frozen = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if not value.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)

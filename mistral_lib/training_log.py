@@ -1,5 +1,25 @@
-"""log.jsonl: one line per event of a training, written as it happens and readable at any time from any process."""
+"""log.jsonl: one line per event of a training, written as it happens and readable at any time from any process.
 
+Each event is a flat object with `event` and `time` (seconds since 1970):
+
+process         pid, because, micro_batch_size, gradient_accumulation_steps: a trainer began or went on
+loading         base_model, dtype, why, device
+measuring       what, blocks: a validation loss is being measured
+validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
+trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
+largest_batch   supervised_tokens, peak_memory_mib, seconds: it fitted
+started         from_step: stepping begins, at 0 or at a checkpoint
+step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd
+skipped         step, because, in_a_row, in_all: an optimizer step that was left out; its `step` event has null figures
+checkpoint      step
+out_of_memory   why, micro_batch_size, gradient_accumulation_steps: what the training goes on with
+stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
+verified        the adapter was saved, read back and measured again
+failed          error
+"""
+
+import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,36 +30,72 @@ from mistral_lib import files
 
 
 class TrainingLog:
-    """Appends events, each a flat object with `event` and `time` (seconds since 1970)."""
+    """Appends events. A line that a killed process left half-written is cut off first."""
 
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            data = path.read_bytes()
+            os.truncate(path, data.rfind(b"\n") + 1)
 
     def write(self, event: str, **facts: Any) -> None:
         line = orjson.dumps({"event": event, "time": round(time.time(), 3), **facts}, option=orjson.OPT_APPEND_NEWLINE)
-        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(_end_of_last_line(file))  # a line that a killed process left half-written
-            file.seek(0, 2)
+        with open(self.path, "ab") as file:
             file.write(line)
 
-
-def _end_of_last_line(file: Any) -> int:
-    data = file.read()
-    return data.rfind(b"\n") + 1
+    def events(self) -> list[dict[str, Any]]:
+        return files.read_json_lines(self.path)
 
 
-def steps(path: Path) -> list[dict[str, Any]]:
-    """The `step` events as one curve: where a training was resumed, the steps that it repeated are those of the resumption."""
+class NoLog:
+    """Takes events and writes none: of several processes only the first one tells."""
+
+    def events(self) -> list[dict[str, Any]]:
+        return []
+
+    def write(self, event: str, **facts: Any) -> None:
+        pass
+
+
+def steps(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `step` events with a loss, as one curve: where a training was resumed, repeated steps are those of the resumption.
+
+    source: a log file, or its events. Skipped steps have no loss and are left out.
+    """
+    return [event for event in _as_one(source, "step") if event["loss"] is not None]
+
+
+def validations(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `validation` events that were measured during training, as one curve."""
+    return [event for event in _as_one(source, "validation") if "step" in event]
+
+
+def _as_one(source: Path | list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     curve: list[dict[str, Any]] = []
-    for event in files.read_json_lines(path):
+    for event in _events(source):
         if event["event"] == "started":
-            curve = [step for step in curve if step["step"] <= event["from_step"]]
-        elif event["event"] == "step":
+            curve = [earlier for earlier in curve if earlier.get("step", 0) <= event["from_step"]]
+        elif event["event"] == kind:
             curve.append(event)
     return curve
 
 
-def last(path: Path, event: str) -> dict[str, Any]:
+def last(source: Path | list[dict[str, Any]], event: str) -> dict[str, Any]:
     """The last event of a kind; an empty dict if there is none."""
-    return next((e for e in reversed(files.read_json_lines(path)) if e["event"] == event), {})
+    return next((e for e in reversed(_events(source)) if e["event"] == event), {})
+
+
+def seconds_at_work(events: list[dict[str, Any]]) -> float:
+    """How long trainers were at work on this, the time between them left out: from each `process` event to its last one."""
+    total, began, latest = 0.0, math.inf, math.inf
+    for event in events:
+        if event["event"] == "process":
+            total += latest - began if began < math.inf else 0.0
+            began = event["time"]
+        latest = event["time"]
+    return total + (latest - began if began < math.inf else 0.0)
+
+
+def _events(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return files.read_json_lines(source) if isinstance(source, Path) else source

@@ -1,0 +1,206 @@
+"""How a training stands, told from what it left on disk: for the command line, a dashboard, or any other process.
+
+Whether it goes on is judged by its progress (forward passes, steps, measurements), never by a sign of life.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mistral_lib import files, params, progress_watch, training_log
+from mistral_lib.run import Run
+
+EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 3, "running": 4, "hung": 5, "not started": 6}
+DOING = {
+    "process": "starting",
+    "loading": "loading the base model",
+    "measuring": "measuring the validation loss",
+    "trying": "trying the fullest batch",
+    "largest_batch": "measuring the validation loss",
+    "started": "training",
+    "step": "training",
+    "verified": "recording",
+}
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """One training at one moment. Whatever is not known yet is None.
+
+    word                  not started | running | interrupted | failed | complete
+    doing                 what a running trainer is at, in words; empty otherwise
+    error, advice         why it failed or was interrupted; what to do next (also where it is hung)
+    pid, alive            the trainer's process, and whether it lives
+    hung                  alive, but without progress for longer than `patience_seconds`
+    step, steps           optimizer steps done, and planned
+    loss, gradient_norm, learning_rate, tokens_per_second   of the last step (nats per supervised token)
+    validation_loss, validation_step                the last measured validation loss, and after which step
+    best_validation_loss, best_step                 the lowest one during training, and its step
+    baseline_loss                                   the untouched base model's
+    peak_memory_mib                                 the most that the trainer has held
+    eta_seconds                                     until the adapter is verified, from now
+    seconds, usd                                    spent so far, all attempts together, and their price
+    seconds_since_step                              since the last step ended; None before the first
+    seconds_since_progress, patience_seconds        since the last forward pass, step or event; what is allowed
+    micro_batch_size, gradient_accumulation_steps   what it steps with now (an out-of-memory may have changed it)
+    out_of_memory, skipped_steps                    how many of each so far
+    stopped_by                                      early_stopping, max_hours or max_usd; None: it went through all its steps
+    """
+
+    run: str
+    word: str
+    doing: str = ""
+    error: str | None = None
+    advice: str | None = None
+    pid: int | None = None
+    alive: bool = False
+    hung: bool = False
+    step: int = 0
+    steps: int | None = None
+    loss: float | None = None
+    gradient_norm: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    validation_loss: float | None = None
+    validation_step: int | None = None
+    best_validation_loss: float | None = None
+    best_step: int | None = None
+    baseline_loss: float | None = None
+    peak_memory_mib: int | None = None
+    eta_seconds: float | None = None
+    seconds: float = 0.0
+    usd: float = 0.0
+    seconds_since_step: float | None = None
+    seconds_since_progress: float | None = None
+    patience_seconds: float | None = None
+    micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    out_of_memory: int = 0
+    skipped_steps: int = 0
+    stopped_by: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 failed, 3 interrupted, 4 running, 5 running but hung, 6 not started."""
+        return EXIT_CODES["hung" if self.hung else self.word]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def status(run: Run) -> TrainingStatus:
+    """Read how the training of a run stands. It only reads: safe at any time, from any process."""
+    folder, name = run.folder / "training", run.folder.name
+    holder = run.holder() or {}
+    alive = "training" in (holder.get("what") or "")
+    events = files.read_json_lines(folder / "log.jsonl")
+    word = "running" if alive else run.status("training")
+    if word == "running" and not alive:  # another stage holds the folder after this one was killed
+        word = "interrupted"
+    facts = {"run": name, "word": word, "pid": holder.get("pid") if alive else None, "alive": alive}
+    if not alive:
+        facts["error"] = run.entry("training").get("error")
+    if not events:
+        return TrainingStatus(**facts, advice=_advice(word, name))
+    facts |= _figures(events) | _money(run, events, alive) | _end(folder)
+    if alive:
+        facts |= _progress(folder, events)
+    return TrainingStatus(**facts, advice=_advice("hung" if facts.get("hung") else word, name, facts.get("pid")))
+
+
+def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Loss, rates and what happened on the way."""
+    curve, measured = training_log.steps(events), training_log.validations(events)
+    last = curve[-1] if curve else {}
+    best = min(measured, key=lambda event: event["loss"], default={})
+    baseline = next((e["loss"] for e in reversed(events) if e["event"] == "validation" and e["what"] == "baseline"), None)
+    sizes = next((e for e in reversed(events) if "gradient_accumulation_steps" in e), {})
+    return {
+        **{key: last.get(key) for key in ("steps", "loss", "gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_mib")},
+        "step": last.get("step", 0),
+        "validation_loss": measured[-1]["loss"] if measured else None,
+        "validation_step": measured[-1]["step"] if measured else None,
+        "best_validation_loss": best.get("loss"),
+        "best_step": best.get("step"),
+        "baseline_loss": baseline,
+        "micro_batch_size": sizes.get("micro_batch_size"),
+        "gradient_accumulation_steps": sizes.get("gradient_accumulation_steps"),
+        "out_of_memory": sum(e["event"] == "out_of_memory" for e in events),
+        "skipped_steps": sum(event["event"] == "skipped" for event in events),
+    }
+
+
+def _money(run: Run, events: list[dict[str, Any]], alive: bool) -> dict[str, float]:
+    seconds = training_log.seconds_at_work(events) + (time.time() - events[-1]["time"] if alive else 0.0)
+    usd_per_hour = params.instances()[run.settings.instance]["usd_per_hour"]
+    return {"seconds": round(seconds, 1), "usd": round(seconds / 3600 * usd_per_hour, 4)}
+
+
+def _end(folder: Path) -> dict[str, Any]:
+    result = files.read_json(folder / "result.json") if (folder / "result.json").exists() else {}
+    return {"stopped_by": result.get("stopped_by")}
+
+
+def _progress(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a living trainer is at, when it last got on, and whether that is too long ago."""
+    now, curve = time.time(), training_log.steps(events)
+    known = next((event for event in reversed(events) if event["event"] in DOING), events[-1])
+    waited = max(0.0, now - max(events[-1]["time"], progress_watch.last_note(folder).get("time", 0.0)))
+    patience = progress_watch.patience_seconds([step["seconds"] for step in curve if "seconds" in step], known["event"] == "loading")
+    eta = curve[-1].get("eta_seconds") if curve else None
+    return {
+        "doing": DOING.get(known["event"], ""),
+        "seconds_since_step": round(now - curve[-1]["time"], 1) if curve else None,
+        "seconds_since_progress": round(waited, 1),
+        "patience_seconds": round(patience, 1),
+        "hung": waited > patience,
+        "eta_seconds": round(max(0.0, eta - (now - curve[-1]["time"])), 1) if eta is not None else None,
+    }
+
+
+def _advice(word: str, name: str, pid: int | None = None) -> str | None:
+    again = f"python -m mistral_lib train runs/{name}"
+    return {
+        "not started": f"start it with notebook 03_train_adapter or `{again}`",
+        "interrupted": f"`{again}` goes on from the last checkpoint",
+        "failed": f"do what the error says, then `{again}` goes on from the last checkpoint",
+        "hung": f"look at runs/{name}/training.out; then `kill {pid}` (it saves), after a minute `kill -9 {pid}`, and `{again}`: "
+        "it goes on from the last checkpoint",
+    }.get(word)
+
+
+def describe(now: TrainingStatus) -> str:
+    """The status as lines of text, for a terminal."""
+    lines = [f"{now.run}: {'HUNG' if now.hung else now.word}" + (f", {now.doing}" if now.doing else "")]
+    if now.pid:
+        lines.append(f"process {now.pid} is alive")
+    if now.hung:
+        lines.append(f"no progress since {now.seconds_since_progress:.0f} s, expected within {now.patience_seconds:.0f} s")
+    if now.steps:
+        lines.append(
+            f"step {now.step}/{now.steps}  loss {now.loss:.4f}  gradient norm {_number(now.gradient_norm)}  "
+            f"learning rate {now.learning_rate:.3g}  {now.tokens_per_second:.0f} tokens/s  {now.peak_memory_mib:,} MiB"
+        )
+    if now.validation_loss is not None:
+        lines.append(
+            f"validation loss {now.validation_loss:.4f} after step {now.validation_step}, "
+            f"best {now.best_validation_loss:.4f} after step {now.best_step}, base model {_number(now.baseline_loss)}"
+        )
+    if now.seconds:
+        left = f", about {now.eta_seconds:.0f} s left" if now.eta_seconds is not None else ""
+        since = f", last step {now.seconds_since_step:.0f} s ago" if now.seconds_since_step is not None else ""
+        lines.append(f"{now.seconds:.0f} s and {now.usd:.4f} USD so far{left}{since}")
+    if now.out_of_memory or now.skipped_steps:
+        lines.append(
+            f"out of memory {now.out_of_memory} times (now {now.micro_batch_size} blocks x {now.gradient_accumulation_steps}), "
+            f"{now.skipped_steps} steps skipped"
+        )
+    lines += [f"stopped by {now.stopped_by}"] if now.stopped_by else []
+    lines += [now.error] if now.error else []
+    lines += [f"next: {now.advice}"] if now.advice else []
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4f}"
