@@ -80,7 +80,11 @@ def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> Inspected:
 
 @contextmanager
 def _child(settings: Settings) -> Iterator[subprocess.Popen]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(home.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(home.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+    }
     code = "from mistral_lib import inspectors; inspectors.serve()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
         try:

@@ -262,7 +262,9 @@ class Preparation:
             domains = [self.rows.domains[domain] for domain in self.rows.domain[members].tolist()]
             cuts = list(pairwise([0, *np.cumsum(counts).tolist()]))
             yield {
-                **packing.blocks(*self.tokens.read(windows), self.tokens.length[windows], counts, self.settings.max_tokens, self.tokenizer.pad_token_id),
+                **packing.blocks(
+                    *self.tokens.read(windows), self.tokens.length[windows], counts, self.settings.max_tokens, self.tokenizer.pad_token_id
+                ),
                 "record_ids": [ids[start:end] for start, end in cuts],
                 "domains": [domains[start:end] for start, end in cuts],
             }

@@ -52,7 +52,9 @@ def _batches(source_files: Sequence[sources.SourceFile], settings: Settings, fir
         yield batch[-1][0], [(origin, row) for _, origin, row in batch]
 
 
-def _rows(source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int) -> Iterator[tuple[Place, int, sources.Row]]:
+def _rows(
+    source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int
+) -> Iterator[tuple[Place, int, sources.Row]]:
     for number, file in enumerate(source_files[first:], first):
         origin = ORIGINS.index(file.origin)
         rows = enumerate(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), 1)
@@ -65,9 +67,9 @@ def _make(stretches: Stretches, finished: FinishedParts, number: int) -> tuple[I
     writer = RecordWriter(finished.begin(name_of(number)))
     found: list[Inspected] = []
     place: Place = (0, 0)
-    for place, stretch in islice(stretches, PART // BATCH):
+    for behind, stretch in islice(stretches, PART // BATCH):
         writer.add(stretch.stored)
-        stretch.stored = None
+        stretch.stored, place = None, behind
         found.append(stretch)
     writer.close()
     part = Inspected.of(found)

@@ -89,7 +89,7 @@ def _looks(node: nodes.Node, kinds: dict[str, set[str]], printed: bool) -> bool:
         return _looks(node.test, kinds, False) or any(_looks(part, kinds, printed) for part in (node.expr1, node.expr2) if part is not None)
     if (stripped := _stripped(node)) is not None:
         return _looks(stripped, kinds, printed)
-    through = printed and isinstance(node, nodes.Add | nodes.Concat) or isinstance(node, nodes.Output)
+    through = (printed and isinstance(node, nodes.Add | nodes.Concat)) or isinstance(node, nodes.Output)
     return any(_looks(child, kinds, through) for child in node.iter_child_nodes())
 
 

@@ -47,7 +47,10 @@ class TokenStore:
     def __init__(self) -> None:
         self.files: list[Path] = []
         self.parts: list[dict[str, np.ndarray]] = []
-        self.open = lru_cache(maxsize=OPEN)(lambda part: open(self.files[part], "rb", buffering=0))
+        self.open = lru_cache(maxsize=OPEN)(self._open)
+
+    def _open(self, part: int) -> BinaryIO:
+        return open(self.files[part], "rb", buffering=0)
 
     def append(self, folder: Path, columns: dict[str, np.ndarray]) -> None:
         """A part that a TokenWriter wrote."""
