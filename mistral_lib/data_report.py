@@ -52,7 +52,7 @@ def _ledger(prep: Any, part: slice, batch: pa.RecordBatch, tokens: np.ndarray, s
         "record_id": [f"{key:016x}" if has else "" for key, has in zip(rows.key[part].tolist(), known.tolist(), strict=True)],
         "fate": _named(np.where(fate == KEPT, prep.split[part], fate.astype(np.int64) + len(splits.SPLITS) - 1), FATES),
         "reason": [rows.reasons[number] if number >= 0 else repeated.get(first, "") for number, first in zip(reason.tolist(), repeats.tolist(), strict=True)],
-        "tokens": tokens.astype(np.int32), "supervised_tokens": supervised.astype(np.int32), "tokens_lost": prep.lost[part],
+        "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": prep.lost[part],
     }  # fmt: skip
     return pa.table(columns, schema=LEDGER)
 

@@ -9,6 +9,7 @@ and in a bucket of more than SMALL_BUCKET texts the pairs that none of its first
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,10 @@ class NearDuplicates:
     def forget(self) -> None:
         """Nothing more will be asked: give back the memory and the files."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # a full disk does not take the last bytes, and they are not wanted
+                file.close()
         self._found = None
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def words(self) -> np.ndarray:
         """Number of words of each text, int32 (n,): below five, a match says little, because it is a match of "yes" with "Yes."."""

@@ -135,13 +135,18 @@ class Preparation:
                 part.signed = None
                 yield part
 
-        self.rows = Rows.of(parts())
+        try:
+            self.rows = Rows.of(parts())
+        except BaseException:
+            if self.near is not None:
+                self.near.forget()
+            raise
         self.store = RecordStore(folders)
 
     def drop_duplicates(self) -> None:
         """Keep the first of each canonical text and of each cluster of near-duplicates; refuse patterns that repeat without end."""
         rows, self.mapped = self.rows, self.rows.kept()
-        self.repeats = np.full(len(rows.fate), -1)  # of each dropped row: the row that it repeats
+        self.repeats = np.full(len(rows.fate), -1, np.int32)  # of each dropped row: the row that it repeats
         self.pairs = NO_PAIRS
         if self.near is not None:
             leader = self.near_leaders()
@@ -150,6 +155,7 @@ class Preparation:
         distinct = self.mapped[rows.fate[self.mapped] != DUPLICATE]  # a text that stands in many files is no pattern
         often = repeated(rows.skeleton[distinct], self.settings.most_repeated_pattern)
         rows.reject(distinct[np.isin(rows.skeleton[distinct], often) & (rows.fate[distinct] == KEPT)], "placeholder_text")
+        rows.skeleton = None  # it has done its duty
 
     def near_leaders(self) -> np.ndarray:
         """For each mapped row the place of the row that leads its cluster; equal answers of a word or two lead to no one."""

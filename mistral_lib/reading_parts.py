@@ -64,14 +64,13 @@ def _rows(
 
 def _make(stretches: Stretches, finished: FinishedParts, number: int) -> tuple[Inspected, bool]:
     """The next part, on disk, and whether it was the last."""
-    writer = RecordWriter(finished.begin(name_of(number)))
     found: list[Inspected] = []
     place: Place = (0, 0)
-    for behind, stretch in islice(stretches, PART // BATCH):
-        writer.add(stretch.stored)
-        stretch.stored, place = None, behind
-        found.append(stretch)
-    writer.close()
+    with RecordWriter(finished.begin(name_of(number))) as writer:
+        for behind, stretch in islice(stretches, PART // BATCH):
+            writer.add(stretch.stored)
+            stretch.stored, place = None, behind
+            found.append(stretch)
     part = Inspected.of(found)
     ended = len(part.columns["key"]) < PART
     signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}

@@ -17,7 +17,7 @@ import pyarrow as pa
 from mistral_lib.records import Record
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
-PART = 16 * BATCH  # rows of a file; the last one may be shorter
+PART = 4 * BATCH  # rows of a file; the last one may be shorter
 NAME = "records.arrow"
 OPEN = 128  # files open at once
 SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_group", pa.string()), ("shape", pa.string()),
@@ -47,9 +47,15 @@ class RecordWriter:
     def add(self, batch: pa.RecordBatch) -> None:
         self.writer.write_batch(batch)
 
-    def close(self) -> None:
-        self.writer.close()
-        self.file.close()
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self.writer.close()
+        finally:
+            self.file.close()  # also on a full disk, which gets nothing back while a file is open
 
 
 class RecordStore:

@@ -8,7 +8,7 @@ import os
 from array import array
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from mistral_lib.chat_format import IGNORED, Encoded
 
 NAME = "tokens.int32"
 BYTES = 4  # of a token
+WAITING = 1 << 18  # tokens written at once
 OPEN = 128  # files open at once
 
 
@@ -23,22 +24,35 @@ class TokenWriter:
     """Appends the windows of one part to a file; its columns are arrays of one number per window."""
 
     def __init__(self, folder: Path):
-        self.file = open(folder / NAME, "wb", buffering=1 << 20)  # noqa: SIM115 — until close()
-        self.length, self.supervised, self.record = array("i"), array("i"), array("q")
+        self.file = open(folder / NAME, "wb", buffering=0)  # noqa: SIM115 — until close()
+        self.length, self.supervised, self.record = array("i"), array("i"), array("i")
+        self.ids, self.labels = array("i"), array("i")  # of the windows that are not yet on disk
 
     def add(self, record: int, encoded: Encoded) -> None:
-        ids, labels = (np.frombuffer(array("i", numbers), np.int32) for numbers in (encoded.input_ids, encoded.labels))
-        graded = labels != IGNORED
-        self.file.write(np.where(graded, ids, ~ids).data)
-        self.length.append(len(ids))
-        self.supervised.append(int(np.count_nonzero(graded)))
+        self.ids.extend(encoded.input_ids)
+        self.labels.extend(encoded.labels)
+        self.length.append(len(encoded.input_ids))
+        self.supervised.append(encoded.supervised)
         self.record.append(record)
+        if len(self.ids) > WAITING:
+            self.flush()
 
-    def close(self) -> dict[str, np.ndarray]:
-        """The columns: length, supervised, int32 (windows,), and record, int64 (windows,)."""
-        self.file.close()
+    def flush(self) -> None:
+        ids, labels = np.frombuffer(self.ids, np.int32), np.frombuffer(self.labels, np.int32)
+        self.file.write(np.where(labels != IGNORED, ids, ~ids).data)
+        self.ids, self.labels = array("i"), array("i")
+
+    def __enter__(self) -> "TokenWriter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.file.close()  # also on a full disk, which gets nothing back while a file is open
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """length, supervised and record of all windows, int32 (windows,); the last tokens are on disk then."""
+        self.flush()
         columns = {"length": self.length, "supervised": self.supervised, "record": self.record}
-        return {name: np.frombuffer(column, f"i{column.itemsize}") for name, column in columns.items()}
+        return {name: np.frombuffer(column, np.int32) for name, column in columns.items()}
 
 
 class TokenStore:
@@ -67,8 +81,10 @@ class TokenStore:
         )
 
     def per_record(self, column: str, records: int) -> np.ndarray:
-        """A column (length, supervised) summed over the windows of each record, int64 (records,)."""
-        return np.bincount(self.record, weights=getattr(self, column), minlength=records).astype(np.int64)
+        """A column (length, supervised) summed over the windows of each record, int32 (records,)."""
+        sums = np.zeros(records, np.int32)
+        np.add.at(sums, self.record, getattr(self, column))
+        return sums
 
     def read(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids, int32, and whether each is graded, bool, of the windows one after the other."""
