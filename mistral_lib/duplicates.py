@@ -68,7 +68,7 @@ class NearDuplicates:
         self.count += len(batch.exact)
 
     def forget(self) -> None:
-        """Nothing more will be asked: give back the memory and the files."""
+        """Nothing more will be asked: close and remove the files."""
         for file in self._files.values():
             with suppress(OSError):  # a full disk does not take the last bytes, and they are not wanted
                 file.close()

@@ -103,11 +103,26 @@ class Preparation:
 
     def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: FinishedParts):
         self.folder, self.settings, self.tokenizer, self.finished = folder, settings, tokenizer, finished
+        self.near = self.store = self.tokens = None
 
     def carry_out(self, found: sources.Found) -> dict[str, Any]:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
         started = time.perf_counter()
-        self.read(found.files)
+        try:
+            blocks = self.steps(found.files)
+            report = {**data_report.count(self, blocks), "absent_sources": [str(absent) for absent in found.absent],
+                      "seconds": round(time.perf_counter() - started, 1),
+                      "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
+            files.write_json(self.folder / "report.json", report)
+        finally:
+            for held in (self.near, self.store, self.tokens):
+                if held is not None:
+                    held.forget()  # a disk gets nothing back of a removed file while it is open
+        return report
+
+    def steps(self, source_files: list[sources.SourceFile]) -> dict[str, int]:
+        """All but the report; the number of blocks of each split."""
+        self.read(source_files)
         self.drop_duplicates()
         self.assign_splits()
         self.tokenise()
@@ -116,11 +131,7 @@ class Preparation:
         self.mix()
         blocks = {split: self.write_split(number, split) for number, split in enumerate(splits.SPLITS)}
         data_report.write_ledger(self)
-        report = {**data_report.count(self, blocks), "absent_sources": [str(absent) for absent in found.absent],
-                  "seconds": round(time.perf_counter() - started, 1),
-                  "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
-        files.write_json(self.folder / "report.json", report)
-        return report
+        return blocks
 
     def read(self, source_files: list[sources.SourceFile]) -> None:
         """All rows, their records on disk, and the answers that near-duplicates are searched among."""
@@ -135,12 +146,7 @@ class Preparation:
                 part.signed = None
                 yield part
 
-        try:
-            self.rows = Rows.of(parts())
-        except BaseException:
-            if self.near is not None:
-                self.near.forget()
-            raise
+        self.rows = Rows.of(parts())
         self.store = RecordStore(folders)
 
     def drop_duplicates(self) -> None:

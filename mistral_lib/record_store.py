@@ -66,6 +66,11 @@ class RecordStore:
         self.reader = lru_cache(maxsize=OPEN)(lambda part: pa.ipc.open_file(pa.OSFile(str(folders[part] / NAME), "rb")))
         self.batch = lru_cache(maxsize=4)(lambda number: self.reader(number * BATCH // PART).get_batch(number % (PART // BATCH)))
 
+    def forget(self) -> None:
+        """Nothing more will be read: close the files."""
+        self.batch.cache_clear()
+        self.reader.cache_clear()
+
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(number of the first row, batch), in order."""
         for part in range(len(self.folders)):

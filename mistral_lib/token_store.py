@@ -80,6 +80,10 @@ class TokenStore:
             np.concatenate([part.pop(name) for part in self.parts]) for name in ("length", "supervised", "record")
         )
 
+    def forget(self) -> None:
+        """Nothing more will be read: close the files."""
+        self.open.cache_clear()
+
     def per_record(self, column: str, records: int) -> np.ndarray:
         """A column (length, supervised) summed over the windows of each record, int32 (records,)."""
         sums = np.zeros(records, np.int32)

@@ -67,6 +67,7 @@ def test_preparing_again_and_from_paths_in_another_order_gives_the_same_bytes(pr
 
 def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> None:
     undisturbed = artefacts(prepared)
+    seconds = files.read_json(prepared.folder / "data" / "report.json")["seconds"]
     again = other(prepared, run_name="killed")
     kills = random.Random(0)
     for _ in range(KILLS):
@@ -74,7 +75,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> 
         deadline = time.monotonic() + 60
         while not (again.folder / ".data.partial").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(kills.uniform(0, 0.6))
+        time.sleep(kills.uniform(0, 1.2 * seconds))
         process.kill()
         process.wait()
         assert again.status("data") in ("interrupted", "complete")
