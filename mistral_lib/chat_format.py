@@ -9,14 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
-from mistral_lib import chat_template, control_tokens
-from mistral_lib.chat_template import NoEndToken, Part, TemplateProblem
+from mistral_lib import chat_runs, control_tokens
+from mistral_lib.chat_runs import Run
+from mistral_lib.chat_template import NoEndToken, TemplateProblem
 from mistral_lib.records import Message, Record
-from mistral_lib.template_reading import copies_contents
 
 __all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "encode_batches", "pieces", "prompt_ids", "show_mask"]
 
@@ -52,23 +50,12 @@ class Piece:
     role: str | None  # None: the template's own
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Text between two control tokens, or one control token."""
-
-    text: str = ""
-    control: int = -1
-    graded: bool = False  # from character `graded_from` on, and no token before it
-    graded_from: int = 0
-    at_start: bool = False
-
-
 def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Piece]:
     """The rendered chat, cut at the borders of the messages' contents. for_answer: end where the assistant starts to speak.
 
     Errors: TemplateProblem, NoEndToken.
     """
-    layout, contents = _checked(tokenizer, messages, for_answer)
+    layout, contents = chat_runs.checked(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:
         own = part.message < 0
@@ -112,7 +99,9 @@ def _written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]
     written: list[list[Run] | str] = []
     for record in records:
         try:
-            written.append(_runs(tokenizer, record.messages) if record.messages is not None else _document(tokenizer, record.text))
+            written.append(
+                chat_runs.runs(tokenizer, record.messages) if record.messages is not None else chat_runs.document(tokenizer, record.text)
+            )
         except TemplateProblem as problem:
             written.append(str(problem))
     return written
@@ -130,85 +119,8 @@ def _all_joined(tokenizer: Any, written: list[list[Run] | str], ids: dict[tuple[
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the assistant's answer begins. Errors: TemplateProblem."""
-    runs = _runs(tokenizer, messages, for_answer=True)
+    runs = chat_runs.runs(tokenizer, messages, for_answer=True)
     return _joined(control_tokens.of(tokenizer), runs, _ids(tokenizer, _texts([runs]))).input_ids
-
-
-def _checked(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
-    """The layout of a chat and its contents as the format writes them; a template that treats them otherwise is a problem."""
-    layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
-    contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
-    if copies_contents(tokenizer.chat_template):
-        return layout, contents  # whatever the contents are, they stand where the marks stood when the layout was learnt
-    shown = messages
-    if chat_template.is_mistral(tokenizer):  # blanks at the ends follow mistral-common: only the words between are compared
-        shown = [{**message, "content": message["content"].strip()} for message in messages]
-    words = [message["content"] for message in shown] if shown is not messages else contents
-    expected = "".join(words[piece] if isinstance(piece, int) else piece for piece in layout.rendered)
-    if chat_template.render(tokenizer, shown, for_answer) != expected:
-        raise TemplateProblem("the chat template changes this chat's contents, so its answers cannot be found again")
-    return layout, contents
-
-
-def _runs(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Run]:
-    layout, contents = _checked(tokenizer, messages, for_answer)
-    found = []
-    for step in _steps(layout, control_tokens.of(tokenizer)):
-        run = step if isinstance(step, Run) else _text_run(step, contents)
-        if run is not None:
-            found.append(run)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The parts between two control tokens."""
-
-    parts: tuple[Part, ...]
-    at_start: bool
-    bare: bool  # the control token before it swallows blanks
-
-
-@lru_cache(maxsize=4096)
-def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) -> tuple[Run | Stretch, ...]:
-    """The runs of a layout: those that are the same in every chat as they are, the others to be filled in."""
-    steps: list[Run | Stretch] = []
-    for is_control, group in groupby(layout.parts, key=lambda part: part.control >= 0):
-        parts = tuple(group)
-        if is_control:
-            steps += [Run(control=part.control, graded=part.graded) for part in parts]
-            continue
-        bare = bool(steps) and isinstance(steps[-1], Run) and steps[-1].control in control.drops_blanks_after
-        stretch = Stretch(parts, at_start=not steps, bare=bare)
-        same = all(part.message < 0 for part in parts)
-        steps.append(_text_run(stretch, ()) or stretch if same else stretch)
-    return tuple(steps)
-
-
-def _text_run(stretch: Stretch, contents: Sequence[str]) -> Run | None:
-    texts = [contents[part.message] if part.message >= 0 else part.text for part in stretch.parts]
-    text = "".join(texts)
-    if not text:
-        return None
-    first = next((number for number, part in enumerate(stretch.parts) if part.graded), None)
-    graded_from = sum(map(len, texts[:first])) if first else 0
-    if stretch.bare and text[0].isspace():
-        before, text = len(text), text.lstrip()
-        graded_from = max(0, graded_from - (before - len(text)))
-    return Run(text, graded=first is not None, graded_from=graded_from, at_start=stretch.at_start)
-
-
-def _document(tokenizer: Any, text: str) -> list[Run]:
-    """Start token, if this tokenizer begins plain texts with one (Mistral's does, SmolLM2's does not), text, end token."""
-    start = [Run(control=tokenizer.bos_token_id)] if _adds_start(tokenizer, tokenizer.bos_token_id) else []
-    # mistral-common puts a blank before every text; fast tokenizers leave it out before one that begins with a blank
-    words = Run(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Run(text, graded=True, at_start=True)
-    return [*start, words, Run(control=tokenizer.eos_token_id, graded=True)]
-
-
-@lru_cache(maxsize=8)
-def _adds_start(tokenizer: Any, start: int | None) -> bool:
-    return start is not None and tokenizer("").input_ids[:1] == [start]
 
 
 def _ids(tokenizer: Any, texts: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], list[int]]:

@@ -9,23 +9,21 @@ after any number of kills, but for two figures of report.json: seconds and peak_
 """
 
 import errno
-import hashlib
 import resource
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mistral_lib import base_model, block_writer, data_report, files, home, mixture, packing, reading_parts, sources, splits, token_parts
+from mistral_lib import base_model, data_report, files, home, mixture, reading_parts, sources, split_blocks, splits, token_parts
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.progress import bar, say
+from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
 from mistral_lib.run import Run
@@ -129,7 +127,7 @@ class Preparation:
         self.refuse_losses()
         self.leak = self.measured_leak()
         self.mix()
-        blocks = {split: self.write_split(number, split) for number, split in enumerate(splits.SPLITS)}
+        blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
         data_report.write_ledger(self)
         return blocks
 
@@ -249,43 +247,3 @@ class Preparation:
             s.domain_weights,
             s.operatives_share,
         )
-
-    def stretches(self, split: int) -> list[np.ndarray]:
-        """The windows of a split in stretches that are packed one after the other."""
-        if split != 0:
-            return [self.order(split)]
-        if self.settings.order == "operatives_last":
-            return [self.train[self.mixture.corpus], self.train[self.mixture.operatives]]
-        windows = self.train[self.mixture.windows]
-        return [windows[np.argsort(self.rows.key[self.tokens.record[windows]], kind="stable")]]
-
-    def write_split(self, number: int, name: str) -> int:
-        stretches, together = self.stretches(number), block_writer.TRAIN_WINDOW if number == 0 else block_writer.FAIR_WINDOW
-        packed = (block for part in stretches for block in block_writer.pack(self.tokens.length, part, self.settings.max_tokens, together))
-        fingerprint = hashlib.sha256(self.rows.key[self.tokens.record[np.concatenate(stretches)]].tobytes()).hexdigest()
-        return block_writer.write(self.folder / name, self.blocks(bar(packed, f"{name} blocks", unit="block")), fingerprint)
-
-    def blocks(self, packed: Iterator[list[int]]) -> Iterator[dict[str, Any]]:
-        """packed: the windows of each block. The blocks in batches, with the records and domains that each holds."""
-        while batch := list(islice(packed, block_writer.BATCH)):
-            windows, counts = np.array(list(chain.from_iterable(batch))), np.array(list(map(len, batch)))
-            members = self.tokens.record[windows]
-            ids = [f"{key:016x}" for key in self.rows.key[members].tolist()]
-            domains = [self.rows.domains[domain] for domain in self.rows.domain[members].tolist()]
-            cuts = list(pairwise([0, *np.cumsum(counts).tolist()]))
-            yield {
-                **packing.blocks(
-                    *self.tokens.read(windows), self.tokens.length[windows], counts, self.settings.max_tokens, self.tokenizer.pad_token_id
-                ),
-                "record_ids": [ids[start:end] for start, end in cuts],
-                "domains": [domains[start:end] for start, end in cuts],
-            }
-
-    def order(self, split: int) -> np.ndarray:
-        """The windows of a held-out split: domains in turn, within a domain by hash, so that every stretch is a fair sample."""
-        windows = np.flatnonzero(self.split[self.tokens.record] == split)
-        domain, key = self.rows.domain[self.tokens.record[windows]], self.rows.key[self.tokens.record[windows]]
-        by_domain = np.lexsort((windows, key, domain))
-        starts = np.flatnonzero(np.diff(domain[by_domain], prepend=-1))
-        turn = np.arange(len(windows)) - np.repeat(starts, np.diff(starts, append=len(windows)))
-        return windows[by_domain[np.lexsort((domain[by_domain], turn))]]
