@@ -22,7 +22,7 @@ from mistral_lib.settings import Settings
 from mistral_lib.sources import Row
 
 WORTH_IT = 24 * 2**20  # bytes of sources from which on the start of further processes (a second or two) pays
-MOST = 16  # processes
+MOST = 6  # processes: each holds about 160 MiB, and one core reads the files for no more than this
 Batches = Iterable[tuple[Any, list[tuple[int, Row]]]]
 Inspect = Callable[[Batches], Iterator[tuple[Any, Inspected]]]
 

@@ -235,7 +235,7 @@ class Preparation:
 
     def mix(self) -> None:
         """Choose what of the training split is trained on. Errors: ValueError for a weight of an unknown domain."""
-        rows, s, self.train = self.rows, self.settings, np.flatnonzero(self.split[self.tokens.record] == 0)
+        rows, s, self.train = self.rows, self.settings, np.flatnonzero(self.split[self.tokens.record] == 0).astype(np.int32)
         record = self.tokens.record[self.train]
         self.of_window = (self.tokens.length[self.train], rows.domain[record], rows.domains)  # tokens, domain, names of domains
         self.mixture = mixture.choose(

@@ -14,8 +14,10 @@ from mistral_lib.progress import bar
 def write(prep: Any, number: int, name: str) -> int:
     stretches, together = _stretches(prep, number), block_writer.TRAIN_WINDOW if number == 0 else block_writer.FAIR_WINDOW
     packed = (block for part in stretches for block in block_writer.pack(prep.tokens.length, part, prep.settings.max_tokens, together))
-    fingerprint = hashlib.sha256(prep.rows.key[prep.tokens.record[np.concatenate(stretches)]].tobytes()).hexdigest()
-    return block_writer.write(prep.folder / name, _blocks(prep, bar(packed, f"{name} blocks", unit="block")), fingerprint)
+    fingerprint = hashlib.sha256()
+    for part in stretches:
+        fingerprint.update(prep.rows.key[prep.tokens.record[part]])
+    return block_writer.write(prep.folder / name, _blocks(prep, bar(packed, f"{name} blocks", unit="block")), fingerprint.hexdigest())
 
 
 def _stretches(prep: Any, split: int) -> list[np.ndarray]:

@@ -160,12 +160,27 @@ print(f"{report['records_read']:,} records: {seconds:.0f} s, {report['records_re
 """
 
 
+def resident(process: int) -> int:
+    """Bytes of memory that a process and its children hold now."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:  # it ended a moment ago
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident(int(child)) for child in children)
+
+
 @pytest.mark.skipif("RECORDS" not in os.environ, reason="set RECORDS=1000000 to generate and prepare that many records")
 def test_memory_hardly_grows_with_the_number_of_records(tmp_path: Path) -> None:
     print()
     for count in (int(os.environ["RECORDS"]) // 10, int(os.environ["RECORDS"])):
         path = tmp_path / str(count) / "rows.jsonl"
         subprocess.run([sys.executable, "-c", GENERATE, str(count), str(path), WORDS], check=True)
-        environment = {**os.environ, "MISTRAL_WORKBOOK_HOME": str(path.parent)}
-        done = subprocess.run([sys.executable, "-c", PREPARE, str(path)], env=environment, capture_output=True, text=True)
-        print(f"  {path.stat().st_size / 1e6:,.0f} MB, " + (done.stdout.strip() or done.stderr[-2000:]))
+        environment, errors, most = {**os.environ, "MISTRAL_WORKBOOK_HOME": str(path.parent)}, path.with_name("stderr"), 0
+        with open(errors, "wb") as stderr:
+            process = subprocess.Popen([sys.executable, "-c", PREPARE, str(path)], env=environment, stdout=subprocess.PIPE, stderr=stderr)
+        while process.poll() is None:
+            most = max(most, resident(process.pid))
+            time.sleep(0.5)
+        said = process.stdout.read().decode().strip() or errors.read_text()[-2000:]
+        print(f"  {path.stat().st_size / 1e6:,.0f} MB, {said}, all processes together at most {most / 2**20:,.0f} MiB")
