@@ -19,7 +19,8 @@ from mistral_lib.records import Message, Record
 __all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "encode_batches", "pieces", "prompt_ids", "show_mask"]
 
 IGNORED = -100  # the label that PyTorch's cross_entropy skips
-AHEAD = 2  # batches that wait for the tokenizer while others are written and joined
+AT_ONCE = 2  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
+AHEAD = 3  # batches that are in the tokenizer or wait for it while others are written and joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
 def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]]) -> Iterator[tuple[Sequence[Record], list[Encoded]]]:
     """Each batch with what `encode` makes of it. The tokenizer's threads work on one batch while Python writes and joins its neighbours."""
     waiting: deque[tuple[Sequence[Record], list[list[Run] | str], Future]] = deque()
-    with ThreadPoolExecutor(1) as tokenising:
+    with ThreadPoolExecutor(AT_ONCE) as tokenising:
         for records in batches:
             written = _written(tokenizer, records)
             waiting.append((records, written, tokenising.submit(_ids, tokenizer, _texts(written))))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from mistral_lib import files
 
@@ -35,7 +36,9 @@ class FinishedParts:
         for array, values in arrays.items():
             np.save(folder / f"{array}.npy", values)
         hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
-        files.write_json(folder / SEAL, {"facts": facts, "arrays": sorted(arrays), "files": hashes})
+        seal = {"facts": facts, "arrays": sorted(arrays), "files": hashes}
+        (folder / f".{SEAL}").write_bytes(orjson.dumps(seal))  # not forced to disk: what a power cut leaves is found out by its hash
+        (folder / f".{SEAL}").rename(folder / SEAL)
 
     def finished(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """The facts and arrays of a part that is finished and unaltered."""
