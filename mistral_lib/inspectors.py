@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -86,13 +86,18 @@ def _child(settings: Settings) -> Iterator[subprocess.Popen]:
         "PYTHONPATH": os.pathsep.join([str(home.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     code = "from mistral_lib import inspectors; inspectors.serve()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as child:
-        try:
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    try:
+        with suppress(BrokenPipeError):  # told when it is asked
             pickle.dump(settings, child.stdin)
             child.stdin.flush()
-            yield child
-        finally:
-            child.kill()  # it keeps nothing: what it found has been sent
+        yield child
+    finally:
+        child.kill()  # it keeps nothing: what it found has been sent
+        child.wait()
+        child.stdout.close()
+        with suppress(BrokenPipeError):  # what it did not take
+            child.stdin.close()
 
 
 def serve() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -138,6 +139,17 @@ def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params
         assert (one.domains, one.reasons, one.counts) == (same.domains, same.reasons, same.counts)
         assert all((one.columns[name] == same.columns[name]).all() for name in one.columns)
         assert (one.signed.bands == same.signed.bands).all()
+
+
+def test_a_helper_that_was_killed_is_told_with_the_way_out(settings: params.Settings) -> None:
+    with inspectors._child(settings) as child:
+        free: SimpleQueue = SimpleQueue()
+        free.put(child)
+        assert inspectors._ask(free, [(0, sources.Row("a.jsonl:1", {"colour": "red"}))]).reasons == ["unknown_shape"]
+        child.kill()
+        child.wait()
+        with pytest.raises(ChildProcessError, match=r"ended with code -9.*run again, finished parts are kept"):
+            inspectors._ask(free, [(0, sources.Row("a.jsonl:2", {"colour": "red"}))])
 
 
 @pytest.fixture
