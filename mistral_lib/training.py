@@ -257,7 +257,7 @@ class Training:
         return reached
 
     def chronicle(self, model: Any, blocks: Any, baseline: float) -> Chronicle:
-        skipped = sum(event["event"] == "skipped" for event in self.log.events())
+        skipped = len(training_log.skipped(self.log.events()))
         worst = max(baseline, math.log(model.config.vocab_size))
         health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
         tokens = self.effective_batch() * len(blocks[0]["input_ids"])
@@ -362,7 +362,7 @@ class Training:
             **dataclasses.asdict(self.shape),
             "attempts": sum(event["event"] == "process" for event in events),
             "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),
-            "skipped_steps": sum(event["event"] == "skipped" for event in events),
+            "skipped_steps": len(training_log.skipped(events)),
         }
 
 

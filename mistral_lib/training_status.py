@@ -127,7 +127,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
         "micro_batch_size": sizes.get("micro_batch_size"),
         "gradient_accumulation_steps": sizes.get("gradient_accumulation_steps"),
         "out_of_memory": sum(e["event"] == "out_of_memory" for e in events),
-        "skipped_steps": sum(event["event"] == "skipped" for event in events),
+        "skipped_steps": len(training_log.skipped(events)),
     }
 
 

@@ -25,7 +25,8 @@ def start(run: Run) -> subprocess.Popen:
 
 def until(run: Run, condition: Callable[[list[dict]], bool], process: subprocess.Popen) -> None:
     """Wait until the log fulfils a condition; the run must not say `complete` meanwhile."""
-    for _ in range(1200):
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
         events = files.read_json_lines(run.folder / "training" / "log.jsonl")
         if condition(events):
             return
