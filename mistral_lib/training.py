@@ -284,7 +284,7 @@ class Training:
             per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
             max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
-            bf16=cuda and dtype == "bfloat16", fp16=cuda and dtype == "float16", dataloader_pin_memory=cuda,
+            **mixed_precision(hardware.device(), dtype), dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
             remove_unused_columns=False, label_names=["labels"],
         )  # fmt: skip
@@ -321,3 +321,8 @@ class Training:
         }
         files.write_json(self.folder / "result.json", result)
         return result
+
+
+def mixed_precision(device: str, dtype: str) -> dict[str, bool]:
+    """The trainer's flags: on a GPU products run in `dtype` beside float32 LoRA weights, float16 with a loss scale; a CPU needs none."""
+    return {"bf16": device == "cuda" and dtype == "bfloat16", "fp16": device == "cuda" and dtype == "float16"}

@@ -16,18 +16,20 @@ import torch
 from datasets import Dataset, load_from_disk
 from torch.nn import functional
 from transformers import default_data_collator, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from mistral_lib import base_model, fused_layers, hardware, likelihood, training, training_log
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
+from mistral_lib.stop_signal import StopSignal
 
 BLOCKS = 2  # of 512 tokens an optimizer step
 
 
 def settings_of(variant: str, steps: int, name: str) -> Settings:
     return Settings(run_name=name, quantization="nf4" if variant == "ours_nf4" else "none", micro_batch_size=BLOCKS, max_steps=steps,
-                    learning_rate=1e-3, order="operatives_last", checkpoint_every_steps=10_000)  # fmt: skip
+                    learning_rate=1e-3, order="operatives_last")  # fmt: skip
 
 
 def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tuple[Any, Any]:
@@ -35,9 +37,11 @@ def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tup
     model = base_model.load_base(settings)
     set_seed(settings.seed)
     model = base_model.attach_lora(model, settings)
-    stage = training.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), None)
+    stage = training.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), StopSignal(), "benchmark")
+    arguments = stage.arguments()
+    arguments.save_strategy = SaveStrategy.NO
     trainer = training.SupervisedTrainer(
-        in_order=True, model=model, args=stage.arguments(), data_collator=default_data_collator,
+        in_order=True, model=model, args=arguments, data_collator=default_data_collator,
         train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
     )  # fmt: skip
     return trainer, model
