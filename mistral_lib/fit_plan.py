@@ -14,8 +14,8 @@ from mistral_lib.training_time import Work
 
 CUDA_CONTEXT = round(0.5 * GIB)  # the driver's context and the workspaces of cuBLAS: assumed, not measured
 RESERVE = 0.05  # share of the tensors that PyTorch's caching allocator holds on a GPU beyond them: assumed, not measured
-LIBRARIES = round(0.7 * GIB)  # a process with torch, transformers, peft and bitsandbytes imported: measured, see docs/fit_plan.md
-HEAP = {"float32": 0.75, "bfloat16": 0.36}  # freed pieces that glibc keeps, to the activations of a pass: measured, see docs/fit_plan.md
+LIBRARIES = {"none": round(0.56 * GIB), "nf4": round(0.77 * GIB)}  # a process that has loaded a model, less the model: measured on a CPU
+HEAP = {"float32": 0.75, "bfloat16": 0.33}  # pieces that glibc keeps, to the activations of a pass: measured, see docs/fit_plan.md
 HOST_PROCESS = round(4 * GIB)  # the trainer's own memory on the host of a GPU, notebook server and system included: assumed
 SHORTEST = 128  # tokens: below that a shorter block is no advice
 MOST_IN_A_PASS = 8192  # tokens of a forward pass: above that a GPU gains nothing by a larger micro batch
@@ -120,7 +120,7 @@ def parts_of(step: Step) -> dict[str, int]:
     if step.device == "cuda":
         return {**tensors.parts, "CUDA context": CUDA_CONTEXT, "allocator": round(RESERVE * tensors.total)}
     whole = tensors if not step.checkpointing else model_memory.peak(replace(step, checkpointing=False))
-    return {**tensors.parts, "libraries": LIBRARIES, "allocator": round(HEAP[step.dtype] * whole.parts["activations"])}
+    return {**tensors.parts, "libraries": LIBRARIES[step.quantization], "allocator": round(HEAP[step.dtype] * whole.parts["activations"])}
 
 
 def host_shortage(settings: Settings, config: Any, machine: dict[str, Any]) -> str:
