@@ -1,10 +1,8 @@
 """The sizes of a base model without its weights: from a list of published ones, a folder's config.json, or the hub."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-from mistral_lib import base_model, demo_model, home
+from mistral_lib import base_model, demo_model
 
 MISTRAL_7B = {
     "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -23,28 +21,16 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def config_of(name: str) -> Any:
-    """The transformers configuration of a base model: hub id, local folder or embedded model. Nothing is downloaded for those
-    in PUBLISHED. Errors: BaseModelError where the sizes cannot be had."""
+    """The transformers configuration of a base model: hub id, local folder, s3:// prefix or embedded model. Nothing is fetched for
+    those in PUBLISHED, and for others no weights. Errors: BaseModelError where the sizes cannot be had."""
     from transformers import AutoConfig, MistralConfig
 
     if name in PUBLISHED:
         return MistralConfig(**PUBLISHED[name])
-    folder = Path(name).expanduser()
-    folder = folder if folder.is_absolute() else home.home() / folder
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise base_model.BaseModelError(f"{folder} has no config.json: its sizes are not known; download the model again")
-        return AutoConfig.from_pretrained(str(folder))
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise base_model.BaseModelError(f"base_model = {name!r}: no such folder ({folder}), and not a hub id owner/name")
     try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, json.JSONDecodeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise base_model.BaseModelError(
-            f"base_model = {name!r}: its sizes are not known here and its config.json could not be fetched from the hub ({first}). "
-            f"Known without the hub: {', '.join(PUBLISHED)}; or name a local folder that holds its config.json"
-        ) from None
+        return AutoConfig.from_pretrained(str(base_model.locate(name, weights=False)))
+    except base_model.BaseModelError as error:
+        raise base_model.BaseModelError(f"{error}. Sizes known without it: {', '.join(PUBLISHED)}") from error
 
 
 def linear_parameters(config: Any) -> int:
