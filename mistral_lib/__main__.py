@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | sweep | train | status | tensorboard | audit."""
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | audit."""
 
 import argparse
 import sys
@@ -10,6 +10,19 @@ from mistral_lib import params
 def check(arguments: argparse.Namespace) -> int:
     print(params.to_yaml(params.load(arguments.params_file, arguments.set)), end="")
     return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    from mistral_lib import fit_plan, plan_table, planned_work
+
+    settings = params.load(arguments.params_file, arguments.set)
+    work = planned_work.work_of(settings, arguments.tokens)
+    fits = fit_plan.plan(settings, work)
+    print(plan_table.text(fits, work))
+    chosen = next(fit for fit in fits if fit.instance == settings.instance)
+    print(f"\n{settings.instance}, the instance of these parameters, MiB at the peak of a step:")
+    print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(chosen)))
+    return 0 if chosen.fits else 1
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,11 +83,17 @@ def audit(arguments: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m mistral_lib", description="The Mistral workbook's command line.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for work, text in ((run, "run the notebooks headless, skipping what is done"), (check, "validate parameters and show them resolved")):
+    for work, text in (
+        (run, "run the notebooks headless, skipping what is done"),
+        (check, "validate parameters and show them resolved"),
+        (plan, "what fits on which machine, how long, at what price"),
+    ):
         command = commands.add_parser(work.__name__, help=text)
         command.add_argument("params_file", type=Path)
         command.add_argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
         command.set_defaults(work=work)
+        if work is plan:
+            command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, where no data is prepared yet")
         if work is run:
             command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
     command = commands.add_parser("sweep", help="run the alternatives of a sweep file one after another and compare them")
