@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | sweep | train | audit."""
+"""The command line, thin: python -m mistral_lib run | check | sweep | train | compare | audit."""
 
 import argparse
 import sys
@@ -38,6 +38,14 @@ def train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from mistral_lib import compare_runs, home
+
+    found, place = compare_runs.write(arguments.run_folders, arguments.out)
+    print("\n".join([*compare_runs.sentence(found), f"page: {home.short(place)}"]))
+    return 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib import audit, run
 
@@ -64,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="the trainer process of one run folder")
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=train)
+    command = commands.add_parser("compare", help="two or more evaluated runs, paired on the same test records, as one HTML page")
+    command.add_argument("run_folders", type=Path, nargs="+")
+    command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
+    command.set_defaults(work=compare)
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)
