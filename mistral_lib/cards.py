@@ -4,12 +4,21 @@ They stand in evaluation/, beside the numbers: the adapter's folder stays what t
 README.md where the adapter is published.
 """
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mistral_lib import files, verdict
 from mistral_lib.run import Run
+from mistral_lib.settings import Settings
+
+
+def base_model_name(settings: Settings) -> str:
+    """A hub id or embedded model as it is; of a local folder its name, without the way to it."""
+    name = settings.base_model
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return Path(name).name if local else name
 
 
 def _front(metadata: dict[str, Any]) -> str:
@@ -26,7 +35,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
     settings, training = run.settings, files.read_json(run.folder / "training" / "result.json")
     facts = result["overall"]
     metadata = {
-        "base_model": settings.base_model, "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "qlora"],
+        "base_model": base_model_name(settings), "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "qlora"],
         "model-index": [{"name": run.folder.name, "results": [{
             "task": {"type": "text-generation"}, "dataset": {"name": f"{run.folder.name}, test split", "type": "private"},
             "metrics": [{"type": "loss", "name": f"{who}, nats per supervised token", "value": round(facts[who], 4)} for who in ("base", "adapter")],
@@ -36,7 +45,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
     by_domain = [[name, f["records"], f"{f['base']:.3f}", f"{f['adapter']:.3f}", f"{f['difference']:+.3f}{verdict.span(f)}"]
                  for name, f in result["domains"].items()]  # fmt: skip
     return "\n\n".join([
-        _front(metadata) + f"# {run.folder.name}: a LoRA adapter of {settings.base_model}",
+        _front(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model_name(settings)}",
         f"**Verdict: {result['sentence']}**",
         "## Rules\n\n" + table(["rule", "measured", "wanted", "outcome"], judged),
         "## Training\n\n" + f"{training['steps']} steps, {training['trainable_parameters']:,} trainable parameters, rank {settings.lora_rank}, "

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import answer_metrics, files, plots, training_log, verdict
+from mistral_lib import answer_metrics, cards, files, plots, training_log, verdict
 from mistral_lib.run import Run
 
 PAGE = Path(__file__).with_name("report_page.html")
@@ -27,14 +27,15 @@ def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str
         figures=figures(run, result, training["validation_loss"]), samples=[shown(sample) for sample in samples],
         rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()), plan=plan(run.folder),
         colour=COLOURS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
-        copied=answer_metrics.COPIED,
+        copied=answer_metrics.COPIED, base_model=cards.base_model_name(run.settings),
     )  # fmt: skip
 
 
 def render(kind: str, **facts: Any) -> str:
     """The page with its body for one kind: `evaluation` or `comparison`."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cut": cut, "signed": "{:+.3f}".format, "number": "{:.3f}".format, "thousands": "{:,}".format}
+    environment.filters |= {"cut": cut, "signed": "{:+.3f}".format, "number": "{:.3f}".format, "thousands": "{:,}".format,
+                            "capital": lambda text: text[:1].upper() + text[1:]}  # fmt: skip
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     return environment.from_string(PAGE.read_text()).render(kind=kind, made=made, **facts).lstrip()
 
