@@ -1,6 +1,7 @@
 """evaluation/report.html: one page that stands by itself, pictures inside, no outside request."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
@@ -42,11 +43,19 @@ def render(kind: str, **facts: Any) -> str:
 
 def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]) -> dict[str, str]:
     steps = training_log.steps(run.folder / "training" / "log.jsonl")
-    return {
-        "paired": plots.data_url(plots.paired_losses(result["domains"])),
-        "differences": plots.data_url(plots.differences({**result["domains"], "all": result["overall"]})),
-        "curve": plots.data_url(plots.loss_curve(steps, validation["base"], validation["adapter"])),
+    drawn = {
+        "paired": plots.paired_losses(result["domains"]),
+        "differences": plots.differences({**result["domains"], "all": result["overall"]}),
+        "curve": plots.loss_curve(steps, validation["base"], validation["adapter"]),
     }
+    return {name: plots.data_url(narrow(axes)) for name, axes in drawn.items()}
+
+
+def narrow(axes: Any) -> Any:
+    """The same figure at a width from which its words can still be read on a phone."""
+    axes.figure.set_figwidth(5.4)
+    axes.set_xlabel(textwrap.fill(axes.get_xlabel(), 60))
+    return axes
 
 
 def cut(text: str) -> str:
