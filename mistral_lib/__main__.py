@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | audit."""
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit."""
 
 import argparse
 import sys
@@ -71,6 +71,14 @@ def tensorboard(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from mistral_lib import compare_runs, home
+
+    found, place = compare_runs.write(arguments.run_folders, arguments.out)
+    print("\n".join([*compare_runs.sentence(found), f"page: {home.short(place)}"]))
+    return 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib import audit, run
 
@@ -111,6 +119,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("tensorboard", help="write a training's log as TensorBoard event files (extra: pip install tensorboard)")
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=tensorboard)
+    command = commands.add_parser("compare", help="two or more evaluated runs, paired on the same test records, as one HTML page")
+    command.add_argument("run_folders", type=Path, nargs="+")
+    command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
+    command.set_defaults(work=compare)
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)
