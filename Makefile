@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/python -m mistral_lib run params/demo.yaml
 
 lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+	$(BIN)/python -m mistral_lib lab
 
 test: setup
 	$(BIN)/ruff check .
