@@ -63,6 +63,12 @@ def contradictions(settings: Settings) -> list[str]:
             f"checkpoint_every_steps = {settings.checkpoint_every_steps} is above max_steps = {settings.max_steps}: "
             "a killed run would start over"
         )
+    if settings.early_stopping_patience and not settings.validate_every_steps:
+        faults.append(f"early_stopping_patience = {settings.early_stopping_patience} needs validations: set validate_every_steps above 0")
+    if settings.max_usd and instances().get(settings.instance, {}).get("usd_per_hour") == 0:
+        faults.append(
+            f"max_usd = {settings.max_usd} is never reached on instance {settings.instance}, which is free: set max_hours instead"
+        )
     return faults
 
 

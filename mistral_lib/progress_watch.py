@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files
+from mistral_lib import files, system_memory
 
 NOTE = ".progress.json"  # hidden: not a part of the result
 EVERY = 2.0  # seconds between two notes
 STEPS_OF_PATIENCE = 10  # how many median steps may pass without any progress
 LEAST_PATIENCE = 120.0  # seconds
-PATIENCE_BEFORE_STEPS = 900.0  # seconds, while the model is loaded and no step has been timed
+PATIENCE_IN_LOADING = 900.0  # seconds; also while no step has been timed
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def noted(model: Any, folder: Path) -> Iterator[None]:
         nonlocal latest
         if time.time() - latest >= EVERY:
             latest = time.time()
-            files.write_json(folder / NOTE, {"time": latest})
+            files.write_json(folder / NOTE, {"time": latest, "memory_left": round(system_memory.left_share(), 4)})
 
     hook = base.model.register_forward_hook(note)
     try:
@@ -39,16 +39,16 @@ def noted(model: Any, folder: Path) -> Iterator[None]:
         (folder / NOTE).unlink(missing_ok=True)
 
 
-def last_progress(folder: Path) -> float:
-    """Seconds since 1970 of the last noted forward pass; 0 if there is no note."""
+def last_note(folder: Path) -> dict[str, float]:
+    """The last noted forward pass: its `time` in seconds since 1970, and the share of the memory that was left. Empty if none."""
     try:
-        return files.read_json(folder / NOTE)["time"]
-    except (OSError, ValueError, KeyError):
-        return 0.0
+        return files.read_json(folder / NOTE)
+    except (OSError, ValueError):
+        return {}
 
 
-def patience_seconds(step_seconds: list[float]) -> float:
+def patience_seconds(step_seconds: list[float], loading: bool = False) -> float:
     """How long no progress is still no cause for alarm, given how long the steps took."""
-    if not step_seconds:
-        return PATIENCE_BEFORE_STEPS
+    if loading or not step_seconds:
+        return PATIENCE_IN_LOADING
     return max(STEPS_OF_PATIENCE * statistics.median(step_seconds[-20:]), LEAST_PATIENCE)

@@ -89,6 +89,12 @@ class Settings(BaseModel):
     gradient_accumulation_steps: int = _field(1, "forward passes per optimizer step", "training", ge=1)
     activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training")
     checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", ge=1)
+    validate_every_steps: int = _field(
+        4, "optimizer steps between validations, the best adapter is kept; 0: only before and after", "training", ge=0
+    )
+    early_stopping_patience: int = _field(0, "validations without a lower loss before training stops; 0: never", "training", ge=0)
+    max_hours: float = _field(0.0, "hours after which training stops and is verified, all attempts together; 0: no limit", "training", ge=0)
+    max_usd: float = _field(0.0, "USD at the instance's price after which training stops and is verified; 0: no limit", "training", ge=0)
     max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
 
     max_test_tokens: int = _field(8192, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)

@@ -1,47 +1,28 @@
-"""transformers' Trainer as the workbook uses it: logits only where a label is, a log line per step, sealed checkpoints, and a stop that saves.
+"""transformers' Trainer as the workbook uses it: logits only where a label is, broken steps left out, checkpoints whole or not there.
 
 Knows one model and its blocks; knows nothing of run folders or of when a training is complete.
 """
 
-import signal
-import time
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
-from mistral_lib import checkpoints, hardware, likelihood
-from mistral_lib.training_log import TrainingLog
-
-
-class Stopped(KeyboardInterrupt):
-    """The process was told to stop, and saved."""
-
-
-class StopSignal:
-    """SIGTERM and SIGINT: between steps a wish that the trainer honours after saving, elsewhere an end at once."""
-
-    def __init__(self) -> None:
-        self.wished = False
-        self.stepping = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.wished = True
-        if not self.stepping:
-            raise Stopped(signal.Signals(number).name)
+from mistral_lib import checkpoints, disk_space, likelihood
+from mistral_lib.chronicle import Chronicle
 
 
 class SupervisedTrainer(Trainer):
     """transformers' Trainer with logits only at supervised positions."""
 
-    def __init__(self, in_order: bool, **options: Any):
-        super().__init__(**options)
-        self.in_order = in_order
+    def __init__(self, in_order: bool, chronicle: Chronicle | None = None, **options: Any):
+        super().__init__(callbacks=[chronicle] if chronicle else [], **options)
+        self.in_order, self.chronicle = in_order, chronicle
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
+        self.saving_into: Path | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(train_dataset)
@@ -52,31 +33,46 @@ class SupervisedTrainer(Trainer):
         losses, _ = likelihood.token_losses(model, inputs)
         return losses.sum() / num_items_in_batch
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Called between a step's log line and its checkpoint, when the chronicle asked for it."""
+        self.chronicle.validate(self.model, self.state, self.control)
+        self.control.should_evaluate = False
+        return {}
 
-class Chronicle(TrainerCallback):
-    """Writes a log line per step, seals each checkpoint, and passes a wish to stop on to the trainer."""
+    # -- broken steps -----------------------------------------------------------------------------------------------
 
-    def __init__(self, log: TrainingLog, stop: StopSignal, tokens_per_step: int, usd_per_hour: float):
-        self.log, self.stop = log, stop
-        self.tokens_per_step, self.usd_per_hour = tokens_per_step, usd_per_hour
-        self.began = self.step_began = time.perf_counter()
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The norm before clipping; a step whose loss or gradient is no number gets no gradients, and so changes nothing."""
+        norm = super()._clip_grad_norm(model)
+        loss = self._tr_loss.item()
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            model.zero_grad(set_to_none=True)
+            because = f"loss {loss}, gradient norm {float(norm)}"
+            self.chronicle.log.write("skipped", **self.chronicle.health.skip(self.state.global_step + 1, because))
+        return norm
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        now = time.perf_counter()
-        self.log.write(
-            "step", step=state.global_step, steps=state.max_steps, loss=logs["loss"], gradient_norm=logs.get("grad_norm"),
-            learning_rate=logs["learning_rate"], tokens_per_second=round(self.tokens_per_step / (now - self.step_began), 1),
-            peak_memory_mib=hardware.peak_memory_mib(), usd=round((now - self.began) / 3600 * self.usd_per_hour, 4),
-        )  # fmt: skip
-        self.step_began = now
+    def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
+        super()._maybe_log_save_evaluate(tr_loss, *arguments, **options)
+        if not torch.isfinite(tr_loss).all():
+            tr_loss.zero_()  # or the sum of losses would be no number for ever after
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self.stop.wished:
-            control.should_save = control.should_training_stop = True
-        return control
+    # -- checkpoints ------------------------------------------------------------------------------------------------
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        self.log.write("checkpoint", step=state.global_step)
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.saving_into) if self.saving_into else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull."""
+        place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        wanted, what = disk_space.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
+        with checkpoints.put_in_place(place, name, wanted, what) as partial:
+            self.saving_into = partial
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.saving_into = None
+            for path in (partial / name).iterdir():
+                path.rename(partial / path.name)
+            (partial / name).rmdir()
+        checkpoints.tidy(place)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib import files, home, training_log
+from mistral_lib import files, home, memory_shortage, training_log, training_status
 from mistral_lib.progress import say
 from mistral_lib.run import Run
 
@@ -58,15 +58,17 @@ def stop(run: Run) -> str:
 def follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
     """Wait for the trainer, passing the curve so far to `watch`, and return training/result.json.
 
-    Interrupting this (the notebook's stop button) stops only the watching. Errors: TrainerDied.
+    Interrupting this (the notebook's stop button) stops only the watching. A trainer that the kernel killed for lack of
+    memory is started again: it goes on with a smaller micro batch. Errors: TrainerDied.
     """
-    seen = 0
+    seen, warned = 0, 0.0
     try:
-        while is_alive(run):
+        while goes_on(run):
             curve = training_log.steps(run.folder / "training" / "log.jsonl")
             if watch and len(curve) != seen:
                 seen = len(curve)
                 watch(curve)
+            warned = _warned_of_a_hang(run, warned)
             time.sleep(POLL)
     except KeyboardInterrupt:
         say("stopped watching; the training goes on: run this cell again to watch it")
@@ -88,6 +90,33 @@ def is_alive(run: Run) -> bool:
     """Whether a trainer is at work: one that this process started (it may not hold the lock yet), or any that holds it."""
     process = _started.get(str(run.folder))
     return (process is not None and process.poll() is None) or is_training(run)
+
+
+def goes_on(run: Run) -> bool:
+    """Whether a trainer is at work; one that was killed for lack of memory is started again, and is."""
+    return is_alive(run) or _started_again(run)
+
+
+def _started_again(run: Run) -> bool:
+    """Start the trainer anew if it was killed for lack of memory. It ends by itself once no smaller micro batch is left."""
+    process, folder = _started.get(str(run.folder)), run.folder / "training"
+    if process is None or process.poll() != -signal.SIGKILL or run.status("training") != "interrupted":
+        return False
+    why = memory_shortage.killed_for_memory(files.read_json_lines(folder / "log.jsonl"), folder)
+    if why is None:
+        return False
+    say(f"training: {why}; it is started again and goes on with a smaller micro batch")
+    start(run)
+    return True
+
+
+def _warned_of_a_hang(run: Run, warned: float) -> float:
+    """Say, once per hang, that nothing gets on. Returns when the last warning was given, in seconds since 1970."""
+    now = training_status.status(run)
+    if not now.hung or time.time() - warned < now.seconds_since_progress:
+        return warned
+    say(f"training: no progress since {now.seconds_since_progress:.0f} s, expected within {now.patience_seconds:.0f} s; {now.advice}")
+    return time.time()
 
 
 def _last_words(run: Run) -> str:

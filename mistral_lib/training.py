@@ -1,24 +1,48 @@
 """The training stage: a process of its own that measures, trains, saves, loads again and only then says `complete`.
 
 Started with `python -m mistral_lib train runs/<name>`; it survives the notebook that started it. Killed, it resumes from
-the last whole checkpoint; told to stop (SIGTERM), it saves and ends as `interrupted`.
+the last whole checkpoint; told to stop (SIGTERM), it saves and ends as `interrupted`; short of memory, it goes on with a
+smaller micro batch and the same effective batch.
 """
 
+import dataclasses
+import math
 import os
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments, default_data_collator, set_seed
 
-from mistral_lib import base_model, checkpoints, files, hardware, likelihood, params
+from mistral_lib import (
+    base_model,
+    checkpoints,
+    disk_space,
+    files,
+    hardware,
+    largest_batch,
+    likelihood,
+    memory_shortage,
+    params,
+    progress_watch,
+    training_log,
+)  # fmt: skip
+from mistral_lib.chronicle import Chronicle
 from mistral_lib.run import Run, summary
-from mistral_lib.trainer import Chronicle, Stopped, StopSignal, SupervisedTrainer
+from mistral_lib.spending import Spending
+from mistral_lib.stop_signal import Stopped, StopSignal
+from mistral_lib.stopping_rules import Health
+from mistral_lib.trainer import SupervisedTrainer
 from mistral_lib.training_log import TrainingLog
 
+# Parameters that may change between an attempt and its continuation: they do not change what is trained.
+CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
+            "validate_every_steps")  # fmt: skip
 SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
 
 
@@ -36,7 +60,7 @@ def inputs_of(run: Run) -> dict[str, str]:
 def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
-    Errors: RunInUse, TrainingFailed, Stopped; RuntimeError if the data stage is missing.
+    Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     inputs = inputs_of(run)
@@ -47,19 +71,41 @@ def train(run: Run) -> dict[str, Any]:
             make_way(run, folder, changed)
             stop = StopSignal()
             log = TrainingLog(folder / "log.jsonl")
-            log.write("process", pid=os.getpid(), because=summary(reasons))
-            with run.recorded("training", inputs):
-                result = Training(run, folder, log, stop).carry_out()
+            with run.recorded("training", inputs), end_noted(log):
+                result = Training(run, folder, log, stop, summary(reasons)).carry_out()
                 log.write("verified")
                 run.complete("training", result)
     return files.read_json(folder / "result.json")
 
 
+@contextmanager
+def end_noted(log: TrainingLog) -> Iterator[None]:
+    """An end that is not a kill leaves its word in the log, disk permitting."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                log.write("stopping", by="stop signal", because=str(error))
+            else:
+                log.write("failed", error=f"{type(error).__name__}: {error}")
+        raise
+
+
 def make_way(run: Run, folder: Path, changed: list[str]) -> None:
-    """An unfinished training with the same settings and data goes on; any other earlier one is moved to previous/."""
-    finished = (folder / "result.json").exists()
-    if folder.exists() and (changed or finished):
-        target = run.previous("training")
+    """An unfinished training with the same settings and data goes on, and so does one that a budget ended, if it was raised;
+    any other earlier one is moved to previous/."""
+    same = all(reason.split(":")[0] in CONTINUE for reason in changed)
+    result = folder / "result.json"
+    stopped_by = files.read_json(result).get("stopped_by") if result.exists() else None
+    if not folder.exists() or (same and not result.exists()):
+        return
+    target = run.previous("training")
+    if same and changed and stopped_by in CONTINUE:  # its checkpoints and its log go on, what it came to is kept
+        target.mkdir(parents=True)
+        for name in ("result.json", "adapter"):
+            (folder / name).rename(target / name)
+    else:
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
 
@@ -67,10 +113,18 @@ def make_way(run: Run, folder: Path, changed: list[str]) -> None:
 class Training:
     """The numbered steps of one training."""
 
-    def __init__(self, run: Run, folder: Path, log: TrainingLog, stop: StopSignal):
+    def __init__(self, run: Run, folder: Path, log: TrainingLog, stop: StopSignal, because: str):
         self.run, self.settings, self.folder, self.log, self.stop = run, run.settings, folder, log, stop
-        self.began = time.perf_counter()
-        self.usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
+        self.place = folder / "checkpoints"
+        events = log.events()
+        usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
+        self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
+        self.shape = memory_shortage.shape_now(self.settings, events)
+        killed = memory_shortage.killed_for_memory(events, folder)
+        log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(self.shape), **memory_shortage.counters())
+        memory_shortage.refuse_if_loading(killed, events, self.settings)
+        if killed:
+            self.shrink(killed)
 
     def carry_out(self) -> dict[str, Any]:
         from datasets import load_from_disk
@@ -78,64 +132,149 @@ class Training:
         data = self.run.folder / "data"
         blocks = load_from_disk(data / "train")
         self.validation = likelihood.first_blocks(load_from_disk(data / "validation"), self.settings.max_validation_tokens)
-        model, initial = self.build()  # 1
-        before = self.measure(model, "baseline", without_adapter=True)  # 2
-        steps = self.step(model, blocks)  # 3
-        after = self.measure(model, "after training")  # 4
-        adapter = self.save(model, initial)  # 5
+        counts = largest_batch.refuse_useless(blocks, "training")  # 1
+        largest_batch.refuse_useless(self.validation, "validation")
+        model, initial = self.build()  # 2
+        disk_space.require(self.folder, self.missing_bytes(), "a training with its checkpoints")
+        with progress_watch.noted(model, self.folder):
+            self.try_largest(model, blocks, counts)  # 3
+            before = self.baseline(model)  # 4
+            steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
+            after = self.measure(model, "after training")  # 6
+        adapter = self.save(model, initial)  # 7
         del model
-        reloaded = self.check(adapter, initial, after)  # 6
-        return self.report(before, after, reloaded, steps, initial)  # 7
+        reloaded = self.check(adapter, initial, after)  # 8
+        return self.report(before, after, reloaded, steps, best_step, initial)  # 9
 
     def build(self) -> tuple[Any, str]:
         """The quantised base with a fresh adapter, seeded; and the hash of that adapter."""
+        began = time.perf_counter()
         dtype, why = hardware.choose_dtype(self.settings.dtype)
         self.log.write("loading", base_model=self.settings.base_model, dtype=dtype, why=why, device=hardware.device())
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)
+
+    def missing_bytes(self) -> int:
+        """What this training will write beyond what an earlier attempt has written."""
+        return max(0, disk_space.whole_training_bytes(self.trainable) - disk_space.held(self.folder))
 
     def measure(self, model: Any, when: str, without_adapter: bool = False) -> list[likelihood.RecordLoss]:
         self.log.write("measuring", what=when, blocks=len(self.validation))
-        found = likelihood.record_losses(model, self.validation, self.settings.micro_batch_size, without_adapter, when)
-        self.log.write("validation", what=when, loss=likelihood.mean(found))
+        began = time.perf_counter()
+        found = likelihood.record_losses(model, self.validation, self.shape.micro_batch_size, without_adapter, when)
+        self.spending.measuring_seconds = time.perf_counter() - began
+        if not when.startswith("after step"):  # these are logged by the chronicle, with more facts
+            self.log.write("validation", what=when, loss=likelihood.mean(found), seconds=round(self.spending.measuring_seconds, 3))
         return found
 
-    def step(self, model: Any, blocks: Any) -> int:
+    def baseline(self, model: Any) -> list[likelihood.RecordLoss]:
+        """The untouched base model's losses; an attempt before this one has measured them already."""
+        note, dtype = self.folder / ".baseline.json", hardware.choose_dtype(self.settings.dtype)[0]
+        known = files.read_json(note) if note.exists() else {}
+        if known.get("dtype") == dtype:
+            self.spending.measuring_seconds = known["seconds"]
+            return [likelihood.RecordLoss(**loss) for loss in known["losses"]]
+        found = self.measure(model, "baseline", without_adapter=True)
+        losses = [dataclasses.asdict(loss) for loss in found]
+        files.write_json(note, {"dtype": dtype, "seconds": self.spending.measuring_seconds, "losses": losses})
+        return found
+
+    # -- the optimizer steps ----------------------------------------------------------------------------------------
+
+    def shrink(self, why: str) -> None:
+        """Go on with a smaller micro batch. Errors: OutOfMemory if there is none."""
+        self.shape = memory_shortage.shrunk(self.shape, why, self.settings, self.log)
+
+    def try_largest(self, model: Any, blocks: Any, counts: Any) -> None:
+        """Shrink until the fullest batch fits, before any time is spent on steps."""
+
+        def attempt() -> dict[str, Any]:
+            return largest_batch.tried(self.trainer(model, blocks), model, blocks, counts, self.shape.micro_batch_size)
+
+        self.log.write("largest_batch", **memory_shortage.carried_on(attempt, self.shrink))
+
+    def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
+        """All steps, with a smaller micro batch where memory ran out; the model then holds the best adapter.
+
+        Returns the number of steps, and the step that the adapter is of.
+        """
+        start = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+        def attempt() -> int:
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    if name in start:
+                        p.copy_(start[name])
+            return self.step(model, blocks, baseline)
+
+        steps = memory_shortage.carried_on(attempt, self.shrink)
+        best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
+        if best and best[1] != steps:
+            checkpoints.load_weights(model, best[0])
+        return steps, best[1] if best else steps
+
+    def step(self, model: Any, blocks: Any, baseline: float) -> int:
         """Train from the last whole checkpoint, or from the start; returns the number of steps."""
-        last = checkpoints.last_whole(self.folder / "checkpoints")
-        self.log.write("started", from_step=checkpoints.step_of(last) if last else 0)
-        tokens = self.settings.micro_batch_size * self.settings.gradient_accumulation_steps * len(blocks[0]["input_ids"])
-        trainer = SupervisedTrainer(
-            in_order=self.settings.order == "operatives_last",
+        checkpoints.tidy(self.place)
+        last = checkpoints.last_whole(self.place)
+        self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
+        chronicle = self.chronicle(model, blocks, baseline)
+        with self.stop.after_saving():
+            if last and chronicle.ended_at(last, model):
+                reached = checkpoints.step_of(last)
+            else:
+                trainer = self.trainer(model, blocks, chronicle)
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
+                reached = trainer.state.global_step
+        self.stopped_by = chronicle.stopped_by
+        if self.stop.wished:
+            raise Stopped(f"told to stop; saved at step {reached}")
+        return reached
+
+    def chronicle(self, model: Any, blocks: Any, baseline: float) -> Chronicle:
+        skipped = sum(event["event"] == "skipped" for event in self.log.events())
+        worst = max(baseline, math.log(model.config.vocab_size))
+        health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
+        tokens = self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * len(blocks[0]["input_ids"])
+        return Chronicle(
+            self.settings, self.log, self.stop, self.spending, health, self.place,
+            lambda model, when: likelihood.mean(self.measure(model, when)), tokens, self.trainable,
+        )  # fmt: skip
+
+    def steps_planned(self, blocks: Any) -> int:
+        per_epoch = math.ceil(len(blocks) / (self.shape.micro_batch_size * self.shape.gradient_accumulation_steps))
+        return self.settings.max_steps or math.ceil(self.settings.epochs * per_epoch)
+
+    def trainer(self, model: Any, blocks: Any, chronicle: Chronicle | None = None) -> SupervisedTrainer:
+        return SupervisedTrainer(
+            in_order=self.settings.order == "operatives_last", chronicle=chronicle,
             model=model, args=self.arguments(), data_collator=default_data_collator,
             train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
-            callbacks=[Chronicle(self.log, self.stop, tokens, self.usd_per_hour)],
         )  # fmt: skip
-        self.stop.stepping = True
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        self.stop.stepping = False
-        if self.stop.wished:
-            raise Stopped(f"told to stop; saved at step {trainer.state.global_step}")
-        return trainer.state.global_step
 
     def arguments(self) -> TrainingArguments:
         s, cuda = self.settings, hardware.device() == "cuda"
         dtype = hardware.choose_dtype(s.dtype)[0]
         return TrainingArguments(
-            output_dir=str(self.folder / "checkpoints"), seed=s.seed, data_seed=s.seed, report_to="none", disable_tqdm=True,
-            per_device_train_batch_size=s.micro_batch_size, gradient_accumulation_steps=s.gradient_accumulation_steps,
+            output_dir=str(self.place), seed=s.seed, data_seed=s.seed, report_to="none", disable_tqdm=True,
+            per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
             max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
             bf16=cuda and dtype == "bfloat16", fp16=cuda and dtype == "float16", dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
-            save_total_limit=2, remove_unused_columns=False, label_names=["labels"],
+            remove_unused_columns=False, label_names=["labels"],
         )  # fmt: skip
 
+    # -- the proof --------------------------------------------------------------------------------------------------
+
     def save(self, model: Any, initial: str) -> Path:
-        """The adapter with its provenance, written beside its place and renamed."""
+        """The adapter with its provenance, written beside its place and renamed. Errors: TrainingFailed, DiskFull."""
+        vouch_for(model, initial)
+        disk_space.require(self.folder, disk_space.adapter_bytes(self.trainable), "the adapter", "The checkpoints are whole. ")
         partial, place = files.fresh_folder(self.folder / ".adapter.partial"), self.folder / "adapter"
         model.save_pretrained(partial)
         weights = files.sha256(partial / "adapter_model.safetensors")
@@ -148,9 +287,11 @@ class Training:
 
     def check(self, adapter: Path, initial: str, after: list[likelihood.RecordLoss]) -> float:
         """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
+        self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
         vouch_for(model, initial)
-        repeated, expected = likelihood.mean(self.measure(model, "reloaded from disk")), likelihood.mean(after)
+        with progress_watch.noted(model, self.folder):
+            repeated, expected = likelihood.mean(self.measure(model, "reloaded from disk")), likelihood.mean(after)
         if not abs(repeated - expected) <= SAME_LOSS * expected:
             raise TrainingFailed(
                 f"the adapter read back from disk has a validation loss of {repeated:.5f}, the trained one had {expected:.5f}: "
@@ -158,8 +299,7 @@ class Training:
             )
         return repeated
 
-    def report(self, before: Any, after: Any, reloaded: float, steps: int, initial: str) -> dict[str, Any]:
-        seconds = time.perf_counter() - self.began
+    def report(self, before: Any, after: Any, reloaded: float, steps: int, best_step: int, initial: str) -> dict[str, Any]:
         curve = (likelihood.by_domain(before), likelihood.by_domain(after))
         result = {
             "status": "complete",
@@ -175,15 +315,30 @@ class Training:
             "validation_records": len(before),
             "validation_supervised_tokens": sum(loss.tokens for loss in before),
             "steps": steps,
+            "adapter_of_step": best_step,
+            "stopped_by": self.stopped_by,
+            **self.way(),
             "trainable_parameters": self.trainable,
             "initial_adapter_sha256": initial,
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
-            "seconds": round(seconds, 1),
-            "usd": round(seconds / 3600 * self.usd_per_hour, 4),
+            "seconds": round(self.spending.seconds(), 1),
+            "usd": round(self.spending.usd(), 4),
             "peak_memory_mib": hardware.peak_memory_mib(),
         }
         files.write_json(self.folder / "result.json", result)
         return result
+
+    def way(self) -> dict[str, Any]:
+        """What happened on the way, from the log."""
+        events = self.log.events()
+        return {
+            "validation_curve": {str(event["step"]): event["loss"] for event in training_log.validations(events)},
+            "effective_batch": self.shape.micro_batch_size * self.shape.gradient_accumulation_steps,
+            **dataclasses.asdict(self.shape),
+            "attempts": sum(event["event"] == "process" for event in events),
+            "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),
+            "skipped_steps": sum(event["event"] == "skipped" for event in events),
+        }
 
 
 def vouch_for(model: Any, initial: str) -> None:

@@ -15,6 +15,7 @@ import ipywidgets
 from mistral_lib import files, kernel_answers, plots, trainer_process, training, training_curve, training_status
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.run import Run
+from mistral_lib.stop_signal import Stopped
 from mistral_lib.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least
@@ -60,11 +61,11 @@ class Dashboard(PlainTextBox):
         Interrupting this stops only the waiting. Errors: TrainingStopped; TrainerDied.
         """
         with kernel_answers.while_waiting():
-            while trainer_process.is_alive(self.run):
+            while trainer_process.goes_on(self.run):
                 await asyncio.sleep(trainer_process.POLL)
         self.refresh()
         now = training_status.status(self.run)
-        if now.word == "interrupted" and (now.error or "").startswith(training.Stopped.__name__):
+        if now.word == "interrupted" and (now.error or "").startswith(Stopped.__name__):
             raise TrainingStopped(
                 f"the training saved at step {now.step} and ended, as it was told to; press “Go on” above, and then run this cell again"
             )

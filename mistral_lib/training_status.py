@@ -145,8 +145,8 @@ def _progress(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
     """What a living trainer is at, when it last got on, and whether that is too long ago."""
     now, curve = time.time(), training_log.steps(events)
     known = next((event for event in reversed(events) if event["event"] in DOING), events[-1])
-    waited = max(0.0, now - max(events[-1]["time"], progress_watch.last_progress(folder)))
-    patience = progress_watch.patience_seconds([step["seconds"] for step in curve if "seconds" in step])
+    waited = max(0.0, now - max(events[-1]["time"], progress_watch.last_note(folder).get("time", 0.0)))
+    patience = progress_watch.patience_seconds([step["seconds"] for step in curve if "seconds" in step], known["event"] == "loading")
     eta = curve[-1].get("eta_seconds") if curve else None
     return {
         "doing": DOING.get(known["event"], ""),

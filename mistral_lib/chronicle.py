@@ -1,0 +1,132 @@
+"""What happens between the steps of a training: a log line, a validation, the best adapter kept, a stop that saves.
+
+Knows the trainer's callbacks and the rules; knows nothing of run folders or of when a training is complete.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from mistral_lib import checkpoints, disk_space, hardware, training_log
+from mistral_lib.settings import Settings
+from mistral_lib.spending import Spending
+from mistral_lib.stop_signal import Stopped, StopSignal
+from mistral_lib.stopping_rules import Health, StoppingRules
+from mistral_lib.training_log import TrainingLog
+
+
+class Chronicle(TrainerCallback):
+    """Follows one training. `measure(model, what)` returns the validation loss in nats per supervised token."""
+
+    def __init__(
+        self, settings: Settings, log: TrainingLog, stop: StopSignal, spending: Spending, health: Health, place: Path,
+        measure: Callable[[Any, str], float], tokens_per_step: int, trainable_parameters: int,
+    ):  # fmt: skip
+        self.settings, self.log, self.stop, self.spending, self.health = settings, log, stop, spending, health
+        self.place, self.measure = place, measure
+        self.tokens_per_step, self.adapter_bytes = tokens_per_step, disk_space.adapter_bytes(trainable_parameters)
+        self.rules = StoppingRules.of(settings, spending.usd_per_hour)
+        self.validations = training_log.validations(log.events())
+        self.stopped_by: str | None = None
+        self.step_began = time.perf_counter()
+
+    # -- the trainer's callbacks, in their order within a step ------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step and self._due(state) and not self._measured(state.global_step):
+            self.validate(model, state, control)  # a stop had come in between
+        self.step_began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self.stop.wished:
+            control.should_save = control.should_training_stop = True
+            return control
+        self._end_if_a_rule_says_so(state, control)
+        control.should_evaluate = self._due(state) or bool(self.settings.validate_every_steps and control.should_training_stop)
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        seconds = time.perf_counter() - self.step_began
+        self.spending.step_seconds.append(seconds)
+        self.log.write(
+            "step", step=state.global_step, steps=state.max_steps, loss=_finite(logs["loss"]), gradient_norm=_finite(logs.get("grad_norm")),
+            learning_rate=logs["learning_rate"], tokens_per_second=round(self.tokens_per_step / seconds, 1), seconds=round(seconds, 3),
+            peak_memory_mib=hardware.peak_memory_mib(), eta_seconds=round(self._seconds_left(state), 1), usd=round(self.spending.usd(), 4),
+        )  # fmt: skip
+        self.health.step(state.global_step, logs["loss"])
+        self.step_began = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.log.write("checkpoint", step=state.global_step)
+        self.step_began = time.perf_counter()
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def validate(self, model: Any, state: Any, control: Any) -> None:
+        """Measure the validation loss, keep the adapter if it is the best so far, and stop if nothing is gained any more."""
+        if self.stop.wished:
+            return
+        began, step = time.perf_counter(), state.global_step
+        try:
+            with self.stop.at_once():
+                loss = self.measure(model, f"after step {step}")
+        except Stopped:  # in the middle: what was trained is saved, and measured when the training goes on
+            control.should_save = control.should_training_stop = True
+            return
+        kept = checkpoints.best(self.place)
+        best = math.isfinite(loss) and (kept is None or loss < kept[2] or kept[1] == step)
+        if best:
+            checkpoints.keep_best(model, self.place, step, loss, self.adapter_bytes)
+        seconds = time.perf_counter() - began
+        self.log.write("validation", what=f"after step {step}", step=step, loss=_finite(loss), best=best, seconds=round(seconds, 3))
+        self.validations.append({"step": step, "loss": _finite(loss)})
+        self._end_if_a_rule_says_so(state, control)
+        self.step_began = time.perf_counter()
+
+    def _due(self, state: Any) -> bool:
+        every = self.settings.validate_every_steps
+        return bool(every) and (state.global_step % every == 0 or state.global_step >= state.max_steps)
+
+    def _measured(self, step: int) -> bool:
+        return any(event["step"] == step for event in self.validations)
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def reached(self) -> tuple[str, str] | None:
+        """The rule that ends the training now, and why."""
+        return self.rules.reached(self.validations, self.spending.seconds(), self.spending.ending_seconds())
+
+    def _end_if_a_rule_says_so(self, state: Any, control: Any) -> None:
+        found = self.reached()
+        if found and self.stopped_by is None and state.global_step < state.max_steps:
+            self.stopped_by = found[0]
+            self.log.write("stopping", by=found[0], step=state.global_step, because=found[1])
+        if found:
+            control.should_save = control.should_training_stop = True
+
+    def ended_at(self, checkpoint: Path, model: Any) -> bool:
+        """Whether a checkpoint is where the steps ended, so that only the ending is missing; its weights are then in the model."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        found, all_done = self.reached(), state.global_step >= state.max_steps
+        if found and not all_done:
+            self.stopped_by = found[0]
+        if found or all_done:
+            checkpoints.load_weights(model, checkpoint)
+            if self._due(state) and not self._measured(state.global_step):
+                self.validate(model, state, TrainerControl())
+        return bool(found or all_done)
+
+    def _seconds_left(self, state: Any) -> float:
+        steps, every = state.max_steps - state.global_step, self.settings.validate_every_steps
+        return self.spending.seconds_left(steps, math.ceil(steps / every) if every else 0)
+
+
+def _finite(value: float | None) -> float | None:
+    """None for what is no number: JSON has no other word for it."""
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,70 @@
+"""The batch that asks for the most memory, tried before anything else: what does not fit fails in the first minute.
+
+All blocks are equally long; logits are made where a label is, so the blocks with the most supervised tokens are the largest.
+"""
+
+import gc
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from mistral_lib import hardware, likelihood
+from mistral_lib.chat_format import IGNORED
+
+ROWS = 256  # blocks that are held in memory at a time
+
+
+class NothingToLearn(ValueError):
+    """Data that would let a training run and learn nothing; the message says what was seen and what to do."""
+
+
+def supervised_tokens(blocks: Any) -> np.ndarray:
+    """How many tokens of each block are graded: (blocks,)."""
+    labels = blocks.select_columns(["labels"]).with_format("numpy")
+    counts = [(np.asarray(labels[n : n + ROWS]["labels"]) != IGNORED).sum(axis=1) for n in range(0, len(blocks), ROWS)]
+    return np.concatenate(counts) if counts else np.zeros(0, dtype=int)
+
+
+def refuse_useless(blocks: Any, split: str) -> np.ndarray:
+    """The supervised tokens of each block. Errors: NothingToLearn for a split that is empty, or has not a single label."""
+    if not len(blocks):
+        raise NothingToLearn(
+            f"the {split} split holds no block, expected at least one: look at runs/<name>/data/report.json for what became of the rows, "
+            "and prepare the data again (notebook 02)"
+        )
+    counts = supervised_tokens(blocks)
+    if not counts.any():
+        raise NothingToLearn(
+            f"all labels of the {split} split are masked: none of its {len(blocks)} blocks has a supervised token, so every loss would be 0/0. "
+            "The chat format found no answer to grade: set objective, columns or the chat template right and prepare the data again (notebook 02)"
+        )
+    return counts
+
+
+def tried(trainer: Any, model: Any, blocks: Any, counts: np.ndarray, micro_batch_size: int) -> dict[str, Any]:
+    """One forward and backward pass over the fullest batch, with room for the optimizer; nothing is trained by it.
+
+    Errors: whatever the machine says where memory does not suffice.
+    """
+    fullest = np.argsort(-counts, kind="stable")[:micro_batch_size].tolist()
+    rows = blocks.select(fullest)
+    batch = {name: torch.tensor(rows[name]) for name in likelihood.COLUMNS}
+    batch = {name: values.repeat(-(-micro_batch_size // len(rows)), 1)[:micro_batch_size] for name, values in batch.items()}
+    if trainer.args.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    began = time.perf_counter()
+    moments = [torch.zeros_like(p, dtype=torch.float32) for p in model.parameters() if p.requires_grad for _ in range(2)]
+    try:
+        trainer.training_step(model, batch, torch.tensor(int(counts[fullest].sum()), device=trainer.args.device))
+    finally:
+        model.zero_grad(set_to_none=True)
+        del moments
+        gc.collect()
+    return {
+        "supervised_tokens": int(counts[fullest].sum()),
+        "micro_batch_size": micro_batch_size,
+        "peak_memory_mib": hardware.peak_memory_mib(),
+        "seconds": round(time.perf_counter() - began, 3),
+    }

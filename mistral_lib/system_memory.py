@@ -1,0 +1,61 @@
+"""How much memory is left for this process, and how often the kernel has killed for lack of it: the machine's and its control groups'.
+
+Source: proc(5); Linux kernel documentation, admin-guide/cgroup-v2 and cgroup-v1/memory.
+"""
+
+from pathlib import Path
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def left_share() -> float:
+    """The smallest share of memory that is left, over the machine and every control group with a limit."""
+    machine = _table(Path("/proc/meminfo"))
+    shares = [machine["MemAvailable:"] / machine["MemTotal:"]] if machine.get("MemTotal:") else [1.0]
+    for folder in control_groups():
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        held = _table(folder / "memory.stat")
+        anonymous = held.get("anon", held.get("total_rss"))  # the file cache can be given back
+        if limit and anonymous is not None and limit < 2**60:  # version 1 says "no limit" with a huge number
+            shares.append(1 - anonymous / limit)
+    return max(0.0, min(shares))
+
+
+def kernel_kills() -> dict[str, int]:
+    """How many processes the kernel has killed for lack of memory, by counter."""
+    files = [Path("/proc/vmstat"), *(folder / name for folder in control_groups() for name in ("memory.events", "memory.oom_control"))]
+    return {str(path): table["oom_kill"] for path in files if "oom_kill" in (table := _table(path))}
+
+
+def boot() -> str:
+    """Changes when the machine is started anew, and its counters with it."""
+    return _text(Path("/proc/sys/kernel/random/boot_id")).strip()
+
+
+def control_groups() -> list[Path]:
+    """The folders of the control groups that this process is in and that count memory, the innermost first."""
+    found = []
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, place = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = CONTROL_GROUPS / controllers
+            inner = root / place.lstrip("/")
+            found += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)]
+    return found
+
+
+def _table(path: Path) -> dict[str, int]:
+    rows = (line.split() for line in _text(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _number(path: Path) -> int:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
