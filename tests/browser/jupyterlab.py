@@ -96,7 +96,9 @@ class Notebook:
 
     def run_all(self, seconds: float = PATIENCE) -> "Notebook":
         """Run > Run All Cells, to the end."""
-        self.ready().do("notebook:run-all-cells")
+        self.ready().do("notebook:clear-all-cell-outputs")
+        self.wait(f"({CELLS})().every(cell => !cell.count)")
+        self.do("notebook:run-all-cells")
         self.wait(f"({CELLS})().every(cell => !cell.source.trim() || cell.count) && ({STATUS})() === 'idle'", seconds)
         return self
 
@@ -105,6 +107,18 @@ class Notebook:
         self.do("kernelmenu:restart")
         self.page.click(".jp-Dialog button.jp-mod-accept")
         self.page.wait_for_selector(".jp-Dialog", state="detached")
+
+    def shows(self, words: str, seconds: float = PATIENCE) -> None:
+        """Wait until some widget shows these words."""
+        self.page.wait_for_selector(f".jp-OutputArea-output .widget-html:has-text({json.dumps(words)})", timeout=seconds * 1000)
+
+    def press(self, words: str) -> None:
+        """Click the button with these words, once it can be clicked."""
+        self.page.click(f".jp-OutputArea-output button:has-text({json.dumps(words)})")
+
+    def slide(self, name: str, key: str = "ArrowRight") -> None:
+        """Move the slider of this name (its first handle) by a key."""
+        self.page.press(f".widget-slider:has(label:text-is({json.dumps(name)})) .noUi-handle >> nth=0", key)
 
     def cells(self) -> list[dict[str, Any]]:
         return self.page.evaluate(CELLS)
