@@ -41,7 +41,7 @@ class VotePage(PlainTextBox):
         self.left, self.right = ipywidgets.HTML(layout=half), ipywidgets.HTML(layout=half)
         self.buttons = {choice: self._button(text, choice) for choice, text in
                         (("left", "Left is better (1)"), ("tie", "Tie (2)"), ("right", "Right is better (3)"))}  # fmt: skip
-        self.key = ipywidgets.Text(placeholder="click here, then press 1, 2 or 3", continuous_update=True, layout={"width": "16em"})
+        self.key = ipywidgets.Text(placeholder="click here, then press 1, 2 or 3", continuous_update=True, layout={"width": "19em"})
         self.key.observe(self._on_key, "value")
         self.back = ipywidgets.Button(description="Back", icon="undo", tooltip="judge the last pair again", layout={"width": "auto"})
         self.back.on_click(self._on_back)

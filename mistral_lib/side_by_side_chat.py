@@ -90,7 +90,9 @@ class Chat(PlainTextBox):
         wide = {"width": "98%", "height": "5em"}
         self.prompt = ipywidgets.Textarea(value=prompt, placeholder="ask both …", layout=wide)
         style = {"description_width": "initial"}
-        self.longest = ipywidgets.IntSlider(run.settings.max_new_tokens, 8, 512, 8, description="longest answer, tokens", style=style)
+        self.longest = ipywidgets.IntSlider(
+            run.settings.max_new_tokens, 8, 512, 8, description="longest answer, tokens", style=style, layout={"width": "28em"}
+        )
         self.ask = ipywidgets.Button(description="Ask both", icon="play", button_style="primary")
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.ask.on_click(self._on_ask)

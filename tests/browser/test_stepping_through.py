@@ -7,7 +7,7 @@ from mistral_lib.blind_vote import ballot
 from mistral_lib.run import Run
 from tests.browser.jupyterlab import PATIENCE, Notebook
 
-STEPS = 400  # of the tiny model: long enough to leave its training and come back
+STEPS = 300  # of the tiny model: long enough to leave its training and come back
 
 
 def run_through(page: Notebook) -> Notebook:
@@ -76,7 +76,7 @@ def test_04_votes_by_key_and_button_and_both_models_answer(notebook: Callable[..
 
 
 def test_training_left_found_again_stopped_and_taken_up(notebook: Callable[..., Notebook], finished: Run) -> None:
-    changes = {"run_name": "long", "max_steps": STEPS, "micro_batch_size": 1, "checkpoint_every_steps": 100}
+    changes = {"run_name": "long", "max_steps": STEPS, "micro_batch_size": 1, "checkpoint_every_steps": 100, "validate_every_steps": 100}
     run = Run.open(finished.settings.model_copy(update=changes))
     preparation.prepare(run)
     log = run.folder / "training" / "log.jsonl"
