@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | train | status | audit | lab."""
+"""The command line, thin: python -m mistral_lib run | check | sweep | train | status | audit | lab."""
 
 import argparse
 import sys
@@ -16,6 +16,12 @@ def run(arguments: argparse.Namespace) -> int:
     from mistral_lib import notebook_runs
 
     return notebook_runs.run(params.load(arguments.params_file, arguments.set), arguments.only)
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    from mistral_lib import sweep, sweep_runs
+
+    return sweep_runs.run(sweep.load(arguments.sweep_file), arguments.only)
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -67,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(work=work)
         if work is run:
             command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
+    command = commands.add_parser("sweep", help="run the alternatives of a sweep file one after another and compare them")
+    command.add_argument("sweep_file", type=Path)
+    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 02 03 04")
+    command.set_defaults(work=sweep)
     command = commands.add_parser("train", help="the trainer process of one run folder")
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=train)

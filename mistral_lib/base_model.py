@@ -1,47 +1,59 @@
 """Finds, checks and loads the base model; quantises it; attaches and compares LoRA adapters."""
 
 import hashlib
+import re
 import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import demo_model, files, hardware, home
+from mistral_lib import chat_template, demo_model, hardware, home, hub_model, model_folder, stored_model
+from mistral_lib.model_folder import BaseModelError
 from mistral_lib.settings import Settings
 
-
-class BaseModelError(ValueError):
-    """A base model that cannot be used; the message names the file and the next step."""
+CONTROL_LIKE = re.compile(r"<\|[^|<>\s]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")  # how models write their control tokens
 
 
-def locate(name: str) -> str:
-    """A folder or hub id that transformers can load. Errors: BaseModelError for a folder that is not whole."""
+def locate(name: str, weights: bool = True) -> Path:
+    """The folder of a base model, checked; fetched first if it is on the hub or in S3.
+
+    weights: False where configuration and tokenizer are enough, so that preparing data does not fetch 14 GB from the hub.
+    Errors: BaseModelError for what cannot be found, fetched or used; it names each file and the way out.
+    """
     if name == demo_model.NAME:
-        return str(demo_model.folder())
-    if name.startswith(("demo:", "s3://")):
+        place, weights = demo_model.folder(), True
+    elif name.startswith("demo:"):
         raise BaseModelError(
-            f"base_model = {name!r}: expected {demo_model.NAME}, a local folder, or a hub id such as mistralai/Mistral-7B-Instruct-v0.3"
+            f"base_model = {name!r}: expected {demo_model.NAME}, a local folder, s3://bucket/prefix, or a hub id such as "
+            "mistralai/Mistral-7B-Instruct-v0.3"
         )
+    elif name.startswith("s3://"):
+        place, weights = stored_model.folder(name), True
+    elif (place := _local(name)) is not None:
+        weights = True
+    else:
+        place = hub_model.folder(name, weights)
+    model_folder.check(place, weights, shown=name)
+    return place
+
+
+def _local(name: str) -> Path | None:
+    """The folder that a name means; None for a hub id. Errors: BaseModelError for a folder that is not there."""
     folder = Path(name).expanduser()
     folder = folder if folder.is_absolute() else home.home() / folder
     if folder.is_dir():
-        check_folder(folder)
-        return str(folder)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        return folder
+    if not is_hub_id(name):
         raise BaseModelError(
-            f"base_model = {name!r}: no such folder ({folder}); expected one with config.json and weights, or a hub id owner/name"
+            f"base_model = {name!r}: no such folder ({folder}); expected one with config.json and weights, s3://bucket/prefix, "
+            "or a hub id owner/name"
         )
-    return name
+    return None
 
 
-def check_folder(folder: Path) -> None:
-    """Errors: BaseModelError that lists every file which is missing."""
-    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
-    index = folder / "model.safetensors.index.json"
-    shards = set(files.read_json(index)["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    missing += sorted(name for name in shards if not (folder / name).is_file())
-    if missing:
-        raise BaseModelError(f"{folder} is not a whole model: {', '.join(missing)} missing; download it again")
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder here can be one on the hub: owner/name."""
+    return not name.startswith((".", "/", "~", "s3://", "demo:")) and name.count("/") == 1
 
 
 @cache
@@ -53,7 +65,7 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     # mistral_format: with mistral-common installed, a folder that holds tekken.json would get a tokenizer without template and mask
-    tokenizer = AutoTokenizer.from_pretrained(locate(name), mistral_format=False)
+    tokenizer = AutoTokenizer.from_pretrained(locate(name, weights=False), mistral_format=False)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise BaseModelError(f"{name}: its tokenizer is a {type(tokenizer).__name__}; expected one made from a tokenizer.json")
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
@@ -64,7 +76,23 @@ def load_tokenizer(name: str) -> Any:
         )
     if not tokenizer.chat_template:
         raise BaseModelError(f"{name}: its tokenizer has no chat template; use the Instruct variant of the model")
+    refuse_template_of_another(name, tokenizer)
     return tokenizer
+
+
+def refuse_template_of_another(name: str, tokenizer: Any) -> None:
+    """Errors: BaseModelError where no control token ends an answer, most often because template and vocabulary are of two models."""
+    chat = ("user", "assistant")
+    try:
+        chat_template.layout(tokenizer, chat)
+    except chat_template.NoEndToken as problem:
+        text = chat_template.render(tokenizer, [{"role": role, "content": "x"} for role in chat], False)
+        strange = [mark for mark in dict.fromkeys(CONTROL_LIKE.findall(text)) if mark not in tokenizer.get_vocab()]
+        why = f"it writes {', '.join(strange[:4])}, which tokenizer.json does not have" if strange else str(problem)
+        raise BaseModelError(
+            f"{name}: its chat template ends no answer with a control token of its tokenizer: {why}; "
+            "take chat template and tokenizer.json from the same Instruct model"
+        ) from None
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -73,14 +101,13 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def identity(name: str) -> str:
-    """Changes when the weights do: file sizes and configuration of a folder, the commit of a hub model."""
-    place = Path(locate(name))
-    if not place.is_dir():
-        from transformers import AutoConfig
+    """Changes when the weights do: the commit of a hub model, else a fingerprint of the folder."""
+    place = locate(name)
+    return hub_model.commit(place) if _on_hub(name) else model_folder.identity(place)
 
-        return str(getattr(AutoConfig.from_pretrained(name), "_commit_hash", None) or name)
-    sizes = {path.name: path.stat().st_size for path in sorted(place.glob("*.safetensors"))}
-    return files.digest([sizes, (place / "config.json").read_text()])
+
+def _on_hub(name: str) -> bool:
+    return is_hub_id(name) and _local(name) is None
 
 
 def load_base(settings: Settings) -> Any:
@@ -100,10 +127,25 @@ def load_base(settings: Settings) -> Any:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(locate(settings.base_model), device_map={"": hardware.device()}, **options)
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        locate(settings.base_model), device_map={"": hardware.device()}, output_loading_info=True, **options
+    )
+    refuse_invented(settings.base_model, loaded)
+    if _on_hub(settings.base_model):
+        model.name_or_path = settings.base_model  # what peft writes into the adapter: the hub id, not this machine's cache
     keep_cpu_weights_trainable_through(model)
     model.config.use_cache = False
     return model.requires_grad_(False)
+
+
+def refuse_invented(name: str, loaded: dict[str, Any]) -> None:
+    """Errors: BaseModelError for weights that the files do not hold: transformers fills them with random numbers and only warns."""
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise BaseModelError(
+            f"{name}: its weights hold no {missing[0]} ({len(missing)} tensors are missing that config.json asks for), and a model with "
+            "random numbers in their place is not the base model; download the weights again"
+        )
 
 
 def keep_cpu_weights_trainable_through(model: Any) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mistral_lib import audit, files, home, params, sources, trainer_process, training_log
+from mistral_lib import audit, base_model, files, home, params, sources, trainer_process, training_log
 from mistral_lib.progress import say
 from mistral_lib.run import Run, RunInUse
 from mistral_lib.settings import STAGES
@@ -36,9 +36,10 @@ def select(only: list[str]) -> list[Path]:
 
 
 def run(settings: params.Settings, only: list[str] | None = None) -> int:
-    """Run the notebooks; 0 when all are done, 1 when one failed. Errors: SourceError before anything is loaded; RunInUse."""
+    """Run the notebooks; 0 when all are done, 1 when one failed. Errors: SourceError, BaseModelError before anything is run; RunInUse."""
     chosen = select(only or [])
     sources.of_settings(settings)  # paths that are not there stop the run here
+    base_model.locate(settings.base_model, weights=False)  # and so does a base model that cannot be used
     run_ = Run.open(settings)
     if (holder := run_.holder()) is not None:
         raise RunInUse(f"{home.short(run_.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it")

@@ -128,6 +128,21 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     return axes
 
 
+def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
+    """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
+    axes = _axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
+    places = range(len(rows) - 1, -1, -1)
+    for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
+        for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):
+            shown = [(row[key], place) for row, place in zip(rows, places, strict=True) if row[key] is not None]
+            axes.scatter([loss for loss, _ in shown], [place for _, place in shown], color=shade, marker=mark, label=f"{whose}, {split}")
+    axes.set_yticks(places, [f"{row['alternative']} ({row['minutes']:.1f} min)" for row in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("loss, nats per supervised token (left is better)\nin brackets: minutes of training")
+    axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    return axes
+
+
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

@@ -165,7 +165,7 @@ class Run:
     def recorded(self, stage: str, inputs: Mapping[str, str]) -> Iterator[None]:
         """Record a stage as `running` and, should it raise, as `failed` or `interrupted`. Needs the lock."""
         self.record(stage, status="running", started=now(), ended=None, error=None, format=FORMAT[stage],
-                    parameters=self.settings.stage(stage), inputs=dict(inputs), outputs={}, machine=machine())  # fmt: skip
+                    parameters=self.settings.stage(stage), inputs=dict(inputs), outputs={}, machine=machine(), taken_over=None)  # fmt: skip
         try:
             yield
         except BaseException as error:

@@ -62,7 +62,9 @@ class Settings(BaseModel):
     near_duplicate_threshold: float = _field(0.8, "Jaccard similarity of word 5-grams; 1: do not search", "data", gt=0.3, le=1)
 
     objective: Literal["answers", "documents", "both"] = _field("both", "train on chat answers, plain documents, or both", "data")
-    base_model: str = _field("demo:smollm2-135m-instruct", "hub id or local folder of the base model", "corpus data training evaluation")
+    base_model: str = _field(
+        "demo:smollm2-135m-instruct", "hub id, local folder or s3:// prefix of the base model", "corpus data training evaluation"
+    )
     max_tokens: int = _field(512, "tokens per packed block, and the longest record", "data", ge=32, le=32768)
     long_records: Literal["split", "truncate", "reject"] = _field(
         "split", "what happens to a record above max_tokens: split, truncate, reject", "data"

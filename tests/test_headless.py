@@ -31,6 +31,8 @@ def test_a_typo_or_a_missing_path_stops_before_anything_is_made(params_file: Pat
     assert path.returncode == 1 and "corpus_paths: 'corpora/nowhere'" in path.stderr
     unknown = command(params_file, "--only", "07")
     assert unknown.returncode == 1 and "known are 00, 01, 02, 03, 04" in unknown.stderr
+    model = command(params_file, "--set", "base_model=./models/mistrall")
+    assert model.returncode == 1 and "BaseModelError: base_model = './models/mistrall': no such folder" in model.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,0 +1,180 @@
+"""A base model's folder, checked before anything is loaded: configuration, weights and tokenizer are whole and belong together.
+
+Every fault is named with its file and the way out, all at once. Nothing is loaded but JSON and the headers of the shards.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mistral_lib import files, home, weight_files
+
+SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")  # all but the weights
+WEIGHT_FILES = ("*.safetensors",)
+LEFT_OUT = ("*/*", "consolidated*")  # what a repository holds beside it: the same weights once more, in another layout
+EMBEDDING = "model.embed_tokens.weight"
+UNUSED_ROWS = 0.1  # largest share of embedding rows without a token: real models pad by up to 3 %
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class BaseModelError(ValueError):
+    """A base model that cannot be used; the message names the file and the next step."""
+
+
+def check(folder: Path, weights: bool = True, shown: str = "") -> None:
+    """Errors: BaseModelError that lists every fault. weights: False for a folder to which only the small files were fetched."""
+    faults: list[str] = []
+    config = _read(folder, "config.json", faults, _instead_of_config(folder))
+    faults += config_faults(config)
+    rows, holder = config.get("vocab_size"), "config.json"
+    if weights and not _only_pickled(folder, faults):
+        single = (folder / weight_files.SINGLE).exists()  # transformers takes it even where an index stands beside it
+        index = None if single or not (folder / weight_files.INDEX).exists() else _read(folder, weight_files.INDEX, faults)
+        if index is not None and not isinstance(index.get("weight_map"), dict):
+            faults += [f"{weight_files.INDEX}: has no weight_map; download it again"] if index else []
+        else:
+            tensors, damages = weight_files.examine(folder, index)
+            faults += damages
+            if not damages:
+                faults += embedding_faults(tensors, rows)
+                rows, holder = tensors.get(EMBEDDING, {"shape": [rows]})["shape"][0], EMBEDDING
+    faults += tokenizer_faults(folder, rows, holder)
+    if faults:
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise BaseModelError(f"{shown or home.short(folder)} cannot be used as base model:\n{lines}")
+
+
+def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict[str, Any]:
+    """A JSON object; what keeps it from being read is added to the faults, and it counts as empty."""
+    path = folder / name
+    if not path.is_file():
+        faults.append(f"{name}: missing; {instead or 'download it from where the model came from'}")
+        return {}
+    data = path.read_bytes()
+    problem = weight_files.disguised(data[:64], path)
+    if problem is None:
+        try:
+            value = orjson.loads(data)
+            problem = None if isinstance(value, dict) else f"holds a {type(value).__name__}, expected a JSON object; download it again"
+        except orjson.JSONDecodeError as error:
+            problem = f"is not valid JSON ({error}); download it again"
+    if problem:
+        faults.append(f"{name}: {problem}")
+        return {}
+    return value
+
+
+def _instead_of_config(folder: Path) -> str:
+    """What else the folder may be, when it has no config.json."""
+    if (folder / "adapter_config.json").is_file():
+        return f"this folder holds an adapter and not a base model; set base_model to the model that it belongs to{_base_of(folder)}"
+    if any(folder.glob("*.gguf")):
+        return "GGUF files are for serving; download the model's safetensors folder"
+    if (folder / "params.json").is_file():
+        return "this is Mistral's own layout (params.json, consolidated.safetensors); download the repository's config.json, tokenizer.json and model-*.safetensors"
+    return ""
+
+
+def _base_of(folder: Path) -> str:
+    try:
+        return f", {files.read_json(folder / 'adapter_config.json')['base_model_name_or_path']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def config_faults(config: dict[str, Any]) -> list[str]:
+    """Whether this is a causal language model with plain weights."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if not config:
+        return []
+    faults, known = [], set()
+    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        known |= {names} if isinstance(names, str) else set(names)
+    architectures = config.get("architectures") or []
+    if not known.intersection(architectures):
+        faults.append(
+            f"config.json: architectures = {architectures}: expected a causal language model that transformers knows, "
+            "such as MistralForCausalLM; choose a text-generating model"
+        )
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown method") if isinstance(quantised, dict) else quantised
+        faults.append(
+            f"config.json: the model is quantised already ({method}); the workbook quantises plain weights itself "
+            "(quantization: nf4): use the model that this one was made from"
+        )
+    return faults
+
+
+def _only_pickled(folder: Path, faults: list[str]) -> bool:
+    found = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if not found or (folder / weight_files.SINGLE).exists() or (folder / weight_files.INDEX).exists():
+        return False
+    faults.append(
+        f"{found[0]}: pickled weights, which can run code when they are loaded; expected {weight_files.SINGLE} or its index: "
+        "download the safetensors files, or convert with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+    )
+    return True
+
+
+def embedding_faults(tensors: weight_files.Header, rows: Any) -> list[str]:
+    """Whether the weights are laid out as the workbook needs them, and are those of this configuration."""
+    if EMBEDDING not in tensors:
+        return [
+            f"the weights hold no {EMBEDDING} (first tensor: {min(tensors, default='none')}): expected the layout of Mistral, Llama or Qwen "
+            "(model.embed_tokens, model.layers, lm_head); choose such a model"
+        ]
+    shape = tensors[EMBEDDING]["shape"]
+    if shape[0] == rows:
+        return []
+    return [f"config.json: vocab_size = {rows}, but {EMBEDDING} has {shape[0]:,} rows: they are of different models; download both again"]
+
+
+def tokenizer_faults(folder: Path, rows: Any, holder: str) -> list[str]:
+    """Whether every token has its row in the embedding, and every token that is named exists."""
+    faults: list[str] = []
+    bare = any((folder / name).is_file() for name in ("tokenizer.model", "tekken.json"))
+    why = "a bare tokenizer.model loses the blank before a text's first word; download tokenizer.json as well" if bare else ""
+    tokenizer = _read(folder, "tokenizer.json", faults, why)
+    named = _read(folder, "tokenizer_config.json", faults)
+    if not tokenizer or not isinstance(rows, int):
+        return faults
+    tokens = _tokens(tokenizer)
+    highest = max(tokens, default=-1)
+    others = "the tokenizer is of another model: take tokenizer.json and the weights from the same place"
+    if highest >= rows:
+        faults.append(f"tokenizer.json: token {tokens[highest]!r} has id {highest:,}, but {holder} has {rows:,} rows; {others}")
+    elif highest + 1 < (1 - UNUSED_ROWS) * rows:
+        faults.append(f"tokenizer.json: {highest + 1:,} tokens for the {rows:,} rows of {holder}; {others}")
+    return faults + _named_token_faults(named, tokens)
+
+
+def _tokens(tokenizer: dict[str, Any]) -> dict[int, str]:
+    """Token by id, of the vocabulary and of the added tokens."""
+    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+    pairs = vocabulary.items() if isinstance(vocabulary, dict) else ((entry[0], place) for place, entry in enumerate(vocabulary))
+    return {number: token for token, number in pairs} | {token["id"]: token["content"] for token in tokenizer.get("added_tokens") or []}
+
+
+def _named_token_faults(named: dict[str, Any], tokens: dict[int, str]) -> list[str]:
+    """Tokens that tokenizer_config.json speaks of: transformers would add the unknown ones behind the embedding's last row."""
+    known, faults = set(tokens.values()), []
+    for key in NAMED_TOKENS:
+        token = named.get(key)
+        text = token.get("content") if isinstance(token, dict) else token
+        if text is not None and text not in known:
+            faults.append(f"tokenizer_config.json: {key} is {text!r}, which tokenizer.json does not have; take both from the same model")
+    listed = {int(number): token["content"] for number, token in (named.get("added_tokens_decoder") or {}).items()}
+    if differing := [number for number, text in sorted(listed.items()) if tokens.get(number, text) != text]:
+        first = differing[0]
+        faults.append(
+            f"tokenizer_config.json: token {first} is {listed[first]!r}, in tokenizer.json it is {tokens[first]!r} "
+            f"({len(differing)} such tokens); take both from the same model"
+        )
+    return faults
+
+
+def identity(folder: Path) -> str:
+    """Changes when the weights or the configuration do; see weight_files.fingerprint for how surely."""
+    return files.digest([weight_files.fingerprint(folder), (folder / "config.json").read_text()])

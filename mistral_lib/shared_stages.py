@@ -1,0 +1,67 @@
+"""A finished stage of one run taken over by another that would compute the very same: hard links, verified, with where it is from.
+
+Only what a stage reads and does counts: its parameters and inputs must be equal. The run that takes it over still
+compares the inputs with what is on disk now when the stage's turn comes, and computes anew what no longer fits.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+
+from mistral_lib import files, home
+from mistral_lib.progress import say
+from mistral_lib.run import FORMAT, Run, now
+
+SHARED = ("corpus", "data")  # what training reads; a training itself is never taken over
+
+
+def take_over(run: Run, others: Iterable[Run]) -> dict[str, str]:
+    """Take over what other runs hold of the shared stages; `{stage: the run that it is from}`. Errors: RunInUse."""
+    taken = {}
+    candidates = [other for other in others if other.folder != run.folder]
+    for stage in SHARED:
+        if run.status(stage) == "complete" and run.entry(stage).get("parameters") == run.settings.stage(stage):
+            continue  # its own result; whether it is still right is looked at when the stage's turn comes
+        for other in candidates:
+            if fits(run, other, stage) and adopt(run, other, stage):
+                taken[stage] = other.folder.name
+                break
+    return taken
+
+
+def fits(run: Run, other: Run, stage: str) -> bool:
+    """Whether the other run's stage is complete, and made with the parameters that this run has now."""
+    entry = other.entry(stage)
+    same = entry.get("parameters") == run.settings.stage(stage) and entry.get("format") == FORMAT[stage]
+    return same and other.status(stage) == "complete"
+
+
+def adopt(run: Run, other: Run, stage: str) -> bool:
+    """Link the other run's stage into this one and record it; False, and nothing changed, if its files are not what it recorded."""
+    entry = other.entry(stage)
+    with run.lock(f"stage {stage}, from {other.folder.name}"):
+        partial = run.folder / f".{stage}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(other.folder / stage, partial, copy_function=_link)
+        found = {f"{stage}/{name}": fact for name, fact in files.hashes(partial, partial).items()}
+        if found != entry["outputs"]:
+            shutil.rmtree(partial)
+            say(f"{stage}: not taken over from {home.short(other.folder)}, whose files are not those that it recorded")
+            return False
+        files.replace_folder(partial, run.folder / stage, run.previous(stage))
+        run.record(stage, **{**entry, "taken_over": {"from": home.short(other.folder), "at": now()}})
+    say(f"{stage}: taken over from {home.short(other.folder)}, verified: same parameters, same inputs")
+    return True
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link costs no disk, and stages are only ever replaced as a whole, never written in place. Else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def origin(run: Run, stage: str) -> str | None:
+    """The run that a stage was taken over from; None if this run made it itself."""
+    return (run.entry(stage).get("taken_over") or {}).get("from")

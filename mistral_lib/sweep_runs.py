@@ -1,0 +1,76 @@
+"""Runs the alternatives of a sweep one after another through the notebooks, finished ones skipped, and goes on after a failed one."""
+
+from typing import Any
+
+from mistral_lib import comparison, home, notebook_runs, shared_stages
+from mistral_lib.progress import say
+from mistral_lib.run import Run, RunInUse
+from mistral_lib.settings import STAGES
+from mistral_lib.sweep import Alternative, Sweep
+
+
+def run(sweep: Sweep, only: list[str] | None = None) -> int:
+    """Run every alternative and write the comparison; 0 when all are done, 1 when one failed.
+
+    Errors: ParameterError for `only`; RunInUse where a process is at work in one of the runs: two trainings share no GPU.
+    """
+    notebook_runs.select(only or [])
+    refuse_if_in_use(sweep)
+    rows: dict[str, dict[str, Any]] = {}
+    for number, alternative in enumerate(sweep.alternatives, 1):
+        say(f"── alternative {number} of {len(sweep.alternatives)}: {alternative.name}")
+        rows[alternative.name] = comparison.row(alternative, failure(sweep, alternative, only))
+        found = comparison.write(sweep, rows)  # as far as it is: a sweep of a night is looked at in between
+    print(comparison.text(found))
+    failed = [one for one in rows.values() if one["failure"]]
+    for one in failed:
+        say(f"FAILED {one['alternative']}: {one['failure']}")
+    if failed:
+        say(f"{len(failed)} of {len(rows)} alternatives failed; the same command runs only what is not done")
+    return 1 if failed else 0
+
+
+def refuse_if_in_use(sweep: Sweep) -> None:
+    """Errors: RunInUse."""
+    for alternative in sweep.alternatives:
+        folder = home.runs() / alternative.settings.run_name
+        if (holder := Run(folder, alternative.settings).holder()) is not None:
+            raise RunInUse(
+                f"{home.short(folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, then start the sweep"
+            )
+
+
+def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> str | None:
+    """Run one alternative; what went wrong, or None. A fault of one says nothing of the others, so it does not end the sweep.
+
+    Errors: RunInUse.
+    """
+    try:
+        run_ = Run.open(alternative.settings)
+        shared_stages.take_over(run_, earlier(sweep, alternative))
+        return last_error(run_) if notebook_runs.run(alternative.settings, only) else None
+    except RunInUse:
+        raise
+    except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
+        say(f"{type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}"
+
+
+def last_error(run_: Run) -> str:
+    """What a failed notebook leaves: the error of the stage that did not end, if it was a stage that failed."""
+    for stage in STAGES:
+        if (status := run_.status(stage)) in ("failed", "interrupted"):
+            return f"{stage} {status}: {run_.entry(stage).get('error') or 'its process was killed'}"
+    return f"a notebook failed; see the executed copy in {home.short(run_.folder / 'notebooks')}/"
+
+
+def earlier(sweep: Sweep, alternative: Alternative) -> list[Run]:
+    """The runs whose prepared data may be taken over: of the other alternatives, and of the parameter file itself."""
+    names = [one.settings.run_name for one in sweep.alternatives if one is not alternative] + [sweep.base.run_name]
+    found = []
+    for name in dict.fromkeys(names):
+        try:
+            found.append(Run.existing(home.runs() / name))
+        except (OSError, ValueError):  # not run yet, or not readable any more
+            continue
+    return found

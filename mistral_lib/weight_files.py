@@ -1,0 +1,120 @@
+"""A model's safetensors files, checked without loading them: each shard's own header against its size, all against the index.
+
+Knows bytes and headers; knows nothing of configurations or tokenizers.
+Source: https://github.com/huggingface/safetensors#format (8 bytes header length, JSON header, tensors without gaps)
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
+SAMPLE = 4096  # bytes of each tensor at its start, its middle and its end that go into the fingerprint
+LFS_POINTER = b"version https://git-lfs"
+GZIP = b"\x1f\x8b"
+
+Header = dict[str, dict[str, Any]]  # tensor name → dtype, shape, data_offsets
+
+
+class Damaged(ValueError):
+    """A file that is not what its name says; the message says what is wrong with it and the way out, without its name."""
+
+
+def disguised(start: bytes, path: Path) -> str | None:
+    """What the file really is, where its first bytes give away that it is not what its name says; and the way out."""
+    if not start:
+        return "is empty; download it again"
+    if start.startswith(GZIP):
+        return (
+            f"is compressed with gzip (it begins with 1f 8b); unpack it: gzip -dc {path.name} > plain && mv plain {path.name}, "
+            "or download it again without Accept-Encoding"
+        )
+    if start.startswith(LFS_POINTER):
+        return f"is a git-lfs pointer of {path.stat().st_size} bytes and not the file itself; run `git lfs pull` in its folder"
+    if start.lstrip().startswith(b"<"):
+        return "holds a web page (a login or error page that was saved under this name); download it again"
+    return None
+
+
+def header(path: Path) -> Header:
+    """The tensors that a safetensors file holds. Errors: Damaged for a file that its header and its size show not to be whole."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(64)
+        file.seek(8)
+        length = int.from_bytes(start[:8], "little")
+        text = file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
+    try:
+        tensors = {name: fact for name, fact in orjson.loads(text).items() if name != "__metadata__"}
+        end = max((fact["data_offsets"][1] for fact in tensors.values()), default=0)
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, IndexError):
+        cut = f"is no whole safetensors file: its header should have {length:,} bytes, the file has {size:,}; download it again"
+        unreadable = "is no safetensors file: its header cannot be read; download it again"
+        raise Damaged(disguised(start, path) or (unreadable if text else cut)) from None
+    if size != (whole := 8 + length + end):
+        raise Damaged(
+            f"is {'cut short' if size < whole else 'too long'}: it has {size:,} bytes, its header asks for {whole:,}; download it again"
+        )
+    return tensors
+
+
+def shards(index: dict[str, Any] | None) -> list[str]:
+    """The names of the files that hold the weights: those of the index, or the single one."""
+    return sorted(set(index["weight_map"].values())) if index else [SINGLE]
+
+
+def examine(folder: Path, index: dict[str, Any] | None) -> tuple[Header, list[str]]:
+    """All tensors of a folder, and every fault of its shards: missing, damaged, or without a tensor that the index promises."""
+    tensors: Header = {}
+    faults = []
+    for name in shards(index):
+        path = folder / name
+        if not path.is_file():
+            named = f"{INDEX} names it" if index else "the folder holds no other weights"
+            faults.append(f"{name}: missing ({named}); download it into the folder")
+            continue
+        try:
+            found = header(path)
+        except Damaged as damage:
+            faults.append(f"{name}: {damage}")
+            continue
+        tensors |= found
+        if absent := [
+            tensor for tensor, shard in (index or {"weight_map": {}})["weight_map"].items() if shard == name and tensor not in found
+        ]:
+            faults.append(
+                f"{name}: holds no {absent[0]}" + (f" nor {len(absent) - 1} other tensors" if len(absent) > 1 else "")
+                + f", which {INDEX} promises; the two are of different downloads: download both again"
+            )  # fmt: skip
+    return tensors, faults
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes with the weights: sizes, headers and a sample of every tensor's bytes. Some 1,000 short reads for 14 GB, not 14 GB.
+
+    A change of a single number in the middle of a tensor can escape it; a training, a conversion or a torn copy cannot.
+    """
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        total.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length)
+            total.update(text)
+            for place in _sampled(orjson.loads(text)):
+                file.seek(8 + length + place)
+                total.update(file.read(SAMPLE))
+    return total.hexdigest()
+
+
+def _sampled(found: dict[str, Any]) -> Iterator[int]:
+    """Where in the data the samples begin, in the order of the file."""
+    places = (fact["data_offsets"] for name, fact in found.items() if name != "__metadata__")
+    for start, end in sorted(places):
+        last = max(start, end - SAMPLE)
+        yield from sorted({start, (start + last) // 2, last})

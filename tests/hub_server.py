@@ -1,0 +1,75 @@
+"""A small server that answers as the Hugging Face hub does: model facts, file tree and files, with its error codes."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
+UNKNOWN = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Address and the list of files asked for. Names: open/tiny and gated/tiny hold the folder's files; gated files need the
+    token `good`; busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; the token `bad` is refused everywhere; all else is unknown, 401 without a token."""
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(True)
+
+        def do_HEAD(self) -> None:
+            self.answer(False)
+
+        def answer(self, with_body: bool) -> None:
+            path = self.path.split("?")[0]
+            parts = [part for part in path.removeprefix("/api/models").split("/") if part]
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            status, headers, body = reply(folder, "/".join(parts[:2]), parts[2:], token, path.startswith("/api/"))
+            if parts[2:3] == ["resolve"] and with_body and status == 200:
+                asked.append(parts[-1])
+            self.send_response(status)
+            for key, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+
+
+def reply(folder: Path, name: str, rest: list[str], token: str, api: bool) -> tuple[int, dict[str, str], bytes]:
+    if token == "bad":
+        return 401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b"{}"
+    if name == "busy/tiny":
+        return 503, {}, b"{}"
+    if name == "forbidden/tiny":
+        return 403, {"X-Error-Message": "Forbidden"}, b"{}"
+    if name == "disabled/tiny":
+        return 403, {"X-Error-Message": "Access to this resource is disabled."}, b"{}"
+    if name not in ("open/tiny", "gated/tiny"):
+        return (404 if token else 401), UNKNOWN, b"{}"
+    if api and rest[0] == "revision":
+        return 200, {}, json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode()
+    if api:
+        return 200, {}, json.dumps([fact(path) for path in sorted(folder.iterdir())]).encode()
+    if name == "gated/tiny" and token != "good":
+        return (403 if token else 401), GATED, b"{}"
+    body = (folder / rest[-1]).read_bytes()
+    return 200, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}, body
+
+
+def fact(path: Path) -> dict[str, Any]:
+    return {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": hashlib.sha1(path.read_bytes()).hexdigest()}

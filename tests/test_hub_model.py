@@ -1,0 +1,103 @@
+"""A base model on the hub: the library's own errors, raised against a server that answers as the hub does, become steps to take."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import hub_server
+
+ASK = """
+import json, sys
+from mistral_lib import hub_model
+found = {}
+for name in sys.argv[2:]:
+    try:
+        found[name] = str(hub_model.folder(name, sys.argv[1] == "weights"))
+    except hub_model.BaseModelError as error:
+        found[name] = f"{type(error.__cause__).__name__} → {error}"
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_model: str) -> Iterator[tuple[str, list[str]]]:
+    with hub_server.serving(Path(tiny_model)) as found:
+        yield found
+
+
+def ask(address: str, cache: Path, *names: str, what: str = "weights", **variables: str) -> dict[str, str]:
+    """What becomes of each name in a fresh process, which reads the hub's address and the token from its environment."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
+    done = subprocess.run([sys.executable, "-c", ASK, what, *names], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path) -> None:
+    address, asked = hub
+    small = ask(address, tmp_path, "open/tiny", what="tokenizer")["open/tiny"]
+    assert "tokenizer.json" in asked and "model.safetensors" not in asked
+    offline = ask(address, tmp_path, "open/tiny", HF_HUB_OFFLINE="1")["open/tiny"]
+    assert (
+        offline.startswith("IncompleteSnapshotError → ") and "HF_HUB_OFFLINE is set and the cache does not hold the whole model" in offline
+    )
+    place = Path(ask(address, tmp_path, "open/tiny")["open/tiny"])
+    assert str(place) == small and place.name == hub_server.COMMIT and asked.count("tokenizer.json") == 1
+    assert ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"] == str(place)
+
+
+def test_a_gated_model_without_a_token_gets_the_steps_to_take(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    words = ask(address, tmp_path, "gated/tiny")["gated/tiny"]
+    assert words.startswith("GatedRepoError → base_model = 'gated/tiny': the model is gated and there is no token here.")
+    steps = [f"1. Sign in and accept the model's conditions on {address}/gated/tiny", f"read access at {address}/settings/tokens",
+             "`hf auth login`, or set the environment variable HF_TOKEN"]  # fmt: skip
+    assert all(step in words for step in steps), words
+
+
+def test_a_token_that_is_not_let_in_is_told_apart_and_never_shown(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    found = ask(address, tmp_path, "gated/tiny", "open/missing", HF_TOKEN="hf_stranger")
+    assert found["gated/tiny"].startswith("GatedRepoError") and "the account of your token may not read it" in found["gated/tiny"]
+    assert found["open/missing"].startswith("RepositoryNotFoundError") and "not open to the account of your token" in found["open/missing"]
+    assert "hf_stranger" not in str(found)
+    assert Path(ask(address, tmp_path, "gated/tiny", HF_TOKEN="good")["gated/tiny"]).is_dir()
+
+
+def test_a_refused_token_an_unknown_name_and_a_busy_hub_have_words_of_their_own(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    assert "the hub refuses the token (401); make a new one" in ask(address, tmp_path, "open/tiny", HF_TOKEN="bad")["open/tiny"]
+    found = ask(address, tmp_path, "open/missing", "busy/tiny", "forbidden/tiny", "disabled/tiny", "no//name")
+    assert found["open/missing"].startswith("RepositoryNotFoundError") and "no such model, and there is no folder" in found["open/missing"]
+    assert "check the name" in found["open/missing"] and "if it is private: 1. Sign in" in found["open/missing"]
+    assert "the hub answers 503; try again later" in found["busy/tiny"]
+    assert "the hub refuses access (403)" in found["forbidden/tiny"]
+    assert "the hub has disabled this model" in found["disabled/tiny"]
+    assert "no name that the hub could have" in found["no//name"]
+
+
+def test_a_hub_out_of_reach_is_told_with_the_way_around(tmp_path: Path) -> None:
+    words = ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"]
+    assert words.startswith("LocalEntryNotFoundError → ") and "(http://127.0.0.1:9) cannot be reached (ConnectError)" in words
+    assert "hf download open/tiny" in words and "set base_model: models/tiny" in words
+
+
+def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mistral_lib import base_model, params\n"
+        "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
+        "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
+        "len(base_model.load_tokenizer(settings.base_model)))"
+    )
+    from mistral_lib import params
+
+    (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny"})))
+    environment = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "hub.yaml")], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["open/tiny", hub_server.COMMIT, "49152"], done.stderr

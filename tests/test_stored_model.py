@@ -1,0 +1,125 @@
+"""A base model behind s3://, fetched from a real S3 API server over HTTP: once, whole, verified, going on after a break."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mistral_lib import base_model, files, stored_model
+from mistral_lib.base_model import BaseModelError
+
+pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")
+server_module = pytest.importorskip("moto.server", reason="moto[server] is an extra of the tests")
+URL = "s3://models/mistral/tiny"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    running = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    yield "http://{}:{}".format(*running.get_host_and_port())
+    running.stop()
+
+
+@pytest.fixture
+def client(server: str, tiny_model: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """An S3 client whose bucket `models` holds the tiny model, and things beside it that are not wanted."""
+    import boto3
+
+    for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+                        "AWS_DEFAULT_REGION": "us-east-1"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=server)
+    client.create_bucket(Bucket="models")
+    for path in Path(tiny_model).iterdir():
+        client.put_object(Bucket="models", Key=f"mistral/tiny/{path.name}", Body=path.read_bytes())
+    for name in ("tiny/consolidated.safetensors", "tiny/original/config.json", "tiny/README.md", "tiny/.hidden.json", "tiny-2/config.json"):
+        client.put_object(Bucket="models", Key=f"mistral/{name}", Body=b"not wanted")
+    yield client
+    for fact in client.list_objects_v2(Bucket="models").get("Contents", []):
+        client.delete_object(Bucket="models", Key=fact["Key"])
+    client.delete_bucket(Bucket="models")
+
+
+def test_a_prefix_is_fetched_once_whole_and_loads(client, tiny_model: str, home: Path, capsys) -> None:
+    place = base_model.locate(URL)
+    assert place.parent == home / "models" and "MiB, from s3://models/mistral/tiny, once" in capsys.readouterr().err
+    expected = {path.name: files.sha256(path) for path in Path(tiny_model).iterdir()}
+    assert {path.name: files.sha256(path) for path in place.iterdir() if path.name != "fetched.json"} == expected
+    receipt = files.read_json(place / "fetched.json")
+    assert receipt["url"] == URL and {name: fact["sha256"] for name, fact in receipt["files"].items()} == expected
+    assert base_model.identity(URL) == base_model.identity(tiny_model) and len(base_model.load_tokenizer(URL)) == 49152
+    client.delete_object(Bucket="models", Key="mistral/tiny/config.json")
+    assert base_model.locate(URL) == place == base_model.locate(URL + "/") and "fetching" not in capsys.readouterr().err
+
+
+def test_a_model_without_a_file_is_not_put_in_place_and_goes_on_when_it_is_there(client, tiny_model: str, home: Path, capsys) -> None:
+    client.delete_object(Bucket="models", Key="mistral/tiny/tokenizer.json")
+    with pytest.raises(BaseModelError, match=rf"{URL} \(fetched\) cannot be used(.|\n)*tokenizer\.json: missing"):
+        base_model.locate(URL)
+    assert not [path for path in (home / "models").iterdir() if not path.name.startswith(".")]
+    client.put_object(Bucket="models", Key="mistral/tiny/tokenizer.json", Body=(Path(tiny_model) / "tokenizer.json").read_bytes())
+    capsys.readouterr()
+    assert base_model.locate(URL).is_dir() and "fetching 1 files" in capsys.readouterr().err
+
+
+def test_a_broken_fetch_goes_on_and_fetches_what_changed_meanwhile(client, tiny_model: str, home: Path, capsys, monkeypatch) -> None:
+    """A connection that breaks in the weights, made by a size limit of this process's files: a real error of the system."""
+    import resource
+    import signal
+
+    monkeypatch.setattr(stored_model, "SPARE", 0)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 2**20, before[1]))
+    try:
+        with pytest.raises(BaseModelError, match=r"File too large; what was fetched is kept, and the same command goes on from there"):
+            base_model.locate(URL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    partial = next((home / "models").glob(".*.partial"))
+    assert (partial / "config.json").is_file() and not (partial / "model.safetensors").exists()
+    config = (Path(tiny_model) / "config.json").read_bytes()
+    client.put_object(Bucket="models", Key="mistral/tiny/config.json", Body=config + b"\n")
+    capsys.readouterr()
+    place = base_model.locate(URL)
+    assert (place / "config.json").read_bytes() == config + b"\n"
+    whole = {path.name for path in Path(tiny_model).iterdir()} | {"fetched.json"}
+    assert "fetching" in capsys.readouterr().err and {path.name for path in place.iterdir()} == whole
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://models/mistral", r"no config\.json directly below this prefix \(found: tiny-2/config\.json"),
+        ("s3://models/nothing", "no config\\.json directly below this prefix|no such bucket"),
+        ("s3://no-such-bucket/x", "no such bucket"),
+    ],
+)
+def test_a_prefix_without_a_model_is_told_by_name(client, url: str, expected: str) -> None:
+    with pytest.raises(BaseModelError, match=f"base_model = '{url}'.*({expected})"):
+        base_model.locate(url)
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(client, home: Path, monkeypatch) -> None:
+    monkeypatch.setattr(stored_model, "SPARE", 2**60)
+    with pytest.raises(BaseModelError, match=r"GiB are to be fetched and .* GiB of disk are free"):
+        base_model.locate(URL)
+    assert not list((home / "models").glob("*/*.safetensors"))
+
+
+def test_two_at_once_fetch_it_once(client, capsys) -> None:
+    found: list[Path] = []
+    threads = [threading.Thread(target=lambda: found.append(base_model.locate(URL))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and found[0] == found[1] and capsys.readouterr().err.count("fetching") == 1
+
+
+def test_a_server_that_is_gone_is_told_by_name(home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(BaseModelError, match=rf"base_model = '{URL}': the server does not answer.*127\.0\.0\.1:9"):
+        base_model.locate(URL)
