@@ -77,7 +77,9 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
     elif losses:
         axes.plot(numbers, losses, color=plots.TRAIN, marker="" if dashed else "o", markersize=3, label=f"{name}training batch", **style)
     if points := curves.points():
-        axes.plot(*zip(*points, strict=True), color=plots.VALIDATION, marker="o", markersize=5, clip_on=False, label=f"{name}validation", **style)
+        axes.plot(
+            *zip(*points, strict=True), color=plots.VALIDATION, marker="o", markersize=5, clip_on=False, label=f"{name}validation", **style
+        )
 
 
 def in_words(curves: Curves) -> str:

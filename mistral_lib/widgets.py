@@ -1,6 +1,7 @@
 """For eyes and fingers: ipywidgets that fall back to plain text wherever no widget can be shown.
 
-Their plain form stands in plain_text_widget.py.
+A notebook run headless keeps the plain text of these displays, by the nature of a display with several forms: the
+front end takes the richest that it understands.
 """
 
 import html
@@ -11,7 +12,18 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from mistral_lib import plots, trainer_process
-from mistral_lib.plain_text_widget import PlainTextBox
+
+
+class _WithPlainText(ipywidgets.VBox):
+    """A box of widgets whose plain form says what it shows."""
+
+    def __init__(self, children: Sequence[ipywidgets.Widget], plain: str):
+        super().__init__(children)
+        self.plain = plain
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**options)
+        return {**bundle, "text/plain": self.plain} if bundle else {"text/plain": self.plain}
 
 
 def describe(record: Mapping[str, Any], longest: int = 700) -> str:
@@ -42,7 +54,7 @@ def record_browser(records: Sequence[Mapping[str, Any]]) -> ipywidgets.VBox:
     place.observe(show, "value")
     domain.observe(refill, "value")
     show()
-    return PlainTextBox(
+    return _WithPlainText(
         [ipywidgets.HBox([domain, place]), text], f"{len(records)} records to browse; the first:\n{describe(records[0], 300)}"
     )
 
@@ -51,7 +63,7 @@ def _preformatted(text: str) -> str:
     return f'<pre style="white-space:pre-wrap;line-height:1.4;max-height:24em;overflow:auto">{html.escape(text)}</pre>'
 
 
-class TrainingMonitor(PlainTextBox):
+class TrainingMonitor(_WithPlainText):
     """A progress bar, one line of figures and the loss curve, redrawn whenever it is called with the curve so far."""
 
     def __init__(self) -> None:
