@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit."""
+=======
+"""The command line, thin: python -m mistral_lib run | check | sweep | train | status | audit | lab."""
+>>>>>>> wt-live
 
 import argparse
 import sys
@@ -88,6 +92,13 @@ def audit(arguments: argparse.Namespace) -> int:
     return 0 if all(finding.status == "verified" for finding in findings) else 1
 
 
+def lab(arguments: argparse.Namespace) -> int:
+    from mistral_lib import lab
+
+    lab.open_lab(arguments.port, arguments.jupyter)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m mistral_lib", description="The Mistral workbook's command line.")
     commands = top.add_subparsers(required=True, metavar="command")
@@ -126,6 +137,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)
+    command = commands.add_parser("lab", help="JupyterLab at the first notebook: this machine only, behind a token")
+    command.add_argument("--port", type=int, help="default: the first free one from 8888 on")
+    command.add_argument("jupyter", nargs="*", metavar="-- option", help="further options for `jupyter lab`, after --")
+    command.set_defaults(work=lab)
     return top
 
 
