@@ -1,7 +1,6 @@
 """For eyes and fingers: ipywidgets that fall back to plain text wherever no widget can be shown.
 
-A notebook run headless keeps the plain text of these displays, by the nature of a display with several forms: the
-front end takes the richest that it understands.
+Their plain form stands in plain_text_widget.py.
 """
 
 import html
@@ -12,18 +11,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from mistral_lib import plots, trainer_process
-
-
-class _WithPlainText(ipywidgets.VBox):
-    """A box of widgets whose plain form says what it shows."""
-
-    def __init__(self, children: Sequence[ipywidgets.Widget], plain: str):
-        super().__init__(children)
-        self.plain = plain
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "text/plain": self.plain} if bundle else {"text/plain": self.plain}
+from mistral_lib.plain_text_widget import PlainTextBox
 
 
 def describe(record: Mapping[str, Any], longest: int = 700) -> str:
@@ -54,7 +42,7 @@ def record_browser(records: Sequence[Mapping[str, Any]]) -> ipywidgets.VBox:
     place.observe(show, "value")
     domain.observe(refill, "value")
     show()
-    return _WithPlainText(
+    return PlainTextBox(
         [ipywidgets.HBox([domain, place]), text], f"{len(records)} records to browse; the first:\n{describe(records[0], 300)}"
     )
 
@@ -63,7 +51,7 @@ def _preformatted(text: str) -> str:
     return f'<pre style="white-space:pre-wrap;line-height:1.4;max-height:24em;overflow:auto">{html.escape(text)}</pre>'
 
 
-class TrainingMonitor(_WithPlainText):
+class TrainingMonitor(PlainTextBox):
     """A progress bar, one line of figures and the loss curve, redrawn whenever it is called with the curve so far."""
 
     def __init__(self) -> None:
