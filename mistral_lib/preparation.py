@@ -16,6 +16,8 @@ import numpy as np
 
 from mistral_lib import base_model, block_writer, chat_format, data_report, files, long_records, mixture, packing, sources, splits
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
+from mistral_lib.exclusions import REASON as EXCLUDED
+from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.progress import bar, say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Rows, read
 from mistral_lib.record_store import BATCH, RecordStore, RecordWriter
@@ -46,7 +48,7 @@ def prepare(run: Run) -> dict[str, Any]:
     for missing in found.absent:
         say(str(missing))
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    inputs = {**sources.inputs(found.files), "tokenizer": base_model.tokenizer_hash(tokenizer)}
+    inputs = {**sources.inputs(found.files), "tokenizer": base_model.tokenizer_hash(tokenizer), **excluded_inputs(run.settings)}
     run.carry_out("data", inputs, lambda folder: Preparation(folder, run.settings, tokenizer).carry_out(found))
     return files.read_json(run.folder / "data" / "report.json")
 
@@ -167,7 +169,8 @@ class Preparation:
 
     def refuse_losses(self) -> None:
         """Errors: TooMuchLost."""
-        unwanted = [number for number, reason in enumerate(self.rows.reasons) if not reason.startswith("objective_is_")]
+        meant = ("objective_is_", EXCLUDED)
+        unwanted = [number for number, reason in enumerate(self.rows.reasons) if not reason.startswith(meant)]
         lost = int(np.isin(self.rows.reason, unwanted).sum())
         allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(self.rows.fate)
         if lost > allowed:

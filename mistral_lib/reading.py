@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import quality, sources
+from mistral_lib import exclusions, quality, sources
 from mistral_lib.duplicates import NearDuplicates
 from mistral_lib.progress import bar
 from mistral_lib.record_store import BATCH, RecordWriter
@@ -38,7 +38,7 @@ class Rows:
     reason: Any = field(default_factory=lambda: array("i"))  # number of the reason, -1 for none
     domains: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in ("redacted", "repairs", "flags")})
+    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in ("redacted", "repairs", "flags", "excluded")})
 
     def add(self, origin: int, record: Record | None, reason: str = "") -> None:
         hashes = _hashes(record) if record else (0, 0, 0, 0)
@@ -85,7 +85,8 @@ def _hash(text: str) -> int:
 def read(source_files: Iterable[sources.SourceFile], settings: Settings, writer: RecordWriter, near: NearDuplicates | None) -> Rows:
     """Read all sources once: records to `writer`, answers to `near`, numbers to the result."""
     rows, checks, answers = Rows(), quality.Checks(settings.check_actions(), settings.check_limits()), []
-    for origin, source, outcome in bar(_outcomes(source_files, settings, checks, rows), "rows", unit="row"):
+    excluded = exclusions.load(settings)
+    for origin, source, outcome in bar(_outcomes(source_files, settings, checks, excluded, rows), "rows", unit="row"):
         record, reason = outcome
         writer.add(source, record)
         rows.add(origin, record, reason)
@@ -101,14 +102,16 @@ def read(source_files: Iterable[sources.SourceFile], settings: Settings, writer:
 
 
 def _outcomes(
-    source_files: Iterable[sources.SourceFile], settings: Settings, checks: quality.Checks, rows: Rows
+    source_files: Iterable[sources.SourceFile], settings: Settings, checks: quality.Checks, excluded: exclusions.Exclusions, rows: Rows
 ) -> Iterator[tuple[int, str, tuple[Record | None, str]]]:
     for file in source_files:
         for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters):
-            yield ORIGINS.index(file.origin), row.source, _record(row, settings, checks, rows.counts)
+            yield ORIGINS.index(file.origin), row.source, _record(row, settings, checks, excluded, rows.counts)
 
 
-def _record(row: sources.Row, settings: Settings, checks: quality.Checks, counts: dict[str, Counter]) -> tuple[Record | None, str]:
+def _record(
+    row: sources.Row, settings: Settings, checks: quality.Checks, excluded: exclusions.Exclusions, counts: dict[str, Counter]
+) -> tuple[Record | None, str]:
     """The record of a row, mapped, cleaned and redacted; or None and the reason."""
     if row.problem:
         return None, row.problem
@@ -118,6 +121,9 @@ def _record(row: sources.Row, settings: Settings, checks: quality.Checks, counts
     except Unmappable as refused:
         return None, str(refused)
     outcome = checks.inspect(record)
+    if entry := excluded.entry(record, outcome.record):
+        counts["excluded"][entry] += 1
+        return None, exclusions.REASON
     counts["redacted"].update(outcome.redacted)
     counts["repairs"].update((*record.repairs, *outcome.repairs))
     counts["flags"].update(outcome.flags)
