@@ -5,16 +5,15 @@ stands outside the sample are not seen, so repeats and leaks of the whole corpus
 """
 
 import contextlib
-import heapq
 import io
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from mistral_lib import sources
@@ -25,6 +24,8 @@ from mistral_lib.splits import unit_hash
 
 ROWS = 1500  # rows of a sample: a trial then takes a second or two
 LOOKED_AT = 100_000  # rows of the corpus that are read for it, as many of each file
+UNREADABLE = 2.0
+STYLE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +57,40 @@ class Sample:
     unreadable: int  # rows that could not be read or mapped: they are rejected whatever the parameters of this stage
 
 
-def draw(found: Iterable[sources.SourceFile], settings: Settings, rows: int = ROWS, looked_at: int = LOOKED_AT) -> Sample:
-    """About `rows` rows: the source documents with the smallest hashes, whole, so that the order of the files does not matter."""
-    found = list(found)
-    documents: dict[tuple[int, str], list[bytes]] = defaultdict(list)
-    heap: list[tuple[float, str]] = []  # the documents that are held, the one with the largest hash on top
-    held = looked = unreadable = 0
-    for number, file in enumerate(found):
-        for document, line in _lines(file, settings, -(-looked_at // len(found))):
-            looked += 1
-            if document is None:
-                unreadable += 1
-                continue
-            key = (-unit_hash(document), document)
-            if len(heap) > 1 and held >= rows and key < heap[0]:
-                continue
-            if document not in documents:
-                documents[document] = []
-                heapq.heappush(heap, key)
-            documents[document].append((number, line))
-            held += 1
-            while held - len(documents[heap[0][1]]) >= rows and len(heap) > 1:
-                held -= len(documents.pop(heapq.heappop(heap)[1]))
-    return Sample(_files(found, documents.values()), held, looked, unreadable)
+def draw(found: Sequence[sources.SourceFile], settings: Settings, rows: int = ROWS, looked_at: int = LOOKED_AT) -> Sample:
+    """The source documents with the smallest hashes, whole but perhaps for the last: whatever order files and rows have."""
+    most = -(-looked_at // len(found))
+    hashes = [np.array([_document_hash(row, settings) for row in _rows(file, settings, most)]) for file in found]
+    every = np.concatenate(hashes)
+    readable = int((every < UNREADABLE).sum())
+    chosen = np.zeros(len(every), bool)
+    chosen[np.argsort(every, kind="stable")[: min(rows, readable)]] = True
+    by_file = np.split(chosen, np.cumsum([len(one) for one in hashes])[:-1])
+    drawn = [_drawn(file, _rows(file, settings, most), mask) for file, mask in zip(found, by_file, strict=True) if mask.any()]
+    return Sample(drawn, int(chosen.sum()), len(every), len(every) - readable)
+
+
+def _rows(file: sources.SourceFile, settings: Settings, most: int) -> Iterator[sources.Row]:
+    return islice(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), most)
+
+
+def _document_hash(row: sources.Row, settings: Settings) -> float:
+    """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record."""
+    if row.problem:
+        return UNREADABLE
+    try:
+        return unit_hash(map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns).source_group)
+    except Unmappable:
+        return UNREADABLE
+
+
+def _drawn(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray) -> SampledFile:
+    lines = (orjson.dumps(row.value, default=str, option=STYLE) for row, wanted in zip(rows, mask.tolist(), strict=True) if wanted)
+    return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines))
+
+
+def carry_out(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]:
+    """What data/report.json would say of the sample. Errors: ValueError where nothing is left of it, or a parameter cannot be."""
+    tried = settings.model_copy(update={"strict": False, "max_rejected_share": 1.0})  # to be told what is lost, not to stop at it
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no bars beneath a slider
+        return Preparation(Path(folder), tried, tokenizer).carry_out(sources.Found(files=list(sample.files)))
