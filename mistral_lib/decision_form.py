@@ -98,9 +98,15 @@ def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:
         "operatives_paths": Textarea(**text["operatives_paths"]),
         "base_model": Combobox(options=MODELS, continuous_update=False, **text["base_model"]),
         "instance": Dropdown(options=list(params.instances()), **text["instance"]),
-        "max_tokens": SelectionSlider(options=sorted({*LENGTHS, settings.max_tokens}), continuous_update=False, **text["max_tokens"]),
+        "max_tokens": SelectionSlider(options=_lengths(settings), continuous_update=False, **text["max_tokens"]),
         "max_steps": IntText(continuous_update=False, **text["max_steps"]),
     }
+
+
+def _lengths(settings: Settings) -> list[int]:
+    """Block lengths of which the held-out tokens that are measured hold at least one."""
+    most = min((n for n in (settings.max_validation_tokens, settings.max_test_tokens) if n), default=LENGTHS[-1])
+    return sorted({*(length for length in LENGTHS if length <= most), settings.max_tokens})
 
 
 def what_is_found(settings: Settings) -> tuple[bool, list[str]]:
