@@ -132,7 +132,7 @@ def lost_to_length(tokens: Sequence[int], limits: Sequence[int]) -> Axes:
     right.bar_label(
         bars, [f"{share:.1%} in {int((tokens > limit).sum()):,} records" for limit, share in beyond.items()], padding=4, fontsize=9
     )
-    right.set(xlabel="share of all tokens beyond max_tokens", ylabel="max_tokens", xlim=(0, max(*beyond.values(), 0.01) * 1.9))
+    right.set(xlabel="share of all tokens beyond max_tokens", ylabel="max_tokens", xlim=(0, max(*beyond.values(), 0.05) * 1.9))
     right.invert_yaxis()
     right.xaxis.set_major_formatter("{x:.0%}")
     right.locator_params(axis="x", nbins=4)

@@ -36,9 +36,8 @@ class PreparationCockpit(PlainTextBox):
             control.observe(self.update, "value")
         weights = ipywidgets.Accordion([ipywidgets.VBox(list(self.weights.values()))], titles=["how often each domain is trained on"])
         left = ipywidgets.VBox([*self.controls.values(), weights, self.message])
-        super().__init__(
-            [HBox([left, self.table])], "\n".join([self._head(), *(f"{name}: {shown(value)}" for name, value in self.before.items())])
-        )
+        plain = [f"{name}: {shown(value)}" for name, value in self.before.items()] or [self.fault]
+        super().__init__([HBox([left, self.table])], "\n".join([self._head(), *plain]))
         self.update()
 
     def _tried(self, settings: Settings) -> tuple[dict[str, float], str]:
