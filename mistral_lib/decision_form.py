@@ -135,4 +135,4 @@ def first_row(file: sources.SourceFile, settings: Settings) -> str:
 
 
 def _lines(head: str, lines: list[str]) -> str:
-    return f"<b>{html.escape(head)}</b><br>" + "<br>".join(html.escape(line) for line in lines)
+    return f'<div style="line-height:1.4"><b>{html.escape(head)}</b><br>' + "<br>".join(html.escape(line) for line in lines) + "</div>"

@@ -31,7 +31,7 @@ class PreparationCockpit(PlainTextBox):
         self.controls = _controls(settings)
         domains = [name.removeprefix(TOKENS_OF) for name in self.before if name.startswith(TOKENS_OF)][:MOST_DOMAINS]
         self.weights = {name: _weight(settings, name) for name in domains}
-        self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"max_height": "32em", "overflow": "auto"})
+        self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_width": "46em"})
         for control in (*self.controls.values(), *self.weights.values()):
             control.observe(self.update, "value")
         weights = ipywidgets.Accordion([ipywidgets.VBox(list(self.weights.values()))], titles=["how often each domain is trained on"])
@@ -152,4 +152,5 @@ def html_table(before: Mapping[str, float], after: Mapping[str, float], caption:
     heads = "".join(
         f'<th style="text-align:right;padding:0 0.7em">{head}</th>' for head in ("as this run says", "as the sliders say", "change")
     )
-    return f"<table><caption>{html.escape(caption)}</caption><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
+    head = f"<caption>{html.escape(caption)}</caption><tr><th></th>{heads}</tr>"
+    return f'<table style="line-height:1.35">{head}{"".join(rows)}</table>'

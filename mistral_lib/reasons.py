@@ -1,9 +1,11 @@
-"""Why rows were not kept: a line per reason, with how many and one example, its text without secrets and personal data."""
+"""Why rows were not kept: a line per reason, with how many and one example, its words without secrets and personal data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mistral_lib import shown_record, sources
+from mistral_lib.records import Unmappable, map_row
+from mistral_lib.redaction import redact
 from mistral_lib.settings import Settings
 from mistral_lib.splits import SPLITS
 
@@ -23,21 +25,30 @@ def table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) 
             "rows": int(counts[reason]),
             "for example": row["source"],
             "which repeats": row["reason"] if row["fate"] != "rejected" else "",
-            "its text": texts.get(row["source"], ""),
+            "its answer": texts.get(row["source"], ""),
         }
         for reason, row in first.items()
     ]
 
 
 def _texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], settings: Settings) -> Iterator[tuple[str, str]]:
-    """(source, the row as it stands in its file, redacted and cut) of each source, wherever it could be read at all."""
+    """(source, its words redacted and cut) of each wanted source → origin, wherever it could be read at all."""
     for file in found:
         mine = {source for source, origin in wanted.items() if origin == file.origin and source.startswith(file.name)}
-        if not mine:
-            continue
-        for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters):
+        for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters) if mine else ():
             if row.source in mine:
                 mine.remove(row.source)
-                yield row.source, "" if row.value is None else " ".join(shown_record.raw(row.value, LONGEST).split())
+                yield row.source, _words(row, settings)
             if not mine:
                 break
+
+
+def _words(row: sources.Row, settings: Settings) -> str:
+    """The answer, or all that stands in a row that is no record; "" for one that could not be read."""
+    if row.value is None:
+        return ""
+    try:
+        answer = map_row(row.value, row.source, columns=settings.columns).answer
+        return shown_record.cut(redact(answer)[0], LONGEST)
+    except Unmappable:
+        return " ".join(shown_record.raw(row.value, LONGEST).split())

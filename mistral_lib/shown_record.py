@@ -22,7 +22,7 @@ def raw(value: Any, longest: int = LONGEST) -> str:
     """The row as indented JSON, secrets and personal data taken out."""
     style = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
     text = orjson.dumps(_redacted(value), option=style, default=str).decode()  # tables hold dates and decimals
-    return _cut(redaction.redact(text)[0], longest)
+    return cut(redaction.redact(text)[0], longest)
 
 
 def _redacted(value: Any) -> Any:
@@ -37,7 +37,7 @@ def _redacted(value: Any) -> Any:
 def record(found: Record, longest: int = LONGEST) -> str:
     """The record as text: its messages, or its document."""
     parts = [f"[{m['role']}] {m['content']}" for m in found.messages] if found.messages else [found.text]
-    return "\n".join(_cut(redaction.redact(part)[0], longest) for part in parts)
+    return "\n".join(cut(redaction.redact(part)[0], longest) for part in parts)
 
 
 def remarks(outcome: quality.Outcome) -> str:
@@ -71,8 +71,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def preformatted(text: str) -> str:
-    return f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;margin:0">{html.escape(text)}</pre>'
+    return f'<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;margin:0">{html.escape(text)}</pre>'
 
 
-def _cut(text: str, longest: int) -> str:
+def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]} … and {len(text) - longest:,} more characters"
