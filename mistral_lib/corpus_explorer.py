@@ -15,7 +15,7 @@ from mistral_lib import exclusions, quality, shown_record
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.records import Record, map_row
-from mistral_lib.sources import Row
+from mistral_lib.sources import Row, SourceError
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
 PANEL = {"width": "33%", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
@@ -116,7 +116,11 @@ class CorpusExplorer(PlainTextBox):
         if entry is None:
             self.head.value, self.raw.value, self.record.value, self.tokens.value = "no row is left: loosen a filter", "", "", ""
             return
-        row = self.index.row(entry.number)
+        try:
+            row = self.index.row(entry.number)
+        except (LookupError, SourceError) as error:
+            self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
+            return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
         self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw(row.value))
         self._show_record(row, entry)

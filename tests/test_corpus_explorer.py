@@ -135,6 +135,8 @@ def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corp
     files.write_json_lines(corpus / "red.jsonl", rows("red", 3))
     with pytest.raises(LookupError, match=r"red\.jsonl has changed since it was indexed"):
         explorer.index.row(500)
+    explorer.place.value = 590
+    assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "said where it is looked for, not in a log"
 
 
 def test_any_row_is_found_on_any_page_in_any_order(home, settings) -> None:
