@@ -18,7 +18,7 @@ from mistral_lib.records import Record, map_row
 from mistral_lib.sources import Row, SourceError
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
-PANEL = {"width": "33%", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
+PANEL = {"width": "33%", "min_width": "20em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
 
 
 class CorpusExplorer(PlainTextBox):
@@ -45,14 +45,14 @@ class CorpusExplorer(PlainTextBox):
         self.query = Text(
             placeholder="text to search for, then Enter", description="search", continuous_update=False, layout={"width": "48%"}
         )
-        self.filters = HBox(list(self.choices.values()))
+        self.filters = HBox(list(self.choices.values()), layout={"flex_flow": "row wrap"})
         self.previous, self.next = Button(description="previous", icon="arrow-left"), Button(description="next", icon="arrow-right")
         self.place = ipywidgets.BoundedIntText(value=1, min=1, max=max(1, len(self.numbers)), description="row", layout={"width": "12em"})
         self.exclude = Button(description="exclude this record", icon="ban", layout={"width": "14em"})
         self.moves = HBox([self.previous, self.place, self.next, self.exclude])
         self.status, self.head = ipywidgets.HTML(), ipywidgets.HTML()
         self.raw, self.record, self.tokens = (ipywidgets.HTML(layout=PANEL) for _ in range(3))
-        self.panels = HBox([self.raw, self.record, self.tokens])
+        self.panels = HBox([self.raw, self.record, self.tokens], layout={"flex_flow": "row wrap"})
         self._connect()
 
     def _options(self, name: str) -> list[tuple[str, str]]:

@@ -18,7 +18,9 @@ from mistral_lib.settings import Settings, meaning
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
-SHOWN = 8  # files that are named
+SHOWN = 8  # files of a kind that are named
+LOOKED_AT = 200  # files of which the first row is read
+NO_RECORD = "no record"
 WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "44em"}}
 
 
@@ -116,22 +118,30 @@ def what_is_found(settings: Settings) -> tuple[bool, list[str]]:
     except sources.SourceError as error:
         return False, str(error).splitlines()
     size = sum(file.size for file in found.files) / 2**20
-    lines = [f"{len(found.files):,} files, {size:,.2f} MiB"]
-    lines += [f"{file.name} ({file.origin}): {first_row(file, settings)}" for file in found.files[:SHOWN]]
-    lines += [f"… and {len(found.files) - SHOWN:,} more files"] if len(found.files) > SHOWN else []
+    by_first_row: dict[str, list[str]] = {}
+    for file in found.files[:LOOKED_AT]:
+        by_first_row.setdefault(first_row(file, settings), []).append(file.name)
+    lines = [f"{len(found.files):,} files, {size:,.2f} MiB; how the first row of each would be understood:"]
+    ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # what needs a decision first
+    lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
+    lines += [f"not looked at: {len(found.files) - LOOKED_AT:,} more files"] if len(found.files) > LOOKED_AT else []
     return True, lines + [str(absent) for absent in found.absent]
 
 
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
 def first_row(file: sources.SourceFile, settings: Settings) -> str:
-    """How the first row of a file would be understood."""
+    """How the first row of a file would be understood: its shape, or why it is no record."""
     row = next(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters))
     try:
         if row.problem:
             raise Unmappable(row.problem)
-        return f"its first row comes as {map_row(row.value, row.source, columns=settings.columns).shape}"
+        return map_row(row.value, row.source, columns=settings.columns).shape
     except Unmappable as problem:
-        keys = f"; its keys are {', '.join(map(str, row.value))}: say with `columns` which is what" if isinstance(row.value, dict) else ""
-        return f"its first row is no record ({problem}{keys})"
+        keys = f" with the keys {', '.join(map(str, row.value))}: say with `columns` which is what" if isinstance(row.value, dict) else ""
+        return f"{NO_RECORD} ({problem}{keys})"
 
 
 def _lines(head: str, lines: list[str]) -> str:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 BASE, ADAPTER = "#767676", "#0072B2"
 TRAIN, VALIDATION, TEST = "#E69F00", "#009E73", "#CC79A7"
 REJECTED = "#D55E00"
+MOST = 20  # bars that can be told apart; a folder of notes has a domain for each of them
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
@@ -24,6 +25,15 @@ def empty_axes(width: float = 8, height: float = 3.4) -> Axes:
     _, axes = plt.subplots(figsize=(width, height), layout="constrained", facecolor="white")
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def largest(counts: Mapping[str, int], most: int = MOST) -> dict[str, int]:
+    """The largest counts under their names, in the given order, and the sum of the rest under one name."""
+    if len(counts) <= most:
+        return dict(counts)
+    shown = set(sorted(counts, key=lambda name: (-counts[name], name))[: most - 1])
+    rest = {name: n for name, n in counts.items() if name not in shown}
+    return {**{name: n for name, n in counts.items() if name in shown}, f"{len(rest):,} others": sum(rest.values())}
 
 
 def _in_words(title: str, counts: Mapping[str, Any]) -> str:
@@ -42,6 +52,7 @@ def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
 
 def domains(counts: Mapping[str, int]) -> Axes:
     """Records of each domain."""
+    counts = largest(counts)
     axes = _barh(counts, "records", ADAPTER)
     axes.figure.set_label(_in_words("records by domain", counts))
     return axes
@@ -49,6 +60,7 @@ def domains(counts: Mapping[str, int]) -> Axes:
 
 def shapes(counts: Mapping[str, int]) -> Axes:
     """Rows of each shape."""
+    counts = largest(counts)
     axes = _barh(counts, "rows", TRAIN)
     axes.figure.set_label(_in_words("rows by shape", counts))
     return axes
@@ -78,9 +90,19 @@ def _legend_above(axes: Axes, names: Sequence[str], colours: Sequence[str], styl
     axes.legend(lines, names, frameon=False, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
+def as_named(counts: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """The counts under these names; what has none of them is summed up under the last, if `largest` made it."""
+    rest = sum(n for name, n in counts.items() if name not in names)
+    return {name: counts.get(name, 0) + (rest if name == names[-1] else 0) for name in names}
+
+
 def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     """The share of each split's records that each domain has: bars of the same height mean a fair split."""
-    names = sorted({domain for split in counts.values() for domain in split})
+    everywhere = {
+        domain: sum(found.get(domain, 0) for found in counts.values()) for domain in sorted({d for s in counts.values() for d in s})
+    }
+    names = list(largest(everywhere))
+    counts = {split: as_named(found, names) for split, found in counts.items()}
     axes = empty_axes(width=9)
     for place, (split, found) in enumerate(counts.items()):
         total = sum(found.values())
@@ -145,6 +167,8 @@ def lost_to_length(tokens: Sequence[int], limits: Sequence[int]) -> Axes:
 
 def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     """Each domain's share of the training tokens, as it is and as it is trained on."""
+    names = list(largest({domain: max(before.get(domain, 0), after.get(domain, 0)) for domain in {**before, **after}}))
+    before, after = as_named(before, names), as_named(after, names)
     axes = empty_axes(height=1.1 + 0.44 * max(2, len(before)))
     for place, (name, counts, colour) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
         total = sum(counts.values()) or 1

@@ -5,13 +5,13 @@ typed into the parameters cell, as the cockpit spells it out.
 """
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets
 from ipywidgets import Dropdown, FloatSlider, HBox, IntSlider, SelectionSlider
 
-from mistral_lib import params, preparation_trial
+from mistral_lib import params, plots, preparation_trial
 from mistral_lib.params import ParameterError
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.preparation_trial import Sample
@@ -27,23 +27,25 @@ class PreparationCockpit(PlainTextBox):
 
     def __init__(self, sample: Sample, settings: Settings, tokenizer: Any):
         self.sample, self.settings, self.tokenizer = sample, settings, tokenizer
+        self.domains: list[str] = []
         self.before, self.fault = self._tried(settings)
         self.controls = _controls(settings)
-        domains = [name.removeprefix(TOKENS_OF) for name in self.before if name.startswith(TOKENS_OF)][:MOST_DOMAINS]
-        self.weights = {name: _weight(settings, name) for name in domains}
+        self.domains = [name.removeprefix(TOKENS_OF) for name in self.before if name.startswith(TOKENS_OF)]
+        weighed = self.domains if len(self.domains) <= MOST_DOMAINS else []
+        self.weights = {name: _weight(settings, name) for name in weighed}
         self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_width": "46em"})
         for control in (*self.controls.values(), *self.weights.values()):
             control.observe(self.update, "value")
         weights = ipywidgets.Accordion([ipywidgets.VBox(list(self.weights.values()))], titles=["how often each domain is trained on"])
-        left = ipywidgets.VBox([*self.controls.values(), weights, self.message])
+        left = ipywidgets.VBox([*self.controls.values(), *([weights] if self.weights else []), self.message])
         plain = [f"{name}: {shown(value)}" for name, value in self.before.items()] or [self.fault]
-        super().__init__([HBox([left, self.table])], "\n".join([self._head(), *plain]))
+        super().__init__([HBox([left, self.table], layout={"flex_flow": "row wrap"})], "\n".join([self._head(), *plain]))
         self.update()
 
     def _tried(self, settings: Settings) -> tuple[dict[str, float], str]:
         """The figures of the sample, or none and why: a sample may be too small for three splits where the whole is not."""
         try:
-            return figures(preparation_trial.carry_out(self.sample, settings, self.tokenizer)), ""
+            return figures(preparation_trial.carry_out(self.sample, settings, self.tokenizer), self.domains), ""
         except ValueError as error:
             return {}, f"the sample cannot be prepared: {error}"
 
@@ -112,8 +114,10 @@ def _fixed() -> dict[str, Any]:
 TOKENS_OF = "training tokens of "
 
 
-def figures(report: Mapping[str, Any]) -> dict[str, int | float]:
-    """The figures of data/report.json that these parameters move, by name."""
+def figures(report: Mapping[str, Any], domains: Sequence[str] = ()) -> dict[str, int | float]:
+    """The figures of data/report.json that these parameters move, by name. domains: as plots.largest names them."""
+    tokens = report["mixture"]["after"]
+    by_domain = plots.as_named(tokens, domains) if domains else plots.largest(tokens)
     usual = report["leaked_by_a_random_split"]
     return {
         "rows": report["records_read"],
@@ -133,7 +137,7 @@ def figures(report: Mapping[str, Any]) -> dict[str, int | float]:
         "windows": sum(report["windows"].values()),
         "training blocks": report["blocks"]["train"],
         "fill of the training blocks": report["fill"]["train"],
-        **{f"{TOKENS_OF}{domain}": count for domain, count in report["mixture"]["after"].items()},
+        **{f"{TOKENS_OF}{domain}": count for domain, count in by_domain.items()},
     }
 
 

@@ -18,7 +18,7 @@ import orjson
 
 from mistral_lib import sources
 from mistral_lib.preparation import Preparation
-from mistral_lib.records import Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.settings import Settings
 from mistral_lib.splits import unit_hash
 
@@ -32,7 +32,7 @@ STYLE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 class SampledFile:
     """Rows of one file as JSON lines in memory; reads like a sources.SourceFile."""
 
-    name: str  # the file's name with .jsonl behind it, so that its domain stays
+    name: str  # the file's name with .jsonl behind it
     origin: str
     data: bytes
     remote: None = None
@@ -66,7 +66,7 @@ def draw(found: Sequence[sources.SourceFile], settings: Settings, rows: int = RO
     chosen = np.zeros(len(every), bool)
     chosen[np.argsort(every, kind="stable")[: min(rows, readable)]] = True
     by_file = np.split(chosen, np.cumsum([len(one) for one in hashes])[:-1])
-    drawn = [_drawn(file, _rows(file, settings, most), mask) for file, mask in zip(found, by_file, strict=True) if mask.any()]
+    drawn = [_drawn(file, _rows(file, settings, most), mask, settings) for file, mask in zip(found, by_file, strict=True) if mask.any()]
     return Sample(drawn, int(chosen.sum()), len(every), len(every) - readable)
 
 
@@ -74,18 +74,28 @@ def _rows(file: sources.SourceFile, settings: Settings, most: int) -> Iterator[s
     return islice(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), most)
 
 
+def _record(row: sources.Row, settings: Settings) -> Record | None:
+    if row.problem:
+        return None
+    try:
+        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns)
+    except Unmappable:
+        return None
+
+
 def _document_hash(row: sources.Row, settings: Settings) -> float:
     """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record."""
-    if row.problem:
-        return UNREADABLE
-    try:
-        return unit_hash(map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns).source_group)
-    except Unmappable:
-        return UNREADABLE
+    record = _record(row, settings)
+    return unit_hash(record.source_group) if record else UNREADABLE
 
 
-def _drawn(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray) -> SampledFile:
-    lines = (orjson.dumps(row.value, default=str, option=STYLE) for row, wanted in zip(rows, mask.tolist(), strict=True) if wanted)
+def _drawn(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray, settings: Settings) -> SampledFile:
+    """The wanted rows of a file; each names its domain and its source document, which its place in the file may have told."""
+    lines = []
+    for row in (row for row, wanted in zip(rows, mask.tolist(), strict=True) if wanted):
+        record = _record(row, settings)
+        value = {settings.domain_key: record.domain, settings.group_key: record.source_group, **row.value}
+        lines.append(orjson.dumps(value, default=str, option=STYLE))
     return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines))
 
 

@@ -12,12 +12,17 @@ def form(settings, corpus) -> DecisionForm:
 
 
 def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -> None:
-    assert "3 files" in form.found.value and "red.jsonl (corpus): its first row comes as prompt_completion" in form.found.value
+    assert "3 files" in form.found.value and "prompt_completion: blue.jsonl, green.jsonl, red.jsonl" in form.found.value
     (corpus / "notes.jsonl").write_text('{"ask": "a", "reply": "b"}\n')
+    (corpus / "half.jsonl").write_text('{"prompt": "half')
     form.controls["corpus_paths"].value = "corpora/small/notes.jsonl"
-    assert "no record (unknown_shape; its keys are ask, reply: say with `columns` which is what)" in form.found.value
+    assert "no record (unknown_shape with the keys ask, reply: say with `columns` which is what): notes.jsonl" in form.found.value
     form.controls["corpus_paths"].value = "corpora/small\noptional:corpora/elsewhere"
-    assert "4 files" in form.found.value and "corpora/elsewhere is optional and was left out" in form.found.value
+    lines = form.found.value.split("<br>")
+    assert "5 files" in lines[1] and "no record" in lines[2] and "no record" in lines[3] and "prompt_completion" in lines[4], (
+        "what needs a decision first"
+    )
+    assert "corpora/elsewhere is optional and was left out" in form.found.value
 
 
 def test_a_path_with_nothing_there_cannot_be_saved(form: DecisionForm) -> None:

@@ -16,6 +16,7 @@ from mistral_lib import flow_plot, plots
 from mistral_lib.picture import Picture
 
 LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}
+NOTES = {"faq": 900, **{f"note{n}": 1 + n % 3 for n in range(3000)}}
 SPLITS = {split: {"rules": 40, "a_domain_with_a_long_name": 7, "guides": 1} for split in plots.SPLITS}
 LOSSES = {
     f"domain_{n}": {"base": 3 - n / 10, "adapter": 2.4, "difference": -0.5, "low": -0.9, "high": -0.1, "records": 40} for n in range(9)
@@ -50,6 +51,9 @@ LEAKS = {
 CASES: dict[str, Callable[[], Axes]] = {
     "domains": lambda: plots.domains(LONG),
     "domains, one": lambda: plots.domains({"only": 3}),
+    "domains, thousands": lambda: plots.domains(NOTES),
+    "split_domains, thousands": lambda: plots.split_domains(dict.fromkeys(plots.SPLITS, NOTES)),
+    "mixture, thousands": lambda: plots.mixture(NOTES, {name: count * 2 for name, count in NOTES.items()}),
     "shapes": lambda: plots.shapes({"prompt_completion": 1000, "messages": 2_000_000}),
     "lengths": lambda: plots.lengths({"base model's tokenizer": LENGTHS, "Mistral v3": LENGTHS * 2}, 512),
     "lengths, one record": lambda: plots.lengths({"base model's tokenizer": [40]}, 32768),
@@ -82,10 +86,7 @@ def test_no_figure_is_left_out() -> None:
     drawn = {name.split(",")[0] for name in CASES} - {"flow"}
     assert drawn == {
         name for name, one in inspect.getmembers(plots, inspect.isfunction) if inspect.signature(one).return_annotation is Axes
-    } - {
-        "empty_axes",
-        "_barh",
-    }
+    } - {"empty_axes", "_barh"}
 
 
 def boxes(texts: list[Text]) -> list[tuple[str, Bbox]]:
@@ -137,6 +138,14 @@ def test_a_figure_without_words_is_refused() -> None:
     with pytest.raises(ValueError, match="has no words"):
         Picture(axes)
     plt.close(axes.figure)
+
+
+def test_of_thousands_of_domains_the_largest_are_shown_and_no_count_is_lost() -> None:
+    shown = plots.largest(NOTES)
+    assert len(shown) == plots.MOST and sum(shown.values()) == sum(NOTES.values()) and shown["faq"] == 900 and "2,982 others" in shown
+    words = Picture(plots.mixture(NOTES, {"faq": 1800})).words
+    assert "faq 900" in words and "faq 1,800" in words and f"2,982 others {sum(NOTES.values()) - 900 - 3 * 18:,}" in words
+    assert plots.largest(SPLITS["train"]) == SPLITS["train"]
 
 
 def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:

@@ -22,6 +22,15 @@ def test_a_sample_of_everything_gives_what_the_data_stage_gives(cockpit: Prepara
     assert figures(preparation.prepare(Run.open(settings))) == cockpit.before
 
 
+def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(settings, corpus, tokenizer) -> None:
+    for name in ("red", "green", "blue"):
+        plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows(name, 90)]
+        files.write_json_lines(corpus / f"{name}.part.jsonl", plain)
+        (corpus / f"{name}.jsonl").unlink()
+    cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert figures(preparation.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {"red", "green", "blue"}
+
+
 def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, tokenizer) -> None:
     words = [f"word{n}" for n in range(30)]  # two texts of 26 word 5-grams that share 21 of 31
     files.write_json_lines(corpus / "twins.jsonl", [{"text": " ".join(words)}, {"text": " ".join([*words[:15], "other", *words[16:]])}])
@@ -79,16 +88,18 @@ def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_pa
     assert not list((tmp_path / "scratch").iterdir()) and not (tmp_path / "runs").exists()
 
 
-def test_a_domain_that_is_the_files_name_stays(settings, corpus, tokenizer) -> None:
-    plain = [{name: value for name, value in row.items() if name != "domain"} for row in rows("plain", 60)]
-    files.write_json_lines(corpus / "plain.part.jsonl", plain)
-    cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings), settings, tokenizer)
-    assert set(cockpit.weights) == {"red", "green", "blue", "plain"}
-
-
 def test_headless_it_is_the_figures_of_the_sample(cockpit: PreparationCockpit) -> None:
     plain = cockpit._repr_mimebundle_()["text/plain"]
     assert (
         plain.startswith("600 of 600 rows, whole source documents\nrows: 600\n")
         and f"records kept: {cockpit.before['records kept']:,}" in plain
     )
+
+
+def test_of_many_domains_the_largest_stand_in_the_table(settings, corpus, tokenizer) -> None:
+    for n in range(30):
+        (corpus / f"note{n}.md").write_text(f"Note {n}. " + " ".join(f"word{n}_{k}" for k in range(20 + n)))
+    cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert not cockpit.weights and sum(name.startswith("training tokens of ") for name in cockpit.before) == 20
+    cockpit.controls["shortest_answer"].value = 90
+    assert "others</td>" in cockpit.table.value and "shortest_answer = 90" in cockpit.message.value
