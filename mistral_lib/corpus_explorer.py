@@ -18,7 +18,7 @@ from mistral_lib.records import Record, map_row
 from mistral_lib.sources import Row, SourceError
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
-PANEL = {"width": "33%", "min_width": "20em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
+PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
 
 
 class CorpusExplorer(PlainTextBox):

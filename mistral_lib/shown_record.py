@@ -53,7 +53,10 @@ def tokens(tokenizer: Any, found: Record) -> tuple[str, str]:
     encoded = chat_format.encode(tokenizer, [found])[0]
     if encoded.problem:
         return f"cannot be written in the model's chat format: {encoded.problem}", ""
-    return f"{encoded.supervised:,} of {len(encoded.input_ids):,} tokens graded", chat_format.show_mask(tokenizer, encoded, TOKENS)
+    return (
+        f"{encoded.supervised:,} of {len(encoded.input_ids):,} tokens graded",
+        f'<div style="overflow-wrap:anywhere">{chat_format.show_mask(tokenizer, encoded, TOKENS)}</div>',
+    )
 
 
 def finder(words: str) -> Callable[[Row], bool]:
