@@ -235,7 +235,7 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
 
 def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
-    axes = _axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
+    axes = empty_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
     places = range(len(rows) - 1, -1, -1)
     for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
         for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):

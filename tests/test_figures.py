@@ -21,6 +21,17 @@ SPLITS = {split: {"rules": 40, "a_domain_with_a_long_name": 7, "guides": 1} for 
 LOSSES = {
     f"domain_{n}": {"base": 3 - n / 10, "adapter": 2.4, "difference": -0.5, "low": -0.9, "high": -0.1, "records": 40} for n in range(9)
 }
+SWEPT = [
+    {
+        "alternative": f"lora_rank={n} learning_rate=0.0{n}",
+        "validation": 2.4,
+        "validation_base": 2.9,
+        "test": 2.5,
+        "test_base": None,
+        "minutes": n,
+    }
+    for n in range(1, 8)
+]
 STEPS = [{"step": n, "loss": 3 - n / 20} for n in range(1, 30)]
 REASONS = {
     "unknown_shape": 300,
@@ -65,6 +76,7 @@ CASES: dict[str, Callable[[], Axes]] = {
     "mixture": lambda: plots.mixture(LONG, {name: count // 2 for name, count in LONG.items()}),
     "loss_curve": lambda: plots.loss_curve(STEPS, 2.9, 2.4),
     "paired_losses": lambda: plots.paired_losses(LOSSES),
+    "alternatives": lambda: plots.alternatives(SWEPT),
     "differences": lambda: plots.differences(LOSSES),
     "flow": lambda: flow_plot.flow(report({"placeholder_answer": 1}), 512),
     "flow, many reasons": lambda: flow_plot.flow(report(REASONS), 32768),
@@ -124,7 +136,9 @@ def test_its_ground_is_opaque_and_light_whatever_the_theme(axes: Axes) -> None:
     assert axes.figure.get_facecolor() == (1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.split(",")[0] not in ("loss_curve", "paired_losses", "differences")])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.split(",")[0] not in ("loss_curve", "paired_losses", "differences", "alternatives")]
+)
 def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> None:
     picture = Picture(CASES[name]())
     shown = picture._repr_mimebundle_()
