@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from mistral_lib import plots
@@ -38,7 +39,7 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
     ]
     columns = [[Node("rows", report["records_read"], "#bbbbbb")], fates, *by_split]
     titles = ["rows read", "what became of them", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
-    axes = plots.empty_axes(width=11, height=4.6)
+    axes = plt.subplots(figsize=(11, 4.6), layout="constrained", facecolor="white")[1]
     for column in columns[:2]:
         place(column)
     for column in by_split:

@@ -20,7 +20,7 @@ MOST = 20  # bars that can be told apart; a folder of notes has a domain for eac
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
-def empty_axes(width: float = 8, height: float = 3.4) -> Axes:
+def _axes(width: float = 8, height: float = 3.4) -> Axes:
     """Axes on an opaque white ground: black words on a transparent one cannot be read in a dark theme."""
     _, axes = plt.subplots(figsize=(width, height), layout="constrained", facecolor="white")
     axes.spines[["top", "right"]].set_visible(False)
@@ -41,7 +41,7 @@ def _in_words(title: str, counts: Mapping[str, Any]) -> str:
 
 
 def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
-    axes = empty_axes(height=0.8 + 0.32 * max(2, len(counts)))
+    axes = _axes(height=0.8 + 0.32 * max(2, len(counts)))
     names = sorted(counts, key=lambda name: counts[name])
     bars = axes.barh(names, [counts[name] for name in names], color=colour)
     axes.bar_label(bars, labels=[f"{counts[name]:,}" for name in names], padding=4)
@@ -68,7 +68,7 @@ def shapes(counts: Mapping[str, int]) -> Axes:
 
 def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
     """How long records are in tokens, a step line per tokenizer, on a logarithmic axis; the block length is marked."""
-    axes = empty_axes()
+    axes = _axes()
     shortest, longest = (choose(choose(values) for values in by_tokenizer.values()) for choose in (min, max))
     edges = np.geomspace(max(1, shortest), longest + 1, 40)
     for (_, values), colour, style in zip(by_tokenizer.items(), (ADAPTER, TRAIN), ("-", "--"), strict=False):
@@ -103,7 +103,7 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     }
     names = list(largest(everywhere))
     counts = {split: as_named(found, names) for split, found in counts.items()}
-    axes = empty_axes(width=9)
+    axes = _axes(width=9)
     for place, (split, found) in enumerate(counts.items()):
         total = sum(found.values())
         where = [i + (place - 1) * 0.27 for i in range(len(names))]
@@ -122,7 +122,7 @@ def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
     by_split: name of the way → kind → records, `held_out` being their number.
     """
     kinds = [kind for kind in next(iter(by_split.values())) if kind != "held_out"]
-    axes = empty_axes(height=0.9 + 0.62 * len(kinds))
+    axes = _axes(height=0.9 + 0.62 * len(kinds))
     for place, ((name, counts), colour) in enumerate(zip(by_split.items(), (BASE, VALIDATION), strict=False)):
         shares = [counts[kind] / max(1, counts["held_out"]) for kind in kinds]
         bars = axes.barh([i + (place - 0.5) * 0.38 for i in range(len(kinds))], shares, 0.34, color=colour, label=name)
@@ -169,7 +169,7 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     """Each domain's share of the training tokens, as it is and as it is trained on."""
     names = list(largest({domain: max(before.get(domain, 0), after.get(domain, 0)) for domain in {**before, **after}}))
     before, after = as_named(before, names), as_named(after, names)
-    axes = empty_axes(height=1.1 + 0.44 * max(2, len(before)))
+    axes = _axes(height=1.1 + 0.44 * max(2, len(before)))
     for place, (name, counts, colour) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
         total = sum(counts.values()) or 1
         shares = [counts.get(domain, 0) / total for domain in before]
@@ -192,7 +192,7 @@ def loss_curve(
     validations: Sequence[Mapping[str, Any]] = (),
 ) -> Axes:  # fmt: skip
     """Training loss by step, validation loss where it was measured; before and after as level lines (nats per supervised token)."""
-    axes = axes or empty_axes()
+    axes = axes or _axes()
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
     measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
     if measured:
@@ -209,7 +209,7 @@ def loss_curve(
 
 def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     """Base and adapter loss of each domain, joined by a line; left is better."""
-    axes = empty_axes(height=0.9 + 0.36 * max(2, len(domains)))
+    axes = _axes(height=0.9 + 0.36 * max(2, len(domains)))
     for place, facts in enumerate(domains.values()):
         axes.plot([facts["base"], facts["adapter"]], [place, place], color="#bbbbbb", zorder=1)
     for key, colour in (("base", BASE), ("adapter", ADAPTER)):
@@ -223,7 +223,7 @@ def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
 def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     """Adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better."""
     shown = {name: facts for name, facts in domains.items() if facts["low"] is not None}
-    axes = empty_axes(height=0.9 + 0.36 * max(2, len(shown)))
+    axes = _axes(height=0.9 + 0.36 * max(2, len(shown)))
     for place, facts in enumerate(shown.values()):
         axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER)
     axes.scatter([facts["difference"] for facts in shown.values()], range(len(shown)), color=ADAPTER, zorder=2)
@@ -235,7 +235,7 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
 
 def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
-    axes = empty_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
+    axes = _axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
     places = range(len(rows) - 1, -1, -1)
     for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
         for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):

@@ -98,7 +98,7 @@ def test_no_figure_is_left_out() -> None:
     drawn = {name.split(",")[0] for name in CASES} - {"flow"}
     assert drawn == {
         name for name, one in inspect.getmembers(plots, inspect.isfunction) if inspect.signature(one).return_annotation is Axes
-    } - {"empty_axes", "_barh"}
+    } - {"_axes", "_barh"}
 
 
 def boxes(texts: list[Text]) -> list[tuple[str, Bbox]]:
@@ -148,7 +148,7 @@ def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> Non
 
 
 def test_a_figure_without_words_is_refused() -> None:
-    axes = plots.empty_axes()
+    axes = plt.subplots()[1]
     with pytest.raises(ValueError, match="has no words"):
         Picture(axes)
     plt.close(axes.figure)
