@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit."""
-=======
-"""The command line, thin: python -m mistral_lib run | check | sweep | train | status | audit | lab."""
->>>>>>> wt-live
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit | lab."""
 
 import argparse
 import sys

@@ -22,6 +22,8 @@ import numpy as np
 
 from mistral_lib import base_model, data_report, files, home, mixture, reading_parts, sources, split_blocks, splits, token_parts
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
+from mistral_lib.exclusions import REASON as EXCLUDED
+from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
@@ -58,7 +60,7 @@ def prepare(run: Run) -> dict[str, Any]:
     for missing in found.absent:
         say(str(missing))
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    inputs = {**sources.inputs(found.files), "tokenizer": base_model.tokenizer_hash(tokenizer)}
+    inputs = {**sources.inputs(found.files), "tokenizer": base_model.tokenizer_hash(tokenizer), **excluded_inputs(run.settings)}
     work = run.folder / ".data.work"
 
     def carry_out(folder: Path) -> dict[str, Any]:
@@ -226,7 +228,8 @@ class Preparation:
 
     def refuse_losses(self) -> None:
         """Errors: TooMuchLost."""
-        unwanted = [number for number, reason in enumerate(self.rows.reasons) if not reason.startswith("objective_is_")]
+        meant = ("objective_is_", EXCLUDED)
+        unwanted = [number for number, reason in enumerate(self.rows.reasons) if not reason.startswith(meant)]
         lost = int(np.isin(self.rows.reason, unwanted).sum())
         allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(self.rows.fate)
         if lost > allowed:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import quality, signatures, sources
+from mistral_lib import exclusions, quality, signatures, sources
 from mistral_lib.record_store import batch_of
 from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.settings import Settings
@@ -21,6 +21,9 @@ KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row b
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
 ORIGINS = ("corpus", "operatives")
 COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}
+
+
+COUNTED = ("redacted", "repairs", "flags", "excluded")
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class Rows:
     reason: Any = None  # int32: number of the reason, -1 for none
     domains: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in ("redacted", "repairs", "flags")})
+    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
 
     @classmethod
     def of(cls, parts: Iterable["Inspected"]) -> "Rows":
@@ -105,10 +108,11 @@ class Inspector:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.checks = quality.Checks(settings.check_actions(), settings.check_limits())
+        self.excluded = exclusions.load(settings)
 
     def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> Inspected:
         """rows: (number in ORIGINS, row)."""
-        counts = {name: Counter() for name in ("redacted", "repairs", "flags")}
+        counts = {name: Counter() for name in COUNTED}
         found = [self._record(row, counts) for _, row in rows]
         domains, reasons = [], []
         columns = zip(*(_numbers(record, reason, domains, reasons) for record, reason in found), strict=True)
@@ -132,6 +136,9 @@ class Inspector:
         except Unmappable as refused:
             return None, str(refused)
         outcome = self.checks.inspect(record)
+        if entry := self.excluded.entry(record, outcome.record):
+            counts["excluded"][entry] += 1
+            return None, exclusions.REASON
         for name, found in (("redacted", outcome.redacted), ("repairs", (*record.repairs, *outcome.repairs)), ("flags", outcome.flags)):
             if found:
                 counts[name].update(found)

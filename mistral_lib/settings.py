@@ -36,6 +36,7 @@ class Settings(BaseModel):
     columns: dict[str, str] = _field({}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data")
     salvage: bool = _field(True, "take apart lines on which several JSON objects are glued; otherwise reject them", "corpus data")
     pdf_characters: int = _field(0, "characters of a record from a PDF; 0: one record a page", "corpus data", ge=0, le=1_000_000)
+    exclude_file: str = _field("", "records to leave out, by id or source; empty: excluded.txt in the run folder, if made", "data")
     strict: bool = _field(False, "stop at the first rejected row", "data")
     max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
 
