@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import chat_template, demo_model, hardware, home, hub_model, model_folder, stored_model
+from mistral_lib import chat_template, demo_model, fused_layers, hardware, home, hub_model, model_folder, ranks, stored_model
 from mistral_lib.model_folder import BaseModelError
 from mistral_lib.settings import Settings
 
@@ -128,7 +128,7 @@ def load_base(settings: Settings) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        locate(settings.base_model), device_map={"": hardware.device()}, output_loading_info=True, **options
+        locate(settings.base_model), device_map={"": ranks.place(hardware.device())}, output_loading_info=True, **options
     )
     refuse_invented(settings.base_model, loaded)
     if _on_hub(settings.base_model):
@@ -171,14 +171,14 @@ def attach_lora(model: Any, settings: Settings) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    return fused_layers.install(get_peft_model(model, config))
 
 
 def load_adapter(settings: Settings, folder: Path) -> Any:
     """A fresh base model with the adapter in `folder`, for measuring."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(load_base(settings), str(folder)).eval()
+    return fused_layers.install(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
 
 
 def adapter_hash(model: Any) -> str:

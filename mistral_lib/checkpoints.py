@@ -22,6 +22,11 @@ def seal(folder: Path) -> None:
     files.write_json(folder / SEAL, files.hashes(folder, folder))
 
 
+def partial(folder: Path) -> Path:
+    """Where the next checkpoint is being written."""
+    return folder / PARTIAL
+
+
 def is_whole(folder: Path) -> bool:
     """Whether every file is there with the hash that it was sealed with."""
     if not (folder / SEAL).is_file():

@@ -59,7 +59,8 @@ class Chronicle(TrainerCallback):
             learning_rate=logs["learning_rate"], tokens_per_second=round(self.tokens_per_step / seconds, 1), seconds=round(seconds, 3),
             peak_memory_mib=hardware.peak_memory_mib(), eta_seconds=round(self._seconds_left(state), 1), usd=round(self.spending.usd(), 4),
         )  # fmt: skip
-        self.health.step(state.global_step, logs["loss"])
+        if math.isfinite(logs["loss"]):
+            self.health.step(state.global_step, logs["loss"])
         self.step_began = time.perf_counter()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -98,12 +99,12 @@ class Chronicle(TrainerCallback):
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def reached(self) -> tuple[str, str] | None:
-        """The rule that ends the training now, and why."""
-        return self.rules.reached(self.validations, self.spending.seconds(), self.spending.ending_seconds())
+    def reached(self, step: int) -> tuple[str, str] | None:
+        """The rule that ends the training after this step, and why."""
+        return self.rules.reached(step, self.validations, self.spending.seconds(), self.spending.ending_seconds())
 
     def _end_if_a_rule_says_so(self, state: Any, control: Any) -> None:
-        found = self.reached()
+        found = self.reached(state.global_step)
         if found and self.stopped_by is None and state.global_step < state.max_steps:
             self.stopped_by = found[0]
             self.log.write("stopping", by=found[0], step=state.global_step, because=found[1])
@@ -113,7 +114,7 @@ class Chronicle(TrainerCallback):
     def ended_at(self, checkpoint: Path, model: Any) -> bool:
         """Whether a checkpoint is where the steps ended, so that only the ending is missing; its weights are then in the model."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        found, all_done = self.reached(), state.global_step >= state.max_steps
+        found, all_done = self.reached(state.global_step), state.global_step >= state.max_steps
         if found and not all_done:
             self.stopped_by = found[0]
         if found or all_done:

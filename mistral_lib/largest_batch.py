@@ -5,12 +5,13 @@ All blocks are equally long; logits are made where a label is, so the blocks wit
 
 import gc
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mistral_lib import hardware, likelihood
+from mistral_lib import hardware, home, likelihood
 from mistral_lib.chat_format import IGNORED
 
 ROWS = 256  # blocks that are held in memory at a time
@@ -27,13 +28,24 @@ def supervised_tokens(blocks: Any) -> np.ndarray:
     return np.concatenate(counts) if counts else np.zeros(0, dtype=int)
 
 
-def refuse_useless(blocks: Any, split: str) -> np.ndarray:
-    """The supervised tokens of each block. Errors: NothingToLearn for a split that is empty, or has not a single label."""
+def loaded(place: Path, split: str) -> Any:
+    """A packed split. Errors: NothingToLearn for one without a block."""
+    from datasets import load_from_disk
+
+    try:
+        blocks = load_from_disk(place)
+    except IndexError:  # datasets saves an empty one without a file, and cannot read that back
+        blocks = ()
     if not len(blocks):
         raise NothingToLearn(
-            f"the {split} split holds no block, expected at least one: look at runs/<name>/data/report.json for what became of the rows, "
-            "and prepare the data again (notebook 02)"
+            f"the {split} split holds no block, expected at least one: look at {home.short(place.parent / 'report.json')} for what became "
+            "of the rows, and prepare the data again (notebook 02)"
         )
+    return blocks
+
+
+def refuse_useless(blocks: Any, split: str) -> np.ndarray:
+    """The supervised tokens of each block. Errors: NothingToLearn for a split without a single label."""
     counts = supervised_tokens(blocks)
     if not counts.any():
         raise NothingToLearn(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 
+from mistral_lib import fused_layers, fused_loss
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.progress import bar
 
@@ -38,26 +38,34 @@ def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
     position ids that restart, transformers keeps the records of a block apart.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).last_hidden_state
+    options = fused_layers.attention_options(base.model, batch["position_ids"])
+    hidden = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **options).last_hidden_state
     graded = batch["labels"] != IGNORED  # (batch, tokens)
     before = graded.roll(-1, dims=1)  # the state that predicts a token stands one place before it; place 0 is never graded
-    logits = base.lm_head(hidden[before])  # (supervised tokens, vocabulary)
-    return functional.cross_entropy(logits.float(), batch["labels"][graded], reduction="none"), graded
+    return fused_loss.head_losses(hidden[before], base.lm_head, batch["labels"][graded]), graded
 
 
 def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
     """The loss of every record in a packed dataset, the windows of a long one added up. Memory holds one batch of blocks."""
-    found: dict[str, RecordLoss] = {}
+    starts = range(0, len(blocks), micro_batch_size)
+    found = (batch_losses(model, blocks[start : start + micro_batch_size], without_adapter) for start in starts)
+    return added_up(bar(found, what, total=len(starts), unit="batch"))
+
+
+def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:
+    """The losses of the windows in a few blocks. rows: columns of a packed dataset, each (blocks, ...)."""
     device = next(model.parameters()).device
     model.eval()
-    context = model.disable_adapter() if without_adapter else nullcontext()
-    starts = range(0, len(blocks), micro_batch_size)
-    with torch.inference_mode(), context:
-        for start in bar(starts, what, total=len(starts), unit="batch"):
-            rows = blocks[start : start + micro_batch_size]
-            batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
-            for loss in _by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]):
-                found[loss.record_id] = loss.plus(found.get(loss.record_id))
+    with torch.inference_mode(), model.disable_adapter() if without_adapter else nullcontext():
+        batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
+        return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]))
+
+
+def added_up(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
+    """One loss per record, in the order of first appearance."""
+    found: dict[str, RecordLoss] = {}
+    for loss in (loss for batch in batches for loss in batch):
+        found[loss.record_id] = loss.plus(found.get(loss.record_id))
     return list(found.values())
 
 

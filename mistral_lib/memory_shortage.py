@@ -7,17 +7,17 @@ the kernel's own counters and from how much memory was left when the trainer las
 
 import errno
 import gc
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistral_lib import hardware, progress_watch, system_memory
+from mistral_lib import progress_watch, system_memory
 from mistral_lib.settings import Settings
 
 WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS
 NEARLY_NONE = 0.05  # share of the memory that was left at the last note of progress
+SCARCE = 0.25  # the same, where the kernel has killed something somewhere on the machine
 LAST_WORDS = ("stopping", "failed", "verified")  # events after which an end needs no explanation
 
 Result = TypeVar("Result")
@@ -122,20 +122,25 @@ def killed_for_memory(events: list[dict[str, Any]], folder: Path) -> str | None:
         return None  # the machine was restarted: that is what ended it
     before = events[began].get("kernel_kills", {})
     risen = [name for name, kills in system_memory.kernel_kills().items() if kills > before.get(name, kills)]
-    doing = f"while {events[-1]['event']}"
-    if risen:
-        return f"the process was killed {doing}, and the kernel has since killed a process for lack of memory ({risen[0]})"
-    left = progress_watch.last_note(folder).get("memory_left", 1.0)
-    if left < NEARLY_NONE:
-        return f"the process was killed {doing} without a word, with {left:.1%} of the memory left"
+    left = progress_watch.last_note(folder).get("memory_left")
+    own = [name for name in risen if name != system_memory.WHOLE_MACHINE]
+    if own or (risen and (left is None or left < SCARCE)):  # the whole machine's count rises for other programs as well
+        return f"the process was killed while {events[-1]['event']}, and the kernel has killed for lack of memory ({(own or risen)[0]})"
+    if left is not None and left < NEARLY_NONE:
+        return f"the process was killed while {events[-1]['event']}, without a word, with {left:.1%} of the memory left"
     return None
+
+
+def made_progress(events: list[dict[str, Any]]) -> bool:
+    """Whether the last attempt came to a checkpoint, so that one more with the same micro batch is not in vain."""
+    last = [event["event"] for event in events]
+    return "checkpoint" in last[len(last) - 1 - last[::-1].index("process") :] if "process" in last else False
 
 
 def refuse_if_loading(why: str | None, events: list[dict[str, Any]], settings: Settings) -> None:
     """A kill while the base model was loaded has nothing to do with the micro batch. Errors: OutOfMemory."""
     if why and events[-1]["event"] == "loading":
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / hardware.GIB
         raise OutOfMemory(
-            f"{why}: loading {settings.base_model} needs more memory than this machine's {total:.0f} GiB leave free; "
-            "end other programs, or choose an instance with more memory"
+            f"{why}: loading {settings.base_model} needs more memory than there is; "
+            "end other programs, raise the container's limit, or choose an instance with more memory"
         )

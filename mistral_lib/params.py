@@ -55,7 +55,7 @@ def contradictions(settings: Settings) -> list[str]:
         known = near[0] if near else ", ".join(instances())
         faults.append(f"instance = {settings.instance!r} is not in params/instances.yaml; did you mean {known}?")
     faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
-    for key in ("max_validation_tokens", "max_test_tokens"):
+    for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
         if 0 < getattr(settings, key) < settings.max_tokens:
             faults.append(f"{key} = {getattr(settings, key)} is less than one block of max_tokens = {settings.max_tokens}")
     if settings.max_steps and settings.checkpoint_every_steps > settings.max_steps:

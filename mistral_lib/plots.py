@@ -87,11 +87,15 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
 
 
 def loss_curve(
-    steps: Sequence[Mapping[str, Any]], before: float | None = None, after: float | None = None, axes: Axes | None = None
-) -> Axes:
-    """Training loss by step; validation loss before and after as level lines (nats per supervised token)."""
+    steps: Sequence[Mapping[str, Any]], before: float | None = None, after: float | None = None, axes: Axes | None = None,
+    validations: Sequence[Mapping[str, Any]] = (),
+) -> Axes:  # fmt: skip
+    """Training loss by step, validation loss where it was measured; before and after as level lines (nats per supervised token)."""
     axes = axes or _axes()
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
+    measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), color=VALIDATION, marker="s", markersize=6, label="validation, during training")
     if before is not None:
         axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
     if after is not None:
@@ -110,21 +114,50 @@ def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     for key, colour in (("base", BASE), ("adapter", ADAPTER)):
         axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=colour, label=key, zorder=2)
     axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.invert_yaxis()
     axes.set_xlabel("loss, nats per supervised token (left is better); in brackets: records")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
 
 def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
-    """Adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better."""
-    shown = {name: facts for name, facts in domains.items() if facts["low"] is not None}
-    axes = _axes(height=0.9 + 0.36 * max(2, len(shown)))
-    for place, facts in enumerate(shown.values()):
-        axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER)
-    axes.scatter([facts["difference"] for facts in shown.values()], range(len(shown)), color=ADAPTER, zorder=2)
+    """Forest plot: adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better.
+
+    A filled point still differs from zero after the correction for looking at several domains; one without a line has too few documents.
+    """
+    axes = _axes(height=0.9 + 0.36 * max(2, len(domains)))
+    for place, facts in enumerate(domains.values()):
+        sure = facts.get("holm_p", facts.get("p"))
+        colour = ADAPTER if sure is not None and sure < 0.05 else "white"
+        if facts["low"] is not None:
+            axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER, zorder=1)
+        axes.scatter([facts["difference"]], [place], facecolor=colour, edgecolor=ADAPTER, zorder=2)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [f"{name} ({facts['records']})" for name, facts in shown.items()])
-    axes.set_xlabel("adapter − base, nats per supervised token; line: 95 % interval")
+    axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.invert_yaxis()
+    axes.set_xlabel("adapter − base, nats per supervised token (left is better); line: 95 % interval; filled: sure of all")
+    return axes
+
+
+def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
+    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colours), with intervals."""
+    names, runs = list(rows), list(next(iter(rows.values())))
+    axes, palette = _axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1)), (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", "#D55E00", BASE)
+    for number, run in enumerate(runs):
+        for place, name in enumerate(names):
+            facts, height, colour = (
+                rows[name][run],
+                place + (number - (len(runs) - 1) / 2) * 0.7 / len(runs),
+                palette[number % len(palette)],
+            )
+            if facts["low"] is not None:
+                axes.plot([facts["low"], facts["high"]], [height, height], color=colour, zorder=1)
+            axes.scatter([facts["difference"]], [height], color=colour, zorder=2, s=22, label=run if place == 0 else None)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("adapter − base, nats per supervised token (left is better); line: 95 % interval")
+    axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
 

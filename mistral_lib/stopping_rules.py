@@ -5,12 +5,14 @@ Knows numbers only: losses, seconds, prices. Who stops, saves and says so is the
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mistral_lib.settings import Settings
 
 SKIPPED_IN_A_ROW = 8  # float16's loss scale halves at each skip: 65536 is tamed well before
 SKIPPED_SHARE = 0.1  # of all steps
+FEWEST_STEPS = 2  # the first has learning rate 0 while it warms up, and so trains nothing
 HOPELESS = 1.2  # times the loss of a guess that takes all tokens for alike
 HOPELESS_STEPS = 8  # in a row
 
@@ -32,12 +34,14 @@ class StoppingRules:
     def of(cls, settings: Settings, usd_per_hour: float) -> "StoppingRules":
         return cls(settings.early_stopping_patience, settings.max_hours, settings.max_usd, usd_per_hour)
 
-    def reached(self, validations: list[dict[str, Any]], seconds: float, ending_seconds: float) -> tuple[str, str] | None:
-        """Which rule ends the training now, and why; None to go on.
+    def reached(self, step: int, validations: list[dict[str, Any]], seconds: float, ending_seconds: float) -> tuple[str, str] | None:
+        """Which rule ends the training after this step, and why; None to go on.
 
         validations: the curve of validation losses, each with step and loss. seconds: spent so far, all attempts
         together. ending_seconds: what saving and verifying will still take; a budget pays for that as well.
         """
+        if step < FEWEST_STEPS:
+            return None
         since = waits(validations)
         if self.early_stopping_patience and since >= self.early_stopping_patience:
             return "early_stopping", f"no lower validation loss in the last {since} measurements"
@@ -85,6 +89,11 @@ class Health:
                 f"step {step}: a loss of {loss:.2f} nats per supervised token, the {self.hopeless}th in a row above "
                 f"{HOPELESS} x {self.worst:.2f}, which is worse than guessing. {self.advice()}"
             )
+
+    def broken(self, step: int, last: Path | None) -> None:
+        """An adapter with NaN or infinity is never saved over a good one. Errors: Diverged."""
+        safe = f"the last good checkpoint is {last.name}" if last else "there is no checkpoint yet"
+        raise Diverged(f"the adapter became NaN or infinite by step {step}, so it is not saved; {safe}. {self.advice()}")
 
     def advice(self) -> str:
         s = self.settings

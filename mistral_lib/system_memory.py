@@ -5,6 +5,7 @@ Source: proc(5); Linux kernel documentation, admin-guide/cgroup-v2 and cgroup-v1
 
 from pathlib import Path
 
+WHOLE_MACHINE = "/proc/vmstat"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -22,9 +23,10 @@ def left_share() -> float:
 
 
 def kernel_kills() -> dict[str, int]:
-    """How many processes the kernel has killed for lack of memory, by counter."""
-    files = [Path("/proc/vmstat"), *(folder / name for folder in control_groups() for name in ("memory.events", "memory.oom_control"))]
-    return {str(path): table["oom_kill"] for path in files if "oom_kill" in (table := _table(path))}
+    """How many processes the kernel has killed for lack of memory, by counter: on the whole machine, and in this process's own
+    control groups (a victim is counted in the group that it was in, whichever limit was reached)."""
+    own = (line[0] / name for line in _lines_of_groups() for name in ("memory.events", "memory.oom_control"))
+    return {str(path): table["oom_kill"] for path in (Path(WHOLE_MACHINE), *own) if "oom_kill" in (table := _table(path))}
 
 
 def boot() -> str:
@@ -34,13 +36,17 @@ def boot() -> str:
 
 def control_groups() -> list[Path]:
     """The folders of the control groups that this process is in and that count memory, the innermost first."""
+    return [folder for line in _lines_of_groups() for folder in line]
+
+
+def _lines_of_groups() -> list[list[Path]]:
     found = []
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         _, controllers, place = line.split(":", 2)
         if controllers in ("", "memory"):
             root = CONTROL_GROUPS / controllers
             inner = root / place.lstrip("/")
-            found += [folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)]
+            found.append([folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)])
     return found
 
 

@@ -5,21 +5,26 @@ Knows one model and its blocks; knows nothing of run folders or of when a traini
 
 import math
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, disk_space, likelihood
+from mistral_lib import checkpoints, disk_space, likelihood, ranks
 from mistral_lib.chronicle import Chronicle
+from mistral_lib.stop_signal import StopSignal
 
 
 class SupervisedTrainer(Trainer):
-    """transformers' Trainer with logits only at supervised positions."""
+    """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the chronicle."""
 
-    def __init__(self, in_order: bool, chronicle: Chronicle | None = None, **options: Any):
-        super().__init__(callbacks=[chronicle] if chronicle else [], **options)
+    def __init__(self, in_order: bool, chronicle: Chronicle | None = None, stop: StopSignal | None = None, **options: Any):
+        _answer_with_losses(options["model"])
+        several = (ranks.SharedWish(stop), ranks.SharedDecisions()) if stop and ranks.count() > 1 else (None, None)
+        super().__init__(callbacks=[callback for callback in (several[0], chronicle, several[1]) if callback], **options)
         self.in_order, self.chronicle = in_order, chronicle
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
         self.saving_into: Path | None = None
@@ -30,13 +35,16 @@ class SupervisedTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        losses, _ = likelihood.token_losses(model, inputs)
-        return losses.sum() / num_items_in_batch
+        losses = model(**{name: inputs[name] for name in likelihood.COLUMNS})
+        # the number counts the supervised tokens of all processes, whose gradients are then averaged
+        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Called between a step's log line and its checkpoint, when the chronicle asked for it."""
-        self.chronicle.validate(self.model, self.state, self.control)
+        if self.chronicle:
+            self.chronicle.validate(self.model, self.state, self.control)
         self.control.should_evaluate = False
+        ranks.share_decisions(self.control)
         return {}
 
     # -- broken steps -----------------------------------------------------------------------------------------------
@@ -48,7 +56,8 @@ class SupervisedTrainer(Trainer):
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             model.zero_grad(set_to_none=True)
             because = f"loss {loss}, gradient norm {float(norm)}"
-            self.chronicle.log.write("skipped", **self.chronicle.health.skip(self.state.global_step + 1, because))
+            if self.chronicle:
+                self.chronicle.log.write("skipped", **self.chronicle.health.skip(self.state.global_step + 1, because))
         return norm
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
@@ -62,17 +71,36 @@ class SupervisedTrainer(Trainer):
         return str(self.saving_into) if self.saving_into else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull."""
+        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull; Diverged for an adapter that is no number."""
+        if not ranks.is_first():
+            return self._save_into(checkpoints.partial(Path(self.args.output_dir)), model, trial)
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        if not all(torch.isfinite(p).all() for p in weights):
+            self.chronicle.health.broken(self.state.global_step, checkpoints.last_whole(place))
+        trainable = sum(p.numel() for p in weights)
         wanted, what = disk_space.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
         with checkpoints.put_in_place(place, name, wanted, what) as partial:
-            self.saving_into = partial
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self.saving_into = None
+            self._save_into(partial, model, trial)
             for path in (partial / name).iterdir():
                 path.rename(partial / path.name)
             (partial / name).rmdir()
         checkpoints.tidy(place)
+
+    def _save_into(self, folder: Path, model: Any, trial: Any) -> None:
+        """The first process writes weights and optimizer, each process its random state."""
+        ranks.wait()  # the folder is there
+        self.saving_into = folder
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.saving_into = None
+        ranks.wait()  # everything is written
+
+
+def _answer_with_losses(model: Any) -> None:
+    """Let the model's forward be its token losses: with several processes it is that forward whose gradients are shared.
+    Frozen weights are the same everywhere and need not be sent."""
+    model.forward = MethodType(lambda self, **batch: likelihood.token_losses(self, batch)[0], model)
+    frozen = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if not value.requires_grad]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)

@@ -8,7 +8,6 @@ smaller micro batch and the same effective batch.
 import dataclasses
 import math
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import torch
 from transformers import TrainingArguments, default_data_collator, set_seed
 
 from mistral_lib import (
+    adapter_proof,
     base_model,
     checkpoints,
     disk_space,
@@ -30,7 +30,9 @@ from mistral_lib import (
     memory_shortage,
     params,
     progress_watch,
+    ranks,
     training_log,
+    training_result,
 )  # fmt: skip
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.run import Run, summary
@@ -38,16 +40,11 @@ from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import Stopped, StopSignal
 from mistral_lib.stopping_rules import Health
 from mistral_lib.trainer import SupervisedTrainer
-from mistral_lib.training_log import TrainingLog
+from mistral_lib.training_log import NoLog, TrainingLog
 
 # Parameters that may change between an attempt and its continuation: they do not change what is trained.
 CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
             "validate_every_steps")  # fmt: skip
-SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
-
-
-class TrainingFailed(RuntimeError):
-    """A training whose result cannot be vouched for; the message says what was seen, expected and to do."""
 
 
 def inputs_of(run: Run) -> dict[str, str]:
@@ -60,12 +57,17 @@ def inputs_of(run: Run) -> dict[str, str]:
 def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
+    Of several processes the first one leads; the others only help it to step, and return nothing.
     Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    ranks.join(hardware.device())
     inputs = inputs_of(run)
     folder = run.folder / "training"
-    if reasons := run.reasons_to_run("training", inputs):
+    reasons = ranks.from_first(lambda: run.reasons_to_run("training", inputs))
+    if not ranks.is_first():
+        return Training(run, folder, NoLog(), StopSignal(), "").assist() if reasons else {}
+    if reasons:
         with run.lock("stage training"):
             changed = run.changes("training", inputs)
             make_way(run, folder, changed)
@@ -116,6 +118,7 @@ class Training:
     def __init__(self, run: Run, folder: Path, log: TrainingLog, stop: StopSignal, because: str):
         self.run, self.settings, self.folder, self.log, self.stop = run, run.settings, folder, log, stop
         self.place = folder / "checkpoints"
+        self.known: dict[str, list[likelihood.RecordLoss]] = {}
         events = log.events()
         usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
         self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
@@ -123,15 +126,14 @@ class Training:
         killed = memory_shortage.killed_for_memory(events, folder)
         log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(self.shape), **memory_shortage.counters())
         memory_shortage.refuse_if_loading(killed, events, self.settings)
-        if killed:
+        if killed and (self.shape.smaller() or not memory_shortage.made_progress(events)):
             self.shrink(killed)
 
     def carry_out(self) -> dict[str, Any]:
-        from datasets import load_from_disk
-
         data = self.run.folder / "data"
-        blocks = load_from_disk(data / "train")
-        self.validation = likelihood.first_blocks(load_from_disk(data / "validation"), self.settings.max_validation_tokens)
+        blocks = largest_batch.loaded(data / "train", "training")
+        held_out = largest_batch.loaded(data / "validation", "validation")
+        self.validation = likelihood.first_blocks(held_out, self.settings.max_validation_tokens)
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
@@ -140,11 +142,21 @@ class Training:
             self.try_largest(model, blocks, counts)  # 3
             before = self.baseline(model)  # 4
             steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
-            after = self.measure(model, "after training")  # 6
-        adapter = self.save(model, initial)  # 7
+            after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
+        adapter = adapter_proof.save(model, self.settings, self.folder, initial)  # 7
         del model
         reloaded = self.check(adapter, initial, after)  # 8
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
+
+    def assist(self) -> dict[str, Any]:
+        """What a process other than the first does: build the same model, and take its share of the steps."""
+        blocks = largest_batch.loaded(self.run.folder / "data" / "train", "training")
+        model, _ = self.build()
+        self.shape, last = ranks.from_first(lambda: None)
+        if last is not None:
+            with self.stop.after_saving():
+                self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+        return {}
 
     def build(self) -> tuple[Any, str]:
         """The quantised base with a fresh adapter, seeded; and the hash of that adapter."""
@@ -167,6 +179,7 @@ class Training:
         began = time.perf_counter()
         found = likelihood.record_losses(model, self.validation, self.shape.micro_batch_size, without_adapter, when)
         self.spending.measuring_seconds = time.perf_counter() - began
+        self.known = {when: found}  # the last one: often that of the adapter which is kept
         if not when.startswith("after step"):  # these are logged by the chronicle, with more facts
             self.log.write("validation", what=when, loss=likelihood.mean(found), seconds=round(self.spending.measuring_seconds, 3))
         return found
@@ -193,6 +206,7 @@ class Training:
         """Shrink until the fullest batch fits, before any time is spent on steps."""
 
         def attempt() -> dict[str, Any]:
+            self.log.write("trying", what="the fullest batch", **dataclasses.asdict(self.shape))
             return largest_batch.tried(self.trainer(model, blocks), model, blocks, counts, self.shape.micro_batch_size)
 
         self.log.write("largest_batch", **memory_shortage.carried_on(attempt, self.shrink))
@@ -211,7 +225,8 @@ class Training:
                         p.copy_(start[name])
             return self.step(model, blocks, baseline)
 
-        steps = memory_shortage.carried_on(attempt, self.shrink)
+        alone = ranks.count() == 1  # several processes would have to shrink at the same step
+        steps = memory_shortage.carried_on(attempt, self.shrink) if alone else attempt()
         best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
         if best and best[1] != steps:
             checkpoints.load_weights(model, best[0])
@@ -224,7 +239,9 @@ class Training:
         self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
         chronicle = self.chronicle(model, blocks, baseline)
         with self.stop.after_saving():
-            if last and chronicle.ended_at(last, model):
+            ended = last and chronicle.ended_at(last, model)
+            ranks.from_first(lambda: (self.shape, None if ended else str(last or "")))
+            if ended:
                 reached = checkpoints.step_of(last)
             else:
                 trainer = self.trainer(model, blocks, chronicle)
@@ -236,22 +253,25 @@ class Training:
         return reached
 
     def chronicle(self, model: Any, blocks: Any, baseline: float) -> Chronicle:
-        skipped = sum(event["event"] == "skipped" for event in self.log.events())
+        skipped = len(training_log.skipped(self.log.events()))
         worst = max(baseline, math.log(model.config.vocab_size))
         health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
-        tokens = self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * len(blocks[0]["input_ids"])
+        tokens = self.effective_batch() * len(blocks[0]["input_ids"])
         return Chronicle(
             self.settings, self.log, self.stop, self.spending, health, self.place,
             lambda model, when: likelihood.mean(self.measure(model, when)), tokens, self.trainable,
         )  # fmt: skip
 
     def steps_planned(self, blocks: Any) -> int:
-        per_epoch = math.ceil(len(blocks) / (self.shape.micro_batch_size * self.shape.gradient_accumulation_steps))
-        return self.settings.max_steps or math.ceil(self.settings.epochs * per_epoch)
+        return self.settings.max_steps or math.ceil(self.settings.epochs * math.ceil(len(blocks) / self.effective_batch()))
+
+    def effective_batch(self) -> int:
+        """Blocks of an optimizer step, all processes together."""
+        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * ranks.count()
 
     def trainer(self, model: Any, blocks: Any, chronicle: Chronicle | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
-            in_order=self.settings.order == "operatives_last", chronicle=chronicle,
+            in_order=self.settings.order == "operatives_last", chronicle=chronicle, stop=self.stop,
             model=model, args=self.arguments(), data_collator=default_data_collator,
             train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip
@@ -264,60 +284,34 @@ class Training:
             per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
             max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
-            bf16=cuda and dtype == "bfloat16", fp16=cuda and dtype == "float16", dataloader_pin_memory=cuda,
+            **mixed_precision(hardware.device(), dtype), dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
             remove_unused_columns=False, label_names=["labels"],
         )  # fmt: skip
 
     # -- the proof --------------------------------------------------------------------------------------------------
 
-    def save(self, model: Any, initial: str) -> Path:
-        """The adapter with its provenance, written beside its place and renamed. Errors: TrainingFailed, DiskFull."""
-        vouch_for(model, initial)
-        disk_space.require(self.folder, disk_space.adapter_bytes(self.trainable), "the adapter", "The checkpoints are whole. ")
-        partial, place = files.fresh_folder(self.folder / ".adapter.partial"), self.folder / "adapter"
-        model.save_pretrained(partial)
-        weights = files.sha256(partial / "adapter_model.safetensors")
-        provenance = {"base_model": self.settings.base_model, "base_identity": base_model.identity(self.settings.base_model),
-                      "initial_adapter_sha256": initial, "weights_sha256": weights, "parameters": self.settings.stage("training")}  # fmt: skip
-        files.write_json(partial / "provenance.json", provenance)
-        shutil.rmtree(place, ignore_errors=True)  # of an attempt that was cut off before it was complete
-        partial.rename(place)
-        return place
-
     def check(self, adapter: Path, initial: str, after: list[likelihood.RecordLoss]) -> float:
         """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
-        vouch_for(model, initial)
+        adapter_proof.vouch_for(model, initial)
         with progress_watch.noted(model, self.folder):
-            repeated, expected = likelihood.mean(self.measure(model, "reloaded from disk")), likelihood.mean(after)
-        if not abs(repeated - expected) <= SAME_LOSS * expected:
-            raise TrainingFailed(
-                f"the adapter read back from disk has a validation loss of {repeated:.5f}, the trained one had {expected:.5f}: "
-                "what was saved is not what was trained; check the disk and the peft version"
-            )
+            repeated = likelihood.mean(self.measure(model, "reloaded from disk"))
+        adapter_proof.require_same(repeated, likelihood.mean(after))
         return repeated
 
     def report(self, before: Any, after: Any, reloaded: float, steps: int, best_step: int, initial: str) -> dict[str, Any]:
-        curve = (likelihood.by_domain(before), likelihood.by_domain(after))
         result = {
             "status": "complete",
-            "validation_loss": {"base": likelihood.mean(before), "adapter": likelihood.mean(after), "adapter_reloaded": reloaded},
-            "domains": {
-                domain: {
-                    "base": likelihood.mean(curve[0][domain]),
-                    "adapter": likelihood.mean(curve[1][domain]),
-                    "records": len(curve[0][domain]),
-                }
-                for domain in curve[0]
-            },
-            "validation_records": len(before),
-            "validation_supervised_tokens": sum(loss.tokens for loss in before),
+            **training_result.losses(before, after, reloaded),
             "steps": steps,
             "adapter_of_step": best_step,
             "stopped_by": self.stopped_by,
-            **self.way(),
+            **training_result.way(self.log.events()),
+            "effective_batch": self.effective_batch(),
+            "processes": ranks.count(),
+            **dataclasses.asdict(self.shape),
             "trainable_parameters": self.trainable,
             "initial_adapter_sha256": initial,
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
@@ -328,28 +322,7 @@ class Training:
         files.write_json(self.folder / "result.json", result)
         return result
 
-    def way(self) -> dict[str, Any]:
-        """What happened on the way, from the log."""
-        events = self.log.events()
-        return {
-            "validation_curve": {str(event["step"]): event["loss"] for event in training_log.validations(events)},
-            "effective_batch": self.shape.micro_batch_size * self.shape.gradient_accumulation_steps,
-            **dataclasses.asdict(self.shape),
-            "attempts": sum(event["event"] == "process" for event in events),
-            "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),
-            "skipped_steps": sum(event["event"] == "skipped" for event in events),
-        }
 
-
-def vouch_for(model: Any, initial: str) -> None:
-    """Errors: TrainingFailed if the adapter holds a value that is no number, or is what it was before training."""
-    weights = {name: p for name, p in model.named_parameters() if "lora_" in name}
-    broken = [name for name, p in weights.items() if not torch.isfinite(p).all()]
-    if broken:
-        raise TrainingFailed(
-            f"{len(broken)} of {len(weights)} adapter tensors hold NaN or infinity ({broken[0]}, ...); lower learning_rate and train anew"
-        )
-    if base_model.adapter_hash(model) == initial:
-        raise TrainingFailed(
-            "the adapter is what it was before training; check that the data has supervised tokens and learning_rate is not tiny"
-        )
+def mixed_precision(device: str, dtype: str) -> dict[str, bool]:
+    """The trainer's flags: on a GPU products run in `dtype` beside float32 LoRA weights, float16 with a loss scale; a CPU needs none."""
+    return {"bf16": device == "cuda" and dtype == "bfloat16", "fp16": device == "cuda" and dtype == "float16"}

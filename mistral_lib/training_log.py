@@ -6,7 +6,8 @@ process         pid, because, micro_batch_size, gradient_accumulation_steps: a t
 loading         base_model, dtype, why, device
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
-largest_batch   supervised_tokens, peak_memory_mib, seconds: the fullest batch, tried before the first step
+trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
+largest_batch   supervised_tokens, peak_memory_mib, seconds: it fitted
 started         from_step: stepping begins, at 0 or at a checkpoint
 step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd
 skipped         step, because, in_a_row, in_all: an optimizer step that was left out; its `step` event has null figures
@@ -47,6 +48,16 @@ class TrainingLog:
         return files.read_json_lines(self.path)
 
 
+class NoLog:
+    """Takes events and writes none: of several processes only the first one tells."""
+
+    def events(self) -> list[dict[str, Any]]:
+        return []
+
+    def write(self, event: str, **facts: Any) -> None:
+        pass
+
+
 def steps(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The `step` events with a loss, as one curve: where a training was resumed, repeated steps are those of the resumption.
 
@@ -58,6 +69,11 @@ def steps(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
 def validations(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The `validation` events that were measured during training, as one curve."""
     return [event for event in _as_one(source, "validation") if "step" in event]
+
+
+def skipped(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The optimizer steps that were left out."""
+    return _as_one(source, "skipped")
 
 
 def _as_one(source: Path | list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

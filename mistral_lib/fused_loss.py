@@ -1,0 +1,52 @@
+"""Cross-entropy of a frozen output head, a few tokens at a time: no step ever holds the logits of all of them.
+
+A token's loss depends on its own hidden state alone and the head is not trained, so the gradient is made together with the
+loss, while the logits are at hand, and the way back only scales it. Source: the idea of Hsu et al. 2024, "Liger Kernel",
+https://arxiv.org/abs/2410.10989
+"""
+
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.nn import functional
+
+LOGITS_AT_ONCE = 2**23  # elements; 32 MiB in float32
+
+
+def head_losses(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> torch.Tensor:
+    """Nats of each target under head(hidden). hidden: (tokens, size); targets: (tokens,); returns float32 (tokens,)."""
+    rows = max(1, LOGITS_AT_ONCE // head.out_features)
+    if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
+        return HeadLoss.apply(hidden, head.weight, targets, rows)
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([functional.cross_entropy(head(h).float(), t, reduction="none") for h, t in parts])
+
+
+class HeadLoss(Function):
+    """loss_i = logsumexp(W h_i) - (W h_i)[target_i]; its gradient by h_i is (softmax(W h_i) - onehot) W."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, rows: int) -> torch.Tensor:
+        losses, wanted = torch.empty(len(hidden), device=hidden.device), ctx.needs_input_grad[0]
+        slopes = torch.empty_like(hidden) if wanted else None
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            losses[part], chances = _chances(hidden[part].to(weight.dtype) @ weight.T, targets[part])
+            if wanted:
+                chances.scatter_add_(1, targets[part, None], torch.full_like(chances[:, :1], -1))
+                slopes[part] = chances.to(weight.dtype) @ weight
+        if wanted:
+            ctx.save_for_backward(slopes)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * upstream[:, None]).to(slopes.dtype), None, None, None
+
+
+def _chances(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses (tokens,) and softmax (tokens, vocabulary), both float32."""
+    logs = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+    return -logs.gather(1, targets[:, None])[:, 0], logs.exp_()

@@ -1,0 +1,115 @@
+"""The lean layers and the chunked loss give what the plain ones give: losses, and every gradient."""
+
+import pytest
+import torch
+from datasets import load_from_disk
+from torch.nn import functional
+from transformers import set_seed
+
+from mistral_lib import base_model, fused_layers, fused_loss, likelihood
+from mistral_lib.chat_format import IGNORED
+from mistral_lib.run import Run
+from mistral_lib.settings import Settings
+
+
+def batch_of(run: Run) -> dict[str, torch.Tensor]:
+    blocks = load_from_disk(run.folder / "data" / "train").select(range(2))
+    return {name: torch.tensor(blocks[:][name]) for name in likelihood.COLUMNS}
+
+
+def adapted(settings: Settings) -> torch.nn.Module:
+    """A model with an adapter that already does something, so that every matrix has a gradient."""
+    model = base_model.load_base(settings)
+    set_seed(0)
+    model = base_model.attach_lora(model, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model.train()
+
+
+def plain_losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """transformers' and peft's own layers, all logits at once."""
+    for module in model.modules():
+        if hasattr(module, "plain_forward"):
+            module.forward, module.lean_forward = module.plain_forward, module.forward
+    logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits.float()
+    for module in model.modules():
+        if hasattr(module, "plain_forward"):
+            module.forward = module.lean_forward
+    losses = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return losses[batch["labels"][:, 1:].flatten() != IGNORED]
+
+
+def outcome(model: torch.nn.Module, losses: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    losses.mean().backward()
+    return losses.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "checkpointing", "tolerance"),
+    [("float32", "none", False, 1e-4), ("float32", "none", True, 1e-4), ("float32", "nf4", False, 1e-4), ("bfloat16", "nf4", False, 4e-2)],
+)
+def test_lean_layers_give_the_plain_losses_and_gradients(
+    prepared: Run, tiny_model: str, dtype: str, quantization: str, checkpointing: bool, tolerance: float
+) -> None:
+    model = adapted(Settings(base_model=tiny_model, dtype=dtype, quantization=quantization))
+    batch = batch_of(prepared)
+    expected, expected_gradients = outcome(model, plain_losses(model, batch))
+    if checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()
+    losses, gradients = outcome(model, likelihood.token_losses(model, batch)[0])
+    assert torch.allclose(losses, expected, rtol=tolerance, atol=tolerance)
+    assert len(gradients) == len(expected_gradients) == 2 * 2 * 7, "two layers, seven projections, two matrices"
+    for name, gradient in expected_gradients.items():
+        assert (gradients[name] - gradient).norm() < tolerance * gradient.norm(), name
+
+
+def test_without_its_adapter_the_model_is_the_base_model(prepared: Run, tiny_model: str) -> None:
+    settings = Settings(base_model=tiny_model, dtype="float32", quantization="none")
+    model, batch = adapted(settings).eval(), batch_of(prepared)
+    with torch.no_grad():
+        expected = likelihood.token_losses(base_model.load_base(settings), batch)[0]
+        with model.disable_adapter():
+            without = likelihood.token_losses(model, batch)[0]
+        assert torch.allclose(without, expected, rtol=1e-5)
+        assert not torch.allclose(likelihood.token_losses(model, batch)[0], expected, rtol=1e-3)
+
+
+def test_dropout_is_still_dropped(prepared: Run, tiny_model: str) -> None:
+    model = adapted(Settings(base_model=tiny_model, dtype="float32", quantization="none", lora_dropout=0.5))
+    batch = batch_of(prepared)
+    first, second = (likelihood.token_losses(model, batch)[0] for _ in range(2))
+    assert not torch.allclose(first, second)
+    model.eval()
+    assert torch.equal(*(likelihood.token_losses(model, batch)[0] for _ in range(2)))
+
+
+def test_the_loss_is_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 50, bias=False).requires_grad_(False)
+    hidden, targets, weights = torch.randn(23, 16, requires_grad=True), torch.randint(50, (23,)), torch.rand(23)
+    expected = functional.cross_entropy(head(hidden), targets, reduction="none")
+    (expected_slope,) = torch.autograd.grad((expected * weights).sum(), hidden)
+    for elements in (50, 50 * 5, 50 * 100):
+        monkeypatch.setattr(fused_loss, "LOGITS_AT_ONCE", elements)
+        losses = fused_loss.head_losses(hidden, head, targets)
+        (slope,) = torch.autograd.grad((losses * weights).sum(), hidden)
+        assert torch.allclose(losses, expected, atol=1e-6) and torch.allclose(slope, expected_slope, atol=1e-6)
+
+
+def test_a_head_that_is_trained_gets_its_gradient() -> None:
+    torch.manual_seed(0)
+    head, hidden, targets = torch.nn.Linear(16, 50, bias=False), torch.randn(23, 16), torch.randint(50, (23,))
+    fused_loss.head_losses(hidden, head, targets).sum().backward()
+    found, head.weight.grad = head.weight.grad, None
+    functional.cross_entropy(head(hidden), targets, reduction="sum").backward()
+    assert torch.allclose(found, head.weight.grad, atol=1e-5)
+
+
+def test_records_are_told_apart_by_their_positions() -> None:
+    assert fused_layers.lengths_of(torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]])) == [3, 2, 1, 4]

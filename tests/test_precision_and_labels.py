@@ -1,0 +1,72 @@
+"""LoRA weights are float32 whatever the base computes in; and every packed record teaches something, its end included."""
+
+import pytest
+import torch
+from datasets import load_from_disk
+from transformers import AutoModelForCausalLM, set_seed
+
+from mistral_lib import base_model, files, likelihood, preparation, training
+from mistral_lib.chat_format import IGNORED
+from mistral_lib.run import Run
+from mistral_lib.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "bf16", "fp16"),
+    [
+        ("cuda", "float16", False, True),
+        ("cuda", "bfloat16", True, False),
+        ("cuda", "float32", False, False),
+        ("cpu", "bfloat16", False, False),
+    ],
+)
+def test_mixed_precision_follows_device_and_type(device: str, dtype: str, bf16: bool, fp16: bool) -> None:
+    assert training.mixed_precision(device, dtype) == {"bf16": bf16, "fp16": fp16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_lora_weights_and_their_gradients_stay_float32_beside_a_half_precision_base(
+    prepared: Run, tiny_model: str, dtype: torch.dtype
+) -> None:
+    blocks = load_from_disk(prepared.folder / "data" / "train").select(range(2))
+    batch = {name: torch.tensor(blocks[:][name]) for name in likelihood.COLUMNS}
+    found = {}
+    for kind in (torch.float32, dtype):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=kind).requires_grad_(False)
+        set_seed(0)
+        model = base_model.attach_lora(base, Settings(base_model=tiny_model)).train()
+        losses = likelihood.token_losses(model, batch)[0]
+        (losses.mean() * 1024).backward()  # a loss scale, as float16 training has
+        lora = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        assert all("lora_" in name and p.dtype == p.grad.dtype == torch.float32 for name, p in lora.items())
+        assert all(torch.isfinite(p.grad).all() for p in lora.values())
+        assert base.model.layers[0].mlp.up_proj.base_layer.weight.dtype == kind
+        found[kind] = losses.mean().item()
+    assert found[dtype] == pytest.approx(found[torch.float32], rel=2e-3)
+
+
+def test_every_packed_record_has_supervised_tokens_and_a_supervised_end(settings: Settings, corpus) -> None:
+    words = " ".join(f"word{n}" for n in range(400))  # far longer than a block
+    files.write_json_lines(
+        corpus / "long.jsonl", [{"prompt": f"Tell tale {n}.", "completion": f"{n} {words}", "module": f"t{n}"} for n in range(40)]
+    )
+    files.write_json_lines(
+        corpus / "plain.jsonl", [{"text": f"Document {n} says what {n * 7} means. " * 3, "module": f"d{n}"} for n in range(40)]
+    )
+    run = Run.open(settings)
+    preparation.prepare(run)
+    end = base_model.load_tokenizer(settings.base_model).eos_token_id
+    domains = set()
+    for split in ("train", "validation", "test"):
+        last: dict[str, int] = {}
+        for block in load_from_disk(run.folder / "data" / split):
+            starts = [place for place, position in enumerate(block["position_ids"]) if position == 0] + [len(block["input_ids"])]
+            for number, (record, domain) in enumerate(zip(block["record_ids"], block["domains"], strict=True)):
+                labels = block["labels"][starts[number] : starts[number + 1]]
+                graded = [label for label in labels if label != IGNORED]
+                assert graded, f"{split}: a window of {record} ({domain}) has no supervised token"
+                last[record] = max(last.get(record, 0), graded.count(end))
+                domains.add(domain)
+        without = [record for record, ends in last.items() if not ends]
+        assert last and without == [], f"{split}: {len(without)} of {len(last)} records have no supervised end token"
+    assert {"long", "plain"} <= domains
