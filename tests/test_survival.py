@@ -49,7 +49,7 @@ def prepared_once(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> 
         small = params.Settings(
             run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=6,
             checkpoint_every_steps=2, validate_every_steps=0, learning_rate=5e-3, validation_share=0.15, test_share=0.15,
-            max_validation_tokens=1024, quantization="none",
+            max_validation_tokens=1024, quantization="none", dtype="float32",
         )  # fmt: skip
         run = Run.open(small)
         preparation.prepare(run)
