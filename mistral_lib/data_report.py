@@ -1,17 +1,17 @@
 """What became of every input row: the ledger, the rejects, the kept records, and the counts that reconcile."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mistral_lib import files, mixture, splits
-from mistral_lib.reading import DUPLICATE, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
-from mistral_lib.record_store import RecordStore
+from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
 from mistral_lib.records import text_id
 
 LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain", pa.string()), ("shape", pa.string()), ("record_id", pa.string()),
@@ -19,61 +19,57 @@ LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain",
                     ("tokens_lost", pa.int32())])  # fmt: skip
 RECORDS = pa.schema([("record_id", pa.string()), ("split", pa.string()), ("domain", pa.string()), ("source", pa.string()),
                      ("source_group", pa.string()), ("shape", pa.string()), ("messages", pa.string()), ("text", pa.string())])  # fmt: skip
-DROPPED = {REJECTED: "rejected", DUPLICATE: "duplicate", NEAR_DUPLICATE: "near_duplicate"}
-
-
-def fate_names(rows: Rows, split: np.ndarray) -> np.ndarray:
-    """The fate of each row in words: a split's name, rejected, duplicate or near_duplicate."""
-    return np.array([DROPPED.get(fate) or splits.SPLITS[place] for fate, place in zip(rows.fate.tolist(), split.tolist(), strict=True)])
+FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in reading.py
 
 
 def write_ledger(prep: Any) -> None:
     """ledger.parquet: a row per input row. records.parquet: the kept ones with their text. rejected.jsonl: place and reason,
     never a word of the content. All in one pass over the store."""
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
-    repeated = sources_of(prep.store, np.unique(prep.repeats[prep.repeats >= 0]))
     with (
         pq.ParquetWriter(prep.folder / "ledger.parquet", LEDGER) as ledger,
         pq.ParquetWriter(prep.folder / "records.parquet", RECORDS) as kept,
         files.atomic(prep.folder / "rejected.jsonl") as rejected,
     ):
         for start, batch in prep.store.batches():
-            rows = list(_lines(prep, start, batch.to_pylist(), repeated, tokens, supervised))
-            ledger.write_table(pa.Table.from_pylist([row for row, _ in rows], schema=LEDGER))
-            texts = [_kept(row, stored) for row, stored in rows if row["fate"] in splits.SPLITS]
-            kept.write_table(pa.Table.from_pylist(texts, schema=RECORDS))
-            for row, _ in rows:
-                if row["fate"] == "rejected":
-                    rejected.write(orjson.dumps({"source": row["source"], "reason": row["reason"]}, option=orjson.OPT_APPEND_NEWLINE))
+            part = slice(start, start + len(batch))
+            lines = _ledger(prep, part, batch, tokens[part], supervised[part])
+            ledger.write_table(lines)
+            kept.write_table(_records(lines, batch))
+            for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
+                rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _lines(
-    prep: Any, start: int, stored: list[dict[str, Any]], repeated: dict[int, str], tokens: np.ndarray, supervised: np.ndarray
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    rows = prep.rows
-    for number, row in enumerate(stored, start):
-        fate, known = int(rows.fate[number]), rows.domain[number] >= 0
-        yield {
-            "source": row["source"], "origin": ORIGINS[rows.origin[number]], "domain": rows.domains[rows.domain[number]] if known else "",
-            "shape": row["shape"] or "", "record_id": f"{rows.key[number]:016x}" if known else "",
-            "fate": DROPPED.get(fate) or splits.SPLITS[prep.split[number]],
-            "reason": rows.reasons[rows.reason[number]] if fate == REJECTED else repeated.get(int(prep.repeats[number]), ""),
-            "tokens": int(tokens[number]), "supervised_tokens": int(supervised[number]), "tokens_lost": int(prep.lost[number]),
-        }, row  # fmt: skip
+def _ledger(prep: Any, part: slice, batch: pa.RecordBatch, tokens: np.ndarray, supervised: np.ndarray) -> pa.Table:
+    """The ledger's rows of one stretch of input rows."""
+    rows, fate = prep.rows, prep.rows.fate[part]
+    known, refused, repeats = rows.domain[part] >= 0, fate == REJECTED, prep.repeats[part]
+    reason = np.where(refused, rows.reason[part], -1)
+    repeated = dict(zip(wanted := np.unique(repeats[repeats >= 0]), prep.store.sources(wanted), strict=True))
+    columns = {
+        "source": batch["source"], "origin": _named(rows.origin[part], ORIGINS), "domain": _named(rows.domain[part], rows.domains),
+        "shape": pc.fill_null(batch["shape"], ""),
+        "record_id": [f"{key:016x}" if has else "" for key, has in zip(rows.key[part].tolist(), known.tolist(), strict=True)],
+        "fate": _named(np.where(fate == KEPT, prep.split[part], fate.astype(np.int64) + len(splits.SPLITS) - 1), FATES),
+        "reason": [rows.reasons[number] if number >= 0 else repeated.get(first, "") for number, first in zip(reason.tolist(), repeats.tolist(), strict=True)],
+        "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": prep.lost[part],
+    }  # fmt: skip
+    return pa.table(columns, schema=LEDGER)
 
 
-def _kept(row: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
-    def text(value: bytes | None) -> str | None:
-        return value.decode() if value is not None else None
-
-    return {"record_id": row["record_id"], "split": row["fate"], "domain": row["domain"], "source": row["source"],
-            "source_group": text_id(stored["source_group"]), "shape": stored["shape"], "messages": text(stored["messages"]),
-            "text": stored["text"]}  # fmt: skip
+def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """The names that numbers stand for; "" for -1."""
+    return pa.array([*names, ""]).take(pa.array(np.where(numbers < 0, len(names), numbers)))
 
 
-def sources_of(store: RecordStore, numbers: np.ndarray) -> dict[int, str]:
-    """The `source` of each row number."""
-    return {int(number): store.source(int(number)) for number in numbers}
+def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
+    """The kept ones of the ledger's rows, with their text."""
+    kept = pc.is_in(lines["fate"], pa.array(splits.SPLITS)).combine_chunks()
+    rows, stored = lines.filter(kept), batch.filter(kept)
+    groups = [text_id(group) for group in stored["source_group"].to_pylist()]
+    columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
+               "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"]}  # fmt: skip
+    return pa.table(columns, schema=RECORDS)
 
 
 def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:

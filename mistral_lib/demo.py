@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home, pdf_writer
+from mistral_lib import demo_retention, files, home, pdf_writer
 from mistral_lib.progress import bar, say
 
 ENTRIES_PER_LIBRARY = 1000
@@ -77,10 +77,12 @@ SHAPES: dict[str, Callable[[Entry], dict[str, Any]]] = {
 
 
 def place(name: str) -> Path:
-    """The folder behind `demo:corpus` or `demo:operatives`, built if it is not there. Errors: ValueError for another name."""
+    """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
     part = name.removeprefix("demo:")
+    if part == "retention":
+        return demo_retention.place()
     if part not in ("corpus", "operatives"):
-        raise ValueError(f"{name!r} is no embedded source; expected demo:corpus or demo:operatives")
+        raise ValueError(f"{name!r} is no embedded source; expected demo:corpus, demo:operatives or demo:retention")
     return _built() / part
 
 

@@ -7,7 +7,9 @@ What can be missed: at most RECALL and SKETCH_LOSS (signatures.py) of the pairs 
 and in a bucket of more than SMALL_BUCKET texts the pairs that none of its first LEADERS leaders ties together.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,14 @@ class NearDuplicates:
         for band in range(self.bands):
             self._files[f"band-{band:03d}"].write(np.ascontiguousarray(batch.bands[:, band]))
         self.count += len(batch.exact)
+
+    def forget(self) -> None:
+        """Nothing more will be asked: close and remove the files."""
+        for file in self._files.values():
+            with suppress(OSError):  # a full disk does not take the last bytes, and they are not wanted
+                file.close()
+        self._found = None
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def words(self) -> np.ndarray:
         """Number of words of each text, int32 (n,): below five, a match says little, because it is a match of "yes" with "Yes."."""

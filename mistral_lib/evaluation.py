@@ -1,60 +1,151 @@
-"""The evaluation stage: base against adapter on the untouched test split, overall and per domain, and a plain verdict.
+"""The evaluation stage: base against adapter on the untouched test split, what was forgotten or learnt by heart, and the verdict.
 
-Both are measured in one load of the model, the adapter switched off and on. The verdict rests on a paired bootstrap
-over records; a difference whose interval holds zero is `not enough evidence`.
+Both are measured in one load of the model, the adapter switched off and on. Killed, it goes on where it was.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mistral_lib import base_model, chat_format, files, hardware, likelihood, report
+from mistral_lib import (
+    answer_metrics,
+    base_model,
+    cards,
+    files,
+    generation,
+    hardware,
+    likelihood,
+    memorising,
+    paired_difference,
+    prompt_use,
+    report,
+    retention,
+    sources,
+    verdict,
+)
+from mistral_lib.generation import read_records
 from mistral_lib.likelihood import RecordLoss
-from mistral_lib.progress import bar
-from mistral_lib.run import Run
+from mistral_lib.measurements import Measurements
+from mistral_lib.run import FORMAT, Run
 
-RESAMPLES = 2000
-FEWEST = 5  # records of a domain from which an interval is given
-LONGEST_PROMPT = 256  # tokens of a prompt that is answered as a sample
+__all__ = ["RecordLoss", "evaluate", "read_records"]
+
+JUDGING = {"answer_formats", "max_retention_loss", "min_stop_rate"}  # parameters that no measured number depends on
+MEASURING = ("seed", "max_tokens", "micro_batch_size", "long_records", "domain_key", "group_key", "columns", "salvage", "pdf_characters")
+WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Do the evaluation stage unless it is done, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete; ValueError if test and training share a record.
+    Errors: RuntimeError if training is not complete; ValueError if test and training share a record; SourceError, NoRetentionSet.
     """
-    trained = run.require("training", "run notebook 03_train_adapter first")["outputs"]
-    data = run.require("data", "run notebook 02_prepare_data first")["outputs"]
-    inputs = {
-        name: fact["sha256"]
-        for name, fact in {**trained, **data}.items()
-        if name.startswith(("training/adapter/", "data/test/", "data/records"))
-    }
-    run.carry_out("evaluation", inputs, lambda folder: write_evaluation(folder, run))
+    inputs = inputs_of(run)
+    wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
+    key = files.digest([inputs, wanted, {name: getattr(run.settings, name) for name in MEASURING}, FORMAT["evaluation"]])
+    earlier = run.folder / "evaluation" / "measured" if whole(run) else None
+    run.carry_out(
+        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).carry_out()
+    )
     return files.read_json(run.folder / "evaluation" / "result.json")
 
 
-def write_evaluation(folder: Path, run: Run) -> dict[str, Any]:
-    """Fill `folder` with result.json, samples.jsonl and report.html; return the figures for the manifest."""
-    from datasets import load_from_disk
+def inputs_of(run: Run) -> dict[str, str]:
+    """What the evaluation depends on: the adapter, the splits, the retention set. Errors: RuntimeError, SourceError."""
+    trained = run.require("training", "run notebook 03_train_adapter first")["outputs"]
+    data = run.require("data", "run notebook 02_prepare_data first")["outputs"]
+    wanted = ("training/adapter/", "data/test/", "data/train/", "data/records")
+    made = {name: fact["sha256"] for name, fact in {**trained, **data}.items() if name.startswith(wanted)}
+    return {**made, **sources.inputs(retention.source_files(run.settings))}
 
-    data = run.folder / "data"
-    refuse_shared_records(load_from_disk(data / "train"), load_from_disk(data / "test"))
-    blocks = likelihood.first_blocks(load_from_disk(data / "test"), run.settings.max_test_tokens)
-    model = base_model.load_adapter(run.settings, run.folder / "training" / "adapter")
-    losses = {
-        "base": likelihood.record_losses(model, blocks, run.settings.micro_batch_size, without_adapter=True, what="test, base"),
-        "adapter": likelihood.record_losses(model, blocks, run.settings.micro_batch_size, what="test, adapter"),
-    }
-    result = compare(losses["base"], losses["adapter"], run.settings.seed)
-    result["test_records_in_split"] = len(read_records(data, "test"))
-    result["peak_memory_mib"] = hardware.peak_memory_mib()
-    files.write_json(folder / "result.json", result)
-    files.write_json_lines(folder / "samples.jsonl", answer_samples(model, run))
-    files.write_text(folder / "report.html", report.page(run, result, files.read_json_lines(folder / "samples.jsonl")))
-    return {"verdict": result["verdict"], **result["overall"]}
+
+def whole(run: Run) -> bool:
+    """Whether what an earlier evaluation measured is on disk as it was written."""
+    outputs = run.entry("evaluation").get("outputs", {})
+    measured = {name: fact for name, fact in outputs.items() if name.startswith("evaluation/measured/")}
+    return bool(measured) and all((run.folder / n).is_file() and files.sha256(run.folder / n) == f["sha256"] for n, f in measured.items())
+
+
+class Evaluation:
+    """The steps of one evaluation, in order."""
+
+    def __init__(self, run: Run, folder: Path, measured: Measurements):
+        self.run, self.settings, self.folder, self.measured = run, run.settings, folder, measured
+        self.data, self.began = run.folder / "data", time.perf_counter()
+
+    def carry_out(self) -> dict[str, Any]:
+        """Fill the folder and return the figures for the manifest."""
+        from datasets import load_from_disk
+
+        self.train, self.test = load_from_disk(self.data / "train"), load_from_disk(self.data / "test")
+        refuse_shared_records(self.train, self.test)
+        self.tokenizer = base_model.load_tokenizer(self.settings.base_model)
+        self.model = base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
+        result, samples = self.compared(), self.answers()
+        result["prompt_worth"] = self.prompt_worth()
+        result["retention"] = self.forgotten() if self.settings.retention_paths else None
+        result["memorising"] = {**self.learnt_by_heart(result), "copied": memorising.copied(samples, self.data)}
+        result["answers"] = answer_metrics.summary(samples, self.settings.answer_formats)
+        result["rules"] = verdict.rules(result, self.settings)
+        result["verdict"] = verdict.of(result["rules"])
+        result["sentence"] = verdict.sentence(result)
+        result |= {"seconds": round(time.perf_counter() - self.began, 1), "peak_memory_mib": hardware.peak_memory_mib()}
+        self.write(result, samples)
+        return {"verdict": result["verdict"], **result["overall"]}
+
+    def measure(self, name: str, blocks: Any) -> dict[str, list[RecordLoss]]:
+        return self.measured.losses(name, self.model, blocks, self.settings.micro_batch_size)
+
+    def compared(self) -> dict[str, Any]:
+        """Base and adapter on the test split."""
+        self.records = read_records(self.data, "test")
+        documents = self.documents = {row["record_id"]: row["source_group"] for row in self.records}
+        blocks = likelihood.first_blocks(self.test, self.settings.max_test_tokens)
+        largest = self.measured.each("active", [0], lambda _: largest_logit_difference(self.model, blocks), "adapter off and on")[0]
+        losses = self.losses = self.measure("test", blocks)
+        pq.write_table(loss_table(losses, documents), self.folder / "losses.parquet")
+        return {**compare(losses["base"], losses["adapter"], self.settings.seed, documents), "largest_logit_difference": largest,
+                "test_records_in_split": len(self.records)}  # fmt: skip
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Greedy answers of both to the same test prompts, domain after domain, beside the reference."""
+        s = self.settings
+        chosen = generation.choose_samples(self.tokenizer, self.records, s.sample_count, s.max_new_tokens)
+        return generation.samples(self.measured, self.model, self.tokenizer, chosen, s.max_new_tokens)
+
+    def prompt_worth(self) -> dict[str, Any] | None:
+        """How much less likely the measured answers are behind another prompt, for base and adapter; None without chats."""
+        measured = {loss.record_id for loss in self.losses["base"]}
+        rows = [row for row in self.records if row["record_id"] in measured]
+        blocks = prompt_use.swapped(self.tokenizer, rows, self.settings)
+        if blocks is None:
+            return None
+        return prompt_use.worth(self.losses, self.measure("other_prompts", blocks), self.documents, self.settings.seed)
+
+    def forgotten(self) -> dict[str, Any]:
+        """The same comparison on texts that training never saw, with the change relative to the base model's loss."""
+        trained = {i for ids in self.train["record_ids"] for i in ids}
+        kept = retention.build(self.settings, self.tokenizer, trained)
+        losses = self.measure("retention", kept.blocks)
+        found = compare(losses["base"], losses["adapter"], self.settings.seed, kept.documents)
+        return {**found, "change": relative_change(losses, kept.documents, self.settings.seed), "left_out": kept.left_out}
+
+    def learnt_by_heart(self, test: dict[str, Any]) -> dict[str, Any]:
+        """What the adapter gained on training records beyond what it gained on test records."""
+        losses = self.measure("train", memorising.some_blocks(self.train, self.settings.max_probe_tokens, self.settings.seed))
+        train = compare(losses["base"], losses["adapter"], self.settings.seed, memorising.documents(self.data, "train"))
+        return {"overall": memorising.gap(train["overall"], test["overall"]), "domains": memorising.gaps(train["domains"], test["domains"])}
+
+    def write(self, result: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+        files.write_json(self.folder / "result.json", result)
+        files.write_json_lines(self.folder / "samples.jsonl", samples)
+        files.write_text(self.folder / "report.html", report.page(self.run, result, samples))
+        files.write_text(self.folder / "model_card.md", cards.model_card(self.run, result))
+        files.write_text(self.folder / "dataset_card.md", cards.dataset_card(self.run))
+        self.measured.folder.rename(self.folder / "measured")
 
 
 def refuse_shared_records(train: Any, test: Any) -> None:
@@ -66,108 +157,40 @@ def refuse_shared_records(train: Any, test: Any) -> None:
         )
 
 
-def compare(base: list[RecordLoss], adapter: list[RecordLoss], seed: int) -> dict[str, Any]:
-    """Losses in nats per supervised token, their difference adapter - base with a 95 % interval, and the verdict."""
-    by_base, by_adapter = likelihood.by_domain(base), likelihood.by_domain(adapter)
-    overall = _difference(base, adapter, seed)
-    domains = {domain: _difference(by_base[domain], by_adapter[domain], seed) for domain in by_base}
-    return {"overall": overall, "domains": domains, "verdict": verdict(overall), "sentence": sentence(overall, domains)}
+def compare(
+    base: list[RecordLoss], adapter: list[RecordLoss], seed: int, documents: dict[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The difference adapter - base in nats per supervised token: `overall`, and in `domains` for each."""
+    return {"overall": paired_difference.compare(base, adapter, seed, documents),
+            "domains": paired_difference.by_domain(base, adapter, seed, documents)}  # fmt: skip
 
 
-def _difference(base: list[RecordLoss], adapter: list[RecordLoss], seed: int) -> dict[str, Any]:
-    low, high = interval(base, adapter, seed) if len(base) >= FEWEST else (None, None)
-    one, two = likelihood.mean(base), likelihood.mean(adapter)
-    return {"base": one, "adapter": two, "difference": two - one, "low": low, "high": high,
-            "records": len(base), "supervised_tokens": sum(loss.tokens for loss in base)}  # fmt: skip
+def relative_change(losses: dict[str, list[RecordLoss]], documents: dict[str, str], seed: int) -> dict[str, Any]:
+    """(adapter - base) / base of the summed losses, with its 95 % interval."""
+    base, adapter = losses["base"], losses["adapter"]
+    gain = paired_difference.by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
+    found = paired_difference.ratio(gain, paired_difference.by_document(base, documents, [loss.nats for loss in base]), seed)
+    return {"value": found.value, "low": found.low, "high": found.high, "detectable": found.detectable}
 
 
-def interval(base: list[RecordLoss], adapter: list[RecordLoss], seed: int) -> tuple[float, float]:
-    """95 % interval of the difference in mean loss: paired percentile bootstrap over records.
-
-    Source: scipy.stats.bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-    """
-    from scipy.stats import bootstrap
-
-    gain = np.array([two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
-    tokens = np.array([loss.tokens for loss in base], dtype=float)
-    found = bootstrap(
-        (gain, tokens), lambda g, t, axis=-1: g.sum(axis) / t.sum(axis), paired=True, n_resamples=RESAMPLES, method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
-
-
-def verdict(overall: dict[str, Any]) -> str:
-    """`better`, `worse`, or `not enough evidence` where the interval holds zero or there are too few records for one."""
-    if overall["low"] is None or overall["low"] <= 0 <= overall["high"]:
-        return "not enough evidence"
-    return "better" if overall["high"] < 0 else "worse"
-
-
-def sentence(overall: dict[str, Any], domains: dict[str, dict[str, Any]]) -> str:
-    """The verdict in plain words, from the numbers alone."""
-    lower = [domain for domain, facts in domains.items() if facts["difference"] < 0]
-    words = {"better": "The adapter is better than its base model", "worse": "The adapter is worse than its base model",
-             "not enough evidence": "There is not enough evidence that the adapter differs from its base model"}[verdict(overall)]  # fmt: skip
-    span = f" (95 % interval {overall['low']:+.3f} to {overall['high']:+.3f})" if overall["low"] is not None else ""
-    return (
-        f"{words}: {overall['base']:.3f} → {overall['adapter']:.3f} nats per supervised token, {overall['difference']:+.3f}{span}, "
-        f"on {overall['records']} held-out test records; lower in {len(lower)} of {len(domains)} domains."
-    )
-
-
-def read_records(data: Path, split: str) -> list[dict[str, Any]]:
-    """The mapped records of a split, from records.parquet, messages parsed."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(data / "records.parquet", filters=[("split", "==", split)]).to_pylist()
-    return [{**row, "messages": orjson.loads(row["messages"]) if row["messages"] else None} for row in rows]
-
-
-def answer_samples(model: Any, run: Run) -> list[dict[str, Any]]:
-    """Greedy answers of base and adapter to the same test prompts, one domain after the other, beside the reference."""
-    tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    chosen = choose_samples(tokenizer, read_records(run.folder / "data", "test"), run.settings.sample_count)
-    if not chosen:
-        return []
-    prompts = [chat_format.prompt_ids(tokenizer, row["messages"][:-1]) for row in chosen]
-    with model.disable_adapter():
-        base = generate(model, tokenizer, prompts, run.settings.max_new_tokens, "answers, base")
-    adapter = generate(model, tokenizer, prompts, run.settings.max_new_tokens, "answers, adapter")
-    return [
-        {"record_id": row["record_id"], "domain": row["domain"], "prompt": row["messages"][:-1], "reference": row["messages"][-1]["content"],
-         "base": one, "adapter": two}
-        for row, one, two in zip(chosen, base, adapter, strict=True)
-    ]  # fmt: skip
-
-
-def choose_samples(tokenizer: Any, rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The first chat of each domain by record id, then the second, ...: fixed, stratified, prompts short enough to read."""
-    by_domain: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["record_id"]):
-        if row["messages"] and len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])) <= LONGEST_PROMPT:
-            by_domain.setdefault(row["domain"], []).append(row)
-    queues = [by_domain[domain] for domain in sorted(by_domain)]
-    turns = max(map(len, queues), default=0)
-    return [queue[turn] for turn in range(turns) for queue in queues if turn < len(queue)][:count]
-
-
-def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int, what: str) -> list[str]:
-    """Greedy answers to a batch of prompts, padded on the left; special tokens left out of the text."""
+def largest_logit_difference(model: Any, blocks: Any) -> float:
+    """The largest absolute difference that switching the adapter on makes to the logits of the first block; 0: it does nothing."""
     import torch
 
-    width = max(map(len, prompts))
     device = next(model.parameters()).device
-    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    batch = {name: torch.tensor(blocks[:1][name], device=device) for name in ("input_ids", "position_ids")}
     model.eval()
-    for _ in bar([None], what, unit="batch"):
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    return [tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in out]
+    with torch.inference_mode():
+        on = model(**batch, use_cache=False, logits_to_keep=64).logits.float()
+        with model.disable_adapter():
+            off = model(**batch, use_cache=False, logits_to_keep=64).logits.float()
+    return (on - off).abs().max().item()
+
+
+def loss_table(losses: dict[str, list[RecordLoss]], documents: dict[str, str]) -> pa.Table:
+    """losses.parquet: a row per test record, for one's own questions and for comparing runs."""
+    pairs = zip(losses["base"], losses["adapter"], strict=True)
+    return pa.Table.from_pylist(
+        [{"record_id": one.record_id, "domain": one.domain, "document": documents[one.record_id], "supervised_tokens": one.tokens,
+          "base_nats": one.nats, "adapter_nats": two.nats} for one, two in pairs]
+    )  # fmt: skip

@@ -4,11 +4,11 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import base_model, files, quality, sources
+from mistral_lib import base_model, files, sources
+from mistral_lib.corpus_index import IndexWriter
 from mistral_lib.progress import bar
 from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.run import Run
@@ -30,29 +30,36 @@ def explore(run: Run) -> dict[str, Any]:
 def write_inventory(
     folder: Path, settings: Settings, source_files: list[sources.SourceFile], tokenizer: Any, hashes: dict[str, str]
 ) -> dict[str, Any]:
-    """inventory.json with an entry per file, lengths.parquet with a row per record; returns the totals."""
+    """inventory.json with an entry per file, index.parquet with a row per row, lengths.parquet with one per record; returns the totals."""
     seen: dict[int, str] = {}
     sample: list[tuple[float, str, Record]] = []
-    entries = []
+    entries, index = [], IndexWriter(folder)
     for file in bar(source_files, "files", unit="file"):
-        entries.append({**survey(file, settings, seen, sample), "sha256": hashes[f"{file.origin}/{file.name}"]})
+        entries.append({**survey(file, settings, seen, sample, index), "sha256": hashes[f"{file.origin}/{file.name}"]})
+    index.close()
     totals = _totals(entries)
     write_lengths(folder, [record for _, _, record in sorted(sample, key=lambda one: one[1])], tokenizer)
     files.write_json(folder / "inventory.json", {"files": entries, "totals": totals})
     return totals
 
 
-def survey(file: sources.SourceFile, settings: Settings, seen: dict[int, str], sample: list[tuple[float, str, Record]]) -> dict[str, Any]:
-    """The entry of one file. Over all files: `seen`, text hash → the file where it first stood, and a `sample` of the records."""
+def survey(
+    file: sources.SourceFile, settings: Settings, seen: dict[int, str], sample: list[tuple[float, str, Record]], index: IndexWriter
+) -> dict[str, Any]:
+    """The entry of one file. Over all files: `seen`, text hash → the file where it first stood, a `sample` of the records, the index."""
     shapes, domains, problems, repeats = Counter(), Counter(), Counter(), Counter()
     rows = 0
     for row in _rows(file, settings):
         rows += 1
-        record = _record(row, settings, problems)
-        if record is not None:
+        record, problem = _record(row, settings)
+        record_id = record.record_id if record else ""
+        index.add(file.name, row.source, record, record_id, problem)
+        if record is None:
+            problems[problem] += 1
+        else:
             shapes[record.shape] += 1
             domains[record.domain] += 1
-            key = int(record.record_id, 16)
+            key = int(record_id, 16)
             if key in seen:
                 repeats[seen[key]] += 1
             seen.setdefault(key, file.name)
@@ -74,24 +81,14 @@ def _rows(file: sources.SourceFile, settings: Settings) -> Iterator[sources.Row]
     return sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
 
 
-def _record(row: sources.Row, settings: Settings, problems: Counter) -> Record | None:
+def _record(row: sources.Row, settings: Settings) -> tuple[Record | None, str]:
+    """The record of a row, or None and why there is none."""
+    if row.problem:
+        return None, row.problem
     try:
-        if row.problem:
-            raise Unmappable(row.problem)
-        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
+        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or ""), ""
     except Unmappable as problem:
-        problems[str(problem)] += 1
-        return None
-
-
-def first_records(file: sources.SourceFile, settings: Settings, count: int) -> list[dict[str, Any]]:
-    """The first usable records of a file, for eyes: cleaned, and without the secrets and personal data that the checks find."""
-    checks = quality.Checks(settings.check_actions(), settings.check_limits())
-    found = (record for row in _rows(file, settings) if (record := _record(row, settings, Counter())) is not None)
-    usable = (clean for record in found if (clean := checks.inspect(record).record) is not None)
-    return [
-        {"source": r.source, "domain": r.domain, "shape": r.shape, "messages": r.messages, "text": r.text} for r in islice(usable, count)
-    ]
+        return None, str(problem)
 
 
 def _totals(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -47,17 +47,25 @@ def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
 
 def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
     """The loss of every record in a packed dataset, the windows of a long one added up. Memory holds one batch of blocks."""
-    found: dict[str, RecordLoss] = {}
+    starts = range(0, len(blocks), micro_batch_size)
+    found = (batch_losses(model, blocks[start : start + micro_batch_size], without_adapter) for start in starts)
+    return added_up(bar(found, what, total=len(starts), unit="batch"))
+
+
+def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:
+    """The losses of the windows in a few blocks. rows: columns of a packed dataset, each (blocks, ...)."""
     device = next(model.parameters()).device
     model.eval()
-    context = model.disable_adapter() if without_adapter else nullcontext()
-    starts = range(0, len(blocks), micro_batch_size)
-    with torch.inference_mode(), context:
-        for start in bar(starts, what, total=len(starts), unit="batch"):
-            rows = blocks[start : start + micro_batch_size]
-            batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
-            for loss in _by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]):
-                found[loss.record_id] = loss.plus(found.get(loss.record_id))
+    with torch.inference_mode(), model.disable_adapter() if without_adapter else nullcontext():
+        batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
+        return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]))
+
+
+def added_up(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
+    """One loss per record, in the order of first appearance."""
+    found: dict[str, RecordLoss] = {}
+    for loss in (loss for batch in batches for loss in batch):
+        found[loss.record_id] = loss.plus(found.get(loss.record_id))
     return list(found.values())
 
 

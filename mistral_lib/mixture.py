@@ -12,8 +12,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    corpus: np.ndarray  # int64: the windows to train on, in hash order; one stands twice where its domain's weight asks for it
-    operatives: np.ndarray  # int64: the same for the operatives
+    corpus: np.ndarray  # int32: the windows to train on, in hash order; one stands twice where its domain's weight asks for it
+    operatives: np.ndarray  # int32: the same for the operatives
 
     @property
     def windows(self) -> np.ndarray:
@@ -38,8 +38,10 @@ def choose(
     unknown = sorted(set(weights) - set(domains))
     if unknown:
         raise ValueError(f"domain_weights: {', '.join(unknown)} is no domain of this corpus; it has {', '.join(sorted(domains))}")
-    taken = [_weighted(np.flatnonzero(domain == number), hashes, weights.get(name, 1.0)) for number, name in enumerate(domains)]
-    windows = np.concatenate([*taken, np.empty(0, np.int64)])
+    taken = [
+        _weighted(np.flatnonzero(domain == number).astype(np.int32), hashes, weights.get(name, 1.0)) for number, name in enumerate(domains)
+    ]
+    windows = np.concatenate([*taken, np.empty(0, np.int32)])
     windows = windows[np.argsort(hashes[windows], kind="stable")]
     corpus, operatives = windows[~operative[windows]], windows[operative[windows]]
     if operatives_share < 1:

@@ -52,16 +52,40 @@ def block(windows: Sequence[tuple[np.ndarray, np.ndarray]], max_tokens: int, pad
 
     windows: (token ids, whether each is graded). Errors: ValueError for a window without a token, or too many tokens.
     """
-    ids, labels, positions = (np.full(max_tokens, fill, np.int32) for fill in (pad_id, IGNORED, 0))
-    end = 0
-    for number, (tokens, graded) in enumerate(windows):
-        start, end = end, end + len(tokens)
-        if start == end or end > max_tokens:
-            raise ValueError(
-                f"window {number} has {len(tokens)} tokens and {max_tokens - start} places are left: at least one, and room for it, are needed"
-            )
-        ids[start:end] = tokens
-        labels[start + 1 : end] = np.where(graded[1:], tokens[1:], IGNORED)
-        positions[start:end] = np.arange(len(tokens))
-    positions[end:] = np.arange(max_tokens - end)  # padding is a last record of its own, which nothing grades
-    return {"input_ids": ids, "labels": labels, "position_ids": positions}
+    tokens, graded = (np.concatenate([window[part] for window in windows]) for part in (0, 1))
+    packed = blocks(tokens, graded, np.array([len(ids) for ids, _ in windows]), np.array([len(windows)]), max_tokens, pad_id)
+    return {name: values[0] for name, values in packed.items()}
+
+
+def blocks(
+    tokens: np.ndarray, graded: np.ndarray, lengths: np.ndarray, windows: np.ndarray, max_tokens: int, pad_id: int
+) -> dict[str, np.ndarray]:
+    """Many blocks at once: input_ids, labels, position_ids, each int32 (blocks, max_tokens).
+
+    tokens, graded: of all windows one after the other. lengths: tokens of each window. windows: how many each block holds, in order.
+    Errors: ValueError for a window without a token, or too many tokens.
+    """
+    start = np.cumsum(lengths) - lengths  # of each window, among all tokens
+    own = np.repeat(np.arange(len(windows)), windows)  # the block of each window
+    filled = np.bincount(own, weights=lengths, minlength=len(windows)).astype(np.int64)
+    first = np.cumsum(filled) - filled  # of each block, among all tokens
+    _refuse_misfits(lengths, max_tokens - (start - first[own]))
+    position = np.arange(len(tokens)) - np.repeat(start, lengths)
+    place = np.repeat(own * max_tokens + start - first[own], lengths) + position
+    free = np.arange(max_tokens) - filled[:, None]
+    ids, labels = (np.full(len(windows) * max_tokens, fill, np.int32) for fill in (pad_id, IGNORED))
+    positions = np.maximum(free, 0).astype(np.int32).ravel()  # padding is a last record of its own, which nothing grades
+    ids[place] = tokens
+    taught = graded & (position > 0)
+    labels[place[taught]] = tokens[taught]
+    positions[place] = position
+    return {name: flat.reshape(-1, max_tokens) for name, flat in (("input_ids", ids), ("labels", labels), ("position_ids", positions))}
+
+
+def _refuse_misfits(lengths: np.ndarray, room: np.ndarray) -> None:
+    """lengths and room: of each window its tokens, and the places that are left in its block."""
+    wrong = np.flatnonzero((lengths < 1) | (lengths > room))
+    if len(wrong):
+        raise ValueError(
+            f"window {wrong[0]} has {lengths[wrong[0]]} tokens and {room[wrong[0]]} places are left: at least one, and room for it, are needed"
+        )

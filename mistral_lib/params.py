@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mistral_lib import home
+from mistral_lib import files, home
 from mistral_lib.settings import Settings, meaning
 
 
@@ -55,7 +55,7 @@ def contradictions(settings: Settings) -> list[str]:
         known = near[0] if near else ", ".join(instances())
         faults.append(f"instance = {settings.instance!r} is not in params/instances.yaml; did you mean {known}?")
     faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
-    for key in ("max_validation_tokens", "max_test_tokens"):
+    for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
         if 0 < getattr(settings, key) < settings.max_tokens:
             faults.append(f"{key} = {getattr(settings, key)} is less than one block of max_tokens = {settings.max_tokens}")
     if settings.max_steps and settings.checkpoint_every_steps > settings.max_steps:
@@ -112,6 +112,25 @@ def to_yaml(settings: Settings) -> str:
         value = yaml.safe_dump(getattr(settings, name), default_flow_style=True, width=10_000).split("\n")[0]
         lines.append(f"{name}: {value}  # {meaning(name)}")
     return "\n".join(lines) + "\n"
+
+
+def save(settings: Settings, path: Path, replace: bool = False) -> str:
+    """Write a parameter file, whole or not at all, and say what was done.
+
+    Errors: FileExistsError if another one stands there and `replace` is not set; the message says what differs.
+    """
+    text = to_yaml(settings)
+    if path.exists() and path.read_text() == text:
+        return f"{home.short(path)} says exactly this already"
+    if path.exists() and not replace:
+        there = read_yaml(path)
+        differing = [name for name in settings.names() if there.get(name) != getattr(settings, name)]
+        raise FileExistsError(
+            f"{home.short(path)} is there and says otherwise: {', '.join(differing) or 'its wording'}; nothing was written"
+        )
+    did = "replaced" if path.exists() else "written"
+    files.write_text(path, text)
+    return f"{home.short(path)} {did}: {len(settings.names())} parameters"
 
 
 def from_notebook(names: Mapping[str, Any]) -> Settings:

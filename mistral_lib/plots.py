@@ -8,19 +8,36 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BASE, ADAPTER = "#767676", "#0072B2"
 TRAIN, VALIDATION, TEST = "#E69F00", "#009E73", "#CC79A7"
+REJECTED = "#D55E00"
+MOST = 20  # bars that can be told apart; a folder of notes has a domain for each of them
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
 def _axes(width: float = 8, height: float = 3.4) -> Axes:
-    _, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    """Axes on an opaque white ground: black words on a transparent one cannot be read in a dark theme."""
+    _, axes = plt.subplots(figsize=(width, height), layout="constrained", facecolor="white")
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def largest(counts: Mapping[str, int], most: int = MOST) -> dict[str, int]:
+    """The largest counts under their names, in the given order, and the sum of the rest under one name."""
+    if len(counts) <= most:
+        return dict(counts)
+    shown = set(sorted(counts, key=lambda name: (-counts[name], name))[: most - 1])
+    rest = {name: n for name, n in counts.items() if name not in shown}
+    return {**{name: n for name, n in counts.items() if name in shown}, f"{len(rest):,} others": sum(rest.values())}
+
+
+def _in_words(title: str, counts: Mapping[str, Any]) -> str:
+    return f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in counts.items())
 
 
 def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
@@ -35,45 +52,57 @@ def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
 
 def domains(counts: Mapping[str, int]) -> Axes:
     """Records of each domain."""
-    return _barh(counts, "records", ADAPTER)
+    counts = largest(counts)
+    axes = _barh(counts, "records", ADAPTER)
+    axes.figure.set_label(_in_words("records by domain", counts))
+    return axes
 
 
 def shapes(counts: Mapping[str, int]) -> Axes:
     """Rows of each shape."""
-    return _barh(counts, "rows", TRAIN)
+    counts = largest(counts)
+    axes = _barh(counts, "rows", TRAIN)
+    axes.figure.set_label(_in_words("rows by shape", counts))
+    return axes
 
 
 def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
     """How long records are in tokens, a step line per tokenizer, on a logarithmic axis; the block length is marked."""
-    import numpy as np
-
     axes = _axes()
-    longest = max(max(values) for values in by_tokenizer.values())
-    edges = np.geomspace(1, longest + 1, 40)
-    for (name, values), colour in zip(by_tokenizer.items(), (ADAPTER, TRAIN), strict=False):
-        axes.hist(values, bins=edges, histtype="step", linewidth=1.8, color=colour, label=name)
-    axes.axvline(max_tokens, color="black", linestyle=":", label=f"max_tokens = {max_tokens}")
+    shortest, longest = (choose(choose(values) for values in by_tokenizer.values()) for choose in (min, max))
+    edges = np.geomspace(max(1, shortest), longest + 1, 40)
+    for (_, values), colour, style in zip(by_tokenizer.items(), (ADAPTER, TRAIN), ("-", "--"), strict=False):
+        axes.hist(values, bins=edges, histtype="step", linewidth=1.8, linestyle=style, color=colour)
+    axes.axvline(max_tokens, color="black", linestyle=":")
     axes.set(xscale="log", xlabel="tokens per record", ylabel="records")
-    axes.legend(frameon=False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    colours, styles = [ADAPTER, TRAIN][: len(by_tokenizer)], ["-", "--"][: len(by_tokenizer)]
+    _legend_above(axes, [*by_tokenizer, f"max_tokens = {max_tokens:,}"], [*colours, "black"], [*styles, ":"])
+    middle = {name: int(np.median(list(values))) for name, values in by_tokenizer.items()}
+    axes.figure.set_label(_in_words("median of the tokens per record", middle))
     return axes
 
 
-def fates(report: Mapping[str, Any]) -> Axes:
-    """What became of every input row: kept in a split, rejected for a reason, or dropped as a duplicate."""
-    counts = {**report["split_sizes"], **{f"rejected: {reason}": n for reason, n in report["rejected"].items()},
-              "exact duplicate": report["duplicates_exact"], "near-duplicate": report["duplicates_near"] or 0}  # fmt: skip
-    axes = _axes(height=0.8 + 0.36 * len(counts))
-    names = list(reversed(counts))
-    bars = axes.barh(names, [counts[n] for n in names], color=[SPLITS.get(n, BASE) for n in names])
-    axes.bar_label(bars, labels=[f"{counts[n]:,} ({counts[n] / report['records_read']:.1%})" for n in names], padding=4)
-    axes.margins(x=0.2)
-    axes.set_xlabel("input rows")
-    return axes
+def _legend_above(axes: Axes, names: Sequence[str], colours: Sequence[str], styles: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in zip(colours, styles, strict=False)]
+    axes.legend(lines, names, frameon=False, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
+def as_named(counts: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
+    """The counts under these names; what has none of them is summed up under the last, if `largest` made it."""
+    rest = sum(n for name, n in counts.items() if name not in names)
+    return {name: counts.get(name, 0) + (rest if name == names[-1] else 0) for name in names}
 
 
 def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     """The share of each split's records that each domain has: bars of the same height mean a fair split."""
-    names = sorted({domain for split in counts.values() for domain in split})
+    everywhere = {
+        domain: sum(found.get(domain, 0) for found in counts.values()) for domain in sorted({d for s in counts.values() for d in s})
+    }
+    names = list(largest(everywhere))
+    counts = {split: as_named(found, names) for split, found in counts.items()}
     axes = _axes(width=9)
     for place, (split, found) in enumerate(counts.items()):
         total = sum(found.values())
@@ -82,7 +111,79 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share of the split")
-    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.18))
+    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.figure.set_label("\n".join(_in_words(split, found) for split, found in counts.items()))
+    return axes
+
+
+def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
+    """Held-out records with a counterpart in training, as a share of all held-out ones, a bar per way to split and kind of leak.
+
+    by_split: name of the way → kind → records, `held_out` being their number.
+    """
+    kinds = [kind for kind in next(iter(by_split.values())) if kind != "held_out"]
+    axes = _axes(height=0.9 + 0.62 * len(kinds))
+    for place, ((name, counts), colour) in enumerate(zip(by_split.items(), (BASE, VALIDATION), strict=False)):
+        shares = [counts[kind] / max(1, counts["held_out"]) for kind in kinds]
+        bars = axes.barh([i + (place - 0.5) * 0.38 for i in range(len(kinds))], shares, 0.34, color=colour, label=name)
+        axes.bar_label(bars, labels=[f"{counts[kind]:,} of {counts['held_out']:,}" for kind in kinds], padding=4, fontsize=9)
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.22)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlabel("share of the held-out records that have a counterpart in training")
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.figure.set_label("\n".join(_in_words(name, counts) for name, counts in by_split.items()))
+    return axes
+
+
+def lost_to_length(tokens: Sequence[int], limits: Sequence[int]) -> Axes:
+    """Left: in records of which length the tokens stand. Right: the share beyond each max_tokens, cut off by `truncate`, put into
+    further windows by `split`. tokens: of each whole record."""
+    tokens = np.asarray(tokens)
+    beyond = {limit: np.clip(tokens - limit, 0, None).sum() / tokens.sum() for limit in limits}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", facecolor="white", width_ratios=(3, 2))
+    left.hist(tokens, bins=np.geomspace(max(1, tokens.min()), tokens.max() + 1, 40), weights=tokens / tokens.sum(), color=ADAPTER)
+    for limit in limits:
+        left.axvline(limit, color="black", linestyle=":", linewidth=1)
+    left.set(xscale="log", xlabel="tokens per record (dotted: the limits)", ylabel="share of all tokens")
+    left.yaxis.set_major_formatter("{x:.0%}")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    bars = right.barh([f"{limit:,}" for limit in limits], list(beyond.values()), color=REJECTED)
+    right.bar_label(
+        bars, [f"{share:.1%} in {int((tokens > limit).sum()):,} records" for limit, share in beyond.items()], padding=4, fontsize=9
+    )
+    right.set(xlabel="share of all tokens beyond max_tokens", ylabel="max_tokens", xlim=(0, max(*beyond.values(), 0.05) * 1.9))
+    right.invert_yaxis()
+    right.xaxis.set_major_formatter("{x:.0%}")
+    right.locator_params(axis="x", nbins=4)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    lines = [f"{limit:,}: {(tokens > limit).sum():,} records above, {share:.4f} of all tokens beyond" for limit, share in beyond.items()]
+    figure.set_label("max_tokens\n" + "\n".join(lines))
+    return left
+
+
+def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
+    """Each domain's share of the training tokens, as it is and as it is trained on."""
+    names = list(largest({domain: max(before.get(domain, 0), after.get(domain, 0)) for domain in {**before, **after}}))
+    before, after = as_named(before, names), as_named(after, names)
+    axes = _axes(height=1.1 + 0.44 * max(2, len(before)))
+    for place, (name, counts, colour) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
+        total = sum(counts.values()) or 1
+        shares = [counts.get(domain, 0) / total for domain in before]
+        bars = axes.barh(
+            [i + (place - 0.5) * 0.4 for i in range(len(before))], shares, 0.36, color=colour, label=f"{name}: {total:,} tokens"
+        )
+        axes.bar_label(bars, [f"{share:.1%}" for share in shares], padding=4, fontsize=8)
+    axes.set_yticks(range(len(before)), list(before))
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.set_xlabel("share of the training tokens")
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.figure.set_label(_in_words("training tokens as they are", before) + "\n" + _in_words("as trained on", after))
     return axes
 
 
@@ -114,21 +215,50 @@ def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     for key, colour in (("base", BASE), ("adapter", ADAPTER)):
         axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=colour, label=key, zorder=2)
     axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.invert_yaxis()
     axes.set_xlabel("loss, nats per supervised token (left is better); in brackets: records")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
 
 def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
-    """Adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better."""
-    shown = {name: facts for name, facts in domains.items() if facts["low"] is not None}
-    axes = _axes(height=0.9 + 0.36 * max(2, len(shown)))
-    for place, facts in enumerate(shown.values()):
-        axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER)
-    axes.scatter([facts["difference"] for facts in shown.values()], range(len(shown)), color=ADAPTER, zorder=2)
+    """Forest plot: adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better.
+
+    A filled point still differs from zero after the correction for looking at several domains; one without a line has too few documents.
+    """
+    axes = _axes(height=0.9 + 0.36 * max(2, len(domains)))
+    for place, facts in enumerate(domains.values()):
+        sure = facts.get("holm_p", facts.get("p"))
+        colour = ADAPTER if sure is not None and sure < 0.05 else "white"
+        if facts["low"] is not None:
+            axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER, zorder=1)
+        axes.scatter([facts["difference"]], [place], facecolor=colour, edgecolor=ADAPTER, zorder=2)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(shown)), [f"{name} ({facts['records']})" for name, facts in shown.items()])
-    axes.set_xlabel("adapter − base, nats per supervised token; line: 95 % interval")
+    axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.invert_yaxis()
+    axes.set_xlabel("adapter − base, nats per supervised token (left is better); line: 95 % interval; filled: sure of all")
+    return axes
+
+
+def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
+    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colours), with intervals."""
+    names, runs = list(rows), list(next(iter(rows.values())))
+    axes, palette = _axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1)), (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", "#D55E00", BASE)
+    for number, run in enumerate(runs):
+        for place, name in enumerate(names):
+            facts, height, colour = (
+                rows[name][run],
+                place + (number - (len(runs) - 1) / 2) * 0.7 / len(runs),
+                palette[number % len(palette)],
+            )
+            if facts["low"] is not None:
+                axes.plot([facts["low"], facts["high"]], [height, height], color=colour, zorder=1)
+            axes.scatter([facts["difference"]], [height], color=colour, zorder=2, s=22, label=run if place == 0 else None)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("adapter − base, nats per supervised token (left is better); line: 95 % interval")
+    axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
 
@@ -149,7 +279,7 @@ def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
 
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     plt.close(figure)
     return buffer.getvalue()
 

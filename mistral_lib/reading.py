@@ -1,59 +1,65 @@
-"""Every row of every source becomes a record on disk or a rejection, and a few numbers in memory.
+"""A row becomes a record or a rejection, and a few numbers.
 
 The numbers are all that duplicates and splits need: hashes of text, answer, document and pattern, the domain and the fate.
+How all rows of all sources come to be read stands in reading_parts.py.
 """
 
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from mistral_lib import quality, sources
-from mistral_lib.duplicates import NearDuplicates
-from mistral_lib.progress import bar
-from mistral_lib.record_store import BATCH, RecordWriter
+from mistral_lib import exclusions, quality, signatures, sources
+from mistral_lib.record_store import batch_of
 from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.settings import Settings
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
 ORIGINS = ("corpus", "operatives")
+COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}
+
+
+COUNTED = ("redacted", "repairs", "flags", "excluded")
 
 
 @dataclass(slots=True)
 class Rows:
-    """One number of each kind per input row, in the order of reading; arrays once reading has ended."""
+    """One number of each kind per input row, in the order of reading, and the names that they stand for."""
 
-    key: Any = field(default_factory=lambda: array("Q"))  # hash of the canonical text; in hexadecimal, the record_id
-    answer: Any = field(default_factory=lambda: array("Q"))  # hash of the answer
-    group: Any = field(default_factory=lambda: array("Q"))  # hash of the source document's name
-    skeleton: Any = field(default_factory=lambda: array("Q"))  # hash of the answer's pattern, names and numbers masked
-    domain: Any = field(default_factory=lambda: array("i"))  # number of the domain, -1 if rejected before it was known
-    origin: Any = field(default_factory=lambda: array("B"))  # number in ORIGINS
-    fate: Any = field(default_factory=lambda: array("B"))
-    reason: Any = field(default_factory=lambda: array("i"))  # number of the reason, -1 for none
+    key: Any = None  # uint64: hash of the canonical text; in hexadecimal, the record_id
+    answer: Any = None  # uint64: hash of the answer
+    group: Any = None  # uint64: hash of the source document's name
+    skeleton: Any = None  # uint64: hash of the answer's pattern, names and numbers masked
+    domain: Any = None  # int32: number of the domain, -1 if rejected before it was known
+    origin: Any = None  # uint8: number in ORIGINS
+    fate: Any = None  # uint8
+    reason: Any = None  # int32: number of the reason, -1 for none
     domains: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in ("redacted", "repairs", "flags")})
+    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
 
-    def add(self, origin: int, record: Record | None, reason: str = "") -> None:
-        hashes = _hashes(record) if record else (0, 0, 0, 0)
-        for column, value in zip((self.key, self.answer, self.group, self.skeleton), hashes, strict=True):
-            column.append(value)
-        self.domain.append(_number(self.domains, record.domain) if record else -1)
-        self.origin.append(origin)
-        self.fate.append(KEPT if record else REJECTED)
-        self.reason.append(-1 if record else _number(self.reasons, reason))
+    @classmethod
+    def of(cls, parts: Iterable["Inspected"]) -> "Rows":
+        """All parts in one."""
+        rows, columns = cls(), {name: [] for name in COLUMNS}
+        for part in parts:
+            for name, values in rows.renumbered(part).items():
+                columns[name].append(values)
+            for name, counter in part.counts.items():
+                rows.counts[name].update(counter)
+        for name, kind in COLUMNS.items():  # one column after the other, so that two of them are the most that is held twice
+            setattr(rows, name, np.concatenate(columns.pop(name) or [np.empty(0, kind)]))
+        return rows
 
-    def freeze(self) -> "Rows":
-        for name, kind in (("key", "u8"), ("answer", "u8"), ("group", "u8"), ("skeleton", "u8"), ("domain", "i4"), ("origin", "u1"),
-                           ("fate", "u1"), ("reason", "i4")):  # fmt: skip
-            setattr(self, name, np.frombuffer(getattr(self, name), dtype=kind).copy())
-        return self
+    def renumbered(self, part: "Inspected") -> dict[str, np.ndarray]:
+        """The columns of a part, its domains and reasons by their numbers here."""
+        new = {name: np.array([-1, *(_number(names, one) for one in own)], np.int32)
+               for name, names, own in (("domain", self.domains, part.domains), ("reason", self.reasons, part.reasons))}  # fmt: skip
+        return {**part.columns, **{name: numbers[part.columns[name] + 1] for name, numbers in new.items()}}
 
     def reject(self, numbers: np.ndarray, reason: str) -> None:
         self.fate[numbers] = REJECTED
@@ -64,6 +70,26 @@ class Rows:
         return np.flatnonzero(self.fate == KEPT)
 
 
+@dataclass(slots=True)
+class Inspected:
+    """What became of a stretch of rows: their numbers (as in Rows, domains and reasons by their place in the lists here), the
+    signatures of the answers that are left, and the records to store."""
+
+    columns: dict[str, np.ndarray]
+    domains: list[str]
+    reasons: list[str]
+    counts: dict[str, Counter]
+    signed: signatures.Signatures | None = None
+    stored: Any = None  # pyarrow.RecordBatch
+
+    @classmethod
+    def of(cls, stretches: Sequence["Inspected"]) -> "Inspected":
+        """Several stretches as one, without their records."""
+        rows = Rows.of(stretches)
+        signed = signatures.together([one.signed for one in stretches]) if stretches and stretches[0].signed else None
+        return cls({name: getattr(rows, name) for name in COLUMNS}, rows.domains, rows.reasons, rows.counts, signed)
+
+
 def _number(names: list[str], name: str) -> int:
     try:
         return names.index(name)
@@ -72,56 +98,60 @@ def _number(names: list[str], name: str) -> int:
         return len(names) - 1
 
 
-def _hashes(record: Record) -> tuple[int, int, int, int]:
-    key, answer = int(record.record_id, 16), record.answer
-    pattern = quality.skeleton_hash(answer) if len(answer) <= LONGEST_PATTERN else key  # a long answer is a pattern of its own
-    return key, _hash(answer), _hash(record.source_group), pattern
-
-
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def read(source_files: Iterable[sources.SourceFile], settings: Settings, writer: RecordWriter, near: NearDuplicates | None) -> Rows:
-    """Read all sources once: records to `writer`, answers to `near`, numbers to the result."""
-    rows, checks, answers = Rows(), quality.Checks(settings.check_actions(), settings.check_limits()), []
-    for origin, source, outcome in bar(_outcomes(source_files, settings, checks, rows), "rows", unit="row"):
-        record, reason = outcome
-        writer.add(source, record)
-        rows.add(origin, record, reason)
-        if record is not None and near is not None:
-            answers.append(record.answer)
-            if len(answers) == BATCH:
-                near.add(answers)
-                answers = []
-    if answers:
-        near.add(answers)
-    writer.close()
-    return rows.freeze()
+class Inspector:
+    """Maps, cleans, checks and signs rows; what it says of a row depends on the row and the settings alone."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.checks = quality.Checks(settings.check_actions(), settings.check_limits())
+        self.excluded = exclusions.load(settings)
+
+    def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> Inspected:
+        """rows: (number in ORIGINS, row)."""
+        counts = {name: Counter() for name in COUNTED}
+        found = [self._record(row, counts) for _, row in rows]
+        domains, reasons = [], []
+        columns = zip(*(_numbers(record, reason, domains, reasons) for record, reason in found), strict=True)
+        named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
+        arrays = {name: np.array(values, COLUMNS[name]) for name, values in {**named, "origin": [origin for origin, _ in rows]}.items()}
+        stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
+        return Inspected(arrays, domains, reasons, counts, self._signed([record.answer for record, _ in found if record]), stored)
+
+    def _signed(self, answers: list[str]) -> signatures.Signatures | None:
+        threshold = self.settings.near_duplicate_threshold
+        return signatures.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
+
+    def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
+        """The record of a row, mapped, cleaned and redacted; or None and the reason."""
+        if row.problem:
+            return None, row.problem
+        settings = self.settings
+        try:
+            record = map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
+            refuse_unwanted(record, settings)
+        except Unmappable as refused:
+            return None, str(refused)
+        outcome = self.checks.inspect(record)
+        if entry := self.excluded.entry(record, outcome.record):
+            counts["excluded"][entry] += 1
+            return None, exclusions.REASON
+        for name, found in (("redacted", outcome.redacted), ("repairs", (*record.repairs, *outcome.repairs)), ("flags", outcome.flags)):
+            if found:
+                counts[name].update(found)
+        return outcome.record, outcome.reason
 
 
-def _outcomes(
-    source_files: Iterable[sources.SourceFile], settings: Settings, checks: quality.Checks, rows: Rows
-) -> Iterator[tuple[int, str, tuple[Record | None, str]]]:
-    for file in source_files:
-        for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters):
-            yield ORIGINS.index(file.origin), row.source, _record(row, settings, checks, rows.counts)
-
-
-def _record(row: sources.Row, settings: Settings, checks: quality.Checks, counts: dict[str, Counter]) -> tuple[Record | None, str]:
-    """The record of a row, mapped, cleaned and redacted; or None and the reason."""
-    if row.problem:
-        return None, row.problem
-    try:
-        record = map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
-        refuse_unwanted(record, settings)
-    except Unmappable as refused:
-        return None, str(refused)
-    outcome = checks.inspect(record)
-    counts["redacted"].update(outcome.redacted)
-    counts["repairs"].update((*record.repairs, *outcome.repairs))
-    counts["flags"].update(outcome.flags)
-    return outcome.record, outcome.reason
+def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str]) -> tuple[int, ...]:
+    """key, answer, group, skeleton, domain, fate, reason."""
+    if record is None:
+        return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
+    key, answer = int(record.record_id, 16), record.answer
+    pattern = quality.skeleton_hash(answer) if len(answer) <= LONGEST_PATTERN else key  # a long answer is a pattern of its own
+    return key, _hash(answer), _hash(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
 
 
 def refuse_unwanted(record: Record, settings: Settings) -> None:

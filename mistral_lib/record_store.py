@@ -1,8 +1,8 @@
 """Records on disk while they are prepared: written once, in batches, and read again in order or by number.
 
-Metadata is not kept: nothing trains on it, and nothing
-searched it for secrets. Memory holds one batch, however many records there are. The form is an Arrow file: a batch can be read without those
-before it. Plain reads, no memory map: mapped pages would count as memory of the process.
+Metadata is not kept: nothing trains on it, and nothing searched it for secrets. Memory holds one batch, however many
+records there are. The form is Arrow files of PART rows each: a batch can be read without those before it. Plain reads, no
+memory map: mapped pages would count as memory of the process.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,76 +10,91 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
 from mistral_lib.records import Record
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
+PART = 4 * BATCH  # rows of a file; the last one may be shorter
+NAME = "records.arrow"
+OPEN = 128  # files open at once
 SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_group", pa.string()), ("shape", pa.string()),
                     ("messages", pa.binary()), ("text", pa.string())])  # fmt: skip
 
 
+def batch_of(rows: Sequence[tuple[str, Record | None]]) -> pa.RecordBatch:
+    """Sources and records as they are stored; a rejected row (None) keeps its place and its source, nothing of its content."""
+    columns = zip(*(_values(source, record) for source, record in rows), strict=True)
+    return pa.record_batch([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def _values(source: str, record: Record | None) -> tuple[Any, ...]:
+    if record is None:
+        return source, None, None, None, None, None
+    messages = orjson.dumps(record.messages) if record.messages is not None else None
+    return source, record.domain, record.source_group, record.shape, messages, record.text
+
+
 class RecordWriter:
-    """Appends rows; a rejected row keeps its number and its source, nothing of its content."""
+    """Writes the batches of one part."""
 
-    def __init__(self, path: Path):
-        self.file = pa.OSFile(str(path), "wb")
+    def __init__(self, folder: Path):
+        self.file = pa.OSFile(str(folder / NAME), "wb")
         self.writer = pa.ipc.new_file(self.file, SCHEMA)
-        self.rows: list[tuple[Any, ...]] = []
 
-    def add(self, source: str, record: Record | None) -> None:
-        if record is None:
-            self.rows.append((source, None, None, None, None, None))
-        else:
-            messages = orjson.dumps(record.messages) if record.messages is not None else None
-            self.rows.append((source, record.domain, record.source_group, record.shape, messages, record.text))
-        if len(self.rows) == BATCH:
-            self.flush()
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.writer.write_batch(batch)
 
-    def flush(self) -> None:
-        if self.rows:
-            columns = [pa.array(column, type=field.type) for column, field in zip(zip(*self.rows, strict=True), SCHEMA, strict=True)]
-            self.writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
-            self.rows = []
+    def __enter__(self) -> "RecordWriter":
+        return self
 
-    def close(self) -> None:
-        self.flush()
-        self.writer.close()
-        self.file.close()
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            if kind is None:
+                self.writer.close()
+        finally:
+            self.file.close()  # also on a full disk, which gets nothing back while a file is open
 
 
 class RecordStore:
-    """Reads what a RecordWriter wrote."""
+    """Reads the parts that RecordWriters wrote; all but the last hold PART rows."""
 
-    def __init__(self, path: Path):
-        self.reader = pa.ipc.open_file(pa.OSFile(str(path), "rb"))
-        self.batch = lru_cache(maxsize=4)(self.reader.get_batch)
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = folders
+        self.reader = lru_cache(maxsize=OPEN)(lambda part: pa.ipc.open_file(pa.OSFile(str(folders[part] / NAME), "rb")))
+        self.batch = lru_cache(maxsize=4)(lambda number: self.reader(number * BATCH // PART).get_batch(number % (PART // BATCH)))
+
+    def forget(self) -> None:
+        """Nothing more will be read: close the files."""
+        self.batch.cache_clear()
+        self.reader.cache_clear()
 
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(number of the first row, batch), in order."""
-        for number in range(self.reader.num_record_batches):
-            yield number * BATCH, self.reader.get_batch(number)
+        for part in range(len(self.folders)):
+            for number in range(self.reader(part).num_record_batches):
+                yield part * PART + number * BATCH, self.reader(part).get_batch(number)
 
-    def records(self, numbers: Sequence[int]) -> list[Record]:
-        """The records with these numbers, which must not be rejected ones. Ascending numbers are read fastest."""
-        return [self._record(int(number)) for number in numbers]
+    def records(self, numbers: np.ndarray) -> list[Record]:
+        """The records with these ascending numbers, which must not be rejected ones."""
+        return [
+            Record(domain, source, group, shape, orjson.loads(messages) if messages is not None else None, text)
+            for source, domain, group, shape, messages, text in self._rows(numbers, SCHEMA.names)
+        ]
 
-    def answers(self, numbers: Sequence[int]) -> list[str]:
-        """What the model would learn to write, of each record."""
-        return [record.answer for record in self.records(numbers)]
+    def answers(self, numbers: np.ndarray) -> list[str]:
+        """What the model would learn to write, of each record; ascending numbers."""
+        rows = self._rows(numbers, ("messages", "text"))
+        return [orjson.loads(messages)[-1]["content"] if messages is not None else text for messages, text in rows]
 
-    def source(self, number: int) -> str:
-        return self.batch(number // BATCH).column("source")[number % BATCH].as_py()
+    def sources(self, numbers: np.ndarray) -> list[str]:
+        return [source for (source,) in self._rows(numbers, ("source",))]
 
-    def _record(self, number: int) -> Record:
-        batch, row = self.batch(number // BATCH), number % BATCH
-        source, domain, group, shape, messages, text = (column[row].as_py() for column in batch.columns)
-        return Record(
-            domain=domain,
-            source=source,
-            source_group=group,
-            shape=shape,
-            messages=orjson.loads(messages) if messages is not None else None,
-            text=text,
-        )
+    def _rows(self, numbers: np.ndarray, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        numbers = np.asarray(numbers, np.int64)
+        cuts = np.flatnonzero(np.diff(numbers // BATCH)) + 1
+        for own in np.split(numbers, cuts) if len(numbers) else ():
+            taken = self.batch(int(own[0]) // BATCH).select(names).take(pa.array(own % BATCH))
+            yield from zip(*(column.to_pylist() for column in taken.columns), strict=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,15 +59,17 @@ def map_row(
     columns: which of the row's keys is the `prompt`, the `answer`, the `text`, … (see COLUMNS), for shapes that are not known.
     note: the `note` of the row that was read; it becomes the first of the record's repairs.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise Unmappable("not_an_object")
     shape, content, used = shaped(value, columns or {})
     repairs = (*([note] if note else []), *content.pop("repairs", ()))
-    groups = (_named(value, group_key, str | int), _named(value, "document", str | int), source)
+    places = [value, *(inner for inner in (value.get("metadata"), value.get("meta")) if isinstance(inner, dict))]
+    group = _named(places, group_key, (str, int))
+    group = _named(places, "document", (str, int)) if group is None else group
     return Record(
-        domain=_named(value, domain_key, str) or file_domain(source),
+        domain=_named(places, domain_key, str) or file_domain(source),
         source=source,
-        source_group=str(next(group for group in groups if group is not None)),
+        source_group=source if group is None else str(group),
         shape=shape,
         metadata={key: part for key, part in value.items() if key not in used and key not in (domain_key, group_key)},
         repairs=repairs,
@@ -74,15 +77,20 @@ def map_row(
     )
 
 
-def _named(value: Mapping[str, Any], key: str, kind: Any) -> Any:
+def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
     """What a row, or the metadata in it, says under a key; None if it is not of that kind, or empty."""
-    for place in (value, value.get("metadata"), value.get("meta")):
-        found = place.get(key) if isinstance(place, Mapping) else None
-        if isinstance(found, kind) and not isinstance(found, bool) and found != "":
+    for place in places:
+        found = place.get(key)
+        if found is not None and isinstance(found, kind) and not isinstance(found, bool) and found != "":
             return found
     return None
 
 
 def file_domain(source: str) -> str:
     """The domain of a row that names none: the archive's or the file's name without its ending."""
-    return PurePosixPath(source.split("!")[0].split("#")[0].rsplit(":", 1)[0]).name.split(".")[0]
+    return _first_name(source.split("!")[0].split("#")[0].rsplit(":", 1)[0])
+
+
+@lru_cache(maxsize=1024)
+def _first_name(path: str) -> str:
+    return PurePosixPath(path).name.split(".")[0]

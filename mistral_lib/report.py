@@ -1,32 +1,109 @@
 """evaluation/report.html: one page that stands by itself, pictures inside, no outside request."""
 
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import files, plots, training_log
+from mistral_lib import answer_metrics, cards, files, plots, training_log, verdict
 from mistral_lib.run import Run
 
 PAGE = Path(__file__).with_name("report_page.html")
-COLOURS = {"better": "#009E73", "worse": "#D55E00", "not enough evidence": "#767676"}
+COLOURS = {verdict.SHIP: "#00664b", verdict.DO_NOT_SHIP: "#a13f00", verdict.NOT_ENOUGH: "#595959"}
+SIGNS = {verdict.PASSED: "✓", verdict.FAILED: "✗", verdict.UNKNOWN: "?"}
+LONGEST_SHOWN = 1200  # characters of a text in the report
 
 
 def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str:
     """The report's HTML, from the evaluation's figures, its samples and what the run folder already holds."""
     training = files.read_json(run.folder / "training" / "result.json")
     data = files.read_json(run.folder / "data" / "report.json")
-    losses = training["validation_loss"]
-    figures = {
-        "paired": plots.data_url(plots.paired_losses(result["domains"])),
-        "differences": plots.data_url(plots.differences({**result["domains"], "all": result["overall"]})),
-        "curve": plots.data_url(
-            plots.loss_curve(training_log.steps(run.folder / "training" / "log.jsonl"), losses["base"], losses["adapter"])
-        ),
-    }
-    return Environment(autoescape=True).from_string(PAGE.read_text()).render(
-        name=run.folder.name, result=result, samples=samples, training=training, data=data, figures=figures, settings=run.settings,
-        rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()),
-        colour=COLOURS[result["verdict"]], machine=run.entry("training")["machine"], made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+    return render(
+        "evaluation", name=run.folder.name, result=result, training=training, data=data, settings=run.settings, signs=SIGNS,
+        figures=figures(run, result, training["validation_loss"]), samples=[shown(sample) for sample in samples],
+        rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()), plan=plan(run.folder),
+        colour=COLOURS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
+        copied=answer_metrics.COPIED, base_model=cards.base_model_name(run.settings),
     )  # fmt: skip
+
+
+def render(kind: str, **facts: Any) -> str:
+    """The page with its body for one kind: `evaluation` or `comparison`."""
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"cut": cut, "signed": "{:+.3f}".format, "number": "{:.3f}".format, "thousands": "{:,}".format,
+                            "capital": lambda text: text[:1].upper() + text[1:]}  # fmt: skip
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    return environment.from_string(PAGE.read_text()).render(kind=kind, made=made, **facts).lstrip()
+
+
+def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]) -> dict[str, str]:
+    steps = training_log.steps(run.folder / "training" / "log.jsonl")
+    drawn = {
+        "paired": plots.paired_losses(result["domains"]),
+        "differences": plots.differences({**result["domains"], "all": result["overall"]}),
+        "curve": plots.loss_curve(steps, validation["base"], validation["adapter"]),
+    }
+    return {name: plots.data_url(narrow(axes)) for name, axes in drawn.items()}
+
+
+def narrow(axes: Any) -> Any:
+    """The same figure at a width from which its words can still be read on a phone."""
+    axes.figure.set_figwidth(5.4)
+    axes.set_xlabel(textwrap.fill(axes.get_xlabel(), 60))
+    return axes
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + " …"
+
+
+def shown(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample for the page: both answers as stretches that say whether they stand in one of the two alone."""
+    base, adapter = (cut(sample[who]) for who in answer_metrics.WHO)
+    one, two = marked(base, adapter)
+    chrf = {who: answer_metrics.chrf(sample[who], sample["reference"]) for who in answer_metrics.WHO}
+    return {**sample, "marked": {"base": one, "adapter": two}, "chrf": chrf}
+
+
+def marked(one: str, two: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Each text as (stretch, whether it differs from the other text), compared word by word."""
+    first, second = ([word for word in re.split(r"(\s+)", text) if word] for text in (one, two))
+    found = SequenceMatcher(a=first, b=second, autojunk=False).get_opcodes()
+    return (
+        [("".join(first[start:end]), kind != "equal") for kind, start, end, _, _ in found if end > start],
+        [("".join(second[start:end]), kind != "equal") for kind, _, _, start, end in found if end > start],
+    )
+
+
+def provenance(run: Run) -> list[tuple[str, str, str]]:
+    """What the data was made from: (part, file, first digits of its hash), from the manifest."""
+    inputs = run.entry("data").get("inputs", {})
+    return [(*name.split("/", 1), digest[:12]) for name, digest in inputs.items() if "/" in name]
+
+
+def plan(folder: Path) -> list[list[str]]:
+    """The fit plan against what was measured, if the run holds a score of it: a head and a row per quantity."""
+    path = folder / "training" / "plan_score.json"
+    return list(_rows(files.read_json(path))) if path.is_file() else []
+
+
+def _rows(score: Any) -> Iterator[list[str]]:
+    """A list of objects, or an object of objects or of values, as a table."""
+    if isinstance(score, Mapping):
+        score = [{"quantity": name, **(facts if isinstance(facts, Mapping) else {"value": facts})} for name, facts in score.items()]
+    columns = list(dict.fromkeys(name for row in score for name in row))
+    yield columns
+    yield from ([_plain(row.get(name)) for name in columns] for row in score)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_plain, value))
+    return "" if value is None else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -20,7 +20,7 @@ MARKED_TURN = re.compile(r"\n\n(Human|Assistant): ?")  # a whole dialogue in one
 
 def shaped(value: Row, columns: Mapping[str, str]) -> tuple[str, Content, set[str]]:
     """(shape, content, the row's keys that were used). Errors: Unmappable."""
-    named = {target: value[column] for target, column in columns.items() if value.get(column) is not None}
+    named = {target: value[column] for target, column in columns.items() if value.get(column) is not None} if columns else {}
     if named:
         rest = {key: part for key, part in value.items() if key not in columns.values()}
         shape = _shape(named) or _shape({**rest, **named})  # what the columns say goes before what the keys suggest
@@ -36,7 +36,10 @@ def shaped(value: Row, columns: Mapping[str, str]) -> tuple[str, Content, set[st
 
 def _shape(value: Row) -> tuple[str, Callable[[Row], Content], set[str]] | None:
     for name, keys, build, optional in SHAPES:
-        if all(value.get(key) is not None for key in keys):
+        for key in keys:
+            if value.get(key) is None:
+                break
+        else:
             return name, build, {*keys, *optional}
     return None
 
@@ -72,7 +75,7 @@ def _pair(question_key: str, answer_key: str, *parts: str) -> Callable[[Row], Co
 
 
 def _side(role: str, value: Any) -> list[tuple[str, str, str]]:
-    if isinstance(value, list) and value and all(isinstance(part, Mapping) and "type" not in part for part in value):
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "type" not in part for part in value):
         return turns(value)
     return [(role, text_of(value), "")]
 
@@ -115,7 +118,7 @@ def _titled(value: Row) -> Content:
 def _table_row(value: Row) -> Content:
     """A row of a table under `data`: one of the other shapes if its columns make one, else a line per cell."""
     cells = value["data"]
-    if not isinstance(cells, Mapping):
+    if not isinstance(cells, dict):
         raise Unmappable("data_is_not_an_object")
     inner = _shape(cells)
     if inner is not None and inner[0] != "data":

@@ -36,6 +36,7 @@ class Settings(BaseModel):
     columns: dict[str, str] = _field({}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data")
     salvage: bool = _field(True, "take apart lines on which several JSON objects are glued; otherwise reject them", "corpus data")
     pdf_characters: int = _field(0, "characters of a record from a PDF; 0: one record a page", "corpus data", ge=0, le=1_000_000)
+    exclude_file: str = _field("", "records to leave out, by id or source; empty: excluded.txt in the run folder, if made", "data")
     strict: bool = _field(False, "stop at the first rejected row", "data")
     max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
 
@@ -100,8 +101,20 @@ class Settings(BaseModel):
     max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
 
     max_test_tokens: int = _field(8192, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)
-    sample_count: int = _field(4, "test prompts answered by base and adapter", "evaluation", ge=0)
+    sample_count: int = _field(20, "test prompts answered by base and adapter", "evaluation", ge=0)
     max_new_tokens: int = _field(48, "longest generated answer, tokens", "evaluation", ge=1)
+    answer_formats: dict[str, Literal["python", "json"]] = _field(
+        {}, "format of a domain's answers that is checked: python, json", "evaluation"
+    )
+    retention_paths: list[str] = _field(
+        ["demo:retention"],
+        "texts that training never saw and the model should still predict well; [] for no test of forgetting",
+        "evaluation",
+    )
+    max_probe_tokens: int = _field(2048, "tokens measured of the retention set, and of the training split; 0: all", "evaluation", ge=0)
+    max_retention_loss: float = _field(0.02, "verdict: largest rise of the loss on the retention set, share", "evaluation", ge=0)
+    min_stop_rate: float = _field(0.95, "verdict: smallest share of answers that end by themselves", "evaluation", ge=0, lt=1)
+    require_ship: bool = _field(False, "fail, with a non-zero exit, unless the verdict is ship", "")
 
     @field_validator("*", mode="before")
     @classmethod

@@ -32,6 +32,11 @@ class Signatures:
     sketch: np.ndarray  # uint64 (n, PERMUTATIONS / 64)  the lowest bit of each MinHash value
 
 
+def together(parts: Sequence[Signatures]) -> Signatures:
+    """The signatures of several batches as those of one; at least one batch."""
+    return Signatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("exact", "words", "bands", "sketch")))
+
+
 def folded_words(text: str) -> list[str]:
     """Lower-cased words; whatever stands between them (blanks, punctuation, line ends) is folded away."""
     return WORD.findall(text.lower())

@@ -1,57 +1,103 @@
 """Token ids on disk between tokenising and packing: flat files, and a few bytes per window in memory.
 
-A record becomes one window, or several where it is longer than a block. Each window has its place in the flat files,
-its length and the number of its record.
+A record becomes one window, or several where it is longer than a block. On disk a token is its id if it is graded, else
+the id's complement, which is negative: one file, one read per window.
 """
 
+import os
 from array import array
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mistral_lib.chat_format import IGNORED, Encoded
 
+NAME = "tokens.int32"
+BYTES = 4  # of a token
+WAITING = 1 << 18  # tokens written at once
+OPEN = 128  # files open at once
 
-class TokenStore:
-    """Appends windows, then reads them by number."""
+
+class TokenWriter:
+    """Appends the windows of one part to a file; its columns are arrays of one number per window."""
 
     def __init__(self, folder: Path):
-        self.paths = {"ids": folder / "token_ids.int32", "graded": folder / "graded.uint8"}
-        self.files = {name: open(path, "w+b", buffering=1 << 20) for name, path in self.paths.items()}  # noqa: SIM115 — until discard()
-        self.start, self.length, self.supervised, self.record = array("q"), array("i"), array("i"), array("q")
-        self.end = 0
+        self.file = open(folder / NAME, "wb", buffering=0)  # noqa: SIM115 — until close()
+        self.length, self.supervised, self.record = array("i"), array("i"), array("i")
+        self.ids, self.labels = array("i"), array("i")  # of the windows that are not yet on disk
 
     def add(self, record: int, encoded: Encoded) -> None:
-        ids = np.asarray(encoded.input_ids, dtype=np.int32)
-        graded = np.asarray(encoded.labels, dtype=np.int32) != IGNORED
-        self.files["ids"].write(ids.tobytes())
-        self.files["graded"].write(graded.astype(np.uint8).tobytes())
-        for column, value in ((self.start, self.end), (self.length, len(ids)), (self.supervised, int(graded.sum())), (self.record, record)):
-            column.append(value)
-        self.end += len(ids)
+        self.ids.extend(encoded.input_ids)
+        self.labels.extend(encoded.labels)
+        self.length.append(len(encoded.input_ids))
+        self.supervised.append(encoded.supervised)
+        self.record.append(record)
+        if len(self.ids) > WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        ids, labels = np.frombuffer(self.ids, np.int32), np.frombuffer(self.labels, np.int32)
+        self.file.write(np.where(labels != IGNORED, ids, ~ids).data)
+        self.ids, self.labels = array("i"), array("i")
+
+    def __enter__(self) -> "TokenWriter":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.file.close()  # also on a full disk, which gets nothing back while a file is open
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """length, supervised and record of all windows, int32 (windows,); the last tokens are on disk then."""
+        self.flush()
+        columns = {"length": self.length, "supervised": self.supervised, "record": self.record}
+        return {name: np.frombuffer(column, np.int32) for name, column in columns.items()}
+
+
+class TokenStore:
+    """Reads the windows of all parts by number."""
+
+    def __init__(self) -> None:
+        self.files: list[Path] = []
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.open = lru_cache(maxsize=OPEN)(self._open)
+
+    def _open(self, part: int) -> BinaryIO:
+        return open(self.files[part], "rb", buffering=0)
+
+    def append(self, folder: Path, columns: dict[str, np.ndarray]) -> None:
+        """A part that a TokenWriter wrote."""
+        self.files.append(folder / NAME)
+        self.parts.append(columns)
 
     def close(self) -> None:
-        """No more windows will come: put them on disk and the columns into arrays."""
-        for file in self.files.values():
-            file.flush()
-        self.start, self.length = np.frombuffer(self.start, dtype=np.int64), np.frombuffer(self.length, dtype=np.int32)
-        self.supervised, self.record = np.frombuffer(self.supervised, dtype=np.int32), np.frombuffer(self.record, dtype=np.int64)
+        """No more parts will come: put the columns together."""
+        sizes = [len(part["length"]) for part in self.parts]
+        self.part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)  # of each window
+        self.start = np.concatenate([np.cumsum(part["length"], dtype=np.int64) - part["length"] for part in self.parts])  # in its file
+        self.length, self.supervised, self.record = (
+            np.concatenate([part.pop(name) for part in self.parts]) for name in ("length", "supervised", "record")
+        )
 
-    def discard(self) -> None:
-        for name, path in self.paths.items():
-            self.files[name].close()
-            path.unlink()
+    def forget(self) -> None:
+        """Nothing more will be read: close the files."""
+        self.open.cache_clear()
 
     def per_record(self, column: str, records: int) -> np.ndarray:
-        """A column (length, supervised) summed over the windows of each record, int64 (records,)."""
-        return np.bincount(self.record, weights=getattr(self, column), minlength=records).astype(np.int64)
+        """A column (length, supervised) summed over the windows of each record, int32 (records,)."""
+        sums = np.zeros(records, np.int32)
+        np.add.at(sums, self.record, getattr(self, column))
+        return sums
 
-    def window(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids int32 (tokens,) and whether each is graded, bool (tokens,)."""
-        start, length = int(self.start[number]), int(self.length[number])
-        return self._read("ids", np.int32, start, length), self._read("graded", np.uint8, start, length).astype(bool)
+    def read(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids, int32, and whether each is graded, bool, of the windows one after the other."""
+        places = zip(*(column[windows].tolist() for column in (self.part, self.start, self.length)), strict=True)
+        pieces = [_read(self.open(part), length * BYTES, start * BYTES) for part, start, length in places]
+        tokens = np.frombuffer(b"".join(pieces), np.int32)
+        graded = tokens >= 0
+        return np.where(graded, tokens, ~tokens), graded
 
-    def _read(self, name: str, dtype: type, start: int, length: int) -> np.ndarray:
-        size, file = np.dtype(dtype).itemsize, self.files[name]
-        file.seek(start * size)
-        return np.frombuffer(file.read(length * size), dtype=dtype)
+
+def _read(file: BinaryIO, count: int, start: int) -> bytes:
+    return os.pread(file.fileno(), count, start)

@@ -4,7 +4,9 @@ The notebook that follows may be closed, interrupted or reopened: training goes 
 attaches to it.
 """
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +33,7 @@ def is_training(run: Run) -> bool:
 
 def start(run: Run) -> None:
     """Start `python -m mistral_lib train` for this run, unless it is being trained already."""
-    if _alive(run):
+    if is_alive(run):
         say("training: a process is at work already, attaching to it")
         return
     words = run.folder / "training.out"
@@ -42,6 +44,17 @@ def start(run: Run) -> None:
     say(f"training: process {process.pid} started; its own words are in {home.short(words)}")
 
 
+def stop(run: Run) -> str:
+    """Ask the trainer to save after its step and to end; what was done, in words. Errors: RuntimeError if it works on another machine."""
+    holder = run.holder()
+    if holder is None or not is_training(run):
+        return "no trainer is at work"
+    if holder["host"] != socket.gethostname():
+        raise RuntimeError(f"the trainer is process {holder['pid']} on {holder['host']}, this is {socket.gethostname()}; `kill` it there")
+    os.kill(holder["pid"], signal.SIGTERM)
+    return f"process {holder['pid']} was told to save after its step and to end"
+
+
 def follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
     """Wait for the trainer, passing the curve so far to `watch`, and return training/result.json.
 
@@ -50,7 +63,7 @@ def follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
     """
     seen, warned = 0, 0.0
     try:
-        while _alive(run) or _started_again(run):
+        while goes_on(run):
             curve = training_log.steps(run.folder / "training" / "log.jsonl")
             if watch and len(curve) != seen:
                 seen = len(curve)
@@ -73,10 +86,15 @@ def train_and_follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
     return follow(run, watch)
 
 
-def _alive(run: Run) -> bool:
+def is_alive(run: Run) -> bool:
     """Whether a trainer is at work: one that this process started (it may not hold the lock yet), or any that holds it."""
     process = _started.get(str(run.folder))
     return (process is not None and process.poll() is None) or is_training(run)
+
+
+def goes_on(run: Run) -> bool:
+    """Whether a trainer is at work; one that was killed for lack of memory is started again, and is."""
+    return is_alive(run) or _started_again(run)
 
 
 def _started_again(run: Run) -> bool:

@@ -8,7 +8,6 @@ smaller micro batch and the same effective batch.
 import dataclasses
 import math
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import torch
 from transformers import TrainingArguments, default_data_collator, set_seed
 
 from mistral_lib import (
+    adapter_proof,
     base_model,
     checkpoints,
     disk_space,
@@ -32,6 +32,7 @@ from mistral_lib import (
     progress_watch,
     ranks,
     training_log,
+    training_result,
 )  # fmt: skip
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.run import Run, summary
@@ -44,11 +45,6 @@ from mistral_lib.training_log import NoLog, TrainingLog
 # Parameters that may change between an attempt and its continuation: they do not change what is trained.
 CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
             "validate_every_steps")  # fmt: skip
-SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
-
-
-class TrainingFailed(RuntimeError):
-    """A training whose result cannot be vouched for; the message says what was seen, expected and to do."""
 
 
 def inputs_of(run: Run) -> dict[str, str]:
@@ -147,7 +143,7 @@ class Training:
             before = self.baseline(model)  # 4
             steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
             after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
-        adapter = self.save(model, initial)  # 7
+        adapter = adapter_proof.save(model, self.settings, self.folder, initial)  # 7
         del model
         reloaded = self.check(adapter, initial, after)  # 8
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
@@ -257,7 +253,7 @@ class Training:
         return reached
 
     def chronicle(self, model: Any, blocks: Any, baseline: float) -> Chronicle:
-        skipped = sum(event["event"] == "skipped" for event in self.log.events())
+        skipped = len(training_log.skipped(self.log.events()))
         worst = max(baseline, math.log(model.config.vocab_size))
         health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
         tokens = self.effective_batch() * len(blocks[0]["input_ids"])
@@ -295,53 +291,27 @@ class Training:
 
     # -- the proof --------------------------------------------------------------------------------------------------
 
-    def save(self, model: Any, initial: str) -> Path:
-        """The adapter with its provenance, written beside its place and renamed. Errors: TrainingFailed, DiskFull."""
-        vouch_for(model, initial)
-        disk_space.require(self.folder, disk_space.adapter_bytes(self.trainable), "the adapter", "The checkpoints are whole. ")
-        partial, place = files.fresh_folder(self.folder / ".adapter.partial"), self.folder / "adapter"
-        model.save_pretrained(partial)
-        weights = files.sha256(partial / "adapter_model.safetensors")
-        provenance = {"base_model": self.settings.base_model, "base_identity": base_model.identity(self.settings.base_model),
-                      "initial_adapter_sha256": initial, "weights_sha256": weights, "parameters": self.settings.stage("training")}  # fmt: skip
-        files.write_json(partial / "provenance.json", provenance)
-        shutil.rmtree(place, ignore_errors=True)  # of an attempt that was cut off before it was complete
-        partial.rename(place)
-        return place
-
     def check(self, adapter: Path, initial: str, after: list[likelihood.RecordLoss]) -> float:
         """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
-        vouch_for(model, initial)
+        adapter_proof.vouch_for(model, initial)
         with progress_watch.noted(model, self.folder):
-            repeated, expected = likelihood.mean(self.measure(model, "reloaded from disk")), likelihood.mean(after)
-        if not abs(repeated - expected) <= SAME_LOSS * expected:
-            raise TrainingFailed(
-                f"the adapter read back from disk has a validation loss of {repeated:.5f}, the trained one had {expected:.5f}: "
-                "what was saved is not what was trained; check the disk and the peft version"
-            )
+            repeated = likelihood.mean(self.measure(model, "reloaded from disk"))
+        adapter_proof.require_same(repeated, likelihood.mean(after))
         return repeated
 
     def report(self, before: Any, after: Any, reloaded: float, steps: int, best_step: int, initial: str) -> dict[str, Any]:
-        curve = (likelihood.by_domain(before), likelihood.by_domain(after))
         result = {
             "status": "complete",
-            "validation_loss": {"base": likelihood.mean(before), "adapter": likelihood.mean(after), "adapter_reloaded": reloaded},
-            "domains": {
-                domain: {
-                    "base": likelihood.mean(curve[0][domain]),
-                    "adapter": likelihood.mean(curve[1][domain]),
-                    "records": len(curve[0][domain]),
-                }
-                for domain in curve[0]
-            },
-            "validation_records": len(before),
-            "validation_supervised_tokens": sum(loss.tokens for loss in before),
+            **training_result.losses(before, after, reloaded),
             "steps": steps,
             "adapter_of_step": best_step,
             "stopped_by": self.stopped_by,
-            **self.way(),
+            **training_result.way(self.log.events()),
+            "effective_batch": self.effective_batch(),
+            "processes": ranks.count(),
+            **dataclasses.asdict(self.shape),
             "trainable_parameters": self.trainable,
             "initial_adapter_sha256": initial,
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
@@ -352,34 +322,7 @@ class Training:
         files.write_json(self.folder / "result.json", result)
         return result
 
-    def way(self) -> dict[str, Any]:
-        """What happened on the way, from the log."""
-        events = self.log.events()
-        return {
-            "validation_curve": {str(event["step"]): event["loss"] for event in training_log.validations(events)},
-            "effective_batch": self.effective_batch(),
-            "processes": ranks.count(),
-            **dataclasses.asdict(self.shape),
-            "attempts": sum(event["event"] == "process" for event in events),
-            "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),
-            "skipped_steps": sum(event["event"] == "skipped" for event in events),
-        }
-
 
 def mixed_precision(device: str, dtype: str) -> dict[str, bool]:
     """The trainer's flags: on a GPU products run in `dtype` beside float32 LoRA weights, float16 with a loss scale; a CPU needs none."""
     return {"bf16": device == "cuda" and dtype == "bfloat16", "fp16": device == "cuda" and dtype == "float16"}
-
-
-def vouch_for(model: Any, initial: str) -> None:
-    """Errors: TrainingFailed if the adapter holds a value that is no number, or is what it was before training."""
-    weights = {name: p for name, p in model.named_parameters() if "lora_" in name}
-    broken = [name for name, p in weights.items() if not torch.isfinite(p).all()]
-    if broken:
-        raise TrainingFailed(
-            f"{len(broken)} of {len(weights)} adapter tensors hold NaN or infinity ({broken[0]}, ...); lower learning_rate and train anew"
-        )
-    if base_model.adapter_hash(model) == initial:
-        raise TrainingFailed(
-            "the adapter is what it was before training; check that the data has supervised tokens and learning_rate is not tiny"
-        )

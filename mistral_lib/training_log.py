@@ -71,6 +71,11 @@ def validations(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [event for event in _as_one(source, "validation") if "step" in event]
 
 
+def skipped(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The optimizer steps that were left out."""
+    return _as_one(source, "skipped")
+
+
 def _as_one(source: Path | list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     curve: list[dict[str, Any]] = []
     for event in _events(source):

@@ -39,7 +39,7 @@ class TrainingStatus:
     best_validation_loss, best_step                 the lowest one during training, and its step
     baseline_loss                                   the untouched base model's
     peak_memory_mib                                 the most that the trainer has held
-    eta_seconds                                     until the adapter is verified, from now
+    eta_seconds                                     until the adapter is verified, from now; None where it hangs
     seconds, usd                                    spent so far, all attempts together, and their price
     seconds_since_step                              since the last step ended; None before the first
     seconds_since_progress, patience_seconds        since the last forward pass, step or event; what is allowed
@@ -127,7 +127,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
         "micro_batch_size": sizes.get("micro_batch_size"),
         "gradient_accumulation_steps": sizes.get("gradient_accumulation_steps"),
         "out_of_memory": sum(e["event"] == "out_of_memory" for e in events),
-        "skipped_steps": sum(event["event"] == "skipped" for event in events),
+        "skipped_steps": len(training_log.skipped(events)),
     }
 
 
@@ -155,7 +155,7 @@ def _progress(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds_since_progress": round(waited, 1),
         "patience_seconds": round(patience, 1),
         "hung": waited > patience,
-        "eta_seconds": round(max(0.0, eta - (now - curve[-1]["time"])), 1) if eta is not None else None,
+        "eta_seconds": round(max(0.0, eta - (now - curve[-1]["time"])), 1) if eta is not None and waited <= patience else None,
     }
 
 

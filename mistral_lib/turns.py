@@ -31,17 +31,16 @@ class Unmappable(ValueError):
 
 def turns(value: Any) -> list[tuple[str, str, str]]:
     """(role, text, repair) of each message, role and content in OpenAI's or ShareGPT's words. Errors: Unmappable."""
-    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Unmappable("messages_are_not_a_list_of_objects")
     return [_turn(turn) for turn in value]
 
 
 def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
-    role = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
-    if not isinstance(role, str) or role.strip().lower() not in ROLES:
+    role, content = _first_of(turn, ROLE_KEYS), _first_of(turn, TEXT_KEYS)
+    role = role.strip().lower() if isinstance(role, str) else ""
+    if role not in ROLES:
         raise Unmappable("unknown_role")
-    role = role.strip().lower()
-    content = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
     calls = _calls(turn)
     text = "" if content is None and calls else text_of(content)
     if calls or role in CALLS:
@@ -49,28 +48,37 @@ def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
     return ROLES[role], text, "tool_output_as_user" if role in OUTPUTS else ""
 
 
+def _first_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        if turn.get(key) is not None:
+            return turn[key]
+    return None
+
+
 def text_of(content: Any) -> str:
     """Text as it is, or the text parts of OpenAI's list of parts joined. Errors: Unmappable for anything else."""
+    if isinstance(content, str):
+        return content
     if isinstance(content, list):
-        parts = [part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part for part in content]
+        parts = [part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part for part in content]
         if not all(isinstance(part, str) for part in parts):
             raise Unmappable("content_is_not_text")  # a picture, a sound
         return "\n".join(parts)
-    if not isinstance(content, str):
-        raise Unmappable("text_is_not_a_string")
-    return content
+    raise Unmappable("text_is_not_a_string")
 
 
 def _calls(turn: Mapping[str, Any]) -> list[str]:
     """Each call as a line of JSON, its name and its arguments: a plain chat format has no other place for it."""
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
-    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+    if calls == []:
+        return calls
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise Unmappable("tool_calls_are_not_a_list_of_objects")
     return [_call(call.get("function", call)) for call in calls]
 
 
 def _call(function: Any) -> str:
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise Unmappable("tool_call_without_a_name")
     arguments = function.get("arguments")
     if isinstance(arguments, str):

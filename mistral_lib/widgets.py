@@ -1,69 +1,18 @@
 """For eyes and fingers: ipywidgets that fall back to plain text wherever no widget can be shown.
 
-A notebook run headless keeps the plain text of these displays, by the nature of a display with several forms: the
-front end takes the richest that it understands.
+Their plain form stands in plain_text_widget.py.
 """
 
-import html
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
 
 from mistral_lib import plots, trainer_process
+from mistral_lib.plain_text_widget import PlainTextBox
 
 
-class _WithPlainText(ipywidgets.VBox):
-    """A box of widgets whose plain form says what it shows."""
-
-    def __init__(self, children: Sequence[ipywidgets.Widget], plain: str):
-        super().__init__(children)
-        self.plain = plain
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "text/plain": self.plain} if bundle else {"text/plain": self.plain}
-
-
-def describe(record: Mapping[str, Any], longest: int = 700) -> str:
-    """One record as text: where it is from, then its messages or its document, cut at `longest` characters each."""
-    head = f"{record['source']} · {record['domain']} · came as {record['shape']}"
-    parts = [f"[{m['role']}] {m['content']}" for m in record["messages"]] if record["messages"] else [record["text"]]
-    return "\n".join([head, *(part if len(part) <= longest else part[:longest] + " …" for part in parts)])
-
-
-def record_browser(records: Sequence[Mapping[str, Any]]) -> ipywidgets.VBox:
-    """Step through records: choose a domain, move with the slider or the arrow keys. `records`: mappings with source,
-    domain, shape, messages or text."""
-    names = ["all domains", *sorted({record["domain"] for record in records})]
-    domain = ipywidgets.Dropdown(options=names, description="domain")
-    place = ipywidgets.IntSlider(min=1, max=len(records), description="record", continuous_update=False)
-    text = ipywidgets.HTML()
-
-    def chosen() -> list[Mapping[str, Any]]:
-        return [record for record in records if domain.value in ("all domains", record["domain"])]
-
-    def show(_: Any = None) -> None:
-        text.value = _preformatted(describe(chosen()[min(place.value, place.max) - 1]))
-
-    def refill(_: Any) -> None:
-        place.value, place.max = 1, len(chosen())
-        show()
-
-    place.observe(show, "value")
-    domain.observe(refill, "value")
-    show()
-    return _WithPlainText(
-        [ipywidgets.HBox([domain, place]), text], f"{len(records)} records to browse; the first:\n{describe(records[0], 300)}"
-    )
-
-
-def _preformatted(text: str) -> str:
-    return f'<pre style="white-space:pre-wrap;line-height:1.4;max-height:24em;overflow:auto">{html.escape(text)}</pre>'
-
-
-class TrainingMonitor(_WithPlainText):
+class TrainingMonitor(PlainTextBox):
     """A progress bar, one line of figures and the loss curve, redrawn whenever it is called with the curve so far."""
 
     def __init__(self) -> None:

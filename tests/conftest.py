@@ -85,3 +85,13 @@ def prepared(settings: params.Settings) -> Run:
 def other(run: Run, **changes: object) -> Run:
     """The same run, opened with some parameters changed."""
     return Run.open(run.settings.model_copy(update=changes))
+
+
+def files_with(folder: Path, *values: str) -> list[Path]:
+    """The files below a folder in which one of the values stands."""
+    import pyarrow.parquet as pq
+
+    def content(path: Path) -> bytes:
+        return str(pq.read_table(path).to_pylist()).encode() if path.suffix == ".parquet" else path.read_bytes()
+
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and any(value.encode() in content(path) for value in values)]

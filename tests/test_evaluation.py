@@ -1,53 +1,157 @@
-"""The comparison: known answers on made-up losses, and refusal where it would mean nothing."""
+"""The evaluation stage on a tiny model: known answers, refusals, resuming, and a report that asks for nothing outside."""
 
-import numpy as np
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+import torch
+from datasets import Dataset, load_from_disk
+from safetensors.torch import load_file, save_file
 
-from mistral_lib import evaluation
-from mistral_lib.likelihood import RecordLoss
-
-
-def losses(values: np.ndarray, tokens: int = 20) -> list[RecordLoss]:
-    return [RecordLoss(f"r{i}", "one" if i % 2 else "two", float(v) * tokens, tokens) for i, v in enumerate(values)]
-
-
-def test_a_model_against_itself_gives_no_verdict() -> None:
-    same = losses(np.linspace(1, 4, 40))
-    result = evaluation.compare(same, same, seed=0)
-    assert result["overall"]["difference"] == 0.0 and result["verdict"] == "not enough evidence"
-
-
-@pytest.mark.parametrize(("shift", "verdict"), [(-0.2, "better"), (0.2, "worse")])
-def test_a_steady_difference_is_seen_through_the_scatter(shift: float, verdict: str) -> None:
-    base = np.random.default_rng(0).uniform(1, 4, 60)
-    noise = np.random.default_rng(1).normal(0, 0.1, 60)
-    result = evaluation.compare(losses(base), losses(base + shift + noise), seed=0)
-    assert result["verdict"] == verdict
-    assert result["overall"]["low"] < result["overall"]["difference"] < result["overall"]["high"]
-    assert result["overall"]["difference"] == pytest.approx(shift, abs=0.05)
+from mistral_lib import (
+    audit,
+    base_model,
+    evaluation,
+    files,
+    likelihood,
+    params,
+    preparation,
+    report,
+    retention,
+    training,
+    verdict,
+)
+from mistral_lib.chat_format import IGNORED
+from mistral_lib.run import Run
+from tests.conftest import other, rows
 
 
-def test_a_difference_lost_in_the_noise_is_not_claimed() -> None:
-    base = np.random.default_rng(0).uniform(1, 4, 20)
-    noise = np.random.default_rng(1).normal(0, 1.0, 20)
-    assert evaluation.compare(losses(base), losses(base + noise - noise.mean() - 0.01), seed=0)["verdict"] == "not enough evidence"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Iterator[Path]:
+    """A home with one trained run, made once; tests work on copies of it."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MISTRAL_WORKBOOK_HOME", str(place))
+        for domain in ("red", "green", "blue"):
+            files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
+        settings = params.Settings(
+            run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=8,
+            checkpoint_every_steps=4, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
+            max_test_tokens=2048, max_probe_tokens=512, sample_count=4, max_new_tokens=48,
+        )  # fmt: skip
+        run = Run.open(settings)
+        preparation.prepare(run)
+        train(run)
+        yield place
 
 
-def test_few_records_get_no_interval() -> None:
-    few = losses(np.array([1.0, 2.0, 3.0]))
-    result = evaluation.compare(few, losses(np.array([0.5, 1.5, 2.5])), seed=0)
-    assert result["overall"]["low"] is None and result["verdict"] == "not enough evidence"
+def train(run: Run) -> None:
+    """Train in this process, whose answers to signals the trainer would change."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    training.train(run)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
-    truth, hits = -0.1, 0
-    for trial in range(200):
-        rng = np.random.default_rng(trial)
-        base = rng.uniform(1, 4, 80)
-        low, high = evaluation.interval(losses(base), losses(base + rng.normal(truth, 0.4, 80)), seed=trial)
-        hits += low <= truth <= high
-    assert 0.90 <= hits / 200 <= 0.99
+@pytest.fixture
+def run(trained: Path, home: Path) -> Run:
+    shutil.copytree(trained, home, dirs_exist_ok=True)
+    return Run.existing(home / "runs" / "small")
+
+
+def put_adapter(run: Run, change) -> None:
+    """Change the adapter's tensors on disk and record them as what training wrote."""
+    place = run.folder / "training" / "adapter" / "adapter_model.safetensors"
+    save_file({name: change(name, tensor) for name, tensor in load_file(place).items()}, place, metadata={"format": "pt"})
+    run.complete("training", run.entry("training")["figures"])
+
+
+def test_it_measures_judges_and_reports(run: Run) -> None:
+    result = evaluation.evaluate(run)
+    assert result["overall"]["high"] < 0 and result["largest_logit_difference"] > 0
+    assert {one["rule"] for one in result["rules"]} == {
+        "adapter is active",
+        "better overall",
+        "no domain worse",
+        "prompts still count",
+        "little forgotten",
+        "answers stop",
+    }
+    assert result["verdict"] == verdict.of(result["rules"]) and result["sentence"].startswith(result["verdict"])
+    table = pq.read_table(run.folder / "evaluation" / "losses.parquet").to_pylist()
+    assert sum(row["adapter_nats"] for row in table) / sum(row["supervised_tokens"] for row in table) == pytest.approx(
+        result["overall"]["adapter"]
+    )
+    assert result["overall"]["documents"] == len({row["document"] for row in table}) < len(table)
+    assert set(result["memorising"]["domains"]) <= set(result["domains"]) and result["retention"]["overall"]["records"] > 10
+    assert [str(f) for f in audit.audit(run.folder) if f.status != "verified"] == []
+    for card in ("model_card.md", "dataset_card.md"):
+        assert (run.folder / "evaluation" / card).read_text().startswith("---\n")
+    page = (run.folder / "evaluation" / "report.html").read_text()
+    assert result["verdict"] in page and all(one["rule"] in page for one in result["rules"])
+    refuse_outside_requests(page)
+
+
+def refuse_outside_requests(page: str) -> None:
+    assert page.startswith("<!doctype html>")
+    assert re.findall(r"data:image/png;base64,", page)
+    assert not re.findall(r"<(?:script|link|iframe|object|embed|base)\b|@import|url\(", page)
+    assert all(target.startswith("data:") for target in re.findall(r"\b(?:src|href|srcset|action|poster)\s*=\s*[\"']?([^\"'\s>]+)", page))
+
+
+def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluation.evaluate(run)
+    monkeypatch.setattr(likelihood, "batch_losses", None)  # whoever measures again fails
+    lenient = evaluation.evaluate(other(run, max_retention_loss=9.0, min_stop_rate=0.0))
+    assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
+
+
+def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -> None:
+    put_adapter(run, lambda name, tensor: torch.zeros_like(tensor) if "lora_B" in name else tensor)
+    result = evaluation.evaluate(run)
+    assert result["largest_logit_difference"] == 0.0
+    assert result["overall"]["difference"] == result["overall"]["low"] == result["overall"]["high"] == 0.0
+    assert result["retention"]["change"]["value"] == 0.0 and result["verdict"] == "not enough evidence"
+
+
+def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(run: Run, home: Path) -> None:
+    """The base model knows the task already: what a training on shuffled answers unlearns of it must show."""
+    knowing = merged(run, home / "models" / "knowing")
+    mixed = [
+        {**row, "completion": " ".join(reversed(row["completion"].split()))}
+        for domain in ("red", "green", "blue")
+        for row in rows(domain, 200)
+    ]
+    files.write_json_lines(home / "corpora" / "mixed" / "all.jsonl", mixed)
+    settings = run.settings.model_copy(update={"base_model": knowing, "sample_count": 0, "quantization": "none"})
+    wrong = Run.open(settings.model_copy(update={"run_name": "wrong", "corpus_paths": ["corpora/mixed"]}))
+    preparation.prepare(wrong)
+    train(wrong)
+    judged = Run.open(settings.model_copy(update={"run_name": "judged"}))
+    preparation.prepare(judged)
+    train(judged)
+    shutil.copytree(wrong.folder / "training" / "adapter", judged.folder / "training" / "adapter", dirs_exist_ok=True)
+    judged.complete("training", {})
+    result = evaluation.evaluate(judged)
+    assert result["verdict"] == "do not ship" and result["overall"]["low"] > 0
+    with pytest.raises(verdict.NotToShip, match="require_ship is set"):
+        verdict.demand(result, settings.model_copy(update={"require_ship": True}))
+
+
+def merged(run: Run, place: Path) -> str:
+    """The trained adapter merged into its base model: a base model that knows the task."""
+    settings = run.settings.model_copy(update={"quantization": "none", "dtype": "float32"})
+    base_model.load_adapter(settings, run.folder / "training" / "adapter").merge_and_unload().save_pretrained(place)
+    base_model.load_tokenizer(settings.base_model).save_pretrained(place)
+    return str(place)
 
 
 def test_a_shared_record_is_refused() -> None:
@@ -56,11 +160,121 @@ def test_a_shared_record_is_refused() -> None:
         evaluation.refuse_shared_records(train, test)
 
 
-def test_the_samples_are_fixed_and_take_the_domains_in_turn(prepared) -> None:
-    from mistral_lib import base_model
+def test_retention_records_that_stand_in_training_are_left_out_and_none_is_an_error(run: Run, home: Path) -> None:
+    tokenizer, train = base_model.load_tokenizer(run.settings.base_model), load_from_disk(run.folder / "data" / "train")
+    trained = {i for ids in train["record_ids"] for i in ids}
+    files.write_json_lines(home / "kept.jsonl", [*rows("red", 200), {"text": "Quite another text, of which training knows nothing."}])
+    kept = retention.build(run.settings.model_copy(update={"retention_paths": ["kept.jsonl"], "max_probe_tokens": 0}), tokenizer, trained)
+    measured = {i for ids in kept.blocks["record_ids"] for i in ids}
+    assert measured and not measured & trained and kept.left_out["stands_in_training"] > 100
+    files.write_json_lines(home / "same.jsonl", rows("red", 200))
+    everything = trained | measured
+    with pytest.raises(retention.NoRetentionSet, match="stands_in_training"):
+        retention.build(run.settings.model_copy(update={"retention_paths": ["same.jsonl"]}), tokenizer, everything)
 
-    tokenizer = base_model.load_tokenizer(prepared.settings.base_model)
-    rows = evaluation.read_records(prepared.folder / "data", "test")
-    chosen = evaluation.choose_samples(tokenizer, rows, 3)
-    assert [row["domain"] for row in chosen] == sorted({row["domain"] for row in rows})
-    assert chosen == evaluation.choose_samples(tokenizer, list(reversed(rows)), 3)
+
+EVALUATE = "import sys, pathlib; from mistral_lib import evaluation; from mistral_lib.run import Run; evaluation.evaluate(Run.existing(pathlib.Path(sys.argv[1])))"
+
+
+def test_killed_half_way_it_goes_on_and_ends_the_same(run: Run) -> None:
+    run = other(run, max_test_tokens=0)
+    undisturbed = evaluation.evaluate(run)
+    shutil.rmtree(run.folder / "evaluation")
+    measured = run.folder / ".evaluation.measured" / "test.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-c", EVALUATE, str(run.folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while len(files.read_json_lines(measured)) < 3:
+        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = files.read_json_lines(measured)
+    blocks = load_from_disk(run.folder / "data" / "test")
+    assert run.status("evaluation") == "interrupted" and 3 <= len(done) < len(blocks) / run.settings.micro_batch_size
+    measured.write_bytes(measured.read_bytes() + b'{"base": [["half')  # as a kill in the middle of a line would leave it
+    resumed = evaluation.evaluate(run)
+    assert files.read_json_lines(run.folder / "evaluation" / "measured" / "test.jsonl")[: len(done)] == done
+    timing = {"seconds", "peak_memory_mib"}
+    assert {k: v for k, v in resumed.items() if k not in timing} == {k: v for k, v in undisturbed.items() if k not in timing}
+
+
+def test_the_likelihood_agrees_with_a_plain_loop_over_200_records(run: Run, tiny_model: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    blocks = load_from_disk(run.folder / "data" / "train")
+    packed = {loss.record_id: loss for loss in likelihood.record_losses(model, blocks, 8)}
+    compared = 0
+    for record_id, ids, labels in separate(blocks):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]  # the plain way: one record, all logits
+        wanted = torch.tensor(labels[1:])
+        plain = torch.nn.functional.cross_entropy(logits.double(), wanted, ignore_index=IGNORED, reduction="sum").item()
+        assert packed[record_id].nats == pytest.approx(plain, rel=1e-5)
+        compared += 1
+        if compared == 200:
+            return
+    pytest.fail(f"only {compared} records")
+
+
+def separate(blocks: Dataset) -> Iterator[tuple[str, list[int], list[int]]]:
+    """The records of packed blocks one by one: (id, token ids, labels). Holds where each record is one window."""
+    for block in blocks:
+        starts = [i for i, place in enumerate(block["position_ids"]) if place == 0] + [len(block["input_ids"])]
+        for number, record_id in enumerate(block["record_ids"]):
+            part = slice(starts[number], starts[number + 1])
+            yield record_id, block["input_ids"][part], block["labels"][part]
+
+
+def test_the_report_marks_what_only_one_answer_says_and_escapes_the_rest() -> None:
+    one, two = report.marked("It returns the sum", "It returns <b>the</b> sum")
+    assert ("<b>the</b>", True) in two and ("the", True) in one
+    assert "".join(text for text, _ in one) == "It returns the sum"
+
+
+def test_a_plan_score_becomes_a_table_in_either_form(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "training" / "plan_score.json", {"seconds": {"planned": 100, "measured": 92.5}, "fits": True})
+    assert report.plan(tmp_path)[:2] == [["quantity", "planned", "measured", "value"], ["seconds", "100", "92.5", ""]]
+    files.write_json(tmp_path / "training" / "plan_score.json", [{"what": "peak", "error": 0.031}])
+    assert report.plan(tmp_path) == [["what", "error"], ["peak", "0.031"]]
+    assert report.plan(tmp_path / "elsewhere") == []
+
+
+def test_peak_memory_does_not_grow_with_the_records(run: Run, tmp_path: Path) -> None:
+    """10,000 records against 1,000, each in a process of its own."""
+    few, many = (peak_mib(run, count) for count in (1_000, 10_000))
+    assert many - few < 40, f"{few} MiB for 1,000 records, {many} MiB for 10,000: their logits alone would take gibibytes"
+
+
+PEAK = """
+import sys, resource, pathlib
+from datasets import Dataset
+from mistral_lib import base_model, measurements
+from mistral_lib.run import Run
+run, count = Run.existing(pathlib.Path(sys.argv[1])), int(sys.argv[2])
+model = base_model.load_adapter(run.settings, run.folder / "training" / "adapter")
+def blocks():
+    for n in range(count // 4):
+        yield {"input_ids": [7 + n % 90] * 128, "labels": ([-100] + [7 + n % 90] * 31) * 4, "position_ids": list(range(32)) * 4,
+               "record_ids": [f"{n}-{i}" for i in range(4)], "domains": ["one"] * 4}
+packed = Dataset.from_generator(blocks, cache_dir=sys.argv[3])
+found = measurements.Measurements.open(pathlib.Path(sys.argv[3]) / "work", "key").losses("test", model, packed, 8)
+assert len(found["base"]) == count
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak_mib(run: Run, count: int) -> int:
+    cache = run.folder / f"cache-{count}"
+    done = subprocess.run([sys.executable, "-c", PEAK, str(run.folder), str(count), str(cache)], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout.split()[-1])
+
+
+def test_samples_say_whether_each_answer_ended(run: Run) -> None:
+    evaluation.evaluate(run)
+    for sample in files.read_json_lines(run.folder / "evaluation" / "samples.jsonl"):
+        assert isinstance(sample["base_stopped"], bool) and isinstance(sample["adapter_stopped"], bool)

@@ -9,6 +9,7 @@ import pytest
 
 from mistral_lib import files, home, params
 from mistral_lib.run import Run
+from tests.conftest import files_with
 
 
 def command(params_file: Path, *more: str) -> subprocess.CompletedProcess:
@@ -37,6 +38,14 @@ def test_a_typo_or_a_missing_path_stops_before_anything_is_made(params_file: Pat
 
 
 def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) -> None:
+    token, mail = "ghp_" + "a1B2" * 9, "jane.doe" + "@" + "acme-corp.com"
+    leak = {
+        "prompt": f"Is {token} mine?",
+        "completion": f"Never send {token} to {mail}, use a vault instead.",
+        "module": mail,
+        "note": token,
+    }
+    files.write_json_lines(tmp_path / "corpora" / "small" / "leak.jsonl", [leak, {"text": f"half a row, {token}", "messages": 5}])
     first = command(params_file)
     assert first.returncode == 0, first.stderr[-3000:]
     folder = tmp_path / "runs" / "small"
@@ -44,6 +53,7 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
     assert (folder / "evaluation" / "report.html").stat().st_size > 20_000
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [copy.stem[:2] for copy in copies] == ["00", "01", "02", "03", "04"]
+    assert not files_with(folder, token, mail), "a secret of the corpus stands in the run, its notebooks included"
     again = command(params_file)
     assert again.returncode == 0 and again.stderr.count("done already, skipped") == 5
     files.write_text(folder / "evaluation" / "result.json", "{}")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mistral_lib import sources
+from mistral_lib import preparation, sources
+from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
 from tests.containers import LINES, ROWS, STRUCTURED
 
@@ -121,3 +122,31 @@ def test_without_s3fs_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(SourceError, match=r"s3://corpora/mine.*pip install s3fs=="):
         find("s3://corpora/mine")
+
+
+def test_a_server_that_stops_between_listing_and_reading_is_told_within_30_seconds(monkeypatch):
+    import boto3
+
+    running = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    use(monkeypatch, endpoint := "http://{}:{}".format(*running.get_host_and_port()))
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="corpora")
+    client.put_object(Bucket="corpora", Key="mine/a.jsonl", Body=LINES)
+    found = find("s3://corpora/mine")
+    running.stop()
+    started = time.monotonic()
+    with pytest.raises(SourceError, match=r"s3://corpora/mine/a\.jsonl.*cannot be read"):
+        list(sources.rows(found[0]))
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("dead_endpoint", ["stopped"], indirect=True)
+def test_a_preparation_carries_on_without_an_optional_dead_server_and_says_so(dead_endpoint, monkeypatch, settings):
+    use(monkeypatch, dead_endpoint)
+    paths = [*settings.corpus_paths, "optional:s3://corpora/mine"]
+    report = preparation.prepare(Run.open(settings.model_copy(update={"corpus_paths": paths})))
+    assert report["records_read"] == 600
+    assert len(report["absent_sources"]) == 1 and "s3://corpora/mine is optional and was left out" in report["absent_sources"][0]
+    with pytest.raises(SourceError, match="corpus_paths: 's3://corpora/mine'"):
+        preparation.prepare(Run.open(settings.model_copy(update={"corpus_paths": [*settings.corpus_paths, "s3://corpora/mine"]})))

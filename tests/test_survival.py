@@ -49,7 +49,7 @@ def prepared_once(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> 
         small = params.Settings(
             run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=6,
             checkpoint_every_steps=2, validate_every_steps=0, learning_rate=5e-3, validation_share=0.15, test_share=0.15,
-            max_validation_tokens=1024, quantization="none",
+            max_validation_tokens=1024, quantization="none", dtype="float32",
         )  # fmt: skip
         run = Run.open(small)
         preparation.prepare(run)
@@ -191,10 +191,11 @@ def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> N
 
 @pytest.mark.skipif("KERNEL_KILL" not in os.environ, reason="evidence: KERNEL_KILL=1, as root, with control groups that can be written")
 def test_killed_by_the_kernel_it_goes_on_with_a_smaller_micro_batch(opened: Callable[..., Run], tmp_path: Path) -> None:
-    run = opened(micro_batch_size=32, max_steps=4)
+    peaks = [peak_of_the_fullest_batch(opened(micro_batch_size=size, max_steps=4)) for size in (1, 64)]
+    run = opened(micro_batch_size=64, max_steps=4)
     group = next(folder for folder in system_memory.control_groups() if "memory" in folder.parts) / f"workbook-{os.getpid()}"
     group.mkdir()
-    (group / "memory.limit_in_bytes").write_text(str(1000 * disk_space.MIB))
+    (group / "memory.limit_in_bytes").write_text(str(sum(peaks) // 2 * disk_space.MIB))
     follow = "import sys; from pathlib import Path; from mistral_lib import trainer_process, run; "
     follow += "trainer_process.train_and_follow(run.Run.existing(Path(sys.argv[1])))"
     words = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$0" "$@"', sys.executable, "-c", follow, str(run.folder)]
@@ -202,8 +203,16 @@ def test_killed_by_the_kernel_it_goes_on_with_a_smaller_micro_batch(opened: Call
     group.rmdir()
     result = files.read_json(run.folder / "training" / "result.json")
     assert done.returncode == 0 and "it is started again" in done.stderr, done.stderr
-    assert result["effective_batch"] == 32 and result["micro_batch_size"] < 32 and result["out_of_memory"] >= 1
+    assert result["effective_batch"] == 64 and result["micro_batch_size"] < 64 and result["out_of_memory"] >= 1
     assert "the kernel has killed" in events(run, "out_of_memory")[0]["why"]
+
+
+def peak_of_the_fullest_batch(run: Run) -> int:
+    """MiB that a trainer of its own needs for it."""
+    subprocess.run([sys.executable, "-m", "mistral_lib", "train", str(run.folder)], capture_output=True)
+    peak = events(run, "largest_batch")[0]["peak_memory_mib"]
+    shutil.rmtree(run.folder / "training")
+    return peak
 
 
 # -- data and numbers -----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """How fast and how lean is preparation? Figures are printed, never asserted: the machine decides them.
 
-make bench                                   the demo corpus against bare tokenisation
+make bench                                   the demo corpus against bare tokenisation and against TRL's own preparation
 RECORDS=1000000 make bench                   also that many generated records, each size in a process of its own
 """
 
@@ -8,82 +8,128 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import orjson
 import pytest
 
-from mistral_lib import base_model, chat_format, preparation, sources
+from mistral_lib import base_model, chat_format, files, preparation, sources
+from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.records import Record, map_row
 from mistral_lib.settings import Settings
 
+REPEATS = 3
+TRL = "pip install --no-deps trl==1.16.0"
 OFF = dict.fromkeys(("normalised", "unescaped_newlines", "secrets", "personal_data", "answer_too_short", "boilerplate", "placeholder_answer",
                      "refusal", "mostly_html", "low_letter_share", "odd_code_fences", "control_strings"), "off")  # fmt: skip
-WORDS = [
-    "tensor",
-    "matrix",
-    "kernel",
-    "gradient",
-    "vector",
-    "index",
-    "buffer",
-    "token",
-    "layer",
-    "batch",
-    "loss",
-    "weight",
-    "shape",
-    "axis",
-    "value",
-    "option",
-]
+WORDS = "tensor matrix kernel gradient vector index buffer token layer batch loss weight shape axis value option"
 
 
-@pytest.fixture
-def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list:
-    """The demo corpus as records, and an own place for runs."""
-    settings = Settings()
-    found = sources.of_settings(settings)
-    return [record for file in found for record in records_of(file, settings)]
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    """The demo corpus as records."""
+    found = sources.of_settings(Settings())
+    return [map_row(row.value, row.source) for file in found for row in sources.rows(file) if row.problem is None]
 
 
-def records_of(file: sources.SourceFile, settings: Settings) -> list:
-    from mistral_lib.records import map_row
-
-    return [map_row(row.value, row.source) for row in sources.rows(file) if row.problem is None]
-
-
-def timed(work, repeats: int = 3) -> float:
-    """Median seconds."""
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds)
+def interleaved(ways: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """Median seconds of each way, all of them in turn, so that a busy machine is busy for all."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(REPEATS):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: median(values) for name, values in seconds.items()}
 
 
-def test_preparation_against_bare_tokenisation(rows: list, tmp_path: Path) -> None:
+def ours(folder: Path, **changes: Any) -> Callable[[], None]:
+    """The whole data stage: read, check, split, tokenise, pack, write, and the account of every row."""
+    settings = Settings(run_name="bench", **changes)
+    tokenizer = base_model.load_tokenizer(settings.base_model)
+
+    def prepare() -> None:
+        target = files.fresh_folder(folder / "ours")
+        finished = FinishedParts(folder / "work", str(time.perf_counter()))
+        preparation.Preparation(target, settings, tokenizer, finished).carry_out(sources.resolve(settings))
+
+    return prepare
+
+
+def bare(records: list[Record]) -> Callable[[], None]:
     tokenizer = base_model.load_tokenizer(Settings().base_model)
-    texts = ["".join(p.text for p in chat_format.pieces(tokenizer, r.messages)) if r.messages else r.text for r in rows]
+    texts = ["".join(p.text for p in chat_format.pieces(tokenizer, r.messages)) if r.messages else r.text for r in records]
 
-    def bare() -> None:
+    def tokenise() -> None:
         for start in range(0, len(texts), 512):
             tokenizer(texts[start : start + 512], add_special_tokens=False)
 
-    def prepare(**changes: object) -> None:
-        settings = Settings(run_name="bench", **changes)
-        target = tmp_path / str(time.perf_counter())
-        target.mkdir()
-        preparation.Preparation(target, settings, tokenizer).carry_out(sources.resolve(settings))
+    return tokenise
 
-    seconds = {
-        "bare batch tokenisation": timed(bare),
-        "preparation, checks and near-duplicates off": timed(lambda: prepare(**OFF, near_duplicate_threshold=1.0)),
-        "preparation, everything on": timed(prepare),
+
+def trl(folder: Path, kind: str) -> Callable[[], None]:
+    """SFTTrainer's own preparation with its defaults: load JSON Lines, chat template, tokenise, pack. Its documents are a second data set."""
+    import datasets
+    from transformers import MistralConfig, MistralForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    datasets.disable_progress_bars()
+    tokenizer = base_model.load_tokenizer(Settings().base_model)
+    config = SFTConfig(
+        output_dir=str(folder / "trl"), packing=True, max_length=Settings().max_tokens, report_to=[], use_cpu=True, bf16=False
+    )
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = MistralForCausalLM(MistralConfig(vocab_size=len(tokenizer), head_dim=16, **small))
+    caches = iter(range(1000))
+
+    def load(name: str, split: str = "train") -> Any:
+        return datasets.load_dataset(
+            "json", data_files=str(folder / f"{name}.jsonl"), split=split, cache_dir=str(folder / f"{name}{next(caches)}")
+        )
+
+    trainers = {
+        name: SFTTrainer(model, config, train_dataset=load(name, "train[:4]"), processing_class=tokenizer) for name in (kind, "texts")
     }
-    print(f"\n{len(rows):,} rows of the demo corpus, medians of 3")
+
+    def prepare() -> None:
+        for name, trainer in trainers.items():
+            trainer._prepare_dataset(load(name), tokenizer, config, True, None, "train")
+
+    return prepare
+
+
+def written_for_trl(records: list[Record], folder: Path) -> None:
+    """The same rows in TRL's own formats: it takes neither several shapes nor chats and documents in one data set."""
+    chats = [record for record in records if record.messages]
+    shapes: dict[str, Iterator[dict[str, Any]]] = {
+        "messages": ({"messages": record.messages} for record in chats),
+        "completions": ({"prompt": record.prompt, "completion": record.messages[-1:]} for record in chats),
+        "texts": ({"text": record.text} for record in records if not record.messages),
+    }
+    for name, rows in shapes.items():
+        (folder / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+
+def test_preparation_against_bare_tokenisation_and_trl(records: list[Record], tmp_path: Path) -> None:
+    off, on, tokens = "preparation, checks and near-duplicates off", "preparation, everything on", "bare batch tokenisation"
+    ways = {tokens: bare(records), off: ours(tmp_path, **OFF, near_duplicate_threshold=1.0), on: ours(tmp_path)}
+    try:
+        import trl as installed  # noqa: F401
+
+        written_for_trl(records, tmp_path)
+        ways["TRL, messages: every token graded"] = trl(tmp_path, "messages")
+        ways["TRL, prompt and completion: answers graded, as ours"] = trl(tmp_path, "completions")
+    except ImportError:
+        print(f"\nTRL is not installed, so it is not measured: {TRL}")
+    seconds = interleaved(ways)
+    print(f"\n{len(records):,} rows of the demo corpus, medians of {REPEATS}, in turn")
     for what, value in seconds.items():
-        print(f"  {what:45} {value:6.2f} s  {len(rows) / value:8,.0f} rows/s  {seconds['bare batch tokenisation'] / value:5.0%} of bare")
+        print(f"  {what:52} {value:6.2f} s  {len(records) / value:8,.0f} rows/s  {seconds[tokens] / value:6.0%} of bare")
+    for what in [name for name in ways if name.startswith("TRL")]:
+        print(f"  checks off: {seconds[what] / seconds[off]:.1f} times, everything on: {seconds[what] / seconds[on]:.1f} times {what}")
 
 
 GENERATE = """
@@ -114,12 +160,27 @@ print(f"{report['records_read']:,} records: {seconds:.0f} s, {report['records_re
 """
 
 
+def resident(process: int) -> int:
+    """Bytes of memory that a process and its children hold now."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:  # it ended a moment ago
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident(int(child)) for child in children)
+
+
 @pytest.mark.skipif("RECORDS" not in os.environ, reason="set RECORDS=1000000 to generate and prepare that many records")
 def test_memory_hardly_grows_with_the_number_of_records(tmp_path: Path) -> None:
     print()
     for count in (int(os.environ["RECORDS"]) // 10, int(os.environ["RECORDS"])):
         path = tmp_path / str(count) / "rows.jsonl"
-        subprocess.run([sys.executable, "-c", GENERATE, str(count), str(path), " ".join(WORDS)], check=True)
-        environment = {**os.environ, "MISTRAL_WORKBOOK_HOME": str(path.parent)}
-        done = subprocess.run([sys.executable, "-c", PREPARE, str(path)], env=environment, capture_output=True, text=True)
-        print(f"  {path.stat().st_size / 1e6:,.0f} MB, " + (done.stdout.strip() or done.stderr[-2000:]))
+        subprocess.run([sys.executable, "-c", GENERATE, str(count), str(path), WORDS], check=True)
+        environment, errors, most = {**os.environ, "MISTRAL_WORKBOOK_HOME": str(path.parent)}, path.with_name("stderr"), 0
+        with open(errors, "wb") as stderr:
+            process = subprocess.Popen([sys.executable, "-c", PREPARE, str(path)], env=environment, stdout=subprocess.PIPE, stderr=stderr)
+        while process.poll() is None:
+            most = max(most, resident(process.pid))
+            time.sleep(0.5)
+        said = process.stdout.read().decode().strip() or errors.read_text()[-2000:]
+        print(f"  {path.stat().st_size / 1e6:,.0f} MB, {said}, all processes together at most {most / 2**20:,.0f} MiB")

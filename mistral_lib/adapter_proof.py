@@ -1,0 +1,58 @@
+"""The proof that a training has come to something: the adapter on disk is finite, changed, and as good as the one in memory.
+
+Knows a model and a folder; what was measured is handed in.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mistral_lib import base_model, disk_space, files
+from mistral_lib.settings import Settings
+
+SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
+
+
+class TrainingFailed(RuntimeError):
+    """A training whose result cannot be vouched for; the message says what was seen, expected and to do."""
+
+
+def vouch_for(model: Any, initial: str) -> None:
+    """Errors: TrainingFailed if the adapter holds a value that is no number, or is what it was before training."""
+    weights = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    broken = [name for name, p in weights.items() if not torch.isfinite(p).all()]
+    if broken:
+        raise TrainingFailed(
+            f"{len(broken)} of {len(weights)} adapter tensors hold NaN or infinity ({broken[0]}, ...); lower learning_rate and train anew"
+        )
+    if base_model.adapter_hash(model) == initial:
+        raise TrainingFailed(
+            "the adapter is what it was before training; check that the data has supervised tokens and learning_rate is not tiny"
+        )
+
+
+def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
+    """The adapter with its provenance, written beside its place and renamed. Errors: TrainingFailed, DiskFull."""
+    vouch_for(model, initial)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    disk_space.require(folder, disk_space.adapter_bytes(trainable), "the adapter", "The checkpoints are whole. ")
+    partial, place = files.fresh_folder(folder / ".adapter.partial"), folder / "adapter"
+    model.save_pretrained(partial)
+    weights = files.sha256(partial / "adapter_model.safetensors")
+    provenance = {"base_model": settings.base_model, "base_identity": base_model.identity(settings.base_model),
+                  "initial_adapter_sha256": initial, "weights_sha256": weights, "parameters": settings.stage("training")}  # fmt: skip
+    files.write_json(partial / "provenance.json", provenance)
+    shutil.rmtree(place, ignore_errors=True)  # of an attempt that was cut off before it was complete
+    partial.rename(place)
+    return place
+
+
+def require_same(repeated: float, expected: float) -> None:
+    """Errors: TrainingFailed if the adapter read back from disk has another validation loss than the trained one."""
+    if not abs(repeated - expected) <= SAME_LOSS * expected:
+        raise TrainingFailed(
+            f"the adapter read back from disk has a validation loss of {repeated:.5f}, the trained one had {expected:.5f}: "
+            "what was saved is not what was trained; check the disk and the peft version"
+        )

@@ -1,0 +1,137 @@
+"""What can be counted on answers: do they end, repeat themselves, resemble the reference, keep a format, copy the training data.
+
+chrF and ROUGE-L are as sacrebleu 2 and rouge-score 0.1 compute them; the tests hold their values.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+CHRF_ORDER, CHRF_BETA = 6, 2.0
+REPEATED = 4  # words of a stretch that counts as repeated
+SHORT = 8  # words up to which a reference must be matched exactly
+COPIED = 13  # words that stand in a training answer in the same order. Source: Brown et al., 2020, appendix C
+WHO = ("base", "adapter")
+
+
+def chrf(answer: str, reference: str) -> float:
+    """chrF2 in 0..100: F-score of character n-grams up to 6, blanks left out, recall twice as heavy.
+
+    Source: Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; effective order as in sacrebleu.
+    """
+    scores = []
+    one, two = "".join(answer.split()), "".join(reference.split())
+    for order in range(1, CHRF_ORDER + 1):
+        found, wanted = (Counter(text[i : i + order] for i in range(len(text) - order + 1)) for text in (one, two))
+        if found and wanted:
+            common = (found & wanted).total()
+            scores.append((common / found.total(), common / wanted.total()))
+    if not scores:
+        return 0.0
+    precision, recall = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+    weight = CHRF_BETA**2
+    return 100 * (1 + weight) * precision * recall / (weight * precision + recall) if precision + recall else 0.0
+
+
+def rouge_l(answer: str, reference: str) -> float:
+    """ROUGE-L F1 in 0..1, over lower-case words of letters and digits. Source: Lin, ROUGE, 2004; rouge-score 0.1, no stemmer."""
+    one, two = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, reference))
+    if not one or not two:
+        return 0.0
+    common = longest_common_subsequence(one, two)
+    precision, recall = common / len(one), common / len(two)
+    return 2 * precision * recall / (precision + recall) if common else 0.0
+
+
+def longest_common_subsequence(one: Sequence[str], two: Sequence[str]) -> int:
+    """Its length; one bit per word. Source: Hyyrö, Bit-parallel LCS-length computation revisited, 2004."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(one):
+        places[word] = places.get(word, 0) | 1 << place
+    row = all_ones = (1 << len(one)) - 1
+    for word in two:
+        matched = row & places.get(word, 0)
+        row = (row + matched | row - matched) & all_ones
+    return len(one) - row.bit_count()
+
+
+def repetition(text: str) -> float:
+    """The share of the stretches of 4 words that stood in the text before; 0 for a text without any."""
+    stretches = list(n_grams(text.split(), REPEATED))
+    return 1 - len(set(stretches)) / len(stretches) if stretches else 0.0
+
+
+def n_grams(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
+    return zip(*(words[i:] for i in range(length)), strict=False)
+
+
+def is_python(text: str) -> bool:
+    return _parses(ast.parse, _code(text))
+
+
+def is_json(text: str) -> bool:
+    return _parses(json.loads, _code(text))
+
+
+def _code(text: str) -> str:
+    """What stands in the first fenced block, or the whole text."""
+    fenced = re.search(r"```\w*\n(.*?)```", text, re.S)
+    return (fenced.group(1) if fenced else text).strip()
+
+
+def _parses(parse: Callable[[str], Any], text: str) -> bool:
+    try:
+        parse(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return bool(text)
+
+
+FORMATS: Mapping[str, Callable[[str], bool]] = {"python": is_python, "json": is_json}
+
+
+def of_sample(sample: Mapping[str, Any], who: str, form: str | None) -> dict[str, Any]:
+    """The figures of one answer; `exact` only for a short reference, `form` only where the domain defines one."""
+    answer, reference = sample[who], sample["reference"]
+    short = len(reference.split()) <= SHORT
+    return {"stopped": sample[f"{who}_stopped"], "repetition": repetition(answer), "chrf": chrf(answer, reference),
+            "length_ratio": len(answer.split()) / max(1, len(reference.split())), "rouge_l": rouge_l(answer, reference),
+            "exact": answer.split() == reference.split() if short else None, "form": FORMATS[form](answer) if form else None}  # fmt: skip
+
+
+def summary(samples: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) -> dict[str, Any]:
+    """For base and adapter: shares and means over the samples. formats: domain → python or json."""
+    found: dict[str, Any] = {"answers": len(samples)}
+    for who in WHO if samples else ():
+        each = [of_sample(sample, who, formats.get(sample["domain"])) for sample in samples]
+        found[who] = {
+            "stop_rate": share([one["stopped"] for one in each]),
+            "repetition": float(np.mean([one["repetition"] for one in each])),
+            "length_ratio": float(np.median([one["length_ratio"] for one in each])),
+            "chrf": float(np.mean([one["chrf"] for one in each])),
+            "rouge_l": float(np.mean([one["rouge_l"] for one in each])),
+            "exact_match": share([one["exact"] for one in each if one["exact"] is not None]),
+            "form_valid": share([one["form"] for one in each if one["form"] is not None]),
+        }
+    return found
+
+
+def share(flags: Sequence[bool]) -> dict[str, Any] | None:
+    """How many of how many, with the exact 95 % interval; None of none. Source: Clopper and Pearson, 1934."""
+    from scipy.stats import binomtest
+
+    if not flags:
+        return None
+    interval = binomtest(sum(flags), len(flags)).proportion_ci()
+    return {
+        "count": sum(flags),
+        "of": len(flags),
+        "share": sum(flags) / len(flags),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }

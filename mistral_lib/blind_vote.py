@@ -1,0 +1,110 @@
+"""The blind vote's page: a prompt, two answers in an order that hides who wrote them, and one key for each vote.
+
+Every vote is on disk before the next pair is shown; opened again, the page goes on with the first pair without a vote.
+"""
+
+import html
+from typing import Any
+
+import ipywidgets
+
+from mistral_lib import files, votes
+from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.run import Run
+
+KEYS = {"1": "left", "l": "left", "2": "tie", "t": "tie", "3": "right", "r": "right"}
+PLAIN = "(blind vote: two answers in random order, left, right or tie with one key; open this notebook in JupyterLab to vote)"
+ANSWER = (
+    '<div style="border:1px solid #999;border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{}</b>'
+    '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;max-height:22em;overflow:auto;margin:4px 0 0">{}</pre></div>'
+)
+
+
+def ballot(run: Run) -> votes.Ballot:
+    """The votes on a run's samples, in votes.jsonl of the run folder, where a new evaluation leaves them in peace.
+
+    Errors: RuntimeError if the evaluation is not complete.
+    """
+    run.require("evaluation", "evaluate first: notebook 04_evaluate_adapter")
+    samples = files.read_json_lines(run.folder / "evaluation" / "samples.jsonl")
+    return votes.Ballot(votes.pairs(samples, run.settings.seed), run.folder / "votes.jsonl")
+
+
+class VotePage(PlainTextBox):
+    """One pair after the other; the result is shown when all have a vote, or when asked for."""
+
+    def __init__(self, ballot: votes.Ballot, voter: str = ""):
+        self.ballot, self.voter = ballot, voter
+        self.last: votes.Pair | None = None
+        self.place, self.prompt, self.result = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
+        half = {"width": "50%"}
+        self.left, self.right = ipywidgets.HTML(layout=half), ipywidgets.HTML(layout=half)
+        self.buttons = {choice: self._button(text, choice) for choice, text in
+                        (("left", "Left is better (1)"), ("tie", "Tie (2)"), ("right", "Right is better (3)"))}  # fmt: skip
+        self.key = ipywidgets.Text(placeholder="click here, then press 1, 2 or 3", continuous_update=True, layout={"width": "19em"})
+        self.key.observe(self._on_key, "value")
+        self.back = ipywidgets.Button(description="Back", icon="undo", tooltip="judge the last pair again", layout={"width": "auto"})
+        self.back.on_click(self._on_back)
+        self.show_result = ipywidgets.Button(description="Show the result", layout={"width": "auto"})
+        self.show_result.on_click(lambda _: self._tell())
+        self.sheet = ipywidgets.FileUpload(accept=".csv", description="Votes from a CSV sheet", layout={"width": "auto"})
+        self.sheet.observe(self._on_sheet, "value")
+        row = ipywidgets.HBox([*self.buttons.values(), self.key, self.back], layout={"flex_flow": "row wrap"})
+        answers = ipywidgets.HBox([self.left, self.right])
+        super().__init__([self.place, self.prompt, answers, row, ipywidgets.HBox([self.show_result, self.sheet]), self.result], PLAIN)
+        self._next()
+
+    def vote(self, choice: str) -> None:
+        """Store the vote on the pair that is shown, and show the next."""
+        if self.pair is not None:
+            self.ballot.vote(self.pair, choice, self.voter)
+            self._next(self.pair)
+
+    def _next(self, last: votes.Pair | None = None) -> None:
+        open_pairs = self.ballot.open(self.voter)
+        self.last = last
+        self._show(open_pairs[0] if open_pairs else None, len(self.ballot.pairs) - len(open_pairs))
+
+    def _show(self, pair: votes.Pair | None, judged: int) -> None:
+        self.pair = pair
+        for part in (*self.buttons.values(), self.key):
+            part.disabled = pair is None
+        self.back.disabled = self.last is None
+        total = len(self.ballot.pairs)
+        self.place.value = f"<b>{judged} of {total}</b> pairs have your vote" if total else "no pair of answers differs: nothing to vote on"
+        self.prompt.value = ANSWER.format("prompt", html.escape(pair.prompt)) if pair else ""
+        self.left.value = ANSWER.format("left", html.escape(pair.left)) if pair else ""
+        self.right.value = ANSWER.format("right", html.escape(pair.right)) if pair else ""
+        self.result.value = ""
+        if total and pair is None:
+            self._tell()
+
+    def _tell(self) -> None:
+        self.result.value = f"<b>All votes so far:</b> {html.escape(str(votes.preference(self.ballot.votes())))}"
+
+    def _on_key(self, change: Any) -> None:
+        typed = change["new"].strip().lower()[-1:]
+        self.key.value = ""
+        if typed in KEYS:
+            self.vote(KEYS[typed])
+
+    def _on_back(self, _: Any) -> None:
+        """Show the last pair again; a second vote on it replaces the first."""
+        last, self.last = self.last, None
+        self._show(last, len(self.ballot.pairs) - len(self.ballot.open(self.voter)))
+
+    def _on_sheet(self, change: Any) -> None:
+        """Take in the uploaded sheets, each under its file's name."""
+        for upload in change["new"]:
+            try:
+                taken = self.ballot.take_sheet(bytes(upload["content"]).decode("utf-8-sig"), upload["name"])
+            except (ValueError, UnicodeDecodeError) as error:
+                self.result.value = f"{html.escape(upload['name'])}: {html.escape(str(error))}"
+                return
+            self._tell()
+            self.result.value = f"{html.escape(upload['name'])}: {taken} new votes. {self.result.value}"
+
+    def _button(self, text: str, choice: str) -> ipywidgets.Button:
+        button = ipywidgets.Button(description=text, layout={"width": "auto"})
+        button.on_click(lambda _: self.vote(choice))
+        return button

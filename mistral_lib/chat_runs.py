@@ -1,0 +1,104 @@
+"""Records as runs of text between control tokens, in the base model's own chat format; not yet as token ids.
+
+What a chat template writes around the contents is worked out once for each order of roles, and only filled in for a record.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+from mistral_lib import chat_template, control_tokens
+from mistral_lib.chat_template import Part, TemplateProblem
+from mistral_lib.records import Message
+from mistral_lib.template_reading import copies_contents
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Text between two control tokens, or one control token."""
+
+    text: str = ""
+    control: int = -1
+    graded: bool = False  # from character `graded_from` on, and no token before it
+    graded_from: int = 0
+    at_start: bool = False
+
+
+def checked(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
+    """The layout of a chat and its contents as the format writes them; a template that treats them otherwise is a problem."""
+    layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
+    contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
+    if copies_contents(tokenizer.chat_template):
+        return layout, contents  # whatever the contents are, they stand where the marks stood when the layout was learnt
+    shown = messages
+    if chat_template.is_mistral(tokenizer):  # blanks at the ends follow mistral-common: only the words between are compared
+        shown = [{**message, "content": message["content"].strip()} for message in messages]
+    words = [message["content"] for message in shown] if shown is not messages else contents
+    expected = "".join(words[piece] if isinstance(piece, int) else piece for piece in layout.rendered)
+    if chat_template.render(tokenizer, shown, for_answer) != expected:
+        raise TemplateProblem("the chat template changes this chat's contents, so its answers cannot be found again")
+    return layout, contents
+
+
+def runs(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Run]:
+    """The runs of a chat. for_answer: up to where the assistant starts to speak. Errors: TemplateProblem, NoEndToken."""
+    layout, contents = checked(tokenizer, messages, for_answer)
+    found = []
+    for step in _steps(layout, control_tokens.of(tokenizer)):
+        run = step if isinstance(step, Run) else _text_run(step, contents)
+        if run is not None:
+            found.append(run)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The parts between two control tokens."""
+
+    parts: tuple[Part, ...]
+    at_start: bool
+    bare: bool  # the control token before it swallows blanks
+
+
+@lru_cache(maxsize=4096)
+def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) -> tuple[Run | Stretch, ...]:
+    """The runs of a layout: those that are the same in every chat as they are, the others to be filled in."""
+    steps: list[Run | Stretch] = []
+    for is_control, group in groupby(layout.parts, key=lambda part: part.control >= 0):
+        parts = tuple(group)
+        if is_control:
+            steps += [Run(control=part.control, graded=part.graded) for part in parts]
+            continue
+        bare = bool(steps) and isinstance(steps[-1], Run) and steps[-1].control in control.drops_blanks_after
+        stretch = Stretch(parts, at_start=not steps, bare=bare)
+        same = all(part.message < 0 for part in parts)
+        steps.append(_text_run(stretch, ()) or stretch if same else stretch)
+    return tuple(steps)
+
+
+def _text_run(stretch: Stretch, contents: Sequence[str]) -> Run | None:
+    texts = [contents[part.message] if part.message >= 0 else part.text for part in stretch.parts]
+    text = "".join(texts)
+    if not text:
+        return None
+    first = next((number for number, part in enumerate(stretch.parts) if part.graded), None)
+    graded_from = sum(map(len, texts[:first])) if first else 0
+    if stretch.bare and text[0].isspace():
+        before, text = len(text), text.lstrip()
+        graded_from = max(0, graded_from - (before - len(text)))
+    return Run(text, graded=first is not None, graded_from=graded_from, at_start=stretch.at_start)
+
+
+def document(tokenizer: Any, text: str) -> list[Run]:
+    """Start token, if this tokenizer begins plain texts with one (Mistral's does, SmolLM2's does not), text, end token."""
+    start = [Run(control=tokenizer.bos_token_id)] if _adds_start(tokenizer, tokenizer.bos_token_id) else []
+    # mistral-common puts a blank before every text; fast tokenizers leave it out before one that begins with a blank
+    words = Run(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Run(text, graded=True, at_start=True)
+    return [*start, words, Run(control=tokenizer.eos_token_id, graded=True)]
+
+
+@lru_cache(maxsize=8)
+def _adds_start(tokenizer: Any, start: int | None) -> bool:
+    return start is not None and tokenizer("").input_ids[:1] == [start]

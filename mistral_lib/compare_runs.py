@@ -1,0 +1,139 @@
+"""Two or more runs beside each other: paired on the same test records, or refused with the reason.
+
+Reads what each run's evaluation left; loads no model. A run is compared only if its evaluation is complete and unaltered.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from mistral_lib import audit, files, home, paired_difference, plots, report, verdict
+from mistral_lib.likelihood import RecordLoss
+from mistral_lib.run import Run
+
+SHOWN = 3  # differing records that an error names
+NAMED_ELSEWHERE = ("run_name",)
+
+
+class NotComparable(ValueError):
+    """Runs that were not measured on the same records, or of which one cannot be vouched for; the message says which and why."""
+
+
+def compare(folders: Sequence[Path]) -> dict[str, Any]:
+    """The comparison of the runs' evaluations as plain figures. Errors: NotComparable."""
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise NotComparable(f"{len(folders)} run folders were given; expected two or more different ones")
+    runs = [Run.existing(folder) for folder in folders]
+    for run in runs:
+        refuse_unvouched(run)
+    tables = [pq.read_table(run.folder / "evaluation" / "losses.parquet").sort_by("record_id").to_pylist() for run in runs]
+    for run, table in zip(runs[1:], tables[1:], strict=True):
+        refuse_other_test(runs[0], tables[0], run, table)
+    documents = {row["record_id"]: row["document"] for row in tables[0]}
+    results = [files.read_json(run.folder / "evaluation" / "result.json") for run in runs]
+    named = dict(zip(names(runs), zip(runs, tables, results, strict=True), strict=True))
+    return {
+        "runs": [{"name": name, "overall": result["overall"], "domains": result["domains"], "verdict": result["verdict"],
+                  "rules": {one["rule"]: one for one in result["rules"]}} for name, (_, _, result) in named.items()],
+        "records": len(documents), "documents": len(set(documents.values())),
+        "pairs": pairs({name: losses(table) for name, (_, table, _) in named.items()}, runs[0].settings.seed, documents),
+        "settings": differing(runs),
+    }  # fmt: skip
+
+
+def refuse_unvouched(run: Run) -> None:
+    """Errors: NotComparable."""
+    place = home.short(run.folder)
+    if run.status("evaluation") != "complete":
+        raise NotComparable(
+            f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter for it first"
+        )
+    bad = [f for f in audit.audit_run(run.folder) if f.status != "verified" and f.artefact.startswith(f"{run.folder.name}/evaluation")]
+    if bad:
+        raise NotComparable(f"{place} cannot be vouched for: {bad[0]}; evaluate it again")
+
+
+def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: list[dict[str, Any]]) -> None:
+    """Errors: NotComparable where the test records, or their tokens, are not the same."""
+    left, right = ({row["record_id"]: row["supervised_tokens"] for row in table} for table in (one, two))
+    alone = sorted(left.keys() ^ right.keys())
+    where = f"{home.short(first.folder)} and {home.short(second.folder)}"
+    if alone:
+        raise NotComparable(
+            f"{where} were measured on different test records: {len(left)} and {len(right)}, {len(left.keys() & right.keys())} of them the same "
+            f"(not in both: {', '.join(alone[:SHOWN])}{' …' if len(alone) > SHOWN else ''}); prepare both from the same corpus with the same seed "
+            "and shares, and set the same max_test_tokens"
+        )
+    other = sorted(key for key in left if left[key] != right[key])
+    if other:
+        raise NotComparable(
+            f"{where}: {len(other)} of {len(left)} test records have other tokens ({other[0]}: {left[other[0]]} and {right[other[0]]} supervised); "
+            "nats per token of different tokenizers or max_tokens are different units: use the same base model and max_tokens"
+        )
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """The runs' names; with their home in front where two are called the same."""
+    short = [run.folder.name for run in runs]
+    return short if len(set(short)) == len(short) else [home.short(run.folder) for run in runs]
+
+
+def losses(table: list[dict[str, Any]]) -> list[RecordLoss]:
+    return [RecordLoss(row["record_id"], row["domain"], row["adapter_nats"], row["supervised_tokens"]) for row in table]
+
+
+def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, str]) -> list[dict[str, Any]]:
+    """The difference second - first of every pair of runs, p corrected for looking at all of them."""
+    found = {(one, two): paired_difference.compare(by_name[one], by_name[two], seed, documents) for one, two in combinations(by_name, 2)}
+    corrected = paired_difference.holm({f"{one}\n{two}": facts["p"] for (one, two), facts in found.items() if facts["p"] is not None})
+    rows = []
+    for (one, two), facts in found.items():
+        p = corrected.get(f"{one}\n{two}")
+        sure = p is not None and p < verdict.ALPHA
+        better = (two if facts["difference"] < 0 else one) if sure else verdict.NOT_ENOUGH
+        rows.append({"first": one, "second": two, **facts, "holm_p": p, "better": better})
+    return rows
+
+
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """The parameters that are not the same in all runs."""
+    found = {key: [getattr(run.settings, key) for run in runs] for key in runs[0].settings.names() if key not in NAMED_ELSEWHERE}
+    return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def sentence(found: dict[str, Any]) -> tuple[str, str]:
+    """The headline and a sentence: which run is best, and whether that is sure."""
+    best = min(found["runs"], key=lambda run: run["overall"]["adapter"])
+    against = [p for p in found["pairs"] if best["name"] in (p["first"], p["second"])]
+    unsure = [p["second"] if p["first"] == best["name"] else p["first"] for p in against if p["better"] != best["name"]]
+    numbers = f"{best['overall']['adapter']:.3f} nats per supervised token on {found['records']} test records; verdict of its own evaluation: {best['verdict']}."
+    if unsure:
+        return (
+            f"no run is surely the best: {verdict.NOT_ENOUGH}",
+            f"Lowest is {best['name']}, {numbers} Not surely worse: {', '.join(unsure)}.",
+        )
+    return f"lowest loss: {best['name']}", f"{numbers[0].upper()}{numbers[1:]} Every other run is worse beyond chance."
+
+
+def page(found: dict[str, Any]) -> str:
+    """The comparison as an HTML page that stands by itself."""
+    runs = found["runs"]
+    by_domain = {domain: {run["name"]: run["domains"][domain] for run in runs} for domain in runs[0]["domains"]}
+    rows = {**by_domain, "all": {run["name"]: run["overall"] for run in runs}}
+    headline, words = sentence(found)
+    return report.render(
+        "comparison", title="Runs compared: " + ", ".join(run["name"] for run in runs), headline=headline, sentence=words, by_domain=by_domain,
+        figure=plots.data_url(plots.run_differences(rows)), signs=report.SIGNS,
+        rule_names=list(dict.fromkeys(name for run in runs for name in run["rules"])), **found,
+    )  # fmt: skip
+
+
+def write(folders: Sequence[Path], place: Path | None = None) -> tuple[dict[str, Any], Path]:
+    """Compare the runs and write the page: to `place`, or beside the runs' own folders in runs/comparisons/. Errors: NotComparable."""
+    found = compare(folders)
+    place = place or home.runs() / "comparisons" / ("_".join(Path(run["name"]).name for run in found["runs"])[:120] + ".html")
+    files.write_text(place, page(found))
+    return found, place

@@ -1,0 +1,161 @@
+"""The corpus explorer: filter and search the rows of a corpus, see each beside its record and its tokens, exclude records.
+
+Headless it is the plain description of what could be explored, with the first record. What is excluded is written to the
+run's exclusion file at once (exclusions.py), and can be written there by hand as well.
+"""
+
+import html
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
+
+from mistral_lib import exclusions, quality, shown_record
+from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
+from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.records import Record, map_row
+from mistral_lib.sources import Row, SourceError
+
+STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
+PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
+
+
+class CorpusExplorer(PlainTextBox):
+    """`numbers` holds the rows that the filters leave, `place` which of them is shown, from 1."""
+
+    def __init__(self, index: CorpusIndex, tokenizer: Any):
+        self.index, self.tokenizer, self.settings = index, tokenizer, index.settings
+        self.checks = quality.Checks(self.settings.check_actions(), self.settings.check_limits())
+        self.excluded_file = exclusions.place(self.settings)
+        self.numbers = np.arange(len(index))
+        self._build()
+        super().__init__([self.filters, HBox([self.length, self.query]), self.moves, self.status, self.head, self.panels], self._plain())
+        self._show()
+
+    # -- what it is made of ----------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.choices = {name: Dropdown(options=self._options(name), description=name, layout={"width": "24%"}) for name in CHOICES}
+        longest = int(self.index.characters.max(initial=0))
+        steps = [*[(f"{step:,}", step) for step in STEPS if step < longest], (f"{longest:,}", longest)]
+        self.length = SelectionRangeSlider(
+            options=steps, index=(0, len(steps) - 1), description="characters", continuous_update=False, layout={"width": "48%"}
+        )
+        self.query = Text(
+            placeholder="text to search for, then Enter", description="search", continuous_update=False, layout={"width": "48%"}
+        )
+        self.filters = HBox(list(self.choices.values()), layout={"flex_flow": "row wrap"})
+        self.previous, self.next = Button(description="previous", icon="arrow-left"), Button(description="next", icon="arrow-right")
+        self.place = ipywidgets.BoundedIntText(value=1, min=1, max=max(1, len(self.numbers)), description="row", layout={"width": "12em"})
+        self.exclude = Button(description="exclude this record", icon="ban", layout={"width": "14em"})
+        self.moves = HBox([self.previous, self.place, self.next, self.exclude])
+        self.status, self.head = ipywidgets.HTML(), ipywidgets.HTML()
+        self.raw, self.record, self.tokens = (ipywidgets.HTML(layout=PANEL) for _ in range(3))
+        self.panels = HBox([self.raw, self.record, self.tokens], layout={"flex_flow": "row wrap"})
+        self._connect()
+
+    def _options(self, name: str) -> list[tuple[str, str]]:
+        special = [("none: it is a record", "none"), ("any", "any")] if name == "problem" else []
+        return [
+            (f"every {name}" if name != "problem" else "with or without", ""),
+            *special,
+            *((one, one) for one in self.index.choices(name)),
+        ]
+
+    def _connect(self) -> None:
+        for control in (*self.choices.values(), self.length, self.query):
+            control.observe(self._filter, "value")
+        self.place.observe(self._show, "value")
+        self.previous.on_click(lambda _: self.move(-1))
+        self.next.on_click(lambda _: self.move(1))
+        self.exclude.on_click(lambda _: self.toggle_exclusion())
+
+    # -- what can be done ------------------------------------------------------------------------------------------
+
+    def move(self, steps: int) -> None:
+        self.place.value = min(max(1, self.place.value + steps), self.place.max)
+
+    def _filter(self, _: Any = None) -> None:
+        shortest, longest = self.length.value
+        self.numbers = self.index.select(shortest, longest, **{name: control.value for name, control in self.choices.items()})
+        if self.query.value:
+            self.status.value = "searching …"
+            self.numbers = self.index.search(self.numbers, shown_record.finder(self.query.value))
+        self.place.max = max(1, len(self.numbers))
+        self.place.value = 1
+        self._show()
+
+    def toggle_exclusion(self) -> None:
+        """Write the shown record into the exclusion file, or take it out of it."""
+        entries, entry = self._excluded(), self._entry()
+        if entry is None or not entry.record_id:
+            return
+        if entry.record_id in entries:
+            del entries[entry.record_id]
+        else:
+            entries[entry.record_id] = entry.source
+        exclusions.write(self.excluded_file, entries)
+        self._show()
+
+    def _excluded(self) -> dict[str, str]:
+        return exclusions.read(self.excluded_file) if self.excluded_file.exists() else {}
+
+    # -- what is shown ---------------------------------------------------------------------------------------------
+
+    def _entry(self) -> Entry | None:
+        return self.index.entry(int(self.numbers[self.place.value - 1])) if len(self.numbers) else None
+
+    def _show(self, _: Any = None) -> None:
+        entry, excluded = self._entry(), self._excluded()
+        self.status.value = f"{len(self.numbers):,} of {len(self.index):,} rows; {len(excluded):,} excluded by hand"
+        self.previous.disabled, self.next.disabled = self.place.value <= 1, self.place.value >= len(self.numbers)
+        self.exclude.disabled = entry is None or not entry.record_id
+        out = entry is not None and (entry.record_id in excluded or entry.source in excluded)
+        self.exclude.description = "take it in again" if out else "exclude this record"
+        if entry is None:
+            self.head.value, self.raw.value, self.record.value, self.tokens.value = "no row is left: loosen a filter", "", "", ""
+            return
+        try:
+            row = self.index.row(entry.number)
+        except (LookupError, SourceError) as error:
+            self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
+            return
+        self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
+        self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw(row.value))
+        self._show_record(row, entry)
+
+    def _show_record(self, row: Row, entry: Entry) -> None:
+        if entry.problem:
+            self.record.value, self.tokens.value = f"<b>no record:</b> {html.escape(entry.problem)}", ""
+            return
+        found, outcome = self._checked(row)
+        self.record.value = f"<b>as a record</b> ({html.escape(shown_record.remarks(outcome))})" + shown_record.preformatted(
+            shown_record.record(found)
+        )
+        count, coloured = shown_record.tokens(self.tokenizer, found)
+        self.tokens.value = f"<b>as tokens</b> ({html.escape(count)})" + coloured
+
+    def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
+        """The record as training would see it; one that the checks reject, as it was mapped."""
+        s = self.settings
+        mapped = map_row(row.value, row.source, s.domain_key, s.group_key, s.columns, row.note or "")
+        outcome = self.checks.inspect(mapped)
+        return outcome.record or mapped, outcome
+
+    def _plain(self) -> str:
+        records = self.index.select(problem="none")
+        if not len(records):
+            return f"{len(self.index):,} rows to explore, none of them a record"
+        first = self.index.entry(int(records[0]))
+        found, _ = self._checked(self.index.row(first.number))
+        return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{shown_record.record(found, 300)}"
+
+
+def headline(entry: Entry) -> str:
+    came = (
+        f"came as {entry.shape}, {entry.characters:,} characters, record_id {entry.record_id}"
+        if entry.record_id
+        else f"problem: {entry.problem}"
+    )
+    return " · ".join(part for part in (entry.source, entry.domain, came) if part)

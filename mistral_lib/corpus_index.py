@@ -1,0 +1,156 @@
+"""An index of every row of the corpus: numbers to filter by, and the way back to the row in its file.
+
+Memory holds a few arrays, whatever the texts weigh. Texts stay where they are: a page of rows is read from its file when it is
+looked at, a search reads the files once. So no copy of the corpus, and no secret in it, is stored anywhere.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mistral_lib import sources
+from mistral_lib.records import Record
+from mistral_lib.settings import Settings
+
+NAME = "index.parquet"
+PAGE = 256  # rows that are read together
+SCHEMA = pa.schema([("source", pa.string()), ("record_id", pa.string()), ("characters", pa.int32()),
+                    *((name, pa.string()) for name in ("file", "domain", "shape", "problem"))])  # fmt: skip
+CHOICES = ("file", "domain", "shape", "problem")
+
+
+class IndexWriter:
+    """Appends an entry per row, in the order of reading."""
+
+    def __init__(self, folder: Path):
+        self.writer = pq.ParquetWriter(folder / NAME, SCHEMA, use_dictionary=list(CHOICES))
+        self.rows: list[tuple[Any, ...]] = []
+
+    def add(self, file: str, source: str, record: Record | None, record_id: str, problem: str) -> None:
+        known = (
+            (record.record_id, len(record.canonical), file, record.domain, record.shape, "") if record else ("", 0, file, "", "", problem)
+        )
+        self.rows.append((source, *known))
+        if len(self.rows) == 8192:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.rows:
+            self.writer.write_table(pa.table(list(map(list, zip(*self.rows, strict=True))), schema=SCHEMA))
+            self.rows = []
+
+    def close(self) -> None:
+        self.flush()
+        self.writer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row, as the index knows it."""
+
+    number: int
+    source: str
+    record_id: str
+    characters: int
+    file: str
+    domain: str
+    shape: str
+    problem: str  # why it is no record; "" if it is one
+
+
+class CorpusIndex:
+    """Reads what an IndexWriter wrote; numbers of rows are positions in the order of reading."""
+
+    def __init__(self, folder: Path, found: Sequence[sources.SourceFile], settings: Settings):
+        table = pq.read_table(folder / NAME, read_dictionary=list(CHOICES))
+        self.table, self.settings = table.combine_chunks(), settings
+        self.files = {file.name: file for file in found}
+        self.characters = table["characters"].to_numpy()
+        self.codes, self.names = {}, {}
+        for choice in CHOICES:
+            column = pa.chunked_array(table[choice]).unify_dictionaries().combine_chunks()
+            self.codes[choice], self.names[choice] = column.indices.to_numpy(), column.dictionary.to_pylist()
+        self.starts = np.flatnonzero(np.diff(self.codes["file"], prepend=-1))  # number of each file's first row
+        self.page = lru_cache(maxsize=8)(self._page)
+        self.reading: tuple[str, int, Iterator[sources.Row]] | None = None  # file, rows read of it, where it goes on
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def entry(self, number: int) -> Entry:
+        row = {name: values[0] for name, values in self.table.slice(number, 1).to_pydict().items()}
+        return Entry(number, **row)
+
+    def choices(self, choice: str) -> list[str]:
+        """What may be chosen of a column, by name; the empty one left out."""
+        return sorted(name for name in self.names[choice] if name)
+
+    def select(self, shortest: int = 0, longest: int | None = None, **chosen: str) -> np.ndarray:
+        """Numbers of the rows, ascending, with that file, domain, shape, problem and a length in characters within the limits.
+
+        An empty choice takes everything; problem="any" every row that has one, problem="none" every record."""
+        mask = self.characters >= shortest
+        if longest is not None:
+            mask &= self.characters <= longest
+        for choice, name in chosen.items():
+            if not name:
+                continue
+            codes, none = self.codes[choice], self._code(choice, "")
+            wanted = codes != none if name == "any" else codes == (none if name == "none" else self._code(choice, name))
+            mask &= wanted
+        return np.flatnonzero(mask)
+
+    def _code(self, choice: str, name: str) -> int:
+        return self.names[choice].index(name) if name in self.names[choice] else -1
+
+    # -- the rows themselves ---------------------------------------------------------------------------------------
+
+    def row(self, number: int) -> sources.Row:
+        """The row as it stands in its file. Errors: LookupError if the file has changed since it was indexed."""
+        first = int(self.starts[np.searchsorted(self.starts, number, side="right") - 1])
+        entry = self.entry(number)
+        page, place = divmod(number - first, PAGE)
+        rows = self.page(entry.file, page)
+        if place >= len(rows) or rows[place].source != entry.source:
+            raise LookupError(f"{entry.file} has changed since it was indexed: run this notebook again from the top")
+        return rows[place]
+
+    def _page(self, name: str, page: int) -> list[sources.Row]:
+        """PAGE rows of a file. Reading goes on where it stopped if that is on the way, else the file is read from its start."""
+        if self.reading is None or self.reading[0] != name or self.reading[1] > page * PAGE:
+            self.reading = (name, 0, self._rows(name))
+        _, done, rest = self.reading
+        rows = list(islice(rest, page * PAGE - done, (page + 1) * PAGE - done))
+        self.reading = (name, (page + 1) * PAGE, rest)
+        return rows
+
+    def _rows(self, name: str) -> Iterator[sources.Row]:
+        if name not in self.files:
+            raise LookupError(f"{name} is not among the files of this run any more: run this notebook again from the top")
+        return sources.rows(self.files[name], salvage=self.settings.salvage, pdf_characters=self.settings.pdf_characters)
+
+    def search(self, numbers: np.ndarray, matches: Callable[[sources.Row], bool]) -> np.ndarray:
+        """Those of the ascending numbers whose rows match; only files that hold one of them are read, each once."""
+        found: list[int] = []
+        borders = [*self.starts.tolist(), len(self)]
+        for first, end in pairwise(borders):
+            wanted = numbers[(numbers >= first) & (numbers < end)] - first
+            if len(wanted):
+                found += (first + place for place in _matching(self._rows(self.entry(first).file), wanted, matches))
+        return np.array(found, np.int64)
+
+
+def _matching(rows: Iterator[sources.Row], wanted: np.ndarray, matches: Callable[[sources.Row], bool]) -> Iterator[int]:
+    """Places of the wanted rows that match; reading ends with the last of them."""
+    mask = np.zeros(int(wanted[-1]) + 1, bool)
+    mask[wanted] = True
+    for place, (row, asked) in enumerate(zip(rows, mask.tolist(), strict=False)):
+        if asked and matches(row):
+            yield place

@@ -1,0 +1,82 @@
+"""Records that a person took out by hand: a plain text file of record ids or sources, which the data stage honours.
+
+A line is a record id (16 hexadecimal digits, as in the ledger) or a source (`file.jsonl:12`); what stands behind two blanks
+and a `#` is a note. An id excludes every copy of that text, a source one row only. The file is written by the corpus
+explorer, or with any editor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mistral_lib import files, home
+
+REASON = "excluded_by_hand"
+NAME = "excluded.txt"
+
+
+class ExclusionError(ValueError):
+    """An exclusion file that was named and cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    entries: frozenset[str] = frozenset()  # record ids and sources
+
+    def entry(self, *forms: Any) -> str:
+        """The entry that names a record, "" for none. forms: the record as it was read and as the checks left it; None is passed over."""
+        if not self.entries:
+            return ""
+        names = (name for record in forms if record is not None for name in (record.source, record.record_id))
+        return next((name for name in names if name in self.entries), "")
+
+    def unmatched(self, report: Mapping[str, Any]) -> list[str]:
+        """Entries that excluded nothing: misspelt, or of a corpus that has changed since. report: data/report.json."""
+        return sorted(self.entries - set(report["excluded"]))
+
+
+def place(settings: Any) -> Path:
+    """The exclusion file of a run: the one that its parameters name, or excluded.txt in its folder."""
+    if settings.exclude_file:
+        named = Path(settings.exclude_file).expanduser()
+        return named if named.is_absolute() else home.home() / named
+    return home.runs() / settings.run_name / NAME
+
+
+def load(settings: Any) -> Exclusions:
+    """What is excluded from a run; nothing where no file is named and none was made. Errors: ExclusionError."""
+    path = place(settings)
+    if not path.exists():
+        if settings.exclude_file:
+            raise ExclusionError(
+                f"exclude_file = {settings.exclude_file!r}: no such file (relative paths start at the workbook's folder); "
+                "correct the path, or leave it empty to use what notebook 01 wrote into the run folder"
+            )
+        return Exclusions()
+    return Exclusions(frozenset(read(path)))
+
+
+def read(path: Path) -> dict[str, str]:
+    """`{entry: note}` in the order of the file. Errors: ExclusionError for a file that is no text."""
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExclusionError(
+            f"{home.short(path)}: cannot be read as text ({type(error).__name__}); expected a record id or a source a line"
+        ) from None
+    pairs = (line.partition("  #") for line in lines if line.strip() and not line.startswith("#"))
+    return {entry.strip(): note.strip() for entry, _, note in pairs}
+
+
+def write(path: Path, entries: Mapping[str, str]) -> None:
+    """Replace the file by these entries and their notes, whole or not at all."""
+    lines = ["# Left out of the data stage: a record id (every copy of that text) or a source (one row) a line."]
+    lines += [f"{entry}  # {note}" if note else entry for entry, note in entries.items()]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def inputs(settings: Any) -> dict[str, str]:
+    """What the data stage depends on: a hash of the entries, not of notes or order; nothing where nothing is excluded."""
+    entries = load(settings).entries
+    return {"exclusions": files.digest(sorted(entries))} if entries else {}

@@ -1,0 +1,119 @@
+"""The way of all rows as one picture: rows read → fates → splits → windows → blocks, bands as wide as their counts.
+
+Three units are counted, so each column fills the height with its own total: rows, windows of tokens, packed blocks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from mistral_lib import plots
+
+REASONS_SHOWN = 5
+LEAST = 0.012  # height of a bar, however few it stands for; the whole column is 1
+ROOM = 0.062  # height that a label needs
+
+
+@dataclass(slots=True)
+class Node:
+    name: str
+    count: int
+    colour: str
+    bottom: float = 0.0
+    height: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.count:,}"
+
+
+def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
+    """What became of every row, and what the kept ones were turned into. report: data/report.json."""
+    fates = [Node("kept", report["records_kept"], "#bbbbbb"), *lost(report)]
+    by_split = [
+        [Node(name, report[unit][name], colour) for name, colour in plots.SPLITS.items()] for unit in ("split_sizes", "windows", "blocks")
+    ]
+    columns = [[Node("rows", report["records_read"], "#bbbbbb")], fates, *by_split]
+    titles = ["rows read", "what became of them", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
+    axes = plt.subplots(figsize=(11, 4.6), layout="constrained", facecolor="white")[1]
+    for column in columns[:2]:
+        place(column)
+    for column in by_split:
+        place(column, floor=min(fates[0].bottom, 0.7))
+    for x, column in enumerate(columns):
+        _draw_column(axes, x, column, titles[x], total=sum(node.count for node in column))
+    _fan(axes, 0, columns[0][0], fates)
+    _fan(axes, 1, fates[0], columns[2])
+    for x in (2, 3):
+        for left, right in zip(columns[x], columns[x + 1], strict=True):
+            _band(axes, x, (left.bottom, left.height), (right.bottom, right.height), right.colour)
+    axes.set(xlim=(-0.05, len(columns) - 0.1), ylim=(-0.02, 1.14))
+    axes.axis("off")
+    axes.figure.set_label(words(columns, titles))
+    return axes
+
+
+def lost(report: Mapping[str, Any]) -> list[Node]:
+    """What was not kept: duplicates, then the most frequent reasons, then all others together."""
+    ordered = sorted(report["rejected"].items(), key=lambda one: (-one[1], one[0]))
+    shown, others = ordered[:REASONS_SHOWN], ordered[REASONS_SHOWN:]
+    nodes = [
+        Node("near-duplicates", report["duplicates_near"] or 0, "#56B4E9"),
+        Node("exact duplicates", report["duplicates_exact"], "#56B4E9"),
+    ]
+    nodes += [Node(reason, count, plots.REJECTED) for reason, count in shown]
+    nodes += [Node(f"{len(others)} other reasons", sum(count for _, count in others), plots.REJECTED)] if others else []
+    return [node for node in nodes if node.count]
+
+
+def place(column: Sequence[Node], floor: float = 0.0) -> None:
+    """Stack from the top down to the floor; each node gets room for its label, and what that costs is taken from the large ones."""
+    total, space = sum(node.count for node in column) or 1, 1 - floor
+    slots = np.array([max(ROOM, space * node.count / total) for node in column])
+    large = slots > ROOM
+    if slots.sum() > space and large.any():
+        slots[large] *= max(0.3, (space - slots[~large].sum()) / slots[large].sum())
+    top = 1.0
+    for node, slot in zip(column, slots, strict=True):
+        node.height = max(LEAST, slot * 0.97 if slot > ROOM else space * node.count / total)
+        node.bottom = top - (slot + node.height) / 2
+        top -= slot
+
+
+def _draw_column(axes: Axes, x: int, column: Sequence[Node], title: str, total: int) -> None:
+    axes.text(x, 1.1, title, fontsize=10, fontweight="bold", va="center")
+    axes.text(x, 1.045, f"{total:,}", fontsize=10, va="center")
+    for node in column:
+        axes.bar(x + 0.03, node.height, 0.06, bottom=node.bottom, color=node.colour, zorder=3)
+        if len(column) > 1:
+            axes.text(x + 0.09, node.bottom + node.height / 2, node.label, va="center", fontsize=9, zorder=4)
+
+
+def _fan(axes: Axes, x: int, left: Node, parts: Sequence[Node]) -> None:
+    """One node runs into several, in their order and in proportion."""
+    total, top = sum(part.count for part in parts) or 1, left.bottom + left.height
+    for part in parts:
+        share = left.height * part.count / total
+        _band(axes, x, (top - share, share), (part.bottom, part.height), part.colour)
+        top -= share
+
+
+def _band(axes: Axes, x: int, left: tuple[float, float], right: tuple[float, float], colour: str) -> None:
+    """A band from column x to the next; (bottom, height) at both ends."""
+    along = np.linspace(0, 1, 40)
+    ease = along**2 * (3 - 2 * along)
+    lower, upper = left[0] + (right[0] - left[0]) * ease, sum(left) + (sum(right) - sum(left)) * ease
+    axes.fill_between(x + 0.06 + along * 0.94, lower, upper, color=colour, alpha=0.3, linewidth=0, zorder=1)
+
+
+def words(columns: Sequence[Sequence[Node]], titles: Sequence[str]) -> str:
+    lines = []
+    for column, title in zip(columns, titles, strict=True):
+        total = f"{sum(node.count for node in column):,}"
+        parts = " = " + " + ".join(f"{node.count:,} {node.name}" for node in column) if len(column) > 1 else ""
+        lines.append(f"{title}: {total}{parts}")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""Greedy answers of base and adapter to a fixed, stratified sample of test prompts, in batches."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mistral_lib import chat_format
+from mistral_lib.measurements import Measurements
+
+LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read beside its answers
+AT_ONCE = 10  # prompts answered together
+
+
+def read_records(data: Path, split: str) -> list[dict[str, Any]]:
+    """The mapped records of a split, from records.parquet, messages parsed."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(data / "records.parquet", filters=[("split", "==", split)]).to_pylist()
+    return [{**row, "messages": orjson.loads(row["messages"]) if row["messages"] else None} for row in rows]
+
+
+def choose_samples(tokenizer: Any, rows: list[dict[str, Any]], count: int, max_new_tokens: int) -> list[dict[str, Any]]:
+    """The first chat of each domain by record id, then the second, ...: fixed, stratified, not chosen by result.
+
+    Wanted are prompts that can be read, and references that end within `max_new_tokens`: else no answer could stop in time.
+    """
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["record_id"]):
+        lines.setdefault(row["domain"], []).append(row)
+    queues = [(row for row in lines[domain] if _suits(tokenizer, row, max_new_tokens)) for domain in sorted(lines)]
+    chosen: list[dict[str, Any]] = []
+    while queues and len(chosen) < count:
+        turn = [(queue, row) for queue in queues if (row := next(queue, None)) is not None]
+        chosen += [row for _, row in turn]
+        queues = [queue for queue, _ in turn]
+    return chosen[:count]
+
+
+def _suits(tokenizer: Any, row: dict[str, Any], max_new_tokens: int) -> bool:
+    if not row["messages"]:
+        return False
+    reference = tokenizer(row["messages"][-1]["content"], add_special_tokens=False).input_ids
+    return len(reference) < max_new_tokens and len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])) <= LONGEST_PROMPT
+
+
+def samples(measured: Measurements, model: Any, tokenizer: Any, chosen: list[dict[str, Any]], max_new_tokens: int) -> list[dict[str, Any]]:
+    """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped` say whether each ended by itself."""
+
+    def answer(batch: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        prompts = [chat_format.prompt_ids(tokenizer, row["messages"][:-1]) for row in batch]
+        with model.disable_adapter():
+            base = generate(model, tokenizer, prompts, max_new_tokens)
+        return {"base": base, "adapter": generate(model, tokenizer, prompts, max_new_tokens)}
+
+    by_length = sorted(chosen, key=lambda row: len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])))  # little padding
+    batches = [by_length[start : start + AT_ONCE] for start in range(0, len(by_length), AT_ONCE)]
+    found = measured.each("answers", batches, answer, "answers, base and adapter")
+    pairs = [pair for batch in found for pair in zip(batch["base"], batch["adapter"], strict=True)]
+    answers = {row["record_id"]: pair for row, pair in zip(by_length, pairs, strict=True)}
+    return [
+        {"record_id": row["record_id"], "domain": row["domain"], "prompt": row["messages"][:-1], "reference": row["messages"][-1]["content"],
+         "base": one["text"], "base_stopped": one["stopped"], "adapter": two["text"], "adapter_stopped": two["stopped"]}
+        for row, (one, two) in ((row, answers[row["record_id"]]) for row in chosen)
+    ]  # fmt: skip
+
+
+def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[dict[str, Any]]:
+    """Greedy answers to a batch of prompts, padded on the left: `text` without special tokens, `stopped` if the end token came."""
+    import torch
+
+    width, device = max(map(len, prompts)), next(model.parameters()).device
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    model.eval()
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    return [
+        {"text": tokenizer.decode(row, skip_special_tokens=True).strip(), "stopped": tokenizer.eos_token_id in row}
+        for row in out[:, width:].tolist()
+    ]

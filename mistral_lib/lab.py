@@ -1,0 +1,81 @@
+"""JupyterLab as the workbook starts it: at the first notebook, with this environment's Python, behind a token, on this machine alone.
+
+On an instance that one is logged in to over ssh, it says the line that brings the page to one's own machine.
+"""
+
+import getpass
+import ipaddress
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+from mistral_lib import home
+
+PORT = 8888  # the first one tried
+LOOPBACK = "127.0.0.1"
+FIRST = "notebooks/00_start_here.ipynb"
+
+
+def free_port(first: int = PORT, tries: int = 100) -> int:
+    """The first port from `first` on that nobody listens at. Errors: OSError if there is none."""
+    for port in range(first, first + tries):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port from {first} to {first + tries - 1}; stop another server, or choose another one with --port")
+
+
+def options(port: int, token: str, wishes: Sequence[str] = ()) -> list[str]:
+    """JupyterLab's command line: `wishes` may change everything but the token, for a page that runs code must not go without."""
+    chosen = [
+        f"--ip={LOOPBACK}", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={home.project()}",
+        f"--LabApp.default_url=/lab/tree/{FIRST}", "--KernelSpecManager.allowed_kernelspecs=python3", "--LabApp.news_url=None",
+    ]  # fmt: skip
+    if os.geteuid() == 0:
+        chosen.append("--allow-root")
+    if remote(os.environ):
+        chosen.append("--no-browser")
+    chosen = [option for option in chosen if option.split("=")[0] not in {wish.split("=")[0] for wish in wishes}]
+    return [*chosen, *(wish for wish in wishes if ".token=" not in wish), f"--IdentityProvider.token={token}"]
+
+
+def remote(environment: Mapping[str, str]) -> bool:
+    """Whether this shell was opened over ssh: the browser is then on another machine."""
+    return "SSH_CONNECTION" in environment
+
+
+def tunnel(port: int, environment: Mapping[str, str]) -> str:
+    """The ssh line that makes `port` of this machine reachable as the same port of one's own."""
+    here = environment["SSH_CONNECTION"].split()[2]  # client address, client port, server address, server port
+    public = ipaddress.ip_address(here).is_global
+    return f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{here if public else '<the address that you logged in to>'}"
+
+
+def welcome(port: int, token: str, environment: Mapping[str, str]) -> str:
+    """Where to find the page, and from another machine: how."""
+    page = f"http://{LOOPBACK}:{port}/lab/tree/{FIRST}?token={token}"
+    if not remote(environment):
+        return f"JupyterLab: {page}\nIt listens on this machine alone. Ctrl-C twice ends it; a training that it started goes on."
+    return (
+        f"JupyterLab listens on this instance alone. On your own machine, open a second terminal and keep this line running in it:\n\n"
+        f"    {tunnel(port, environment)}\n\nthen open {page}\n"
+        "Ctrl-C twice ends JupyterLab; a training that it started goes on."
+    )
+
+
+def open_lab(port: int | None = None, wishes: Sequence[str] = ()) -> None:
+    """Start JupyterLab and stay with it until it ends. Errors: OSError if the wished port is taken."""
+    from jupyterlab.labapp import LabApp
+
+    if port is not None and free_port(port) != port:
+        raise OSError(f"port {port} is taken; leave --port out, and a free one is found")
+    port, token = port or free_port(), secrets.token_hex(24)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever kernels the user has
+    print(welcome(port, token, os.environ), file=sys.stderr, flush=True)
+    LabApp.launch_instance(argv=options(port, token, wishes))  # as an argument list of this process: `ps` does not show the token

@@ -1,0 +1,66 @@
+"""What an evaluation has measured so far, on disk batch by batch: killed, it goes on with the next batch and ends the same.
+
+The files belong to one key, a hash of everything that the numbers depend on. Rules and thresholds are not in it: a
+changed rule judges anew what was measured once.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mistral_lib import files, likelihood
+from mistral_lib.likelihood import RecordLoss
+from mistral_lib.progress import bar
+
+KEY = "key.json"
+
+
+class Measurements:
+    """A folder of JSON lines, one line per batch."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path, key: str, earlier: Path | None = None) -> "Measurements":
+        """Those with this key: unfinished ones in `folder`, else finished ones in `earlier`, else none yet."""
+        if _key(folder) != key:
+            files.fresh_folder(folder)
+            if earlier is not None and _key(earlier) == key:
+                shutil.copytree(earlier, folder, dirs_exist_ok=True)
+            files.write_json(folder / KEY, {"key": key})
+        return cls(folder)
+
+    def each(self, name: str, batches: Iterable[Any], work: Callable[[Any], Any], what: str) -> list[Any]:
+        """`work(batch)` for every batch, as JSON values; those that an earlier process finished are read and not done again."""
+        path, waiting = self.folder / f"{name}.jsonl", list(batches)
+        done = files.read_json_lines(path)[: len(waiting)]
+        files.write_json_lines(path, done)  # without the line that a killed process left half-written
+        with open(path, "ab") as file:
+            for batch in bar(waiting[len(done) :], what, unit="batch"):
+                value = work(batch)
+                file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+                file.flush()
+                done.append(value)
+        return done
+
+    def losses(self, name: str, model: Any, blocks: Any, micro_batch_size: int) -> dict[str, list[RecordLoss]]:
+        """`base` and `adapter` losses of every record in packed blocks, each batch measured with the adapter off and on."""
+
+        def measure(start: int) -> dict[str, list[list[Any]]]:
+            rows = blocks[start : start + micro_batch_size]
+            return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in likelihood.batch_losses(model, rows, who == "base")]
+                    for who in ("base", "adapter")}  # fmt: skip
+
+        found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
+        return {who: likelihood.added_up([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
+
+
+def _key(folder: Path) -> str:
+    try:
+        return files.read_json(folder / KEY)["key"]
+    except (OSError, ValueError, KeyError):
+        return ""

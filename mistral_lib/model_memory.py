@@ -1,0 +1,184 @@
+"""The memory of a training step, from the model's true shapes and without its weights.
+
+The model is built on `meta` tensors, gets its NF4 weights and the adapter that training gives it, and one step is walked
+with training's own loss. Nothing is guessed from a table: what the code would allocate is what is counted.
+"""
+
+import warnings
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from mistral_lib import base_model, likelihood, model_shapes
+from mistral_lib.live_memory import MetaMemory, StandIns, autocast_flag
+
+MIB, GIB = 2**20, 2**30
+NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights to a scale, scales to a scale of scales: bitsandbytes' defaults
+PARTS = ("weights in NF4", "unquantised modules", "LoRA", "optimizer", "gradients", "activations", "logits", "dequantised weights",
+         "backward pass")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that decides the memory of a training step.
+
+    device: cuda or cpu. A GPU computes under autocast, a CPU does not. optimizer_bytes, lora_float32 and double_quantization
+    are those of this library's trainer; other values describe other tools.
+    """
+
+    base_model: str
+    max_tokens: int
+    micro_batch_size: int
+    checkpointing: bool
+    quantization: str = "nf4"
+    dtype: str = "bfloat16"
+    device: str = "cuda"
+    accumulates: bool = True
+    supervised_share: float = 1.0
+    lora_rank: int = 16
+    lora_targets: str = "all-linear"
+    lora_dropout: float = 0.0
+    lora_float32: bool = True
+    double_quantization: bool = True
+    optimizer_bytes: int = 8  # per trainable parameter: two float32 moments
+    attention: str = "sdpa"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes at the moment of a step when most are alive, in total and by part (PARTS)."""
+
+    total: int
+    parts: dict[str, int]
+    trainable: int  # parameters of the adapter
+
+
+@lru_cache(maxsize=256)
+def peak(step: Step) -> Peak:
+    """Walk one forward and backward pass and return its peak. About a second for a model of 7 billion parameters."""
+    model = build(replace(step, max_tokens=0, micro_batch_size=0, accumulates=False, supervised_share=0.0))
+    for parameter in model.parameters():  # with accumulation, gradients of an earlier pass are there already
+        parameter.grad = torch.empty_like(parameter) if step.accumulates and parameter.requires_grad else None
+    memory = MetaMemory(model.config.vocab_size, supervised=max(1, round(step.supervised_share * step.micro_batch_size * step.max_tokens)))
+    trainable = hold_what_stays(memory, model, step)
+    with warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        stack.enter_context(autocast_flag(autocast_type(step) is not None))
+        stack.enter_context(memory)
+        stand_ins = stack.enter_context(stand_ins_of(step))
+        walk(model, memory, stand_ins, step)
+    return Peak(memory.peak, {part: memory.peak_parts.get(part, 0) for part in PARTS}, trainable)
+
+
+def autocast_type(step: Step) -> torch.dtype | None:
+    """What the trainer's autocast computes in: only on a GPU, and only below float32."""
+    return getattr(torch, step.dtype) if step.device == "cuda" and step.dtype != "float32" else None
+
+
+def stand_ins_of(step: Step) -> StandIns:
+    return StandIns(autocast_type(step), gpu=step.device == "cuda")
+
+
+def walk(model: Any, memory: MetaMemory, stand_ins: StandIns, step: Step) -> None:
+    """One forward and backward pass."""
+    shape = (step.micro_batch_size, step.max_tokens)
+    batch = {name: torch.empty(shape, dtype=torch.long, device="meta") for name in likelihood.COLUMNS}
+    memory.part, stand_ins.cache = "activations", {}
+    loss = likelihood.token_losses(model, batch)[0].sum()
+    stand_ins.cache = None
+    memory.part = "backward pass"
+    loss.backward()
+
+
+def hold_what_stays(memory: MetaMemory, model: Any, step: Step) -> int:
+    """Count weights, adapter and optimizer; have gradients counted as such. Returns the number of trainable parameters."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    memory.hold("LoRA", trainable)
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            nested = [state.state2.absmax] if state.nested else []
+            memory.hold("weights in NF4", [module.weight, state.absmax, *nested])
+    memory.hold("unquantised modules", [t for t in (*model.parameters(), *model.buffers()) if not memory.holds(t)])
+    count = sum(p.numel() for p in trainable)
+    model.moments = torch.empty(count * step.optimizer_bytes, dtype=torch.uint8, device="meta")  # lives as long as the model
+    memory.hold("optimizer", [model.moments])
+    memory.hold("gradients", [p.grad for p in trainable if p.grad is not None])
+    model.held_by = memory  # the gradients' hooks of `build` find it here
+    return count
+
+
+@lru_cache(maxsize=4)
+def build(step: Step) -> Any:
+    """The base model with its adapter on meta tensors, as base_model.load_base and attach_lora make it. The step's batch does not matter."""
+    from transformers import AutoModelForCausalLM
+
+    config = model_shapes.config_of(step.base_model)
+    config._attn_implementation = step.attention
+    config.use_cache = False
+    compute = getattr(torch, step.dtype)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=compute, attn_implementation=step.attention)
+    if step.quantization == "nf4":
+        quantise(model, compute, step.double_quantization)
+    model.requires_grad_(False)
+    settings = _LoraOf(step.lora_rank, 2 * step.lora_rank, step.lora_dropout, step.lora_targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = base_model.attach_lora(model, settings)
+        if not step.lora_float32:
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.to(compute)
+        if step.checkpointing:  # in the backward pass PyTorch has left the stand-ins aside: a layer that is walked again needs them again
+            model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), stand_ins_of(step))})
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: model.held_by.hold("gradients", [p.grad]))
+    return model.train()
+
+
+@dataclass(frozen=True)
+class _LoraOf:
+    """The parameters that base_model.attach_lora reads."""
+
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_targets: str
+
+
+def quantise(model: Any, compute: torch.dtype, double: bool = True) -> None:
+    """Replace every linear layer but the head by a bitsandbytes layer of the same size, as transformers does at loading."""
+    model.is_loaded_in_4bit = True
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if type(module) is torch.nn.Linear and module is not head:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nf4_layer(module, compute, double))
+
+
+def nf4_layer(linear: torch.nn.Linear, compute: torch.dtype, double: bool) -> torch.nn.Module:
+    """A 4-bit layer without data: half a byte a weight, a scale per 64 weights, and a scale of scales per 256 of those."""
+    from bitsandbytes.functional import QuantState
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    def empty(count: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(count, dtype=dtype, device="meta")
+
+    outputs, inputs = linear.weight.shape
+    weights = outputs * inputs
+    scales = -(-weights // NF4_BLOCK)
+    nested = QuantState(empty(-(-scales // NESTED_BLOCK), torch.float32), code=empty(256, torch.float32), blocksize=NESTED_BLOCK,
+                        dtype=torch.float32) if double else None  # fmt: skip
+    state = QuantState(empty(scales, torch.uint8 if double else torch.float32), shape=torch.Size((outputs, inputs)),
+                       code=empty(16, torch.float32), blocksize=NF4_BLOCK, quant_type="nf4", dtype=compute,
+                       offset=torch.empty((), device="meta") if double else None, state2=nested)  # fmt: skip
+    layer = Linear4bit(inputs, outputs, bias=linear.bias is not None, compute_dtype=compute, quant_type="nf4", device="meta")
+    packed = empty((weights + 1) // 2, torch.uint8).view(-1, 1)
+    layer.weight = Params4bit(packed, requires_grad=False, quant_state=state, quant_type="nf4", bnb_quantized=True, module=layer)
+    layer.quant_state = state
+    return layer

@@ -1,0 +1,45 @@
+"""The sizes of a base model without its weights: from a list of published ones, a folder's config.json, or the hub."""
+
+from typing import Any
+
+from mistral_lib import base_model, demo_model
+
+MISTRAL_7B = {
+    "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5, "sliding_window": None, "tie_word_embeddings": False,
+}  # fmt: skip
+VERSIONS = {"v0.1": {"vocab_size": 32000, "sliding_window": 4096}, "v0.2": {"vocab_size": 32000}, "v0.3": {}}
+# Source: config.json of each of these repositories on huggingface.co
+PUBLISHED: dict[str, dict[str, Any]] = {
+    f"mistralai/Mistral-7B-{kind}{version}": {**MISTRAL_7B, **sizes} for version, sizes in VERSIONS.items() for kind in ("", "Instruct-")
+} | {
+    demo_model.NAME: {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "rms_norm_eps": 1e-5, "sliding_window": None, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+
+
+def config_of(name: str) -> Any:
+    """The transformers configuration of a base model: hub id, local folder, s3:// prefix or embedded model. Nothing is fetched for
+    those in PUBLISHED, and for others no weights. Errors: BaseModelError where the sizes cannot be had."""
+    from transformers import AutoConfig, MistralConfig
+
+    if name in PUBLISHED:
+        return MistralConfig(**PUBLISHED[name])
+    try:
+        return AutoConfig.from_pretrained(str(base_model.locate(name, weights=False)))
+    except base_model.BaseModelError as error:
+        raise base_model.BaseModelError(f"{error}. Sizes known without it: {', '.join(PUBLISHED)}") from error
+
+
+def linear_parameters(config: Any) -> int:
+    """Parameters of the linear layers between embedding and head: what a token is multiplied with, and what NF4 quantises."""
+    hidden, heads = config.hidden_size, config.head_dim or config.hidden_size // config.num_attention_heads
+    attention = hidden * heads * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
+    return config.num_hidden_layers * (attention + 3 * hidden * config.intermediate_size)
+
+
+def checkpoint_bytes(config: Any) -> int:
+    """Size of the weights as published: two bytes a parameter."""
+    return 2 * (linear_parameters(config) + config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2))

@@ -1,0 +1,76 @@
+"""The fit plan for eyes: rows for a table, bars for a figure, lines for a terminal; and after the run, plan against measured."""
+
+from typing import Any
+
+from mistral_lib import params
+from mistral_lib.fit_plan import Fit, as_set
+from mistral_lib.model_memory import GIB, MIB
+from mistral_lib.settings import Settings
+from mistral_lib.training_time import Work
+
+
+def rows(fits: list[Fit]) -> list[dict[str, Any]]:
+    """One flat row per machine, for a data frame."""
+    machines = params.instances()
+    return [
+        {
+            "instance": fit.instance, "gpu": fit.gpu, "fits": fit.fits, "needed_gib": round(fit.needed / GIB, 2),
+            "available_gib": round(fit.available / GIB, 2), "spare_gib": round((fit.available - fit.needed) / GIB, 2), "dtype": fit.dtype,
+            "micro_batch_size": fit.micro_batch_size, "gradient_accumulation_steps": fit.gradient_accumulation_steps,
+            "activation_checkpointing": fit.activation_checkpointing, "hours": span(*(s / 3600 for s in fit.seconds)),
+            "usd": span(*fit.usd), "priced": machines[fit.instance]["priced"], "advice": fit.advice,
+        }
+        for fit in fits
+    ]  # fmt: skip
+
+
+def bars(fits: list[Fit]) -> dict[str, dict[str, float]]:
+    """GiB by machine and part, parts in one order and without those that are zero everywhere: for a stacked bar chart."""
+    names = list(dict.fromkeys(part for fit in fits for part, size in fit.parts.items() if size))
+    return {fit.instance: {part: fit.parts.get(part, 0) / GIB for part in names} for fit in fits}
+
+
+def parts(fit: Fit) -> list[dict[str, Any]]:
+    """The parts of one machine's plan, MiB, those that are not zero."""
+    return [{"part": name, "mib": round(size / MIB)} for name, size in fit.parts.items() if size]
+
+
+def text(fits: list[Fit], work: Work) -> str:
+    """The plan in lines of at most some 150 characters."""
+    lines = [f"for {work.origin}; {work.train_tokens:,} tokens are stepped through, padding and all epochs included", ""]
+    lines.append(f"{'instance':<12} {'needs':>9} {'has':>9}  {'':<12} {'dtype':<9} {'batch':<9} {'checkpointing':<14} {'hours':<14} USD")
+    for fit, row in zip(fits, rows(fits), strict=True):
+        batch = f"{fit.micro_batch_size} x {fit.gradient_accumulation_steps}"
+        lines.append(
+            f"{fit.instance:<12} {fit.needed / GIB:>5.1f} GiB {fit.available / GIB:>5.1f} GiB  {'fits' if fit.fits else 'does not fit':<12} "
+            f"{fit.dtype:<9} {batch:<9} {'yes' if fit.activation_checkpointing else 'no':<14} {row['hours']:<14} {row['usd']} ({row['priced']})"
+        )
+        lines += [f"{'':<12} {fit.advice}"] if fit.advice else []
+    return "\n".join(lines)
+
+
+def span(low: float, high: float) -> str:
+    """A range with two significant digits: `0.42 – 1.3`."""
+    return f"{_short(low)} – {_short(high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The plan of a run as it was set, against its training/result.json.
+
+    On a GPU the result tells what tensors held, so the context is left out of the plan's figure.
+    """
+    fit = as_set(settings, work)
+    outside = fit.parts.get("CUDA context", 0) + (fit.parts["allocator"] if fit.gpu != "none" else 0)
+    memory, low, high = (fit.needed - outside) / MIB, *fit.seconds
+    measured, seconds = result["peak_memory_mib"], result["seconds"]
+    return [
+        {"what": "peak memory, MiB", "planned": f"{memory:.0f}", "measured": measured, "off": memory / measured - 1, "held": abs(memory / measured - 1) <= 0.1},
+        {"what": "training stage, seconds", "planned": span(low, high), "measured": seconds,
+         "off": min(0.0, high / seconds - 1) or max(0.0, low / seconds - 1), "held": low <= seconds <= high},
+        {"what": "training stage, USD", "planned": span(*fit.usd), "measured": result["usd"],
+         "off": 0.0, "held": fit.usd[0] <= result["usd"] <= fit.usd[1]},
+    ]  # fmt: skip

@@ -1,0 +1,53 @@
+"""How many tokens a run will train on: counted by the prepared data, estimated from the explored corpus, or stated."""
+
+import math
+from pathlib import Path
+
+from mistral_lib import files, home
+from mistral_lib.settings import Settings
+from mistral_lib.training_time import Work
+
+FILL = 0.97  # share of a packed block that holds tokens, for an estimate; the data report has the true one
+SUPERVISED = 0.8  # share of the tokens that are graded, for an estimate
+
+
+def work_of(settings: Settings, tokens: int = 0) -> Work:
+    """The work of a run. tokens: stated training tokens of one pass, in place of what the run folder says.
+
+    Errors: ValueError where nothing is known of the data.
+    """
+    folder = home.runs() / settings.run_name
+    if tokens:
+        return _planned(
+            settings, math.ceil(tokens / (FILL * settings.max_tokens)), tokens, SUPERVISED, f"{tokens:,} training tokens, stated"
+        )
+    if (folder / "data" / "report.json").is_file():
+        report = files.read_json(folder / "data" / "report.json")
+        seen, graded = report["tokens"], report["supervised_tokens"]["train"]
+        share = graded / max(1, seen["train"])
+        counted = f"{seen['train']:,} training tokens in {report['blocks']['train']:,} blocks, counted by data/report.json"
+        return _planned(settings, report["blocks"]["train"], seen["validation"], share, counted)
+    if (folder / "corpus" / "lengths.parquet").is_file():
+        return _explored(settings, folder)
+    raise ValueError(
+        f"nothing is known of the data of {settings.run_name}: run notebook 01_explore_corpus (an estimate) or 02_prepare_data (the count) "
+        "first, or state the training tokens with --tokens 2000000"
+    )
+
+
+def _explored(settings: Settings, folder: Path) -> Work:
+    """An estimate: tokens of the explored rows, less exact repeats, the training split's share."""
+    import pyarrow.parquet as pq
+
+    totals = files.read_json(folder / "corpus" / "inventory.json")["totals"]
+    sample = pq.read_table(folder / "corpus" / "lengths.parquet", columns=["tokens"])["tokens"].to_numpy()
+    tokens = int(sample.mean() * (totals["rows"] - totals["repeats"]) * (1 - settings.validation_share - settings.test_share))
+    known = f"about {tokens:,} training tokens, estimated from corpus/inventory.json"
+    return _planned(settings, math.ceil(tokens / (FILL * settings.max_tokens)), int(tokens * settings.validation_share), SUPERVISED, known)
+
+
+def _planned(settings: Settings, blocks: int, validation: int, share: float, origin: str) -> Work:
+    blocks_a_step = settings.micro_batch_size * settings.gradient_accumulation_steps
+    trained = settings.max_steps * blocks_a_step if settings.max_steps else math.ceil(settings.epochs * blocks)
+    measured = min(validation, settings.max_validation_tokens or validation)
+    return Work(trained * settings.max_tokens, measured, share, origin)

@@ -1,0 +1,108 @@
+"""The data stage tried on a sample of the rows, in memory: what other parameters would do, before the whole is prepared.
+
+The very preparation that the data stage runs works on whole source documents drawn by a hash. Duplicates whose other copy
+stands outside the sample are not seen, so repeats and leaks of the whole corpus are at least what the sample shows.
+"""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from mistral_lib import sources
+from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.preparation import Preparation
+from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.settings import Settings
+from mistral_lib.splits import unit_hash
+
+ROWS = 1500  # rows of a sample: a trial then takes a second or two
+LOOKED_AT = 100_000  # rows of the corpus that are read for it, as many of each file
+UNREADABLE = 2.0
+STYLE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class SampledFile:
+    """Rows of one file as JSON lines in memory; reads like a sources.SourceFile."""
+
+    name: str  # the file's name with .jsonl behind it
+    origin: str
+    data: bytes
+    remote: None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def place(self) -> str:
+        return f"sample/{self.origin}/{self.name}"
+
+    def open(self) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    files: list[SampledFile]
+    rows: int
+    looked_at: int
+    unreadable: int  # rows that could not be read or mapped: they are rejected whatever the parameters of this stage
+
+
+def draw(found: Sequence[sources.SourceFile], settings: Settings, rows: int = ROWS, looked_at: int = LOOKED_AT) -> Sample:
+    """The source documents with the smallest hashes, whole but perhaps for the last: whatever order files and rows have."""
+    most = -(-looked_at // len(found))
+    hashes = [np.array([_document_hash(row, settings) for row in _rows(file, settings, most)]) for file in found]
+    every = np.concatenate(hashes)
+    readable = int((every < UNREADABLE).sum())
+    chosen = np.zeros(len(every), bool)
+    chosen[np.argsort(every, kind="stable")[: min(rows, readable)]] = True
+    by_file = np.split(chosen, np.cumsum([len(one) for one in hashes])[:-1])
+    drawn = [_drawn(file, _rows(file, settings, most), mask, settings) for file, mask in zip(found, by_file, strict=True) if mask.any()]
+    return Sample(drawn, int(chosen.sum()), len(every), len(every) - readable)
+
+
+def _rows(file: sources.SourceFile, settings: Settings, most: int) -> Iterator[sources.Row]:
+    return islice(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), most)
+
+
+def _record(row: sources.Row, settings: Settings) -> Record | None:
+    if row.problem:
+        return None
+    try:
+        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns)
+    except Unmappable:
+        return None
+
+
+def _document_hash(row: sources.Row, settings: Settings) -> float:
+    """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record."""
+    record = _record(row, settings)
+    return unit_hash(record.source_group) if record else UNREADABLE
+
+
+def _drawn(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray, settings: Settings) -> SampledFile:
+    """The wanted rows of a file; each names its domain and its source document, which its place in the file may have told."""
+    lines = []
+    for row in (row for row, wanted in zip(rows, mask.tolist(), strict=True) if wanted):
+        record = _record(row, settings)
+        value = {settings.domain_key: record.domain, settings.group_key: record.source_group, **row.value}
+        lines.append(orjson.dumps(value, default=str, option=STYLE))
+    return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines))
+
+
+def carry_out(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]:
+    """What data/report.json would say of the sample. Errors: ValueError where nothing is left of it, or a parameter cannot be."""
+    tried = settings.model_copy(update={"strict": False, "max_rejected_share": 1.0})  # to be told what is lost, not to stop at it
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no bars beneath a slider
+        parts = FinishedParts(Path(folder) / "work", "a trial is never taken up again")
+        return Preparation(Path(folder), tried, tokenizer, parts).carry_out(sources.Found(files=list(sample.files)))

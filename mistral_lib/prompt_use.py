@@ -1,0 +1,62 @@
+"""Does the adapter still listen to its prompt? What a prompt is worth: how much less likely an answer is behind another one.
+
+An adapter trained on answers that belong to other prompts learns their style, and its test loss falls like that of a
+good one. What gives it away is that the right prompt is then worth less to it than to the base model.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mistral_lib import chat_format, paired_difference, probe_blocks
+from mistral_lib.likelihood import RecordLoss
+from mistral_lib.records import Record
+from mistral_lib.settings import Settings
+
+Losses = dict[str, list[RecordLoss]]
+
+
+def swapped(tokenizer: Any, rows: Sequence[dict[str, Any]], settings: Settings) -> Any | None:
+    """The chats of `rows`, each answer behind the prompt of the next chat of its domain from another document; None without any.
+
+    Taken are those that fill one window before and after.
+    """
+    chats = sorted((row for row in rows if row["messages"]), key=lambda row: (row["domain"], row["record_id"]))
+    windows = []
+    for place, row in enumerate(chats):
+        if (stranger := _next(chats, place)) is not None:
+            records = [_record(row, row["messages"]), _record(row, [*stranger["messages"][:-1], row["messages"][-1]])]
+            own, other = chat_format.encode(tokenizer, records)
+            fits = max(len(own.input_ids), len(other.input_ids)) <= settings.max_tokens
+            if fits and not other.problem and own.supervised == other.supervised:
+                windows.append((records[1], row["record_id"], other))
+    windows.sort(key=lambda window: window[1])  # by id: domains mixed
+    return probe_blocks.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens) if windows else None
+
+
+def _next(chats: Sequence[dict[str, Any]], place: int) -> dict[str, Any] | None:
+    row = chats[place]
+    around = (chats[(place + step) % len(chats)] for step in range(1, len(chats)))
+    return next((c for c in around if c["domain"] == row["domain"] and c["source_group"] != row["source_group"]), None)
+
+
+def _record(row: dict[str, Any], messages: list[Any]) -> Record:
+    return Record(row["domain"], row["source"], row["source_group"], row["shape"], messages=messages)
+
+
+def worth(own: Losses, other: Losses, documents: dict[str, str], seed: int) -> dict[str, Any]:
+    """What the right prompt saves, in nats per supervised token: for base, for adapter, and the change with its 95 % interval.
+
+    own, other: losses behind the right and behind another prompt; records that are not in both are left out.
+    """
+    right = {who: {loss.record_id: loss for loss in own[who]} for who in own}
+    base = [loss for loss in other["base"] if loss.record_id in right["base"]]
+    saved = {
+        who: np.array([loss.nats - right[who][loss.record_id].nats for loss in other[who] if loss.record_id in right[who]]) for who in own
+    }
+    tokens = [float(loss.tokens) for loss in base]
+    change = paired_difference.by_document(base, documents, saved["adapter"] - saved["base"])
+    found = paired_difference.ratio(change, paired_difference.by_document(base, documents, tokens), seed)
+    return {"base": float(saved["base"].sum() / sum(tokens)), "adapter": float(saved["adapter"].sum() / sum(tokens)), "records": len(base),
+            "difference": found.value, "low": found.low, "high": found.high}  # fmt: skip

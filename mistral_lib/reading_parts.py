@@ -1,0 +1,84 @@
+"""All sources read once, in parts of equal size: each part's records and numbers are on disk before the next begins.
+
+After a kill, finished parts are taken as they are; the file in which they end is read again up to there, but none of its
+rows is inspected again.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mistral_lib import inspectors, sources
+from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.progress import bar, say
+from mistral_lib.reading import COLUMNS, ORIGINS, Inspected
+from mistral_lib.record_store import BATCH, PART, RecordWriter
+from mistral_lib.settings import Settings
+from mistral_lib.signatures import Signatures
+
+SIGNED = ("exact", "words", "bands", "sketch")
+Place = tuple[int, int]  # number of a file, and how many of its rows have been taken
+Stretches = Iterator[tuple[Place, Inspected]]
+
+
+def name_of(part: int) -> str:
+    return f"rows-{part:05}"
+
+
+def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: FinishedParts) -> Iterator[tuple[Path, Inspected]]:
+    """(folder of its records, all else of it) of every part in order; those that are not finished are made. Errors: SourceError."""
+    number, place, ended = 0, (0, 0), False
+    while not ended and (known := finished.finished(name_of(number))) is not None:
+        place, ended = known[0]["place"], known[0]["ended"]
+        yield finished.folder / name_of(number), _restored(*known)
+        number += 1
+    if ended:
+        return
+    if number:
+        say(f"data: {number * PART:,} rows were read and checked before, and are used")
+    with inspectors.inspecting(settings, sum(file.size for file in source_files)) as inspect:
+        stretches = inspect(_batches(source_files, settings, *place))
+        while not ended:
+            part, ended = _make(stretches, finished, number)
+            yield finished.folder / name_of(number), part
+            number += 1
+
+
+def _batches(source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int) -> inspectors.Batches:
+    """(place behind it, (number in ORIGINS, row) of BATCH rows), from a place on."""
+    rows = bar(_rows(source_files, settings, first, taken), "rows", unit="row")
+    while batch := list(islice(rows, BATCH)):
+        yield batch[-1][0], [(origin, row) for _, origin, row in batch]
+
+
+def _rows(
+    source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int
+) -> Iterator[tuple[Place, int, sources.Row]]:
+    for number, file in enumerate(source_files[first:], first):
+        origin = ORIGINS.index(file.origin)
+        rows = enumerate(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), 1)
+        for count, row in islice(rows, taken if number == first else 0, None):
+            yield (number, count), origin, row
+
+
+def _make(stretches: Stretches, finished: FinishedParts, number: int) -> tuple[Inspected, bool]:
+    """The next part, on disk, and whether it was the last."""
+    found: list[Inspected] = []
+    place: Place = (0, 0)
+    with RecordWriter(finished.begin(name_of(number))) as writer:
+        for behind, stretch in islice(stretches, PART // BATCH):
+            writer.add(stretch.stored)
+            stretch.stored, place = None, behind
+            found.append(stretch)
+    part = Inspected.of(found)
+    ended = len(part.columns["key"]) < PART
+    signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}
+    facts = {"place": place, "ended": ended, "domains": part.domains, "reasons": part.reasons, "counts": part.counts}
+    finished.seal(name_of(number), facts, {**part.columns, **signed})
+    return part, ended
+
+
+def _restored(facts: dict[str, Any], arrays: dict[str, Any]) -> Inspected:
+    signed = Signatures(**{name: arrays[f"signed-{name}"] for name in SIGNED}) if "signed-exact" in arrays else None
+    return Inspected({name: arrays[name] for name in COLUMNS}, facts["domains"], facts["reasons"], facts["counts"], signed)

@@ -1,0 +1,54 @@
+"""Why rows were not kept: a line per reason, with how many and one example, its words without secrets and personal data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mistral_lib import shown_record, sources
+from mistral_lib.records import Unmappable, map_row
+from mistral_lib.redaction import redact
+from mistral_lib.settings import Settings
+from mistral_lib.splits import SPLITS
+
+LONGEST = 160  # characters of an example
+
+
+def table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) -> list[dict[str, Any]]:
+    """ledger: data/ledger.parquet as a DataFrame. The most frequent reason first; the example is the first row with it."""
+    dropped = ledger[~ledger["fate"].isin(SPLITS)]
+    why = dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"])
+    counts = why.value_counts()
+    first = {reason: dropped[why == reason].iloc[0] for reason in sorted(counts.index, key=lambda reason: (-counts[reason], reason))}
+    texts = dict(_texts({row["source"]: row["origin"] for row in first.values()}, found, settings))
+    return [
+        {
+            "reason": reason,
+            "rows": int(counts[reason]),
+            "for example": row["source"],
+            "which repeats": row["reason"] if row["fate"] != "rejected" else "",
+            "its answer": texts.get(row["source"], ""),
+        }
+        for reason, row in first.items()
+    ]
+
+
+def _texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], settings: Settings) -> Iterator[tuple[str, str]]:
+    """(source, its words redacted and cut) of each wanted source → origin, wherever it could be read at all."""
+    for file in found:
+        mine = {source for source, origin in wanted.items() if origin == file.origin and source.startswith(file.name)}
+        for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters) if mine else ():
+            if row.source in mine:
+                mine.remove(row.source)
+                yield row.source, _words(row, settings)
+            if not mine:
+                break
+
+
+def _words(row: sources.Row, settings: Settings) -> str:
+    """The answer, or all that stands in a row that is no record; "" for one that could not be read."""
+    if row.value is None:
+        return ""
+    try:
+        answer = map_row(row.value, row.source, columns=settings.columns).answer
+        return shown_record.cut(redact(answer)[0], LONGEST)
+    except Unmappable:
+        return " ".join(shown_record.raw(row.value, LONGEST).split())

@@ -1,0 +1,81 @@
+"""One row of the corpus for human eyes: as it stands in its file, as the record it becomes, and as graded tokens.
+
+What the patterns find of secrets and personal data is replaced by placeholders before anything is shown, since what a
+notebook shows is saved with it.
+"""
+
+import html
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from mistral_lib import chat_format, quality, redaction
+from mistral_lib.records import Record
+from mistral_lib.rows import Row
+
+LONGEST = 6000  # characters of a row, or of a message, that are shown
+TOKENS = 400
+
+
+def raw(value: Any, longest: int = LONGEST) -> str:
+    """The row as indented JSON, secrets and personal data taken out."""
+    style = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    text = orjson.dumps(_redacted(value), option=style, default=str).decode()  # tables hold dates and decimals
+    return cut(redaction.redact(text)[0], longest)
+
+
+def _redacted(value: Any) -> Any:
+    """Each text by itself: in JSON's writing, a line end or a quotation mark could hide a value from the patterns."""
+    if isinstance(value, str):
+        return redaction.redact(value)[0]
+    if isinstance(value, Mapping):
+        return {key: _redacted(part) for key, part in value.items()}
+    return [_redacted(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def record(found: Record, longest: int = LONGEST) -> str:
+    """The record as text: its messages, or its document."""
+    parts = [f"[{m['role']}] {m['content']}" for m in found.messages] if found.messages else [found.text]
+    return "\n".join(cut(redaction.redact(part)[0], longest) for part in parts)
+
+
+def remarks(outcome: quality.Outcome) -> str:
+    """What the checks of the data stage would do to the record, in one line."""
+    parts = [f"rejected as {outcome.reason}"] if outcome.reason else []
+    parts += [f"redacted: {kind} × {count}" for kind, count in outcome.redacted.items()]
+    parts += [f"repaired: {repair}" for repair in outcome.repairs] + [f"flagged: {flag}" for flag in outcome.flags]
+    return "; ".join(parts) or "nothing to remark"
+
+
+def tokens(tokenizer: Any, found: Record) -> tuple[str, str]:
+    """(how many tokens are graded, the tokens as HTML with the graded ones coloured)."""
+    encoded = chat_format.encode(tokenizer, [found])[0]
+    if encoded.problem:
+        return f"cannot be written in the model's chat format: {encoded.problem}", ""
+    return (
+        f"{encoded.supervised:,} of {len(encoded.input_ids):,} tokens graded",
+        f'<div style="overflow-wrap:anywhere">{chat_format.show_mask(tokenizer, encoded, TOKENS)}</div>',
+    )
+
+
+def finder(words: str) -> Callable[[Row], bool]:
+    """Whether a row holds these words anywhere, whatever their case."""
+    wanted = words.casefold()
+    return lambda row: any(wanted in text.casefold() for text in _texts(row.value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
+
+
+def preformatted(text: str) -> str:
+    return f'<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;margin:0">{html.escape(text)}</pre>'
+
+
+def cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]} … and {len(text) - longest:,} more characters"

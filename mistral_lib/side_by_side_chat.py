@@ -1,0 +1,138 @@
+"""Ask base and adapter the same thing and watch both answer at once, token by token, next to each other.
+
+One load of the model, one batch of two rows: in the first the adapter is left out, in the second it is used.
+Source: peft, "Mixing different LoRA adapters in the same batch" (`adapter_names`).
+"""
+
+import html
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+
+from mistral_lib import base_model, chat_format
+from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.run import Run
+
+ROWS = ("__base__", "default")  # peft's names for no adapter and for the one that was loaded
+PLAIN = "(side-by-side chat: one prompt, base and adapter answering next to each other; open this notebook in JupyterLab to ask)"
+ANSWER = (
+    '<div style="border:1px solid #999;border-top:4px solid {colour};border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{who}</b> '
+    '<span style="opacity:.75">{state}</span>'
+    '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;min-height:3em;margin:4px 0 0">{text}</pre></div>'
+)
+COLOURS = {"base model": "#767676", "adapter": "#0072B2"}
+
+Watcher = Callable[[list[str], list[bool]], bool | None]
+
+
+class TwoAnswers:
+    """What generate() calls with each new token of both rows; tells the watcher the texts so far, and which are at their end."""
+
+    def __init__(self, tokenizer: Any, prompt_tokens: int, watch: Watcher):
+        self.tokenizer, self.watch, self.stopped = tokenizer, watch, False
+        self.ids: list[list[int]] = [[], []]
+        self.ended = [False, False]
+        self._prompt_pending = prompt_tokens > 0
+
+    def put(self, tokens: Any) -> None:
+        """tokens: the prompt first, (2, tokens), then one token a row, (2,)."""
+        if self._prompt_pending:
+            self._prompt_pending = False
+            return
+        for row, token in enumerate(tokens.tolist()):
+            self.ended[row] |= token == self.tokenizer.eos_token_id
+            if not self.ended[row]:
+                self.ids[row].append(token)
+        self.stopped = bool(self.watch(self.texts(), list(self.ended)))
+
+    def texts(self) -> list[str]:
+        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in self.ids]
+
+    def end(self) -> None:
+        """Nothing is left to tell: put() told everything."""
+
+
+def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, watch: Watcher) -> TwoAnswers:
+    """Greedy answers of base and adapter to one prompt. `watch(texts, ended)` is called per token; True from it stops both.
+
+    Errors: TemplateProblem for a prompt that the chat format cannot carry; ValueError for an empty one.
+    """
+    import torch
+    from transformers import StoppingCriteriaList
+
+    if not prompt.strip():
+        raise ValueError("the prompt is empty; write a question")
+    ids = chat_format.prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
+    batch = torch.tensor([ids, ids], device=next(model.parameters()).device)  # (2, tokens)
+    streamer = TwoAnswers(tokenizer, len(ids), watch)
+
+    def wanted(input_ids: Any, scores: Any, **_: Any) -> Any:
+        return torch.full((2,), streamer.stopped, device=input_ids.device)
+
+    model.eval()  # mixing rows with and without the adapter is for inference only
+    model.generate(
+        input_ids=batch, attention_mask=torch.ones_like(batch), adapter_names=list(ROWS), max_new_tokens=max_new_tokens, do_sample=False,
+        use_cache=True, pad_token_id=tokenizer.pad_token_id, streamer=streamer, stopping_criteria=StoppingCriteriaList([wanted]),
+    )  # fmt: skip
+    return streamer
+
+
+class Chat(PlainTextBox):
+    """A prompt, a button, two answers. The model is loaded at the first question and kept while the kernel lives."""
+
+    def __init__(self, run: Run, prompt: str = ""):
+        self.run = run
+        self.model: Any = None
+        self.tokenizer: Any = None
+        self._stop = False
+        wide = {"width": "98%", "height": "5em"}
+        self.prompt = ipywidgets.Textarea(value=prompt, placeholder="ask both …", layout=wide)
+        style = {"description_width": "initial"}
+        self.longest = ipywidgets.IntSlider(
+            run.settings.max_new_tokens, 8, 512, 8, description="longest answer, tokens", style=style, layout={"width": "28em"}
+        )
+        self.ask = ipywidgets.Button(description="Ask both", icon="play", button_style="primary")
+        self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+        self.ask.on_click(self._on_ask)
+        self.stop.on_click(self._on_stop)
+        self.note = ipywidgets.HTML()
+        self.answers = [ipywidgets.HTML(layout={"width": "50%"}) for _ in ROWS]
+        buttons = ipywidgets.HBox([self.ask, self.stop, self.longest], layout={"flex_flow": "row wrap"})
+        super().__init__([self.prompt, buttons, self.note, ipywidgets.HBox(self.answers)], PLAIN)
+        self._show(["", ""], [False, False], "")
+
+    def _show(self, texts: list[str], ended: list[bool], state: str) -> None:
+        for place, who, text, done in zip(self.answers, COLOURS, texts, ended, strict=True):
+            place.value = ANSWER.format(colour=COLOURS[who], who=who, text=html.escape(text), state="" if done else state)
+
+    def _on_ask(self, _: Any) -> None:
+        """In a thread of its own, so that the Stop button is heard meanwhile."""
+        self.ask.disabled, self.stop.disabled, self._stop = True, False, False
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def _on_stop(self, _: Any) -> None:
+        self._stop = True
+
+    def _watch(self, texts: list[str], ended: list[bool]) -> bool:
+        self._show(texts, ended, "is writing …")
+        return self._stop
+
+    def _answer(self) -> None:
+        try:
+            self._load()
+            done = answer(self.model, self.tokenizer, self.prompt.value, self.longest.value, self._watch)
+            self._show(done.texts(), done.ended, "cut here" if not self._stop else "stopped")
+        except Exception as error:  # in a thread nobody would see it; it is told on the page
+            self.note.value = f"{type(error).__name__}: {html.escape(str(error))}"
+        finally:
+            self.ask.disabled, self.stop.disabled = False, True
+
+    def _load(self) -> None:
+        if self.model is None:
+            self.note.value = "loading the base model and the adapter …"
+            self.run.require("training", "train first: notebook 03_train_adapter")
+            self.tokenizer = base_model.load_tokenizer(self.run.settings.base_model)
+            self.model = base_model.load_adapter(self.run.settings, self.run.folder / "training" / "adapter")
+        self.note.value = ""

@@ -1,0 +1,108 @@
+"""The curves of a training as one picture, with those of an earlier one beside them to compare.
+
+Reads log.jsonl files; knows nothing of widgets or processes.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mistral_lib import files, plots, run, training_log
+
+SMOOTHING = 0.9  # weight of the past in the running mean of the batches' losses
+FEWEST_TO_SMOOTH = 20  # steps
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a training's log says of its loss, in nats per supervised token."""
+
+    steps: list[dict[str, Any]]  # `step` events, see training_log
+    validations: list[dict[str, Any]]  # measured during training
+    baseline: float | None  # validation loss of the untouched base model
+    final: float | None  # validation loss when all steps were done
+
+    @classmethod
+    def of(cls, log: Path) -> "Curves":
+        events = files.read_json_lines(log)
+        measured = {event["what"]: event["loss"] for event in events if event["event"] == "validation"}
+        return cls(training_log.steps(events), training_log.validations(events), measured.get("baseline"), measured.get("after training"))
+
+    def points(self) -> list[tuple[int, float]]:
+        """Step and validation loss: the base model at 0, what was measured on the way, and the end."""
+        found = {event["step"]: event["loss"] for event in self.validations}
+        if self.baseline is not None:
+            found[0] = self.baseline
+        if self.final is not None and self.steps:
+            found[self.steps[-1]["step"]] = self.final
+        return sorted(found.items())
+
+
+def running_mean(values: list[float]) -> list[float]:
+    """Exponential mean with its bias towards the start taken out.   Source: Adam, Kingma and Ba 2015, section 3."""
+    mean, smooth = 0.0, []
+    for count, value in enumerate(values, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        smooth.append(mean / (1 - SMOOTHING**count))
+    return smooth
+
+
+def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "earlier run") -> Axes:
+    """Loss by step; an earlier training's in dashes. The figure is not pyplot's: nothing shows it a second time."""
+    axes = Figure(figsize=(8.6, 3.3), layout="constrained", facecolor="white").subplots()
+    if earlier is not None:
+        _line(axes, earlier, dashed=True, name=f"{earlier_name}, ")
+    _line(axes, curves)
+    axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token")
+    axes.set_xlim(left=0, right=max([1, *(c.steps[-1]["step"] for c in (curves, earlier) if c and c.steps)]))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6")
+    if axes.lines:
+        axes.legend(frameon=False, fontsize="small")
+    return axes
+
+
+def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> None:
+    numbers, losses = [step["step"] for step in curves.steps], [step["loss"] for step in curves.steps]
+    style: dict[str, Any] = {"linestyle": "--", "alpha": 0.55} if dashed else {"linestyle": "-"}
+    if len(losses) >= FEWEST_TO_SMOOTH:
+        if not dashed:
+            axes.plot(numbers, losses, color=plots.TRAIN, linewidth=0.8, alpha=0.4)
+        axes.plot(numbers, running_mean(losses), color=plots.TRAIN, label=f"{name}training batches, running mean", **style)
+    elif losses:
+        axes.plot(numbers, losses, color=plots.TRAIN, marker="" if dashed else "o", markersize=3, label=f"{name}training batch", **style)
+    if points := curves.points():
+        axes.plot(
+            *zip(*points, strict=True), color=plots.VALIDATION, marker="o", markersize=5, clip_on=False, label=f"{name}validation", **style
+        )
+
+
+def in_words(curves: Curves) -> str:
+    """What the picture shows, for those who do not see it."""
+    if not curves.steps:
+        return "Loss by step: no step is done yet."
+    last, points = curves.steps[-1], curves.points()
+    words = (
+        f"Loss by step, {last['step']} of {last['steps']} steps: training batches from {curves.steps[0]['loss']:.3f} to {last['loss']:.3f}"
+    )
+    return words + (f"; validation from {points[0][1]:.3f} to {points[-1][1]:.3f}." if points else ".")
+
+
+def earlier_logs(this: run.Run) -> dict[str, Path]:
+    """The logs of other trainings that have steps, newest first: earlier ones of this run, then those of other runs."""
+    own = this.folder.glob("previous/training-*/log.jsonl")
+    others = (folder / "training" / "log.jsonl" for folder in run.all_runs() if folder.resolve() != this.folder.resolve())
+    found = [path for path in (*own, *others) if path.exists() and b'"step"' in path.read_bytes()]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return {_name(path): path for path in found}
+
+
+def _name(log: Path) -> str:
+    """Run and time: `quick, 23 Nov 14:05:09`."""
+    folder = log.parent.parent.parent if log.parent.parent.name == "previous" else log.parent.parent
+    return f"{folder.name}, {datetime.fromtimestamp(log.stat().st_mtime, UTC).astimezone():%d %b %H:%M:%S}"

@@ -1,0 +1,127 @@
+"""The verdict: `ship`, `do not ship` or `not enough evidence`, from rules whose thresholds stand in the params file.
+
+A rule that has not enough data to be judged is `unknown`: it never counts as passed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mistral_lib.settings import Settings
+
+SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"
+PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
+ALPHA = 0.05
+
+Facts = Mapping[str, Any]
+
+
+class NotToShip(RuntimeError):
+    """`require_ship` is set and the verdict is another one."""
+
+
+def rule(name: str, question: str, number: str, threshold: str, outcome: str) -> dict[str, str]:
+    return {"rule": name, "question": question, "number": number, "threshold": threshold, "outcome": outcome}
+
+
+def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
+    """Every rule with its number, threshold and outcome. Forgetting and stopping are judged where the params ask for them."""
+    found = [active(result), overall(result["overall"]), domains(result["domains"])]
+    if result["prompt_worth"] is not None:
+        found.append(prompts(result["prompt_worth"]))
+    if result["retention"] is not None:
+        found.append(retention(result["retention"]["change"], settings.max_retention_loss))
+    if settings.sample_count:
+        found.append(stopping(result["answers"], settings.min_stop_rate))
+    return found
+
+
+def active(result: Facts) -> dict[str, str]:
+    largest = result["largest_logit_difference"]
+    return rule(
+        "adapter is active", "Do logits differ when it is switched on?", f"{largest:.3g}", "above 0", PASSED if largest > 0 else UNKNOWN
+    )
+
+
+def overall(facts: Facts) -> dict[str, str]:
+    known = facts["low"] is not None
+    outcome = UNKNOWN if not known else PASSED if facts["high"] < 0 else FAILED if facts["low"] > 0 else UNKNOWN
+    return rule("better overall", "Is held-out text predicted better?", f"{facts['difference']:+.3f} nats per token{span(facts)}",
+                "interval below 0", outcome)  # fmt: skip
+
+
+def span(facts: Facts, percent: bool = False) -> str:
+    if facts["low"] is None:
+        return " (too few documents for an interval)"
+    form = "{:+.1%} to {:+.1%}" if percent else "{:+.3f} to {:+.3f}"
+    return f" ({form.format(facts['low'], facts['high'])})"
+
+
+def domains(by_domain: Mapping[str, Facts]) -> dict[str, str]:
+    """Worse is a domain whose loss rose by more than chance explains, corrected for looking at all domains (Holm)."""
+    worse = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is not None and f["holm_p"] < ALPHA]
+    unsure = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is None]
+    outcome = FAILED if worse else UNKNOWN if unsure else PASSED
+    number = f"{len(worse)} of {len(by_domain)} worse" + (f": {', '.join(worse)}" if worse else "")
+    number += f"; higher loss, too few documents to judge: {', '.join(unsure)}" if unsure else ""
+    return rule("no domain worse", "Did a domain get worse, beyond chance?", number, "0, Holm-corrected at 5 %", outcome)
+
+
+def prompts(worth: Facts) -> dict[str, str]:
+    """An adapter that was trained on answers to other prompts has learnt to pass over its own."""
+    known, fell = worth["low"] is not None, worth["difference"] < 0
+    outcome = UNKNOWN if not known else PASSED if not fell else FAILED if worth["high"] < 0 else UNKNOWN
+    number = f"{worth['base']:.3f} → {worth['adapter']:.3f} nats per token, {worth['difference']:+.3f}{span(worth)}"
+    return rule("prompts still count", "Is the right prompt worth as much as to the base model?", number, "no less", outcome)
+
+
+def retention(change: Facts, threshold: float) -> dict[str, str]:
+    """change: of the loss on the retention set, relative to the base model's."""
+    known = change["low"] is not None
+    outcome = UNKNOWN if not known else PASSED if change["high"] <= threshold else FAILED if change["low"] > threshold else UNKNOWN
+    return rule("little forgotten", "Is text of other kinds predicted as well as before?",
+                f"{change['value']:+.1%} loss{span(change, percent=True)}", f"interval at most +{threshold:.1%}", outcome)  # fmt: skip
+
+
+def stopping(answers: Facts, threshold: float) -> dict[str, str]:
+    """So few answers that a single one decides tell nothing: the sample must allow for one that does not stop."""
+    rate = answers["adapter"]["stop_rate"] if answers["answers"] else None
+    question, wanted = "Do answers end by themselves?", f"at least {threshold:.1%}"
+    if rate is None:
+        return rule("answers stop", question, "no prompt suits", wanted, UNKNOWN)
+    enough = rate["of"] * (1 - threshold) >= 1
+    outcome = FAILED if rate["high"] < threshold else UNKNOWN if not enough else PASSED if rate["share"] >= threshold else UNKNOWN
+    return rule("answers stop", question, f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})", wanted, outcome)
+
+
+def of(found: Sequence[Facts]) -> str:
+    """`do not ship` if a rule failed, `ship` if all passed; an adapter that changes nothing leaves nothing to judge."""
+    outcomes = [one["outcome"] for one in found]
+    if outcomes[0] != PASSED:
+        return NOT_ENOUGH
+    return DO_NOT_SHIP if FAILED in outcomes else SHIP if set(outcomes) == {PASSED} else NOT_ENOUGH
+
+
+def sentence(result: Facts) -> str:
+    """The verdict in plain words, with what decided it."""
+    facts, by_domain = result["overall"], result["domains"]
+    lower = sum(one["difference"] < 0 for one in by_domain.values())
+    numbers = (
+        f"{facts['base']:.3f} → {facts['adapter']:.3f} nats per supervised token, {facts['difference']:+.3f}{span(facts)}, "
+        f"on {facts['records']} held-out test records; lower in {lower} of {len(by_domain)} domains"
+    )
+    return f"{result['verdict']}{because(result['rules'], result['verdict'])}. {numbers}."
+
+
+def because(found: Sequence[Facts], verdict: str) -> str:
+    if verdict == SHIP:
+        return f": all {len(found)} rules passed"
+    wanted = FAILED if verdict == DO_NOT_SHIP else UNKNOWN
+    return f": {wanted} " + "; ".join(
+        f"“{one['rule']}” — {one['number']}, wanted {one['threshold']}" for one in found if one["outcome"] == wanted
+    )
+
+
+def demand(result: Facts, settings: Settings) -> None:
+    """Errors: NotToShip if require_ship is set and the verdict is not `ship`: a batch then ends with a non-zero exit."""
+    if settings.require_ship and result["verdict"] != SHIP:
+        raise NotToShip(f"require_ship is set, and the verdict is: {result['sentence']}")

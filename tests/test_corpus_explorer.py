@@ -1,0 +1,162 @@
+"""The corpus explorer, operated through its Python objects: what it shows, and what it writes."""
+
+import random
+import re
+import string
+
+import numpy as np
+import orjson
+import pytest
+
+from mistral_lib import base_model, corpus_index, exclusions, files, inventory, sources
+from mistral_lib.corpus_explorer import CorpusExplorer
+from mistral_lib.corpus_index import PAGE, CorpusIndex
+from mistral_lib.run import Run
+from tests.conftest import rows
+
+TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
+
+
+@pytest.fixture
+def run(settings, corpus) -> Run:
+    """The small corpus, and a file with a row of unknown shape, a line cut short, a long text and a secret."""
+    odd = [
+        {"colour": "blue"},
+        {"text": "long " * 500, "domain": "stories"},
+        {"prompt": "Which key?", "completion": f"Use {TOKEN} for it, please."},
+    ]
+    files.write_bytes(corpus / "strange.jsonl", b"".join(orjson.dumps(row) + b"\n" for row in odd) + b'{"prompt": "half')
+    run = Run.open(settings)
+    inventory.explore(run)
+    return run
+
+
+@pytest.fixture
+def explorer(run: Run) -> CorpusExplorer:
+    index = CorpusIndex(run.folder / "corpus", sources.of_settings(run.settings), run.settings)
+    return CorpusExplorer(index, base_model.load_tokenizer(run.settings.base_model))
+
+
+def test_it_opens_at_the_first_row_and_steps_through(explorer: CorpusExplorer) -> None:
+    assert "604 of 604 rows" in explorer.status.value and "blue.jsonl:1 " in explorer.head.value
+    assert explorer.previous.disabled and not explorer.next.disabled
+    explorer.next.click()
+    assert "blue.jsonl:2 " in explorer.head.value and explorer.place.value == 2
+    explorer.place.value = 604
+    assert "strange.jsonl:4" in explorer.head.value and explorer.next.disabled
+    explorer.next.click()
+    assert explorer.place.value == 604
+    explorer.previous.click()
+    assert "strange.jsonl:3" in explorer.head.value
+
+
+def test_raw_row_record_and_graded_tokens_stand_beside_each_other(explorer: CorpusExplorer) -> None:
+    assert "&quot;completion&quot;" in explorer.raw.value and "[user]" in explorer.record.value
+    graded, everything = map(int, re.search(r"(\d+) of (\d+) tokens graded", explorer.tokens.value).groups())
+    assert 0 < graded < everything
+    assert explorer.tokens.value.count("background:#cdebc5") == graded, "a coloured span for each graded token"
+
+
+def test_each_filter_leaves_what_it_says(explorer: CorpusExplorer) -> None:
+    explorer.choices["file"].value = "red.jsonl"
+    assert "200 of 604" in explorer.status.value and "red.jsonl:1 " in explorer.head.value
+    explorer.choices["file"].value, explorer.choices["domain"].value = "", "stories"
+    assert "1 of 604" in explorer.status.value and "strange.jsonl:2" in explorer.head.value
+    explorer.choices["domain"].value, explorer.choices["problem"].value = "", "any"
+    assert "2 of 604" in explorer.status.value
+    explorer.choices["problem"].value = "unknown_shape"
+    assert "1 of 604" in explorer.status.value and "unknown_shape" in explorer.record.value and "blue" in explorer.raw.value
+    explorer.choices["problem"].value, explorer.choices["shape"].value = "", "text"
+    assert "1 of 604" in explorer.status.value
+    explorer.choices["shape"].value = ""
+    explorer.length.value = (1000, explorer.length.options[-1][1])
+    assert "1 of 604" in explorer.status.value and "2,499 characters" in explorer.head.value
+    explorer.choices["file"].value = "red.jsonl"
+    assert "0 of 604" in explorer.status.value and "no row is left" in explorer.head.value and explorer.exclude.disabled
+
+
+def test_the_search_finds_what_a_plain_loop_finds_within_the_filters(explorer: CorpusExplorer, corpus) -> None:
+    expected = [
+        line for name in ("blue", "green", "red") for line in (corpus / f"{name}.jsonl").read_text().splitlines() if "kernel_1" in line
+    ]
+    explorer.query.value = "KERNEL_1"
+    assert f"{len(expected)} of 604" in explorer.status.value
+    explorer.choices["file"].value = "green.jsonl"
+    assert f"{sum('green' in line for line in expected)} of 604" in explorer.status.value
+    explorer.query.value = "nowhere in any row"
+    assert "0 of 604" in explorer.status.value
+
+
+def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explorer: CorpusExplorer, run: Run) -> None:
+    place = run.folder / "excluded.txt"
+    explorer.place.value = 5
+    record_id = re.search("record_id ([0-9a-f]{16})", explorer.head.value).group(1)
+    explorer.exclude.click()
+    assert exclusions.read(place) == {record_id: "blue.jsonl:5"}
+    assert (
+        explorer.exclude.description == "take it in again"
+        and "1 excluded by hand" in explorer.status.value
+        and "excluded" in explorer.head.value
+    )
+    exclusions.write(place, {**exclusions.read(place), "red.jsonl:9": "typed by hand"})
+    explorer.exclude.click()
+    assert exclusions.read(place) == {"red.jsonl:9": "typed by hand"}, "what stands there otherwise stays"
+    explorer.place.value = 604
+    assert explorer.exclude.disabled, "what is no record need not be excluded"
+
+
+def test_it_shows_no_secret_anywhere(explorer: CorpusExplorer, run: Run) -> None:
+    explorer.choices["file"].value = "strange.jsonl"
+    explorer.place.value = 3
+    shown = [explorer.raw.value, explorer.record.value, explorer.tokens.value, explorer.head.value, explorer.plain]
+    assert "strange.jsonl:3" in shown[3] and "redacted" in shown[1] and not any(TOKEN in text or TOKEN[8:20] in text for text in shown)
+    assert not any(TOKEN.encode() in path.read_bytes() for path in run.folder.rglob("*") if path.is_file())
+
+
+def test_a_row_that_is_hostile_html_is_shown_as_text(corpus, settings) -> None:
+    files.write_json_lines(
+        corpus / "a.jsonl", [{"prompt": "<script>alert(1)</script>", "completion": "<img src=x onerror=alert(1)> is what it says"}]
+    )
+    run = Run.open(settings)
+    inventory.explore(run)
+    index = CorpusIndex(run.folder / "corpus", sources.of_settings(settings), settings)
+    explorer = CorpusExplorer(index, base_model.load_tokenizer(settings.base_model))
+    assert "a.jsonl:1" in explorer.head.value
+    for panel in (explorer.raw, explorer.record, explorer.tokens):
+        assert "<script" not in panel.value and "<img" not in panel.value
+
+
+def test_headless_it_is_plain_text(explorer: CorpusExplorer) -> None:
+    assert explorer._repr_mimebundle_()["text/plain"] == explorer.plain
+    assert explorer.plain.startswith("604 rows to explore; the first record:\nblue.jsonl:1 · blue")
+
+
+def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corpus) -> None:
+    files.write_json_lines(corpus / "red.jsonl", rows("red", 3))
+    with pytest.raises(LookupError, match=r"red\.jsonl has changed since it was indexed"):
+        explorer.index.row(500)
+    explorer.place.value = 590
+    assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "said where it is looked for, not in a log"
+
+
+def test_any_row_is_found_on_any_page_in_any_order(home, settings) -> None:
+    count = 2 * PAGE + 7
+    files.write_json_lines(home / "corpora" / "small" / "blue.jsonl", rows("blue", count))
+    run = Run.open(settings)
+    inventory.explore(run)
+    index = CorpusIndex(run.folder / "corpus", sources.of_settings(settings), settings)
+    for number in [*np.random.default_rng(0).permutation(len(index))[:60].tolist(), 0, len(index) - 1]:
+        assert index.row(number).source == index.entry(number).source
+    assert [index.row(n).source for n in (PAGE - 1, PAGE, count - 1, count)] == [
+        f"blue.jsonl:{PAGE}",
+        f"blue.jsonl:{PAGE + 1}",
+        f"blue.jsonl:{count}",
+        "green.jsonl:1",
+    ]
+
+
+def test_only_pages_are_held_and_not_the_corpus(explorer: CorpusExplorer) -> None:
+    for number in range(0, len(explorer.index), 50):
+        explorer.index.row(number)
+    assert explorer.index.page.cache_info().currsize <= explorer.index.page.cache_info().maxsize == 8
+    assert corpus_index.PAGE <= 1000

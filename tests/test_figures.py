@@ -1,0 +1,175 @@
+"""Every figure is rendered: no label is cut off or stands on another one, its ground is opaque, its words hold its numbers."""
+
+import inspect
+import re
+from collections.abc import Callable
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from mistral_lib import flow_plot, plots
+from mistral_lib.picture import Picture
+
+LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}
+NOTES = {"faq": 900, **{f"note{n}": 1 + n % 3 for n in range(3000)}}
+SPLITS = {split: {"rules": 40, "a_domain_with_a_long_name": 7, "guides": 1} for split in plots.SPLITS}
+LOSSES = {
+    f"domain_{n}": {"base": 3 - n / 10, "adapter": 2.4, "difference": -0.5, "low": -0.9, "high": -0.1, "records": 40} for n in range(9)
+}
+SWEPT = [
+    {
+        "alternative": f"lora_rank={n} learning_rate=0.0{n}",
+        "validation": 2.4,
+        "validation_base": 2.9,
+        "test": 2.5,
+        "test_base": None,
+        "minutes": n,
+    }
+    for n in range(1, 8)
+]
+STEPS = [{"step": n, "loss": 3 - n / 20} for n in range(1, 30)]
+REASONS = {
+    "unknown_shape": 300,
+    "truncated_line": 12,
+    "answer_too_short": 900,
+    "boilerplate": 44,
+    "mostly_html": 3,
+    "not_json": 1,
+    "b": 1,
+    "c": 2,
+}
+
+
+def report(rejected: dict[str, int], exact: int = 57, near: int | None = 258) -> dict:
+    kept = {"train": 5263, "validation": 537, "test": 648}
+    read = sum(kept.values()) + sum(rejected.values()) + exact + (near or 0)
+    return {
+        "records_read": read, "records_kept": sum(kept.values()), "rejected": rejected, "duplicates_exact": exact, "duplicates_near": near,
+        "split_sizes": kept, "windows": {"train": 6265, "validation": 721, "test": 805}, "blocks": {"train": 2487, "validation": 4, "test": 375},
+    }  # fmt: skip
+
+
+LENGTHS = np.random.default_rng(0).lognormal(5, 1.2, 2000).astype(int) + 1
+LEAKS = {
+    "random 80/20": {"held_out": 1352, "same text": 73, "document": 1352},
+    "this split": {"held_out": 1185, "same text": 0, "document": 0},
+}
+CASES: dict[str, Callable[[], Axes]] = {
+    "domains": lambda: plots.domains(LONG),
+    "domains, one": lambda: plots.domains({"only": 3}),
+    "domains, thousands": lambda: plots.domains(NOTES),
+    "split_domains, thousands": lambda: plots.split_domains(dict.fromkeys(plots.SPLITS, NOTES)),
+    "mixture, thousands": lambda: plots.mixture(NOTES, {name: count * 2 for name, count in NOTES.items()}),
+    "shapes": lambda: plots.shapes({"prompt_completion": 1000, "messages": 2_000_000}),
+    "lengths": lambda: plots.lengths({"base model's tokenizer": LENGTHS, "Mistral v3": LENGTHS * 2}, 512),
+    "lengths, one record": lambda: plots.lengths({"base model's tokenizer": [40]}, 32768),
+    "split_domains": lambda: plots.split_domains(SPLITS),
+    "split_domains, many": lambda: plots.split_domains(dict.fromkeys(plots.SPLITS, LONG)),
+    "leak": lambda: plots.leak(LEAKS),
+    "lost_to_length": lambda: plots.lost_to_length(LENGTHS, [512, 1024, 2048, 4096]),
+    "lost_to_length, nothing": lambda: plots.lost_to_length([40, 50], [512, 32768]),
+    "mixture": lambda: plots.mixture(LONG, {name: count // 2 for name, count in LONG.items()}),
+    "loss_curve": lambda: plots.loss_curve(STEPS, 2.9, 2.4),
+    "paired_losses": lambda: plots.paired_losses(LOSSES),
+    "alternatives": lambda: plots.alternatives(SWEPT),
+    "differences": lambda: plots.differences(LOSSES),
+    "flow": lambda: flow_plot.flow(report({"placeholder_answer": 1}), 512),
+    "flow, many reasons": lambda: flow_plot.flow(report(REASONS), 32768),
+    "flow, nearly all lost": lambda: flow_plot.flow(report({"unknown_shape": 500_000, "not_json": 4}, near=None), 512),
+    "flow, nothing lost": lambda: flow_plot.flow(report({}, exact=0, near=0), 512),
+}
+
+
+@pytest.fixture(params=CASES, ids=str)
+def axes(request: pytest.FixtureRequest):
+    drawn = CASES[request.param]()
+    drawn.figure.set_dpi(110)
+    drawn.figure.canvas.draw()
+    yield drawn
+    plt.close(drawn.figure)
+
+
+def test_no_figure_is_left_out() -> None:
+    drawn = {name.split(",")[0] for name in CASES} - {"flow"}
+    assert drawn == {
+        name for name, one in inspect.getmembers(plots, inspect.isfunction) if inspect.signature(one).return_annotation is Axes
+    } - {"_axes", "_barh"}
+
+
+def boxes(texts: list[Text]) -> list[tuple[str, Bbox]]:
+    return [(text.get_text(), text.get_window_extent()) for text in texts if text.get_visible() and text.get_text().strip()]
+
+
+def labels(one: Axes) -> list[Text]:
+    """The words that stand in and around an axes, tick labels within its limits only."""
+    ticks = [
+        label
+        for axis in (one.xaxis, one.yaxis)
+        for label, place in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
+        if min(axis.get_view_interval()) <= place <= max(axis.get_view_interval())
+    ]
+    legend = one.get_legend().get_texts() if one.get_legend() else []
+    return [*one.texts, *(ticks if one.axison else []), *([one.xaxis.label, one.yaxis.label] if one.axison else []), *legend]
+
+
+def test_every_word_is_within_the_figure(axes: Axes) -> None:
+    frame = axes.figure.bbox
+    for one in axes.figure.axes:
+        for words, box in boxes(labels(one)):
+            assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= frame.x1 + 1 and box.y1 <= frame.y1 + 1, f"{words!r} is cut off"
+
+
+def test_no_word_stands_on_another(axes: Axes) -> None:
+    for one in axes.figure.axes:
+        straight = [text for text in labels(one) if not text.get_rotation() % 90]
+        for (words, box), (others, other) in combinations(boxes(straight), 2):
+            inside = Bbox.intersection(box, other)
+            assert inside is None or min(inside.width, inside.height) < 1.5, f"{words!r} stands on {others!r}"
+
+
+def test_its_ground_is_opaque_and_light_whatever_the_theme(axes: Axes) -> None:
+    assert axes.figure.get_facecolor() == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.split(",")[0] not in ("loss_curve", "paired_losses", "differences", "alternatives")]
+)
+def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> None:
+    picture = Picture(CASES[name]())
+    shown = picture._repr_mimebundle_()
+    assert shown["text/plain"] == picture.words and any(digit in picture.words for digit in "123456789")
+    assert shown["text/html"].startswith("<img ") and 'alt="' in shown["text/html"] and picture.png.startswith(b"\x89PNG")
+    assert not plt.get_fignums(), "a figure that stays open is shown twice"
+
+
+def test_a_figure_without_words_is_refused() -> None:
+    axes = plt.subplots()[1]
+    with pytest.raises(ValueError, match="has no words"):
+        Picture(axes)
+    plt.close(axes.figure)
+
+
+def test_of_thousands_of_domains_the_largest_are_shown_and_no_count_is_lost() -> None:
+    shown = plots.largest(NOTES)
+    assert len(shown) == plots.MOST and sum(shown.values()) == sum(NOTES.values()) and shown["faq"] == 900 and "2,982 others" in shown
+    words = Picture(plots.mixture(NOTES, {"faq": 1800})).words
+    assert "faq 900" in words and "faq 1,800" in words and f"2,982 others {sum(NOTES.values()) - 900 - 3 * 18:,}" in words
+    assert plots.largest(SPLITS["train"]) == SPLITS["train"]
+
+
+def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:
+    words = Picture(flow_plot.flow(report(REASONS), 512)).words
+    second = words.splitlines()[1].split(": ")[1]
+    total, *parts = (int(number.replace(",", "")) for number in re.findall(r"(?<![a-z_])\d[\d,]*", second.replace("3 other", "other")))
+    assert total == sum(parts) and "3 other reasons" in second
+
+
+def test_what_would_be_lost_to_length_is_counted_by_hand() -> None:
+    words = Picture(plots.lost_to_length([100, 600, 1300], [512, 1024])).words
+    assert "512: 2 records above, 0.4380 of all tokens beyond" in words  # (88 + 788) / 2000
+    assert "1,024: 1 records above, 0.1380 of all tokens beyond" in words  # 276 / 2000

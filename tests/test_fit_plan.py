@@ -1,0 +1,192 @@
+"""The fit plan: what is counted equals what can be counted by hand and on real tensors; and what it says is of use."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from mistral_lib import base_model, files, fit_plan, likelihood, model_memory, model_shapes, params, plan_table, planned_work, training_time
+from mistral_lib.live_memory import LiveMemory
+from mistral_lib.model_memory import MIB, Step
+from mistral_lib.run import Run
+
+MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
+
+
+@pytest.fixture
+def step(tiny_model: str) -> Step:
+    return Step(tiny_model, max_tokens=128, micro_batch_size=2, checkpointing=False, quantization="none", dtype="float32", device="cpu",
+                accumulates=False, supervised_share=0.5)  # fmt: skip
+
+
+def changed(step: Step, **changes: object) -> int:
+    return model_memory.peak(Step(**{**step.__dict__, **changes})).total
+
+
+def test_what_stays_equals_the_sum_by_hand(step: Step) -> None:
+    config = model_shapes.config_of(step.base_model)
+    linear = model_shapes.linear_parameters(config)
+    assert linear == 2 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128)
+    lora = 2 * 16 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))  # rank 16 on seven projections of two layers
+    plain = model_memory.peak(step)
+    assert plain.trainable == lora and plain.parts["LoRA"] == 4 * lora and plain.parts["optimizer"] == 8 * lora
+    norms = 64 * (2 * 2 + 1)
+    unquantised = 4 * (linear + norms + config.vocab_size * 64)
+    assert unquantised <= plain.parts["unquantised modules"] <= unquantised + 1024  # and the frequencies of the rotary embedding
+    quantised = model_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"}))
+    scales = linear // 64
+    nested = sum(math.ceil(n // 64 / 256) for n in 2 * [64 * 64, 64 * 64, 64 * 32, 64 * 32, 64 * 128, 64 * 128, 64 * 128])
+    assert quantised.parts["weights in NF4"] == linear // 2 + scales + 4 * nested
+
+
+def test_nf4_takes_4_127_bits_a_weight() -> None:
+    parts = model_memory.peak(Step(MISTRAL, max_tokens=128, micro_batch_size=1, checkpointing=True)).parts
+    linear = model_shapes.linear_parameters(model_shapes.config_of(MISTRAL))
+    assert 8 * parts["weights in NF4"] / linear == pytest.approx(4.127, abs=0.001)
+    assert parts["unquantised modules"] / 2 == pytest.approx(2 * 32768 * 4096, rel=0.01)
+
+
+def test_rank_64_on_seven_projections_has_the_known_number_of_parameters() -> None:
+    assert model_memory.peak(Step(MISTRAL, 128, 1, True, lora_rank=64)).trainable == 167_772_160
+
+
+@pytest.mark.parametrize(("quantization", "dtype", "checkpointing"),
+                         [("none", "float32", False), ("none", "float32", True), ("nf4", "bfloat16", False), ("nf4", "float32", True)])  # fmt: skip
+def test_the_step_without_weights_holds_what_a_real_step_holds(step: Step, quantization: str, dtype: str, checkpointing: bool) -> None:
+    settings = params.Settings(base_model=step.base_model, quantization=quantization, dtype=dtype)
+    model = base_model.attach_lora(base_model.load_base(settings), settings).train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    memory = LiveMemory(model.config.vocab_size)
+    memory.hold("model", [*model.parameters(), *model.buffers()])
+    ids = torch.randint(3, 1000, (2, 128))
+    labels = torch.where(torch.arange(128) < 64, -100, ids)
+    batch = {"input_ids": ids, "labels": labels, "position_ids": torch.arange(64).repeat(2, 2)}
+    before = memory.total
+    with memory:
+        likelihood.token_losses(model, batch)[0].sum().backward()
+    options = {"quantization": quantization, "dtype": dtype, "checkpointing": checkpointing, "optimizer_bytes": 0}
+    planned = model_memory.peak(Step(**{**step.__dict__, **options}))
+    stays = sum(planned.parts[part] for part in ("weights in NF4", "unquantised modules", "LoRA"))
+    assert planned.total - stays == pytest.approx(memory.peak - before, rel=0.02)
+
+
+def test_more_work_takes_more_memory_and_checkpointing_and_nf4_take_less(step: Step) -> None:
+    base = changed(step)
+    assert base < changed(step, micro_batch_size=3) < changed(step, micro_batch_size=4)
+    assert base < changed(step, max_tokens=256) and base < changed(step, supervised_share=1.0)
+    assert base < changed(step, accumulates=True, supervised_share=0.1) + changed(step) - changed(step, supervised_share=0.1)
+    few = changed(step, supervised_share=0.01)  # where logits are not the peak
+    for less in ({"checkpointing": True}, {"dtype": "bfloat16"}, {"quantization": "nf4"}):
+        assert changed(step, supervised_share=0.01, **less) < few
+
+
+def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
+    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml")
+    work = planned_work.work_of(settings, tokens=2_000_000)
+    began = time.process_time()
+    t4, a10g = (fit_plan.best(settings, work, name) for name in ("g4dn.xlarge", "g5.xlarge"))
+    assert time.process_time() - began < 60
+    assert t4.fits and a10g.fits and t4.dtype == "float16" and a10g.dtype == "bfloat16"
+    for fit in (t4, a10g):
+        assert fit.micro_batch_size * fit.gradient_accumulation_steps == settings.micro_batch_size * settings.gradient_accumulation_steps
+        assert fit.needed == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
+    assert sum(a10g.seconds) < sum(t4.seconds)
+    assert "fits" in plan_table.text([t4, a10g], work) and plan_table.rows([t4])[0]["spare_gib"] > 0
+    assert sum(plan_table.bars([t4])["g4dn.xlarge"].values()) == pytest.approx(t4.needed / 2**30)
+
+
+def test_what_does_not_fit_names_what_to_change() -> None:
+    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
+    fit = fit_plan.best(settings, planned_work.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
+    assert not fit.fits and "GiB too much even with micro_batch_size: 1" in fit.advice and "quantization: nf4" in fit.advice
+
+
+def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
+    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
+    fit = fit_plan.best(settings, planned_work.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
+    assert not fit.fits and "it fits with max_tokens: " in fit.advice
+
+
+def test_a_model_whose_sizes_are_not_known_is_refused_with_what_to_do(home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(base_model.BaseModelError, match="no such folder"):
+        model_shapes.config_of("./nowhere")
+    (home / "models" / "empty").mkdir(parents=True)
+    with pytest.raises(base_model.BaseModelError, match=r"config\.json"):
+        model_shapes.config_of("models/empty")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(base_model.BaseModelError, match=r"HF_HUB_OFFLINE is set.*Sizes known without it: mistralai/Mistral-7B-v0\.1"):
+        model_shapes.config_of("somebody/some-model")
+
+
+def test_the_embedded_model_has_the_sizes_that_are_listed() -> None:
+    from mistral_lib import demo_model
+
+    listed = model_shapes.config_of(demo_model.NAME)
+    real = files.read_json(demo_model.folder() / "config.json")
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    ):
+        assert getattr(listed, name) == real[name]
+
+
+def test_tokens_are_counted_where_data_are_prepared(prepared: Run) -> None:
+    report = files.read_json(prepared.folder / "data" / "report.json")
+    work = planned_work.work_of(prepared.settings)
+    assert work.train_tokens == 8 * prepared.settings.micro_batch_size * prepared.settings.max_tokens  # max_steps: 8
+    assert work.supervised_share == report["supervised_tokens"]["train"] / report["tokens"]["train"] and "counted" in work.origin
+    whole = planned_work.work_of(prepared.settings.model_copy(update={"max_steps": 0, "epochs": 2.0}))
+    assert whole.train_tokens == 2 * report["blocks"]["train"] * prepared.settings.max_tokens
+
+
+def test_nothing_known_of_the_data_says_what_to_run(settings: params.Settings) -> None:
+    with pytest.raises(ValueError, match="run notebook 01_explore_corpus"):
+        planned_work.work_of(settings)
+
+
+def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None:
+    from mistral_lib import inventory
+
+    inventory.explore(Run.open(settings))
+    estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0}))
+    assert "estimated from corpus/inventory.json" in estimated.origin and estimated.train_tokens > 0
+
+
+def test_operations_of_mistral_7b() -> None:
+    config = model_shapes.config_of(MISTRAL)
+    assert model_shapes.linear_parameters(config) == 6_979_321_856
+    assert training_time.forward_flops(config, 1, 0.0) == pytest.approx(2 * 6.98e9, rel=0.001)
+    assert training_time.step_flops(config, 512, 1.0, True) == 1.5 * training_time.step_flops(config, 512, 1.0, False)
+
+
+def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
+    work = planned_work.work_of(prepared.settings)
+    fit = fit_plan.as_set(prepared.settings, work)
+    result = {"peak_memory_mib": round(fit.needed / MIB), "seconds": sum(fit.seconds) / 2, "usd": 0.0}
+    memory, seconds, _ = plan_table.score(prepared.settings, work, result)
+    assert memory["held"] and memory["off"] == pytest.approx(0, abs=0.001) and seconds["held"]
+    memory, seconds, _ = plan_table.score(
+        prepared.settings, work, {"peak_memory_mib": 2 * result["peak_memory_mib"], "seconds": 1e9, "usd": 0.0}
+    )
+    assert not memory["held"] and memory["off"] == pytest.approx(-0.5, abs=0.01) and not seconds["held"]
+
+
+def test_the_command_says_what_fits_and_fails_where_the_chosen_machine_does_not(settings: params.Settings, home) -> None:
+    import subprocess
+    import sys
+
+    file = home / "small.yaml"
+    file.write_text(params.to_yaml(settings))
+    command = [sys.executable, "-m", "mistral_lib", "plan", str(file), "--tokens", "100000"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "for 100,000 training tokens, stated" in done.stdout and "g5.xlarge" in done.stdout and "weights in NF4" in done.stdout
+    nothing = subprocess.run(command[:-2], capture_output=True, text=True)
+    assert nothing.returncode == 1 and "run notebook 01_explore_corpus" in nothing.stderr

@@ -1,0 +1,76 @@
+"""A kernel that waits in a cell answers the questions of a page that comes back, and takes up its other work afterwards."""
+
+import queue
+from collections.abc import Iterator
+
+import pytest
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.manager import start_new_kernel
+
+WAIT = """
+import asyncio
+from pathlib import Path
+from mistral_lib import kernel_answers
+async def wait(for_file):
+    while not Path(for_file).exists():
+        await asyncio.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def kernel() -> Iterator[tuple]:
+    manager, client = start_new_kernel()
+    client.execute_interactive(WAIT, timeout=60)
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def page(kernel: tuple) -> Iterator[BlockingKernelClient]:
+    """A second client with a session of its own, as a page that was opened again is."""
+    client = BlockingKernelClient()
+    client.load_connection_file(kernel[0].connection_file)
+    client.start_channels()
+    yield client
+    client.stop_channels()
+
+
+def asked(client, question: str) -> str | None:
+    """The type of the reply that comes within five seconds."""
+    message = client.session.msg(question, {})
+    client.shell_channel.send(message)
+    try:
+        while True:
+            reply = client.get_shell_msg(timeout=5)
+            if reply["parent_header"]["msg_id"] == message["header"]["msg_id"]:
+                return reply["msg_type"]
+    except queue.Empty:
+        return None
+
+
+def test_a_waiting_cell_lets_the_questions_of_a_returning_page_through(kernel, page, tmp_path) -> None:
+    _, client = kernel
+    done = tmp_path / "done"
+    waiting = client.execute(f"with kernel_answers.while_waiting():\n    await wait({str(done)!r})\nprint('first')")
+    later = client.execute("second = 2")
+    assert asked(page, "kernel_info_request") == "kernel_info_reply" and asked(page, "comm_info_request") == "comm_info_reply"
+    assert not done.exists(), "answered while the cell was waiting"
+    done.touch()
+    replies = [client.get_shell_msg(timeout=30) for _ in (waiting, later)]
+    assert [r["parent_header"]["msg_id"] for r in replies] == [waiting, later], "cells still run one after the other"
+    assert [r["content"]["status"] for r in replies] == ["ok", "ok"]
+
+
+def test_without_it_a_returning_page_hears_nothing(kernel, page, tmp_path) -> None:
+    _, client = kernel
+    client.execute(f"await wait({str(tmp_path / 'done')!r})")
+    assert asked(page, "kernel_info_request") is None, "if a kernel answers by itself now, kernel_answers.py is not needed any more"
+    (tmp_path / "done").touch()
+
+
+def test_outside_a_kernel_it_does_nothing() -> None:
+    from mistral_lib import kernel_answers
+
+    with kernel_answers.while_waiting():
+        pass
