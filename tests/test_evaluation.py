@@ -97,6 +97,7 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
         assert (run.folder / "evaluation" / card).read_text().startswith("---\n")
     page = (run.folder / "evaluation" / "report.html").read_text()
     assert result["verdict"] in page and all(one["rule"] in page for one in result["rules"])
+    assert "Plan against measured" in page and "training stage, seconds" in page
     refuse_outside_requests(page)
 
 
@@ -232,14 +233,6 @@ def test_the_report_marks_what_only_one_answer_says_and_escapes_the_rest() -> No
     one, two = report.marked("It returns the sum", "It returns <b>the</b> sum")
     assert ("<b>the</b>", True) in two and ("the", True) in one
     assert "".join(text for text, _ in one) == "It returns the sum"
-
-
-def test_a_plan_score_becomes_a_table_in_either_form(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "training" / "plan_score.json", {"seconds": {"planned": 100, "measured": 92.5}, "fits": True})
-    assert report.plan(tmp_path)[:2] == [["quantity", "planned", "measured", "value"], ["seconds", "100", "92.5", ""]]
-    files.write_json(tmp_path / "training" / "plan_score.json", [{"what": "peak", "error": 0.031}])
-    assert report.plan(tmp_path) == [["what", "error"], ["peak", "0.031"]]
-    assert report.plan(tmp_path / "elsewhere") == []
 
 
 def test_peak_memory_does_not_grow_with_the_records(run: Run) -> None:
