@@ -66,8 +66,15 @@ class DecisionForm(PlainTextBox):
             return
         there, lines = what_is_found(settings)
         self.found.value = _lines("Found:" if there else "Not found:", lines)
-        self.verdict.value = _lines("Estimate:", self.estimate(settings).splitlines()) if self.estimate and there else ""
         self.save.disabled = not there
+        self.verdict.value = self._estimated(settings) if self.estimate and there else ""
+
+    def _estimated(self, settings: Settings) -> str:
+        self.verdict.value = "estimating …"
+        try:
+            return f"<b>Estimate:</b><pre>{html.escape(self.estimate(settings))}</pre>"
+        except (ValueError, RuntimeError, OSError) as error:  # such as: nothing is known of the data yet
+            return _lines("No estimate:", str(error).splitlines())
 
     def _save(self) -> None:
         settings = self.settings()

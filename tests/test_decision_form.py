@@ -80,6 +80,16 @@ def test_the_estimate_is_asked_whenever_a_decision_changes(settings, corpus) -> 
     assert not form.verdict.value, "no estimate for what is not there"
 
 
+def test_where_nothing_can_be_estimated_yet_the_form_says_why_and_saves_all_the_same(settings, corpus, home) -> None:
+    def estimate(_: params.Settings) -> str:
+        raise ValueError("nothing is known of the data of small: run notebook 01 first")
+
+    form = DecisionForm(settings, estimate)
+    assert "No estimate" in form.verdict.value and "run notebook 01 first" in form.verdict.value
+    form.save.click()
+    assert (home / "runs" / "small.yaml").is_file()
+
+
 def test_headless_it_is_the_values_as_they_could_be_typed(form: DecisionForm) -> None:
     plain = form._repr_mimebundle_()["text/plain"]
     assert "corpus_paths = ['corpora/small']" in plain and "3 files" in plain and str(form.given.max_tokens) in plain
