@@ -1,4 +1,7 @@
-"""Finds, checks and loads the base model; quantises it; attaches and compares LoRA adapters."""
+"""Finds, checks and loads the base model; quantises it; attaches and compares LoRA adapters.
+
+torch is imported only where weights are: preparing data asks for the tokenizer alone, and torch would take 200 MiB of it.
+"""
 
 import hashlib
 import re
@@ -7,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import chat_template, demo_model, fused_layers, hardware, home, hub_model, model_folder, ranks, stored_model
+from mistral_lib import chat_template, demo_model, hardware, home, hub_model, model_folder, stored_model
 from mistral_lib.model_folder import BaseModelError
 from mistral_lib.settings import Settings
 
@@ -119,6 +122,8 @@ def load_base(settings: Settings) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
+    from mistral_lib import ranks
+
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers warns of its own name
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
@@ -163,6 +168,8 @@ def attach_lora(model: Any, settings: Settings) -> Any:
     """A new adapter on the model, its weights in float32. Call transformers.set_seed before, or runs do not reproduce."""
     from peft import LoraConfig, get_peft_model
 
+    from mistral_lib import fused_layers
+
     targets = settings.lora_targets if settings.lora_targets == "all-linear" else [t.strip() for t in settings.lora_targets.split(",")]
     config = LoraConfig(
         r=settings.lora_rank,
@@ -177,6 +184,8 @@ def attach_lora(model: Any, settings: Settings) -> Any:
 def load_adapter(settings: Settings, folder: Path) -> Any:
     """A fresh base model with the adapter in `folder`, for measuring."""
     from peft import PeftModel
+
+    from mistral_lib import fused_layers
 
     return fused_layers.install(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
 
