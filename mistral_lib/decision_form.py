@@ -27,7 +27,8 @@ WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "44em"}}
 class DecisionForm(PlainTextBox):
     """`controls` holds a widget per decision; `found` what is at the corpus paths, `verdict` faults or the estimate.
 
-    estimate: what fits, how long it takes and what it costs, as text; it is asked whenever a decision changes.
+    estimate: what fits, how long it takes and what it costs, as text; it is asked whenever a decision changes, not before:
+    a plan takes seconds, and nobody waits for it where no form is shown.
     """
 
     def __init__(self, settings: Settings, estimate: Callable[[Settings], str] | None = None):
@@ -41,7 +42,7 @@ class DecisionForm(PlainTextBox):
         self.save.on_click(lambda _: self._save())
         rows = [*self.controls.values(), self.found, self.verdict, ipywidgets.HBox([self.save, self.replace]), self.said]
         super().__init__(rows, "")
-        self.update()
+        self._check()
         self.plain = self._plain()
 
     def values(self) -> dict[str, Any]:
@@ -56,18 +57,31 @@ class DecisionForm(PlainTextBox):
         return params.validate({**self.given.model_dump(), **self.values()}, "form")
 
     def update(self, _: Any = None) -> None:
-        """Check what is chosen and say what is found."""
+        """Check what is chosen, say what is found and what it would take."""
+        settings = self._check()
+        if settings and self.estimate:
+            self.verdict.value = self._estimated(settings)
+
+    def _check(self) -> Settings | None:
+        """The settings if a run could take them: free of faults, and all its sources there."""
         self.said.value, self.replace.value = "", False
         try:
             settings = self.settings()
         except ParameterError as error:
             self.found.value, self.verdict.value = "", _lines("This cannot be:", str(error).splitlines())
             self.save.disabled = True
-            return
+            return None
         there, lines = what_is_found(settings)
         self.found.value = _lines("Found:" if there else "Not found:", lines)
-        self.verdict.value = _lines("Estimate:", self.estimate(settings).splitlines()) if self.estimate and there else ""
-        self.save.disabled = not there
+        self.save.disabled, self.verdict.value = not there, ""
+        return settings if there else None
+
+    def _estimated(self, settings: Settings) -> str:
+        self.verdict.value = "estimating …"
+        try:
+            return f"<b>Estimate:</b><pre>{html.escape(self.estimate(settings))}</pre>"
+        except (ValueError, RuntimeError, OSError) as error:  # such as: nothing is known of the data yet
+            return _lines("No estimate:", str(error).splitlines())
 
     def _save(self) -> None:
         settings = self.settings()
@@ -86,6 +100,14 @@ class DecisionForm(PlainTextBox):
     def _plain(self) -> str:
         _, lines = what_is_found(self.given)
         return "\n".join([*(f"{name} = {value!r}" for name, value in self.values().items()), *lines])
+
+
+def planned(settings: Settings) -> str:
+    """Fit, hours and USD of these decisions on their instance. Errors: ValueError where nothing is known of the data yet."""
+    from mistral_lib import fit_plan, plan_table, planned_work
+
+    work = planned_work.work_of(settings)
+    return plan_table.text([fit_plan.best(settings, work, settings.instance)], work)
 
 
 def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:

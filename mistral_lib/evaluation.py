@@ -45,7 +45,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     """
     inputs = inputs_of(run)
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
-    key = files.digest([inputs, wanted, {name: getattr(run.settings, name) for name in MEASURING}, FORMAT["evaluation"]])
+    key = files.digest(
+        [inputs, wanted, {name: getattr(run.settings, name) for name in MEASURING}, FORMAT["evaluation"], generation.AT_ONCE]
+    )
     earlier = run.folder / "evaluation" / "measured" if whole(run) else None
     run.carry_out(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).carry_out()

@@ -202,11 +202,8 @@ class Preparation:
 
     def measured_leak(self) -> dict[str, int]:
         """The leak of the result, whatever rule made it: over the kept rows, by text, answer, document and near-duplicate pair."""
-        rows, kept = self.rows, self.rows.kept()
-        place = np.full(len(rows.fate), -1)
-        place[kept] = np.arange(len(kept))
-        pairs = place[self.mapped[self.pairs]]
-        return splits.leak(self.split[kept], rows.group[kept], rows.answer[kept], rows.key[kept], pairs[(pairs >= 0).all(axis=1)])
+        rows = self.rows
+        return splits.leak(self.split, rows.group, rows.answer, rows.key, self.mapped[self.pairs])
 
     def tokenise(self) -> None:
         """Token windows of every kept record; records that the limit leaves nothing of are rejected, the loss counted."""

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import answer_metrics, cards, files, plots, training_log, verdict
+from mistral_lib import answer_metrics, cards, files, plan_table, planned_work, plots, training_log, verdict
 from mistral_lib.run import Run
+from mistral_lib.settings import Settings
 
 PAGE = Path(__file__).with_name("report_page.html")
 COLOURS = {verdict.SHIP: "#00664b", verdict.DO_NOT_SHIP: "#a13f00", verdict.NOT_ENOUGH: "#595959"}
@@ -26,7 +27,7 @@ def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str
     return render(
         "evaluation", name=run.folder.name, result=result, training=training, data=data, settings=run.settings, signs=SIGNS,
         figures=figures(run, result, training["validation_loss"]), samples=[shown(sample) for sample in samples],
-        rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()), plan=plan(run.folder),
+        rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()), plan=plan(run.settings, training),
         colour=COLOURS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
         copied=answer_metrics.COPIED, base_model=cards.base_model_name(run.settings),
     )  # fmt: skip
@@ -86,24 +87,11 @@ def provenance(run: Run) -> list[tuple[str, str, str]]:
     return [(*name.split("/", 1), digest[:12]) for name, digest in inputs.items() if "/" in name]
 
 
-def plan(folder: Path) -> list[list[str]]:
-    """The fit plan against what was measured, if the run holds a score of it: a head and a row per quantity."""
-    path = folder / "training" / "plan_score.json"
-    return list(_rows(files.read_json(path))) if path.is_file() else []
-
-
-def _rows(score: Any) -> Iterator[list[str]]:
-    """A list of objects, or an object of objects or of values, as a table."""
-    if isinstance(score, Mapping):
-        score = [{"quantity": name, **(facts if isinstance(facts, Mapping) else {"value": facts})} for name, facts in score.items()]
-    columns = list(dict.fromkeys(name for row in score for name in row))
-    yield columns
-    yield from ([_plain(row.get(name)) for name in columns] for row in score)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_plain, value))
-    return "" if value is None else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def plan(settings: Settings, training: dict[str, Any]) -> list[list[str]]:
+    """The fit plan against what was measured: a head and a row per quantity; or one row that says why there is none."""
+    try:
+        score = plan_table.score(settings, planned_work.work_of(settings), training)
+    except (ValueError, OSError) as error:
+        return [[f"No plan can be made for this run: {error}"]]
+    rows = [[one["what"], one["planned"], f"{one['measured']:,}", f"{one['off']:+.0%}", "yes" if one["held"] else "no"] for one in score]
+    return [["quantity", "planned", "measured", "plan off by", "held"], *rows]

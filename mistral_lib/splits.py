@@ -24,6 +24,7 @@ from mistral_lib.duplicates import first_occurrence
 from mistral_lib.signatures import mix
 
 SPLITS = ("train", "validation", "test")  # in this order of protection; their numbers in every array are 0, 1, 2
+CHUNK = 1 << 16  # values looked up at once
 LARGE_SHARE = 0.02  # of all records, rounded down to a power of two
 LARGE_LEAST = 10  # records: a knot of up to so many may be held out even from a small corpus
 
@@ -109,10 +110,11 @@ def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:
 def leak(split: np.ndarray, group: np.ndarray, answer: np.ndarray, key: np.ndarray, pairs: np.ndarray) -> dict[str, int]:
     """How many held-out records have a counterpart in training, by kind; measured on the result, whatever rule made it.
 
+    Records of no split (a negative number) are passed over, and so are pairs with one of them.
     exact: the same text; answer: the same answer; near: a verified near-duplicate; document: the same source document.
     """
     held_out, train = split > 0, split == 0
-    across = pairs[held_out[pairs[:, 0]] != held_out[pairs[:, 1]]]
+    across = pairs[(held_out[pairs[:, 0]] & train[pairs[:, 1]]) | (train[pairs[:, 0]] & held_out[pairs[:, 1]])]
     near = np.zeros(len(split), bool)
     near[across] = True
     return {
@@ -125,7 +127,14 @@ def leak(split: np.ndarray, group: np.ndarray, answer: np.ndarray, key: np.ndarr
 
 
 def _shared(values: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> int:
-    return int(np.isin(values[held_out], values[train]).sum())
+    """How many held-out values stand in training; beside the held-out ones, memory holds CHUNK values."""
+    wanted, counts = np.unique(values[held_out], return_counts=True)
+    seen = np.zeros(len(wanted), bool)
+    for start in range(0, len(values), CHUNK):
+        given = values[start : start + CHUNK][train[start : start + CHUNK]]
+        at = np.minimum(np.searchsorted(wanted, given), len(wanted) - 1)
+        seen[at[wanted[at] == given] if len(wanted) else []] = True
+    return int(counts[seen].sum())
 
 
 def random_leak(group: np.ndarray, answer: np.ndarray, key: np.ndarray, pairs: np.ndarray, seed: int) -> dict[str, int]:

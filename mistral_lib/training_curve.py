@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mistral_lib import files, plots, run, training_log
 
-SMOOTHING = 0.9  # weight of the past in the running mean of the batches' losses
+SMOOTHING = 0.8  # weight of the past in the running mean of the batches' losses
 FEWEST_TO_SMOOTH = 20  # steps
 
 

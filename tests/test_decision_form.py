@@ -3,7 +3,7 @@
 import pytest
 
 from mistral_lib import params
-from mistral_lib.decision_form import DecisionForm
+from mistral_lib.decision_form import DecisionForm, planned
 
 
 @pytest.fixture
@@ -73,11 +73,27 @@ def test_the_permission_to_replace_holds_for_what_was_shown_only(form: DecisionF
 
 def test_the_estimate_is_asked_whenever_a_decision_changes(settings, corpus) -> None:
     form = DecisionForm(settings, estimate=lambda s: f"{s.max_steps * s.max_tokens} tokens on {s.instance}")
-    assert "1024 tokens on cpu" in form.verdict.value
+    assert not form.verdict.value, "nobody waits for a plan where no form is shown"
     form.controls["instance"].value, form.controls["max_steps"].value = "g5.xlarge", 10
     assert "1280 tokens on g5.xlarge" in form.verdict.value
     form.controls["corpus_paths"].value = "corpora/nowhere"
     assert not form.verdict.value, "no estimate for what is not there"
+
+
+def test_where_nothing_can_be_estimated_yet_the_form_says_why_and_saves_all_the_same(settings, corpus, home) -> None:
+    form = DecisionForm(settings, planned)
+    form.controls["max_steps"].value = 7
+    assert "No estimate" in form.verdict.value and "notebook 01" in form.verdict.value
+    form.save.click()
+    assert params.load(home / "runs" / "small.yaml").max_steps == 7
+
+
+def test_the_plan_names_fit_hours_and_price_of_the_chosen_instance(prepared) -> None:
+    form = DecisionForm(prepared.settings, planned)
+    form.controls["instance"].value = "g5.xlarge"
+    assert (
+        "g5.xlarge" in form.verdict.value and "fits" in form.verdict.value and "USD" in form.verdict.value and "GiB" in form.verdict.value
+    )
 
 
 def test_headless_it_is_the_values_as_they_could_be_typed(form: DecisionForm) -> None:

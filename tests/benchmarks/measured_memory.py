@@ -1,54 +1,41 @@
-"""One real training of the embedded model in this process, and the most memory that it held.
+"""One whole training stage of the embedded model, as its users run it, and the most memory that its process held.
 
 Run: python -m tests.benchmarks.measured_memory 512 2 False nf4 bfloat16   (tokens, micro batch, checkpointing, quantization, dtype)
 """
 
-import json
-import random
+import os
+import subprocess
 import sys
-import time
 
-from mistral_lib import files, hardware, params, training
-from mistral_lib.demo_model import NAME
+from mistral_lib import files, fit_plan, home, params, planned_work, preparation
+from mistral_lib.model_memory import MIB
 from mistral_lib.run import Run
-from mistral_lib.trainer import StopSignal
-from mistral_lib.training_log import TrainingLog
 
-SUPERVISED = 0.78  # share of the tokens, as in the embedded corpus
 STEPS = 2
-
-
-def blocks(max_tokens: int, count: int) -> object:
-    """Packed blocks of two records each, with tokens drawn at random: memory does not depend on what they say."""
-    from datasets import Dataset
-
-    draw = random.Random(0)
-    ungraded = round(max_tokens * (1 - SUPERVISED))
-    rows = []
-    for _ in range(count):
-        ids = [draw.randrange(100, 49_000) for _ in range(max_tokens)]
-        rows.append({"input_ids": ids, "labels": [-100] * ungraded + ids[ungraded:], "position_ids": [*range(max_tokens // 2)] * 2})
-    return Dataset.from_list(rows)
 
 
 def settings_of(words: list[str]) -> params.Settings:
     max_tokens, micro, checkpointing, quantization, dtype = words
     return params.Settings(
-        run_name=f"memory-{'-'.join(words)}", base_model=NAME, max_tokens=int(max_tokens), micro_batch_size=int(micro),
-        activation_checkpointing=checkpointing == "True", quantization=quantization, dtype=dtype, max_steps=STEPS, checkpoint_every_steps=STEPS,
-        max_validation_tokens=0,
+        run_name=f"memory-{'-'.join(words)}", max_tokens=int(max_tokens), micro_batch_size=int(micro), quantization=quantization, dtype=dtype,
+        activation_checkpointing=checkpointing == "True", max_steps=STEPS, checkpoint_every_steps=STEPS, warmup_share=0.0,
+        max_validation_tokens=int(micro) * int(max_tokens),
     )  # fmt: skip
 
 
+def planned_and_measured(words: list[str]) -> tuple[float, int]:
+    """MiB by the plan, and by the training's own result. Both from the same prepared data."""
+    run = Run.open(settings_of(words))
+    preparation.prepare(run)
+    planned = fit_plan.as_set(run.settings, planned_work.work_of(run.settings), "cpu").needed / MIB
+    command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
+    subprocess.run(command, check=True, capture_output=True, cwd=home.project(), env={**os.environ, "OMP_NUM_THREADS": "2"})
+    return planned, files.read_json(run.folder / "training" / "result.json")["peak_memory_mib"]
+
+
 def main() -> None:
-    settings = settings_of(sys.argv[1:])
-    run = Run.open(settings)
-    folder = files.fresh_folder(run.folder / "training")
-    trainer = training.Training(run, folder, TrainingLog(folder / "log.jsonl"), StopSignal())
-    model, _ = trainer.build()
-    began = time.perf_counter()
-    trainer.step(model, blocks(settings.max_tokens, STEPS * settings.micro_batch_size))
-    print(json.dumps({"peak_memory_mib": hardware.peak_memory_mib(), "seconds": round(time.perf_counter() - began, 1)}))
+    planned, measured = planned_and_measured(sys.argv[1:])
+    print(f"{' '.join(sys.argv[1:]):<28} planned {planned:>6.0f} MiB   measured {measured:>6} MiB   {planned / measured - 1:+.1%}")
 
 
 if __name__ == "__main__":
