@@ -4,11 +4,9 @@ The trainings run in this process, so that PyTorch's own hooks can make a real f
 """
 
 import math
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,32 +185,6 @@ def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> N
     note(0.01)
     assert "1.0% of the memory left" in memory_shortage.killed_for_memory([began, stepping], tmp_path)
     assert not memory_shortage.made_progress([began, stepping]) and memory_shortage.made_progress([began, {"event": "checkpoint"}])
-
-
-@pytest.mark.skipif("KERNEL_KILL" not in os.environ, reason="evidence: KERNEL_KILL=1, as root, with control groups that can be written")
-def test_killed_by_the_kernel_it_goes_on_with_a_smaller_micro_batch(opened: Callable[..., Run], tmp_path: Path) -> None:
-    peaks = [peak_of_the_fullest_batch(opened(micro_batch_size=size, max_steps=4)) for size in (1, 64)]
-    run = opened(micro_batch_size=64, max_steps=4)
-    group = next(folder for folder in system_memory.control_groups() if "memory" in folder.parts) / f"workbook-{os.getpid()}"
-    group.mkdir()
-    (group / "memory.limit_in_bytes").write_text(str(sum(peaks) // 2 * disk_space.MIB))
-    follow = "import sys; from pathlib import Path; from mistral_lib import trainer_process, run; "
-    follow += "trainer_process.train_and_follow(run.Run.existing(Path(sys.argv[1])))"
-    words = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$0" "$@"', sys.executable, "-c", follow, str(run.folder)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    group.rmdir()
-    result = files.read_json(run.folder / "training" / "result.json")
-    assert done.returncode == 0 and "it is started again" in done.stderr, done.stderr
-    assert result["effective_batch"] == 64 and result["micro_batch_size"] < 64 and result["out_of_memory"] >= 1
-    assert "the kernel has killed" in events(run, "out_of_memory")[0]["why"]
-
-
-def peak_of_the_fullest_batch(run: Run) -> int:
-    """MiB that a trainer of its own needs for it."""
-    subprocess.run([sys.executable, "-m", "mistral_lib", "train", str(run.folder)], capture_output=True)
-    peak = events(run, "largest_batch")[0]["peak_memory_mib"]
-    shutil.rmtree(run.folder / "training")
-    return peak
 
 
 # -- data and numbers -----------------------------------------------------------------------------------------------
