@@ -71,7 +71,7 @@ def until(condition, seconds: float = 300) -> None:
 
 
 def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run) -> None:
-    long = other(prepared, max_steps=40, checkpoint_every_steps=50)
+    long = other(prepared, max_steps=40, checkpoint_every_steps=40)
     page = training_dashboard.start(long)
     assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
     until(lambda: page.progress.value >= 3)
@@ -86,9 +86,9 @@ def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run) ->
     assert asyncio.run(page.finished())["steps"] == 40
     assert "complete" in page.headline.value and page.go_on.disabled
     assert trainer_process.stop(long) == "no trainer is at work"
-    again = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=50))
+    again = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40))
     assert not trainer_process.is_alive(long) and asyncio.run(again.finished())["steps"] == 40, "done already: nothing is started"
-    changed = other(prepared, max_steps=1, checkpoint_every_steps=50)
+    changed = other(prepared, max_steps=1, checkpoint_every_steps=1)
     (changed.folder / "previous").mkdir()
     (long.folder / "training").rename(changed.folder / "previous" / "training-1")
     assert [name.startswith("small, ") for name in training_curve.earlier_logs(changed)] == [True]
