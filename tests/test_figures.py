@@ -76,6 +76,7 @@ CASES: dict[str, Callable[[], Axes]] = {
     "mixture": lambda: plots.mixture(LONG, {name: count // 2 for name, count in LONG.items()}),
     "loss_curve": lambda: plots.loss_curve(STEPS, 2.9, 2.4),
     "paired_losses": lambda: plots.paired_losses(LOSSES),
+    "run_differences": lambda: plots.run_differences({name: {"demo": facts, "another_run": facts} for name, facts in LOSSES.items()}),
     "alternatives": lambda: plots.alternatives(SWEPT),
     "differences": lambda: plots.differences(LOSSES),
     "flow": lambda: flow_plot.flow(report({"placeholder_answer": 1}), 512),
@@ -137,7 +138,8 @@ def test_its_ground_is_opaque_and_light_whatever_the_theme(axes: Axes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CASES if name.split(",")[0] not in ("loss_curve", "paired_losses", "differences", "alternatives")]
+    "name",
+    [name for name in CASES if name.split(",")[0] not in ("loss_curve", "paired_losses", "differences", "alternatives", "run_differences")],
 )
 def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> None:
     picture = Picture(CASES[name]())
