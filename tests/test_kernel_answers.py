@@ -1,7 +1,9 @@
 """A kernel that waits in a cell answers the questions of a page that comes back, and takes up its other work afterwards."""
 
 import queue
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from jupyter_client.blocking import BlockingKernelClient
@@ -12,6 +14,7 @@ import asyncio
 from pathlib import Path
 from mistral_lib import kernel_answers
 async def wait(for_file):
+    Path(for_file).with_name("waiting").touch()
     while not Path(for_file).exists():
         await asyncio.sleep(0.05)
 """
@@ -36,13 +39,22 @@ def page(kernel: tuple) -> Iterator[BlockingKernelClient]:
     client.stop_channels()
 
 
-def asked(client, question: str) -> str | None:
-    """The type of the reply that comes within five seconds."""
+def until_it_waits(folder: Path) -> None:
+    """The cell is at work: what is asked from now on, is asked of a kernel that waits."""
+    for _ in range(1200):
+        if (folder / "waiting").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("the cell did not begin")
+
+
+def asked(client, question: str, seconds: float = 60) -> str | None:
+    """The type of the reply that comes within that time."""
     message = client.session.msg(question, {})
     client.shell_channel.send(message)
     try:
         while True:
-            reply = client.get_shell_msg(timeout=5)
+            reply = client.get_shell_msg(timeout=seconds)
             if reply["parent_header"]["msg_id"] == message["header"]["msg_id"]:
                 return reply["msg_type"]
     except queue.Empty:
@@ -54,6 +66,7 @@ def test_a_waiting_cell_lets_the_questions_of_a_returning_page_through(kernel, p
     done = tmp_path / "done"
     waiting = client.execute(f"with kernel_answers.while_waiting():\n    await wait({str(done)!r})\nprint('first')")
     later = client.execute("second = 2")
+    until_it_waits(tmp_path)
     assert asked(page, "kernel_info_request") == "kernel_info_reply" and asked(page, "comm_info_request") == "comm_info_reply"
     assert not done.exists(), "answered while the cell was waiting"
     done.touch()
@@ -65,7 +78,10 @@ def test_a_waiting_cell_lets_the_questions_of_a_returning_page_through(kernel, p
 def test_without_it_a_returning_page_hears_nothing(kernel, page, tmp_path) -> None:
     _, client = kernel
     client.execute(f"await wait({str(tmp_path / 'done')!r})")
-    assert asked(page, "kernel_info_request") is None, "if a kernel answers by itself now, kernel_answers.py is not needed any more"
+    until_it_waits(tmp_path)
+    assert asked(page, "kernel_info_request", seconds=5) is None, (
+        "if a kernel answers by itself now, kernel_answers.py is not needed any more"
+    )
     (tmp_path / "done").touch()
 
 

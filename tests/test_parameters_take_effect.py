@@ -40,7 +40,7 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "early_stopping_patience": (
         1,
         "stopped_by",
-        {"learning_rate": 0.5, "lora_alpha": 1000, "max_steps": 6, "validate_every_steps": 1, "warmup_share": 0.0},
+        {"learning_rate": 0.5, "lora_alpha": 1000, "max_steps": 24, "validate_every_steps": 1, "warmup_share": 0.0},
     ),
     "max_hours": (1e-7, "stopped_by", {"max_steps": 3}),
     "max_usd": (1e-9, "stopped_by", {"max_steps": 3, "instance": "g5.xlarge"}),
@@ -55,9 +55,10 @@ class Observed(training.Training):
         self.model, self.initial = super().build()
         return self.model, self.initial
 
-    def save(self, model: Any, initial: str) -> Path:
+    def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
+        reached = super().step_to_the_end(model, blocks, baseline)
         self.seen = looked_at(model)
-        return super().save(model, initial)
+        return reached
 
 
 def looked_at(model: Any) -> dict[str, Any]:

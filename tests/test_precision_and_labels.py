@@ -5,7 +5,7 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
-from mistral_lib import base_model, files, likelihood, preparation, training
+from mistral_lib import base_model, files, likelihood, optimizer_steps, preparation
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
@@ -21,7 +21,7 @@ from mistral_lib.settings import Settings
     ],
 )
 def test_mixed_precision_follows_device_and_type(device: str, dtype: str, bf16: bool, fp16: bool) -> None:
-    assert training.mixed_precision(device, dtype) == {"bf16": bf16, "fp16": fp16}
+    assert optimizer_steps.mixed_precision(device, dtype) == {"bf16": bf16, "fp16": fp16}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -23,6 +23,7 @@ from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 from mistral_lib.stop_signal import StopSignal
+from mistral_lib.trainer import SupervisedTrainer
 
 BLOCKS = 2  # of 512 tokens an optimizer step
 
@@ -40,7 +41,7 @@ def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tup
     stage = training.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), StopSignal(), "benchmark")
     arguments = stage.arguments()
     arguments.save_strategy = SaveStrategy.NO
-    trainer = training.SupervisedTrainer(
+    trainer = SupervisedTrainer(
         in_order=True, model=model, args=arguments, data_collator=default_data_collator,
         train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
     )  # fmt: skip
