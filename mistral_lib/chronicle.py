@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from mistral_lib import checkpoints, disk_space, hardware, training_log
+from mistral_lib import checkpoints, disk_space, freed_memory, hardware, training_log
 from mistral_lib.settings import Settings
 from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import Stopped, StopSignal
@@ -42,6 +42,7 @@ class Chronicle(TrainerCallback):
         self.step_began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        freed_memory.give_back()
         if self.stop.wished:
             control.should_save = control.should_training_stop = True
             return control

@@ -130,10 +130,13 @@ def _names(numbers: np.ndarray, names: list[str] | tuple[str, ...]) -> dict[str,
     return {name: n for name, n in sorted((names[number], n) for number, n in found.items()) if n}
 
 
-def what_was_lost(rows: Rows, what: str) -> str:
+REMEDY = "Add data, or change the parameter that the reason names"
+
+
+def what_was_lost(rows: Rows, what: str, remedy: str = REMEDY) -> str:
     """A message for rows that are missing where some are needed."""
     fates = np.bincount(rows.fate, minlength=4)
     return (
         f"{what}: of {len(rows.fate)} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
-        f"rejected: {rejected(rows) or 'none'}. Add data, or change the parameter that the reason names"
+        f"rejected: {rejected(rows) or 'none'}. {remedy}"
     )

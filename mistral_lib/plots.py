@@ -203,7 +203,7 @@ def loss_curve(
         axes.axhline(after, color=VALIDATION, label=f"validation, adapter: {after:.3f}")
     axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
 
@@ -236,7 +236,7 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
     axes.invert_yaxis()
-    axes.set_xlabel("adapter − base, nats per supervised token (left is better); line: 95 % interval; filled: sure of all")
+    axes.set_xlabel("adapter − base, nats per supervised token, with 95 % interval; filled: sure")
     return axes
 
 

@@ -221,7 +221,8 @@ class Preparation:
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
         if empty:
             documents = len(np.unique(self.rows.group[self.rows.kept()]))
-            raise EmptySplit(data_report.what_was_lost(self.rows, f"no record for {', '.join(empty)}, from {documents} source documents"))
+            seen = f"no record for {', '.join(empty)}, from {documents} source documents"
+            raise EmptySplit(data_report.what_was_lost(self.rows, seen, "Add source documents, or raise validation_share and test_share"))
 
     def refuse_losses(self) -> None:
         """Errors: TooMuchLost."""

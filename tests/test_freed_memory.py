@@ -1,0 +1,28 @@
+"""Freed memory goes back to the system, which the C library would keep because of what lies behind it."""
+
+import ctypes
+import os
+
+import pytest
+
+from mistral_lib import freed_memory
+
+MIB = 2**20
+PIECE = 100_000  # bytes: below glibc's threshold for a mapping of its own
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
+def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
+    pieces = [bytearray(os.urandom(64) * (PIECE // 64)) for _ in range(3000)]
+    last = pieces[-1]  # lies behind the others, and keeps the heap from shrinking by itself
+    pieces.clear()
+    before = resident()
+    assert not freed_memory.give_back(kept=2**40) and resident() >= before - 8 * MIB
+    assert freed_memory.give_back(kept=64 * MIB)
+    assert resident() < before - 200 * MIB
+    assert len(last) > 0
