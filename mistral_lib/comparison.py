@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import audit, files, home, plots
+from mistral_lib import audit, figure_style, files, home, plots
 from mistral_lib.run import Run, now
 from mistral_lib.sweep import Alternative, Sweep
 
@@ -120,5 +120,5 @@ def shown(one: Mapping[str, Any]) -> dict[str, str]:
 def page(found: Mapping[str, Any]) -> str:
     """One page that stands by itself, its picture inside."""
     measured = [one for one in found["rows"] if one["validation"] is not None]
-    picture = plots.data_url(plots.alternatives(measured)) if measured else None
+    picture = figure_style.data_url(plots.alternatives(measured)) if measured else None
     return Environment(autoescape=True).from_string(PAGE.read_text()).render(found=found, headings=HEADINGS, shown=shown, picture=picture)

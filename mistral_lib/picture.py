@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from mistral_lib import plots
+from mistral_lib import figure_style
 
 
 class Picture:
@@ -20,7 +20,7 @@ class Picture:
         self.words = axes.figure.get_label()
         if not self.words:
             raise ValueError("this figure has no words: call figure.set_label(...) with what it shows, numbers included")
-        self.png = plots.png(axes.figure)  # closes the figure, which would be shown a second time
+        self.png = figure_style.png(axes.figure)  # closes the figure, which would be shown a second time
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         image = base64.b64encode(self.png).decode()

@@ -1,47 +1,30 @@
-"""Figures, one function each, returning the axes. Base and adapter, train and validation keep their colours everywhere.
+"""Figures, one function each, returning the axes. Base and adapter, train and validation keep their colours everywhere."""
 
-Colours: Okabe and Ito's palette, which people with any colour vision tell apart.
-"""
-
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-BASE, ADAPTER = "#767676", "#0072B2"
-TRAIN, VALIDATION, TEST = "#E69F00", "#009E73", "#CC79A7"
-REJECTED = "#D55E00"
-MOST = 20  # bars that can be told apart; a folder of notes has a domain for each of them
-SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-
-
-def _axes(width: float = 8, height: float = 3.4) -> Axes:
-    """Axes on an opaque white ground: black words on a transparent one cannot be read in a dark theme."""
-    _, axes = plt.subplots(figsize=(width, height), layout="constrained", facecolor="white")
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
-
-
-def largest(counts: Mapping[str, int], most: int = MOST) -> dict[str, int]:
-    """The largest counts under their names, in the given order, and the sum of the rest under one name."""
-    if len(counts) <= most:
-        return dict(counts)
-    shown = set(sorted(counts, key=lambda name: (-counts[name], name))[: most - 1])
-    rest = {name: n for name, n in counts.items() if name not in shown}
-    return {**{name: n for name, n in counts.items() if name in shown}, f"{len(rest):,} others": sum(rest.values())}
-
-
-def _in_words(title: str, counts: Mapping[str, Any]) -> str:
-    return f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in counts.items())
+from mistral_lib.figure_style import (
+    ADAPTER,
+    BASE,
+    REJECTED,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    as_named,
+    in_words,
+    largest,
+    legend_above,
+    new_axes,
+)
 
 
 def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
-    axes = _axes(height=0.8 + 0.32 * max(2, len(counts)))
+    axes = new_axes(height=0.8 + 0.32 * max(2, len(counts)))
     names = sorted(counts, key=lambda name: counts[name])
     bars = axes.barh(names, [counts[name] for name in names], color=colour)
     axes.bar_label(bars, labels=[f"{counts[name]:,}" for name in names], padding=4)
@@ -54,7 +37,7 @@ def domains(counts: Mapping[str, int]) -> Axes:
     """Records of each domain."""
     counts = largest(counts)
     axes = _barh(counts, "records", ADAPTER)
-    axes.figure.set_label(_in_words("records by domain", counts))
+    axes.figure.set_label(in_words("records by domain", counts))
     return axes
 
 
@@ -62,13 +45,13 @@ def shapes(counts: Mapping[str, int]) -> Axes:
     """Rows of each shape."""
     counts = largest(counts)
     axes = _barh(counts, "rows", TRAIN)
-    axes.figure.set_label(_in_words("rows by shape", counts))
+    axes.figure.set_label(in_words("rows by shape", counts))
     return axes
 
 
 def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
     """How long records are in tokens, a step line per tokenizer, on a logarithmic axis; the block length is marked."""
-    axes = _axes()
+    axes = new_axes()
     shortest, longest = (choose(choose(values) for values in by_tokenizer.values()) for choose in (min, max))
     edges = np.geomspace(max(1, shortest), longest + 1, 40)
     for (_, values), colour, style in zip(by_tokenizer.items(), (ADAPTER, TRAIN), ("-", "--"), strict=False):
@@ -77,23 +60,10 @@ def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
     axes.set(xscale="log", xlabel="tokens per record", ylabel="records")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     colours, styles = [ADAPTER, TRAIN][: len(by_tokenizer)], ["-", "--"][: len(by_tokenizer)]
-    _legend_above(axes, [*by_tokenizer, f"max_tokens = {max_tokens:,}"], [*colours, "black"], [*styles, ":"])
+    legend_above(axes, [*by_tokenizer, f"max_tokens = {max_tokens:,}"], [*colours, "black"], [*styles, ":"])
     middle = {name: int(np.median(list(values))) for name, values in by_tokenizer.items()}
-    axes.figure.set_label(_in_words("median of the tokens per record", middle))
+    axes.figure.set_label(in_words("median of the tokens per record", middle))
     return axes
-
-
-def _legend_above(axes: Axes, names: Sequence[str], colours: Sequence[str], styles: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], color=colour, linestyle=style) for colour, style in zip(colours, styles, strict=False)]
-    axes.legend(lines, names, frameon=False, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-
-
-def as_named(counts: Mapping[str, int], names: Sequence[str]) -> dict[str, int]:
-    """The counts under these names; what has none of them is summed up under the last, if `largest` made it."""
-    rest = sum(n for name, n in counts.items() if name not in names)
-    return {name: counts.get(name, 0) + (rest if name == names[-1] else 0) for name in names}
 
 
 def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
@@ -103,7 +73,7 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     }
     names = list(largest(everywhere))
     counts = {split: as_named(found, names) for split, found in counts.items()}
-    axes = _axes(width=9)
+    axes = new_axes(width=9)
     for place, (split, found) in enumerate(counts.items()):
         total = sum(found.values())
         where = [i + (place - 1) * 0.27 for i in range(len(names))]
@@ -112,7 +82,7 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share of the split")
     axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label("\n".join(_in_words(split, found) for split, found in counts.items()))
+    axes.figure.set_label("\n".join(in_words(split, found) for split, found in counts.items()))
     return axes
 
 
@@ -122,7 +92,7 @@ def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
     by_split: name of the way → kind → records, `held_out` being their number.
     """
     kinds = [kind for kind in next(iter(by_split.values())) if kind != "held_out"]
-    axes = _axes(height=0.9 + 0.62 * len(kinds))
+    axes = new_axes(height=0.9 + 0.62 * len(kinds))
     for place, ((name, counts), colour) in enumerate(zip(by_split.items(), (BASE, VALIDATION), strict=False)):
         shares = [counts[kind] / max(1, counts["held_out"]) for kind in kinds]
         bars = axes.barh([i + (place - 0.5) * 0.38 for i in range(len(kinds))], shares, 0.34, color=colour, label=name)
@@ -134,7 +104,7 @@ def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel("share of the held-out records that have a counterpart in training")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label("\n".join(_in_words(name, counts) for name, counts in by_split.items()))
+    axes.figure.set_label("\n".join(in_words(name, counts) for name, counts in by_split.items()))
     return axes
 
 
@@ -169,7 +139,7 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     """Each domain's share of the training tokens, as it is and as it is trained on."""
     names = list(largest({domain: max(before.get(domain, 0), after.get(domain, 0)) for domain in {**before, **after}}))
     before, after = as_named(before, names), as_named(after, names)
-    axes = _axes(height=1.1 + 0.44 * max(2, len(before)))
+    axes = new_axes(height=1.1 + 0.44 * max(2, len(before)))
     for place, (name, counts, colour) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
         total = sum(counts.values()) or 1
         shares = [counts.get(domain, 0) / total for domain in before]
@@ -183,7 +153,7 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set_xlabel("share of the training tokens")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label(_in_words("training tokens as they are", before) + "\n" + _in_words("as trained on", after))
+    axes.figure.set_label(in_words("training tokens as they are", before) + "\n" + in_words("as trained on", after))
     return axes
 
 
@@ -192,7 +162,7 @@ def loss_curve(
     validations: Sequence[Mapping[str, Any]] = (),
 ) -> Axes:  # fmt: skip
     """Training loss by step, validation loss where it was measured; before and after as level lines (nats per supervised token)."""
-    axes = axes or _axes()
+    axes = axes or new_axes()
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
     measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
     if measured:
@@ -209,7 +179,7 @@ def loss_curve(
 
 def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     """Base and adapter loss of each domain, joined by a line; left is better."""
-    axes = _axes(height=0.9 + 0.36 * max(2, len(domains)))
+    axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
     for place, facts in enumerate(domains.values()):
         axes.plot([facts["base"], facts["adapter"]], [place, place], color="#bbbbbb", zorder=1)
     for key, colour in (("base", BASE), ("adapter", ADAPTER)):
@@ -226,7 +196,7 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
 
     A filled point still differs from zero after the correction for looking at several domains; one without a line has too few documents.
     """
-    axes = _axes(height=0.9 + 0.36 * max(2, len(domains)))
+    axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
     for place, facts in enumerate(domains.values()):
         sure = facts.get("holm_p", facts.get("p"))
         colour = ADAPTER if sure is not None and sure < 0.05 else "white"
@@ -243,7 +213,10 @@ def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
 def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
     """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colours), with intervals."""
     names, runs = list(rows), list(next(iter(rows.values())))
-    axes, palette = _axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1)), (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", "#D55E00", BASE)
+    axes, palette = (
+        new_axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1)),
+        (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", "#D55E00", BASE),
+    )
     for number, run in enumerate(runs):
         for place, name in enumerate(names):
             facts, height, colour = (
@@ -264,7 +237,7 @@ def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes
 
 def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
-    axes = _axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
+    axes = new_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
     places = range(len(rows) - 1, -1, -1)
     for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
         for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):
@@ -275,15 +248,3 @@ def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     axes.set_xlabel("loss, nats per supervised token (left is better)\nin brackets: minutes of training")
     axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
     return axes
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, facecolor="white")
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def data_url(axes: Axes) -> str:
-    """The figure as an address that a self-contained page can hold; the figure is closed."""
-    return "data:image/png;base64," + base64.b64encode(png(axes.figure)).decode()

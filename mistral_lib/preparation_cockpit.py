@@ -11,7 +11,7 @@ from typing import Any
 import ipywidgets
 from ipywidgets import Dropdown, FloatSlider, HBox, IntSlider, SelectionSlider
 
-from mistral_lib import params, plots, preparation_trial
+from mistral_lib import figure_style, params, preparation_trial
 from mistral_lib.params import ParameterError
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.preparation_trial import Sample
@@ -115,9 +115,9 @@ TOKENS_OF = "training tokens of "
 
 
 def figures(report: Mapping[str, Any], domains: Sequence[str] = ()) -> dict[str, int | float]:
-    """The figures of data/report.json that these parameters move, by name. domains: as plots.largest names them."""
+    """The figures of data/report.json that these parameters move, by name. domains: as figure_style.largest names them."""
     tokens = report["mixture"]["after"]
-    by_domain = plots.as_named(tokens, domains) if domains else plots.largest(tokens)
+    by_domain = figure_style.as_named(tokens, domains) if domains else figure_style.largest(tokens)
     usual = report["leaked_by_a_random_split"]
     return {
         "rows": report["records_read"],

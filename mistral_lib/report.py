@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import answer_metrics, cards, files, plan_table, planned_work, plots, training_log, verdict
+from mistral_lib import answer_metrics, cards, figure_style, files, plan_table, planned_work, plots, training_log, verdict
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 
@@ -49,7 +49,7 @@ def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]
         "differences": plots.differences({**result["domains"], "all": result["overall"]}),
         "curve": plots.loss_curve(steps, validation["base"], validation["adapter"]),
     }
-    return {name: plots.data_url(narrow(axes)) for name, axes in drawn.items()}
+    return {name: figure_style.data_url(narrow(axes)) for name, axes in drawn.items()}
 
 
 def narrow(axes: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mistral_lib import files, plots, run, training_log
+from mistral_lib import figure_style, files, run, training_log
 
 SMOOTHING = 0.8  # weight of the past in the running mean of the batches' losses
 FEWEST_TO_SMOOTH = 20  # steps
@@ -72,13 +72,21 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
     style: dict[str, Any] = {"linestyle": "--", "alpha": 0.55} if dashed else {"linestyle": "-"}
     if len(losses) >= FEWEST_TO_SMOOTH:
         if not dashed:
-            axes.plot(numbers, losses, color=plots.TRAIN, linewidth=0.8, alpha=0.4)
-        axes.plot(numbers, running_mean(losses), color=plots.TRAIN, label=f"{name}training batches, running mean", **style)
+            axes.plot(numbers, losses, color=figure_style.TRAIN, linewidth=0.8, alpha=0.4)
+        axes.plot(numbers, running_mean(losses), color=figure_style.TRAIN, label=f"{name}training batches, running mean", **style)
     elif losses:
-        axes.plot(numbers, losses, color=plots.TRAIN, marker="" if dashed else "o", markersize=3, label=f"{name}training batch", **style)
+        axes.plot(
+            numbers, losses, color=figure_style.TRAIN, marker="" if dashed else "o", markersize=3, label=f"{name}training batch", **style
+        )
     if points := curves.points():
         axes.plot(
-            *zip(*points, strict=True), color=plots.VALIDATION, marker="o", markersize=5, clip_on=False, label=f"{name}validation", **style
+            *zip(*points, strict=True),
+            color=figure_style.VALIDATION,
+            marker="o",
+            markersize=5,
+            clip_on=False,
+            label=f"{name}validation",
+            **style,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import files, kernel_answers, plots, trainer_process, training, training_curve, training_status
+from mistral_lib import figure_style, files, kernel_answers, trainer_process, training, training_curve, training_status
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.run import Run
 from mistral_lib.stop_signal import Stopped
@@ -96,7 +96,9 @@ class Dashboard(PlainTextBox):
         self._drawn, self._drawn_at = key, time.monotonic()
         axes = training_curve.draw(curves, training_curve.Curves.of(log) if log else None, self.earlier.value)
         words = html.escape(training_curve.in_words(curves))
-        self.curve.value = f'<img alt="{words}" style="width:860px;max-width:100%;aspect-ratio:8.6/3.3" src="{plots.data_url(axes)}">'
+        self.curve.value = (
+            f'<img alt="{words}" style="width:860px;max-width:100%;aspect-ratio:8.6/3.3" src="{figure_style.data_url(axes)}">'
+        )
 
     def _watch(self) -> None:
         """Refresh for as long as the kernel lives: a training that someone else starts is shown as well."""

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("MISTRAL_WORKBOOK_HOME", tempfile.mkdtemp(prefix="mistral-workbook-tests-"))
@@ -39,6 +40,17 @@ def corpus(home: Path) -> Path:
     for domain in ("red", "green", "blue"):
         files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
     return home / "corpora" / "small"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a real S3 API server on the loopback."""
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    yield "http://{}:{}".format(*running.get_host_and_port())
+    running.stop()
 
 
 @pytest.fixture(scope="session")

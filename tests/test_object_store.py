@@ -17,14 +17,6 @@ pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")
 server_module = pytest.importorskip("moto.server", reason="moto[server] is an extra of the tests")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    yield "http://{}:{}".format(*running.get_host_and_port())
-    running.stop()
-
-
 @pytest.fixture
 def bucket(server, monkeypatch):
     """An S3 client of the bucket `corpora`, filled."""

@@ -10,16 +10,8 @@ from mistral_lib import base_model, files, stored_model
 from mistral_lib.base_model import BaseModelError
 
 pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")
-server_module = pytest.importorskip("moto.server", reason="moto[server] is an extra of the tests")
+pytest.importorskip("moto.server", reason="moto[server] is an extra of the tests")
 URL = "s3://models/mistral/tiny"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    yield "http://{}:{}".format(*running.get_host_and_port())
-    running.stop()
 
 
 @pytest.fixture
