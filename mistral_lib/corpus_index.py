@@ -34,9 +34,7 @@ class IndexWriter:
         self.rows: list[tuple[Any, ...]] = []
 
     def add(self, file: str, source: str, record: Record | None, record_id: str, problem: str) -> None:
-        known = (
-            (record.record_id, len(record.canonical), file, record.domain, record.shape, "") if record else ("", 0, file, "", "", problem)
-        )
+        known = (record_id, len(record.canonical), file, record.domain, record.shape, "") if record else ("", 0, file, "", "", problem)
         self.rows.append((source, *known))
         if len(self.rows) == 8192:
             self.flush()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mistral_lib import files, mixture, splits
+from mistral_lib import files, mixture, packing, splits
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
 from mistral_lib.records import text_id
 
@@ -104,7 +104,7 @@ def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:
         "tokens_lost_to_length": int(prep.lost[prep.split >= 0].sum()),
         "windows": {name: int((in_split[name][prep.tokens.record]).sum()) for name in splits.SPLITS},
         "blocks": blocks,
-        "fill": {name: packed[name] / (blocks[name] * settings.max_tokens) for name in splits.SPLITS},
+        "fill": {name: packing.fill_rate(packed[name], blocks[name], settings.max_tokens) for name in splits.SPLITS},
     }
 
 

@@ -92,7 +92,7 @@ def measure(settings: Settings, work: Work, instance: str, micro: int, checkpoin
     gpu = machine["gpu"] != "none"
     return Fit(instance, machine["gpu"], dtype, settings.max_tokens, micro, max(1, effective // micro), checkpointing, parts_of(step),
                round((machine["usable_gib"] if gpu else machine["memory_gib"]) * GIB), seconds, machine["usd_per_hour"],
-               host_shortage(settings, config, machine))  # fmt: skip
+               host_shortage(config, machine))  # fmt: skip
 
 
 def dtype_on(settings: Settings, machine: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ def parts_of(step: Step) -> dict[str, int]:
     return {**tensors.parts, "libraries": LIBRARIES[step.quantization], "allocator": round(HEAP[step.dtype] * whole.parts["activations"])}
 
 
-def host_shortage(settings: Settings, config: Any, machine: dict[str, Any]) -> str:
+def host_shortage(config: Any, machine: dict[str, Any]) -> str:
     """Whether a GPU's host can load the model. Checkpoints are mapped, not read whole, so their pages may be dropped; what cannot
     be is the process and the largest tensor on its way to the GPU."""
     if machine["gpu"] == "none":

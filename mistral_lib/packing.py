@@ -42,9 +42,9 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return filled
 
 
-def fill_rate(lengths: Sequence[int], blocks: int, capacity: int) -> float:
+def fill_rate(tokens: int, blocks: int, capacity: int) -> float:
     """The share of the blocks' tokens that are records and not padding; 1.0 without blocks."""
-    return sum(lengths) / (blocks * capacity) if blocks else 1.0
+    return tokens / (blocks * capacity) if blocks else 1.0
 
 
 def block(windows: Sequence[tuple[np.ndarray, np.ndarray]], max_tokens: int, pad_id: int) -> dict[str, np.ndarray]:

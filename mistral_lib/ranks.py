@@ -41,11 +41,6 @@ def join(device: str) -> None:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
 
 
-def leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def from_first(question: Callable[[], T]) -> T:
     """The first process's answer, in every process; the others wait for it."""
     if count() == 1:

@@ -107,7 +107,6 @@ URL_CREDENTIALS = Rule(
 # ------------------------------------------------------------------------------------------------ secret assignments
 NAMES = ("password", "passwd", "passphrase", "pwd", "secret", "api_key", "api-key", "apikey", "access_key", "access-key", "accesskey",
          "account_key", "accountkey", "private_key", "auth_key", "token", "credential")  # fmt: skip
-LOW_ENTROPY_NAMES = ("pass", "pwd")  # people choose passwords: they need not look random
 
 
 def _any_case(word: str) -> str:

@@ -1,4 +1,4 @@
-"""Starts the trainer as a process of its own, follows what it writes, and tells how it ended.
+"""Starts the trainer as a process of its own, tells whether it gets on, and how it ended.
 
 The notebook that follows may be closed, interrupted or reopened: training goes on, and whoever runs the cell again
 attaches to it.
@@ -10,16 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-from mistral_lib import files, home, memory_shortage, training_log, training_status
+from mistral_lib import files, home, memory_shortage, training_status
 from mistral_lib.progress import say
 from mistral_lib.run import Run
 
 POLL = 1.0  # seconds between two looks at the log
 
-Watcher = Callable[[list[dict[str, Any]]], None]
 _started: dict[str, subprocess.Popen] = {}  # trainers started by this process, by run folder: they must be reaped
 
 
@@ -55,35 +53,11 @@ def stop(run: Run) -> str:
     return f"process {holder['pid']} was told to save after its step and to end"
 
 
-def follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
-    """Wait for the trainer, passing the curve so far to `watch`, and return training/result.json.
-
-    Interrupting this (the notebook's stop button) stops only the watching. A trainer that the kernel killed for lack of
-    memory is started again: it goes on with a smaller micro batch. Errors: TrainerDied.
-    """
-    seen, warned = 0, 0.0
-    try:
-        while goes_on(run):
-            curve = training_log.steps(run.folder / "training" / "log.jsonl")
-            if watch and len(curve) != seen:
-                seen = len(curve)
-                watch(curve)
-            warned = _warned_of_a_hang(run, warned)
-            time.sleep(POLL)
-    except KeyboardInterrupt:
-        say("stopped watching; the training goes on: run this cell again to watch it")
-        raise
-    if watch:
-        watch(training_log.steps(run.folder / "training" / "log.jsonl"))
+def result(run: Run) -> dict[str, Any]:
+    """training/result.json of a training that has ended. Errors: TrainerDied if it ended without one."""
     if run.status("training") != "complete":
         raise TrainerDied(_last_words(run))
     return files.read_json(run.folder / "training" / "result.json")
-
-
-def train_and_follow(run: Run, watch: Watcher | None = None) -> dict[str, Any]:
-    """Start or attach, then follow to the end. Safe to run again: resumes, attaches, or finds it done."""
-    start(run)
-    return follow(run, watch)
 
 
 def is_alive(run: Run) -> bool:
@@ -110,7 +84,7 @@ def _started_again(run: Run) -> bool:
     return True
 
 
-def _warned_of_a_hang(run: Run, warned: float) -> float:
+def warned_of_a_hang(run: Run, warned: float) -> float:
     """Say, once per hang, that nothing gets on. Returns when the last warning was given, in seconds since 1970."""
     now = training_status.status(run)
     if not now.hung or time.time() - warned < now.seconds_since_progress:

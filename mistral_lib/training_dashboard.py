@@ -60,8 +60,10 @@ class Dashboard(PlainTextBox):
 
         Interrupting this stops only the waiting. Errors: TrainingStopped; TrainerDied.
         """
+        warned = 0.0
         with kernel_answers.while_waiting():
             while trainer_process.goes_on(self.run):
+                warned = trainer_process.warned_of_a_hang(self.run, warned)
                 await asyncio.sleep(trainer_process.POLL)
         self.refresh()
         now = training_status.status(self.run)
@@ -69,7 +71,7 @@ class Dashboard(PlainTextBox):
             raise TrainingStopped(
                 f"the training saved at step {now.step} and ended, as it was told to; press “Go on” above, and then run this cell again"
             )
-        return trainer_process.follow(self.run)  # it has ended: this returns its result, or tells how it died
+        return trainer_process.result(self.run)
 
     def refresh(self) -> None:
         """Show how the training stands now."""

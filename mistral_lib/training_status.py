@@ -4,7 +4,7 @@ Whether it goes on is judged by its progress (forward passes, steps, measurement
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,6 @@ class TrainingStatus:
     def exit_code(self) -> int:
         """0 complete, 1 failed, 3 interrupted, 4 running, 5 running but hung, 6 not started."""
         return EXIT_CODES["hung" if self.hung else self.word]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def status(run: Run) -> TrainingStatus:

@@ -200,19 +200,23 @@ def test_changed_parameters_keep_the_earlier_adapter(prepared: Run) -> None:
     assert len(list(prepared.folder.glob("previous/training-*/adapter/adapter_model.safetensors"))) == 1
 
 
-def test_following_attaches_survives_a_restart_and_tells_of_a_death(prepared: Run) -> None:
+def wait_for_the_end(run: Run) -> None:
+    while trainer_process.goes_on(run):
+        time.sleep(0.1)
+
+
+def test_starting_attaches_and_a_death_is_told(prepared: Run) -> None:
     long = other(prepared, max_steps=5000)
     trainer_process.start(long)
     trainer_process.start(long)  # again before it holds the lock: attaches
-    seen: list[int] = []
-
-    def kill_at_step_3(curve: list[dict]) -> None:
-        seen.append(len(curve))
-        if len(curve) >= 3 and trainer_process.is_training(long):
-            os.kill(long.holder()["pid"], signal.SIGKILL)
-
+    while len(training_log.steps(long.folder / "training" / "log.jsonl")) < 3:
+        assert trainer_process.is_alive(long)
+        time.sleep(0.05)
+    os.kill(long.holder()["pid"], signal.SIGKILL)
+    wait_for_the_end(long)
     with pytest.raises(trainer_process.TrainerDied, match=r"is interrupted.*the process was killed.*go on from the last checkpoint"):
-        trainer_process.follow(long, kill_at_step_3)
-    assert seen == sorted(seen) and seen[-1] >= 3
-    done = trainer_process.train_and_follow(other(prepared, max_steps=8))
-    assert done["status"] == "complete"
+        trainer_process.result(long)
+    short = other(prepared, max_steps=8)
+    trainer_process.start(short)
+    wait_for_the_end(short)
+    assert trainer_process.result(short)["status"] == "complete"
