@@ -1,7 +1,7 @@
 """The data stage: from raw rows to packed train, validation and test splits, with the fate of every input row.
 
 read → exact duplicates → near-duplicates → splits → token windows → packed blocks → ledger and report. Texts and tokens
-wait on disk; memory holds a few bytes per row, so that millions of rows need little more than thousands.
+wait on disk; memory holds some hundred bytes per row, 200 MiB for a million.
 
 A killed preparation goes on where it was: finished parts wait in the hidden folder .data.work of the run, under a key of
 content, parameters, tokenizer and code. All artefacts are the same bytes whenever the same is prepared, on any number of cores and
