@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         words = f"no Chromium here; as root: {COMMAND}"
@@ -39,7 +39,7 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A home of its own, in which a run with the tiny model has done all its stages."""
     place = tmp_path_factory.mktemp("browser")
@@ -55,7 +55,7 @@ def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFac
         yield run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("notebooks"))
     yield running
