@@ -5,9 +5,7 @@ Knows token ids and masks; knows nothing of files, models or notebooks.
 """
 
 import html
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +14,9 @@ from mistral_lib.chat_runs import Run
 from mistral_lib.chat_template import NoEndToken, TemplateProblem
 from mistral_lib.records import Message, Record
 
-__all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "encode_batches", "pieces", "prompt_ids", "show_mask"]
+__all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "pieces", "prompt_ids", "show_mask"]
 
 IGNORED = -100  # the label that PyTorch's cross_entropy skips
-AT_ONCE = 2  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
-AHEAD = 3  # batches that are in the tokenizer or wait for it while others are written and joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,60 +69,35 @@ def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
     Words that look like control tokens, `</s>` for one, stay mere text. A chat that the template cannot express comes
     back empty, with its problem. Errors: NoEndToken.
     """
-    written = _written(tokenizer, records)
-    return _all_joined(tokenizer, written, _ids(tokenizer, _texts(written)))
+    found = written(tokenizer, records)
+    known = ids_of_texts(tokenizer, [runs for runs in found if not isinstance(runs, str)])
+    control = control_tokens.of(tokenizer)
+    return [Encoded([], [], runs) if isinstance(runs, str) else _joined(control, runs, known) for runs in found]
 
 
-def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]]) -> Iterator[tuple[Sequence[Record], list[Encoded]]]:
-    """Each batch with what `encode` makes of it. The tokenizer's threads work on one batch while Python writes and joins its neighbours."""
-    waiting: deque[tuple[Sequence[Record], list[list[Run] | str], Future]] = deque()
-    with ThreadPoolExecutor(AT_ONCE) as tokenising:
-        for records in batches:
-            written = _written(tokenizer, records)
-            waiting.append((records, written, tokenising.submit(_ids, tokenizer, _texts(written))))
-            if len(waiting) > AHEAD:
-                yield _next_joined(tokenizer, waiting)
-        while waiting:
-            yield _next_joined(tokenizer, waiting)
-
-
-def _next_joined(tokenizer: Any, waiting: deque) -> tuple[Sequence[Record], list[Encoded]]:
-    records, written, ids = waiting.popleft()
-    return records, _all_joined(tokenizer, written, ids.result())
-
-
-def _written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]:
+def written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]:
     """Of each record its runs, or why it cannot be written."""
-    written: list[list[Run] | str] = []
+    found: list[list[Run] | str] = []
     for record in records:
         try:
-            written.append(
+            found.append(
                 chat_runs.runs(tokenizer, record.messages) if record.messages is not None else chat_runs.document(tokenizer, record.text)
             )
         except TemplateProblem as problem:
-            written.append(str(problem))
-    return written
-
-
-def _texts(written: Iterable[list[Run] | str]) -> dict[tuple[str, bool], None]:
-    """Each different text: the words that a template repeats in every record are tokenised once."""
-    return {(run.text, run.at_start): None for runs in written if not isinstance(runs, str) for run in runs if run.control < 0}
-
-
-def _all_joined(tokenizer: Any, written: list[list[Run] | str], ids: dict[tuple[str, bool], list[int]]) -> list[Encoded]:
-    control = control_tokens.of(tokenizer)
-    return [Encoded([], [], runs) if isinstance(runs, str) else _joined(control, runs, ids) for runs in written]
+            found.append(str(problem))
+    return found
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the assistant's answer begins. Errors: TemplateProblem."""
     runs = chat_runs.runs(tokenizer, messages, for_answer=True)
-    return _joined(control_tokens.of(tokenizer), runs, _ids(tokenizer, _texts([runs]))).input_ids
+    return _joined(control_tokens.of(tokenizer), runs, ids_of_texts(tokenizer, [runs])).input_ids
 
 
-def _ids(tokenizer: Any, texts: Iterable[tuple[str, bool]]) -> dict[tuple[str, bool], list[int]]:
-    """Token ids of each (text, whether it stands at the start)."""
+def ids_of_texts(tokenizer: Any, chats: Iterable[Sequence[Run]]) -> dict[tuple[str, bool], list[int]]:
+    """Token ids of each different (text, whether it stands at the start): what a template repeats is tokenised once."""
     control = control_tokens.of(tokenizer)
+    texts = {(run.text, run.at_start): None for runs in chats for run in runs if run.control < 0}
     found: dict[tuple[str, bool], list[int]] = {}
     for at_start, plain in ((True, control.at_start), (False, control.behind)):
         mine = [one for one in texts if one[1] == at_start]
@@ -139,7 +110,7 @@ def _joined(control: control_tokens.ControlTokens, runs: Sequence[Run], known: d
     labels: list[int] = []
     for run in runs:
         own = [run.control] if run.control >= 0 else known[run.text, run.at_start]
-        ungraded = (_header_tokens(control, run, own) if run.graded_from else 0) if run.graded else len(own)
+        ungraded = (header_tokens(control, run, own) if run.graded_from else 0) if run.graded else len(own)
         ids += own
         labels += [IGNORED] * ungraded + own[ungraded:]
     if labels:
@@ -147,11 +118,11 @@ def _joined(control: control_tokens.ControlTokens, runs: Sequence[Run], known: d
     return Encoded(ids, labels)
 
 
-def _header_tokens(control: control_tokens.ControlTokens, run: Run, own: list[int]) -> int:
-    """How many tokens of a run stand before its graded words."""
+def header_tokens(control: control_tokens.ControlTokens, run: Run, own: Sequence[int]) -> int:
+    """How many tokens of a run stand before its graded words. own: the run's token ids, a list or an array."""
     plain = control.at_start if run.at_start else control.behind
     header = control_tokens.header_ids(plain, run.text[: run.graded_from])
-    if own[: len(header)] == list(header):
+    if tuple(own[: len(header)]) == header:
         return len(header)  # the header's own tokens stand first, so no token reaches across the border
     return control_tokens.first_token_from(plain, run.text, run.graded_from)
 

@@ -152,7 +152,8 @@ def _cuts(tokenizer: Any, ids: Sequence[int], room: int) -> Iterator[tuple[int, 
 
 def _places(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
     """(tokens,) how good a cut behind each token is: PARAGRAPH, LINE, WORD or ANYWHERE."""
-    breaks, blank, begins_word = (table[np.asarray(ids)] for table in _vocabulary(tokenizer, len(tokenizer)))
+    places = np.asarray(ids)
+    breaks, blank, begins_word = (table[places] for table in _vocabulary(tokenizer, len(tokenizer)))
     # line breaks in the stretch of white space that ends with each token
     total = np.cumsum(breaks)
     before_stretch = np.where(blank, 0, total - breaks)

@@ -35,7 +35,8 @@ from mistral_lib.skeletons import repeated
 from mistral_lib.token_store import TokenStore
 
 OPERATIVES = ORIGINS.index("operatives")
-LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")  # of whose versions finished parts depend
+# finished parts depend on the versions of these
+LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tiktoken", "tokenizers", "transformers")
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 

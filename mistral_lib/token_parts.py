@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import chat_format, long_records
+from mistral_lib import byte_level_bpe, long_records
+from mistral_lib.byte_level_bpe import ByteLevelBPE
+from mistral_lib.chat_format import Encoded, TemplateProblem
+from mistral_lib.encoded_batch import EncodedBatch, encode_batches
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.progress import bar, say
 from mistral_lib.record_store import PART, RecordStore
 from mistral_lib.records import Record
 from mistral_lib.settings import Settings
-from mistral_lib.token_store import TokenWriter
+from mistral_lib.token_store import COLUMNS, TokenWriter
 
-BATCH = 512  # records tokenised at once
-WINDOWS = ("length", "supervised", "record")
+BATCH = 512  # records tokenised at once; a part is a whole number of batches
+SAMPLE = 64  # records on which the quick way is checked
+
+Made = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 Part = tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
 
@@ -25,52 +30,81 @@ def parts(tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settin
     """Of every PART of the kept records: the folder of its tokens, the columns of its windows, the tokens lost, int64 (2, records with
     a loss) record numbers and counts, and the numbers of the refused records by reason."""
     starts = range(0, max(len(kept), 1), PART)
-    stream: Iterator[tuple[int, long_records.Fitted]] | None = None
+    stream: Iterator[tuple[np.ndarray, EncodedBatch]] | None = None
     for start in starts:
         done = finished.finished(_name(start)) if stream is None else None  # nothing is finished behind what is not
         if done is None:
             if stream is None:
                 if start:
                     say(f"data: {start:,} records were tokenised before, and are used")
-                stream = _fitted(tokenizer, store, kept[start:], settings)
-            done = _made(finished.begin(_name(start)), islice(stream, PART))
+                stream = _encoded(tokenizer, store, kept, start)
+            done = _made(finished.begin(_name(start)), islice(stream, PART // BATCH), tokenizer, settings)
             finished.seal(_name(start), *done)
         facts, arrays = done
         refused = {reason: arrays[f"refused-{place}"] for place, reason in enumerate(facts["refused"])}
-        yield finished.folder / _name(start), {column: arrays[column] for column in WINDOWS}, arrays["lost"], refused
+        yield finished.folder / _name(start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
 
 
 def _name(start: int) -> str:
     return f"tokens-{start // PART:05}"
 
 
-def _made(folder: Path, fitted: Iterator[tuple[int, long_records.Fitted]]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The windows on disk; the facts and the arrays of the part."""
+def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], tokenizer: Any, settings: Settings) -> Made:
+    """The windows on disk; the facts and the arrays of the part. batches: the numbers of the records, and what they are as tokens."""
     lost: list[tuple[int, int]] = []
     refused: dict[str, list[int]] = {}
     with TokenWriter(folder) as tokens:
-        for number, one in fitted:
-            if one.tokens_lost:
-                lost.append((number, one.tokens_lost))
-            if one.refusal:
-                refused.setdefault(one.refusal, []).append(number)
-            for window in one.windows:
-                tokens.add(number, window)
+        for numbers, batch in batches:
+            for number, one in _fitted(tokens, numbers, batch, tokenizer, settings):
+                if one.tokens_lost:
+                    lost.append((number, one.tokens_lost))
+                if one.refusal:
+                    refused.setdefault(one.refusal, []).append(number)
         columns = tokens.columns()
     arrays = {f"refused-{place}": np.array(numbers, np.int64) for place, numbers in enumerate(refused.values())}
     return {"refused": list(refused)}, {**columns, "lost": np.array(lost, np.int64).reshape(-1, 2).T, **arrays}
 
 
-def _fitted(tokenizer: Any, store: RecordStore, numbers: np.ndarray, settings: Settings) -> Iterator[tuple[int, long_records.Fitted]]:
-    """(number, windows) of each record."""
-    batches = (store.records(numbers[start : start + BATCH]) for start in range(0, len(numbers), BATCH))
-    encoded = (pair for records, found in chat_format.encode_batches(tokenizer, batches) for pair in zip(records, found, strict=True))
-    for number, (record, one) in zip(map(int, numbers), bar(encoded, "tokens", total=len(numbers), unit="record"), strict=True):
-        yield number, _fit(tokenizer, record, one, settings)
+def _fitted(
+    tokens: TokenWriter, numbers: np.ndarray, batch: EncodedBatch, tokenizer: Any, settings: Settings
+) -> Iterator[tuple[int, long_records.Fitted]]:
+    """Write the windows of a batch, those records as they are that fit; (number, windows) of each that does not."""
+    lengths = np.diff(batch.starts)
+    misfits = np.flatnonzero((batch.supervised == 0) | (lengths > settings.max_tokens)).tolist()
+    done = 0
+    for place in [*misfits, len(numbers)]:
+        own = slice(batch.starts[done], batch.starts[place])
+        tokens.add_all(numbers[done:place], batch.ids[own], batch.graded[own], lengths[done:place])
+        done = place + 1
+        if place < len(numbers):
+            fitted = _fit(tokenizer, batch.records[place], batch.one(place), settings)
+            for window in fitted.windows:
+                tokens.add(numbers[place], window)
+            yield int(numbers[place]), fitted
 
 
-def _fit(tokenizer: Any, record: Record, one: chat_format.Encoded, settings: Settings) -> long_records.Fitted:
+def _encoded(tokenizer: Any, store: RecordStore, kept: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, EncodedBatch]]:
+    """(numbers, tokens) of the kept records from the first on, in batches."""
+    batches = [kept[start : start + BATCH] for start in range(first, len(kept), BATCH)]
+    found = encode_batches(tokenizer, map(store.records, batches), _quick(tokenizer, store, kept))
+    return zip(batches, bar(found, "tokens", total=len(batches), unit="batch"), strict=True)
+
+
+def _quick(tokenizer: Any, store: RecordStore, kept: np.ndarray) -> ByteLevelBPE | None:
+    """The quick way to the tokenizer's ids, if there is one and records from all over the corpus confirm it."""
+    quick = byte_level_bpe.of(tokenizer)
+    if quick is None or not len(kept):
+        return None
+    spread = store.records(kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))])
+    contents = [message["content"] for record in spread for message in record.messages or [{"content": record.text}]]
+    if quick.agrees(tokenizer, contents):
+        return quick
+    say("data: tiktoken and tokenizers find different ids in texts of this corpus, so tokenizers does all of it, more slowly")
+    return None
+
+
+def _fit(tokenizer: Any, record: Record, one: Encoded, settings: Settings) -> long_records.Fitted:
     try:
         return long_records.fit(tokenizer, record, one, settings.max_tokens, settings.long_records)
-    except chat_format.TemplateProblem:
+    except TemplateProblem:
         return long_records.Fitted([], len(one.input_ids), one.supervised, "turns_cannot_stand_alone")

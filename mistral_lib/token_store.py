@@ -5,7 +5,6 @@ the id's complement, which is negative: one file, one read per window.
 """
 
 import os
-from array import array
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +15,7 @@ from mistral_lib.chat_format import IGNORED, Encoded
 
 NAME = "tokens.int32"
 BYTES = 4  # of a token
+COLUMNS = ("length", "supervised", "record")  # of each window
 WAITING = 1 << 18  # tokens written at once
 OPEN = 128  # files open at once
 
@@ -25,22 +25,28 @@ class TokenWriter:
 
     def __init__(self, folder: Path):
         self.file = open(folder / NAME, "wb", buffering=0)  # noqa: SIM115 — until close()
-        self.length, self.supervised, self.record = array("i"), array("i"), array("i")
-        self.ids, self.labels = array("i"), array("i")  # of the windows that are not yet on disk
+        self.windows: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+        self.waiting: list[np.ndarray] = []  # tokens that are not yet on disk
 
     def add(self, record: int, encoded: Encoded) -> None:
-        self.ids.extend(encoded.input_ids)
-        self.labels.extend(encoded.labels)
-        self.length.append(len(encoded.input_ids))
-        self.supervised.append(encoded.supervised)
-        self.record.append(record)
-        if len(self.ids) > WAITING:
+        """One window."""
+        labels = np.array(encoded.labels, np.int32)
+        self.add_all(np.array([record]), np.array(encoded.input_ids, np.int32), labels != IGNORED, np.array([len(labels)]))
+
+    def add_all(self, records: np.ndarray, ids: np.ndarray, graded: np.ndarray, lengths: np.ndarray) -> None:
+        """Windows one after the other. records, lengths: of each its record and its tokens, at least one; ids, graded: of each token."""
+        if not len(records):
+            return
+        supervised = np.add.reduceat(graded, np.cumsum(lengths) - lengths, dtype=np.int32)
+        for name, values in zip(COLUMNS, (lengths, supervised, records), strict=True):
+            self.windows[name].append(values.astype(np.int32))
+        self.waiting.append(np.where(graded, ids, ~ids))
+        if sum(map(len, self.waiting)) > WAITING:
             self.flush()
 
     def flush(self) -> None:
-        ids, labels = np.frombuffer(self.ids, np.int32), np.frombuffer(self.labels, np.int32)
-        self.file.write(np.where(labels != IGNORED, ids, ~ids).data)
-        self.ids, self.labels = array("i"), array("i")
+        self.file.write(np.concatenate([np.empty(0, np.int32), *self.waiting]).data)
+        self.waiting = []
 
     def __enter__(self) -> "TokenWriter":
         return self
@@ -51,8 +57,7 @@ class TokenWriter:
     def columns(self) -> dict[str, np.ndarray]:
         """length, supervised and record of all windows, int32 (windows,); the last tokens are on disk then."""
         self.flush()
-        columns = {"length": self.length, "supervised": self.supervised, "record": self.record}
-        return {name: np.frombuffer(column, np.int32) for name, column in columns.items()}
+        return {name: np.concatenate([np.empty(0, np.int32), *values]) for name, values in self.windows.items()}
 
 
 class TokenStore:
@@ -76,9 +81,7 @@ class TokenStore:
         sizes = [len(part["length"]) for part in self.parts]
         self.part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)  # of each window
         self.start = np.concatenate([np.cumsum(part["length"], dtype=np.int64) - part["length"] for part in self.parts])  # in its file
-        self.length, self.supervised, self.record = (
-            np.concatenate([part.pop(name) for part in self.parts]) for name in ("length", "supervised", "record")
-        )
+        self.length, self.supervised, self.record = (np.concatenate([part.pop(name) for part in self.parts]) for name in COLUMNS)
 
     def forget(self) -> None:
         """Nothing more will be read: close the files."""
