@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,7 +89,7 @@ def place(name: str) -> Path:
 
 def _built() -> Path:
     """Build beside the final place, then rename: a killed build leaves nothing that looks whole."""
-    versions = {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 hold the same docstrings
+    versions = _versions()
     folder = home.corpora() / f"demo-{files.digest([BUILDER, versions])[:8]}"
     if not folder.exists():
         say("building the embedded corpus from the docstrings of " + ", ".join(f"{k} {v}" for k, v in versions.items()))
@@ -96,6 +97,11 @@ def _built() -> Path:
         _build(partial)
         files.put_once(partial, folder)
     return folder
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 hold the same docstrings
 
 
 def _build(folder: Path) -> None:

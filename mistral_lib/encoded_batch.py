@@ -14,7 +14,6 @@ import numpy as np
 
 from mistral_lib import chat_format, control_tokens
 from mistral_lib.byte_level_bpe import ByteLevelBPE, Tokenised
-from mistral_lib.chat_format import IGNORED, Encoded
 from mistral_lib.chat_runs import Run
 from mistral_lib.records import Record
 
@@ -33,10 +32,10 @@ class EncodedBatch:
     supervised: np.ndarray  # int64 (records,): graded tokens
     problems: dict[int, str] = field(default_factory=dict)  # of the records that cannot be written, which have no token
 
-    def one(self, place: int) -> Encoded:
-        own = slice(self.starts[place], self.starts[place + 1])
-        labels = np.where(self.graded[own], self.ids[own], IGNORED)
-        return Encoded(self.ids[own].tolist(), labels.tolist(), self.problems.get(place, ""))
+    def stretch(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of the records [first, last), and whether each is graded."""
+        own = slice(self.starts[first], self.starts[last])
+        return self.ids[own], self.graded[own]
 
 
 def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]], quick: ByteLevelBPE | None = None) -> Iterator[EncodedBatch]:

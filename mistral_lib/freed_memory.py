@@ -1,10 +1,13 @@
-"""Memory that the C library keeps after it was freed, given back to the system when it is much.
+"""Memory that the C library keeps after it was freed, given back to the system when it is much; and Python's search for garbage.
 
 Tensors of ever other lengths leave gaps that the next ones do not fit: glibc's heap grew by 50 to 60 MiB at each step of a
 training on a CPU while no more than 340 MiB of it were in use.   Source: malloc_trim(3), mallinfo(3)
 """
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 KEPT = 2**30  # bytes: what is kept for the next step need not be asked of the system again
 
@@ -23,3 +26,13 @@ def give_back(kept: int = KEPT) -> bool:
         return False
     library.mallinfo2.restype = _Counts
     return library.mallinfo2().fordblks > kept and bool(library.malloc_trim(0))
+
+
+@contextmanager
+def only_new_garbage_searched() -> Iterator[None]:
+    """What is there now (the modules of torch and transformers: half a million objects) is passed over when Python looks for garbage."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -21,6 +21,9 @@ SMALLEST = 16  # tokens of a window below which there is no room for a prompt an
 PARAGRAPH, LINE, WORD, ANYWHERE = 3, 2, 1, 0  # how good a place is for a cut
 
 
+Tokens = tuple[np.ndarray, np.ndarray]  # token ids, int32 (tokens,), and whether each is graded, bool
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What became of a record: windows of at most `max_tokens`, in order, one for a record that fits."""
@@ -31,36 +34,57 @@ class Fitted:
     refusal: str = ""  # a reason code where no window is left
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The same in arrays."""
+
+    windows: list[Tokens]
+    tokens_lost: int = 0  # tokens of the record that stand in no window
+    supervised_tokens_lost: int = 0
+    refusal: str = ""  # a reason code where no window is left
+
+
 def fit(tokenizer: Any, record: Record, encoded: Encoded, max_tokens: int, way: str = "split") -> Fitted:
     """The record in windows of at most `max_tokens`. encoded: what chat_format.encode made of the record.
 
     Errors: ValueError for an unknown way or windows without room.
     """
+    found = cut(tokenizer, record, _tokens(encoded), encoded.refusal, max_tokens, way)
+    windows = [Encoded(ids.tolist(), np.where(graded, ids, IGNORED).tolist()) for ids, graded in found.windows]
+    return Fitted(windows, found.tokens_lost, found.supervised_tokens_lost, found.refusal)
+
+
+def cut(tokenizer: Any, record: Record, tokens: Tokens, refusal: str, max_tokens: int, way: str = "split") -> Cut:
+    """The same on arrays. refusal: why no model can learn from the record, "" if one can. Errors: as `fit`, and TemplateProblem."""
     if way not in WAYS:
         raise ValueError(f"long_records = {way!r}; expected one of {', '.join(WAYS)}")
-    if encoded.refusal:
-        return _refused(encoded, encoded.refusal)
-    if len(encoded.input_ids) <= max_tokens:
-        return Fitted([encoded])
+    if refusal:
+        return _refused(tokens, refusal)
+    if len(tokens[0]) <= max_tokens:
+        return Cut([tokens])
     if way == "reject":
-        return _refused(encoded, "longer_than_max_tokens")
+        return _refused(tokens, "longer_than_max_tokens")
     if way == "truncate":
-        return _truncated(encoded, max_tokens)
+        return _truncated(tokens, max_tokens)
     if max_tokens < SMALLEST:
         raise ValueError(f"max_tokens = {max_tokens}; expected at least {SMALLEST} to split long records")
     turns = _turns(record.messages or [])
-    return _by_turns(tokenizer, record, turns, max_tokens) if len(turns) > 1 else _one_answer(tokenizer, encoded, max_tokens)
+    return _by_turns(tokenizer, record, turns, max_tokens) if len(turns) > 1 else _one_answer(tokenizer, tokens, max_tokens)
 
 
-def _refused(encoded: Encoded, reason: str) -> Fitted:
-    return Fitted([], len(encoded.input_ids), encoded.supervised, reason)
+def _tokens(encoded: Encoded) -> Tokens:
+    return np.array(encoded.input_ids, np.int32), np.array(encoded.labels, np.int32) != IGNORED
 
 
-def _truncated(encoded: Encoded, max_tokens: int) -> Fitted:
-    kept = encoded.truncated(max_tokens)
-    if kept.supervised == 0:
-        return _refused(encoded, "no_supervised_token_within_max_tokens")
-    return Fitted([kept], len(encoded.input_ids) - max_tokens, encoded.supervised - kept.supervised)
+def _refused(tokens: Tokens, reason: str) -> Cut:
+    return Cut([], len(tokens[0]), int(tokens[1].sum()), reason)
+
+
+def _truncated(tokens: Tokens, max_tokens: int) -> Cut:
+    ids, graded = tokens
+    if not graded[:max_tokens].any():
+        return _refused(tokens, "no_supervised_token_within_max_tokens")
+    return Cut([(ids[:max_tokens], graded[:max_tokens])], len(ids) - max_tokens, int(graded[max_tokens:].sum()))
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
@@ -75,28 +99,28 @@ def _turns(messages: Sequence[Message]) -> list[list[Message]]:
     return [system + turn for turn in turns if turn]
 
 
-def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Fitted:
+def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Cut:
     """As many whole turns in a window as fit, written as a chat of their own; a turn that is too long alone is cut further."""
-    lengths = [len(one.input_ids) for one in _encoded_chats(tokenizer, record, turns)]
+    lengths = [len(ids) for ids, _ in _encoded_chats(tokenizer, record, turns)]
     groups = _groups(lengths, max_tokens)
     system = [message for message in turns[0] if message["role"] == "system"]
     chats = [system + [m for turn in turns[start:end] for m in turn if m["role"] != "system"] for start, end in groups]
-    windows: list[Encoded] = []
+    windows: list[Tokens] = []
     lost = lost_supervised = 0
     for one in _encoded_chats(tokenizer, record, chats):
-        fitted = Fitted([one]) if len(one.input_ids) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
+        fitted = Cut([one]) if len(one[0]) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
         windows += fitted.windows
         lost, lost_supervised = lost + fitted.tokens_lost, lost_supervised + fitted.supervised_tokens_lost
-    return Fitted(windows, lost, lost_supervised)
+    return Cut(windows, lost, lost_supervised)
 
 
-def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]]) -> list[Encoded]:
+def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]]) -> list[Tokens]:
     parts = [Record(record.domain, record.source, record.source_group, record.shape, messages=chat) for chat in chats]
     found = chat_format.encode(tokenizer, parts)
     problems = [one.problem for one in found if one.problem]
     if problems:
         raise chat_format.TemplateProblem(f"{record.source}: its turns cannot be written as chats of their own: {problems[0]}")
-    return found
+    return list(map(_tokens, found))
 
 
 def _groups(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
@@ -110,30 +134,34 @@ def _groups(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
     return list(pairwise([*borders, len(lengths)]))
 
 
-def _one_answer(tokenizer: Any, encoded: Encoded, max_tokens: int) -> Fitted:
+def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Cut:
     """Windows over a document or the one answer of a chat, each behind the prompt or as much of its end as half a window holds."""
-    ids = encoded.input_ids
-    graded = np.flatnonzero(np.asarray(encoded.labels) != IGNORED)
-    start, end = int(graded[0]), int(graded[-1]) + 1  # behind the end lies at most a line break of the template
-    start_token = ids[:1] if ids[0] == tokenizer.bos_token_id else []
+    ids, graded = tokens
+    start, end = int(graded.argmax()), len(ids) - int(graded[::-1].argmax())  # behind the end lies at most a line break of the template
+    start_token = ids[: int(ids[0] == tokenizer.bos_token_id)]
     prompt = ids[:start]
     if len(prompt) > max_tokens // 2:
-        prompt = start_token + ids[start - max_tokens // 2 + len(start_token) : start]
+        prompt = np.concatenate([start_token, ids[start - max_tokens // 2 + len(start_token) : start]])
     lost = start - len(prompt)
     windows = []
     for first, last in _cuts(tokenizer, ids[start:end], max_tokens - len(prompt)):
         # a document without a start token has no prompt to repeat: the word before the window leads into it
-        context = [ids[start + first - 1]] if start == 1 and not start_token else prompt
-        words = ids[start + first : start + last]
-        windows.append(Encoded(context + words, [IGNORED] * len(context) + words))
+        context = ids[start + first - 1 : start + first] if start == 1 and not len(start_token) else prompt
+        windows.append(_window(context, ids[start + first : start + last], ids[:0]))
     tail = ids[end:]
-    if len(windows[-1].input_ids) + len(tail) <= max_tokens:
-        windows[-1] = Encoded(windows[-1].input_ids + tail, windows[-1].labels + [IGNORED] * len(tail))
-        tail = []
-    return Fitted(windows, lost + len(tail))
+    if len(windows[-1][0]) + len(tail) <= max_tokens:
+        windows[-1] = _window(context, ids[start + first : start + last], tail)
+        tail = ids[:0]
+    return Cut(windows, lost + len(tail))
 
 
-def _cuts(tokenizer: Any, ids: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+def _window(context: np.ndarray, words: np.ndarray, tail: np.ndarray) -> Tokens:
+    graded = np.zeros(len(context) + len(words) + len(tail), bool)
+    graded[len(context) : len(context) + len(words)] = True
+    return np.concatenate([context, words, tail]), graded
+
+
+def _cuts(tokenizer: Any, ids: np.ndarray, room: int) -> Iterator[tuple[int, int]]:
     """Stretches [start, end) of at most `room` tokens: each ends at the latest of the best places in its second half.
 
     The last one is never a mere remnant: the end token right behind a prompt would teach to answer nothing.
@@ -150,10 +178,9 @@ def _cuts(tokenizer: Any, ids: Sequence[int], room: int) -> Iterator[tuple[int, 
     yield start, len(ids)
 
 
-def _places(tokenizer: Any, ids: Sequence[int]) -> np.ndarray:
+def _places(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
     """(tokens,) how good a cut behind each token is: PARAGRAPH, LINE, WORD or ANYWHERE."""
-    places = np.asarray(ids)
-    breaks, blank, begins_word = (table[places] for table in _vocabulary(tokenizer, len(tokenizer)))
+    breaks, blank, begins_word = (table[ids] for table in _vocabulary(tokenizer, len(tokenizer)))
     # line breaks in the stretch of white space that ends with each token
     total = np.cumsum(breaks)
     before_stretch = np.where(blank, 0, total - breaks)

@@ -25,6 +25,7 @@ from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.freed_memory import only_new_garbage_searched
 from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
@@ -110,7 +111,8 @@ class Preparation:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
         started = time.perf_counter()
         try:
-            blocks = self.steps(found.files)
+            with only_new_garbage_searched():
+                blocks = self.steps(found.files)
             report = {**data_report.count(self, blocks), "absent_sources": [str(absent) for absent in found.absent],
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip

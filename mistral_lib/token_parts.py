@@ -9,14 +9,13 @@ import numpy as np
 
 from mistral_lib import byte_level_bpe, long_records
 from mistral_lib.byte_level_bpe import ByteLevelBPE
-from mistral_lib.chat_format import Encoded, TemplateProblem
+from mistral_lib.chat_format import TemplateProblem
 from mistral_lib.encoded_batch import EncodedBatch, encode_batches
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.progress import bar, say
 from mistral_lib.record_store import PART, RecordStore
-from mistral_lib.records import Record
 from mistral_lib.settings import Settings
-from mistral_lib.token_store import COLUMNS, TokenWriter
+from mistral_lib.token_store import COLUMNS, TokenWriter, Windows
 
 BATCH = 512  # records tokenised at once; a part is a whole number of batches
 SAMPLE = 64  # records on which the quick way is checked
@@ -67,20 +66,21 @@ def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], toke
 
 def _fitted(
     tokens: TokenWriter, numbers: np.ndarray, batch: EncodedBatch, tokenizer: Any, settings: Settings
-) -> Iterator[tuple[int, long_records.Fitted]]:
+) -> Iterator[tuple[int, long_records.Cut]]:
     """Write the windows of a batch, those records as they are that fit; (number, windows) of each that does not."""
     lengths = np.diff(batch.starts)
     misfits = np.flatnonzero((batch.supervised == 0) | (lengths > settings.max_tokens)).tolist()
+    windows = Windows()
     done = 0
-    for place in [*misfits, len(numbers)]:
-        own = slice(batch.starts[done], batch.starts[place])
-        tokens.add_all(numbers[done:place], batch.ids[own], batch.graded[own], lengths[done:place])
+    for place in misfits:
+        windows.add(numbers[done:place], lengths[done:place], *batch.stretch(done, place))
+        fitted = _fit(tokenizer, batch, place, settings)
+        for ids, graded in fitted.windows:
+            windows.add(numbers[place : place + 1], [len(ids)], ids, graded)
         done = place + 1
-        if place < len(numbers):
-            fitted = _fit(tokenizer, batch.records[place], batch.one(place), settings)
-            for window in fitted.windows:
-                tokens.add(numbers[place], window)
-            yield int(numbers[place]), fitted
+        yield int(numbers[place]), fitted
+    windows.add(numbers[done:], lengths[done:], *batch.stretch(done, len(numbers)))
+    tokens.add(windows)
 
 
 def _encoded(tokenizer: Any, store: RecordStore, kept: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, EncodedBatch]]:
@@ -103,8 +103,10 @@ def _quick(tokenizer: Any, store: RecordStore, kept: np.ndarray) -> ByteLevelBPE
     return None
 
 
-def _fit(tokenizer: Any, record: Record, one: Encoded, settings: Settings) -> long_records.Fitted:
+def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) -> long_records.Cut:
+    tokens = batch.stretch(place, place + 1)
+    refusal = batch.problems.get(place) or ("" if batch.supervised[place] else "no_supervised_token")
     try:
-        return long_records.fit(tokenizer, record, one, settings.max_tokens, settings.long_records)
+        return long_records.cut(tokenizer, batch.records[place], tokens, refusal, settings.max_tokens, settings.long_records)
     except TemplateProblem:
-        return long_records.Fitted([], len(one.input_ids), one.supervised, "turns_cannot_stand_alone")
+        return long_records.Cut([], len(tokens[0]), int(batch.supervised[place]), "turns_cannot_stand_alone")

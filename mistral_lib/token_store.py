@@ -5,19 +5,35 @@ the id's complement, which is negative: one file, one read per window.
 """
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from mistral_lib.chat_format import IGNORED, Encoded
-
 NAME = "tokens.int32"
 BYTES = 4  # of a token
 COLUMNS = ("length", "supervised", "record")  # of each window
-WAITING = 1 << 18  # tokens written at once
 OPEN = 128  # files open at once
+
+
+class Windows:
+    """Windows that are written together, each of at least one token."""
+
+    def __init__(self) -> None:
+        self.record: list[np.ndarray] = []
+        self.length: list[Sequence[int]] = []
+        self.ids: list[np.ndarray] = []
+        self.graded: list[np.ndarray] = []
+
+    def add(self, records: np.ndarray, lengths: Sequence[int], ids: np.ndarray, graded: np.ndarray) -> None:
+        """Windows one after the other. records, lengths: of each its record and its tokens; ids, graded: of each token."""
+        if len(records):
+            self.record.append(records)
+            self.length.append(lengths)
+            self.ids.append(ids)
+            self.graded.append(graded)
 
 
 class TokenWriter:
@@ -25,28 +41,16 @@ class TokenWriter:
 
     def __init__(self, folder: Path):
         self.file = open(folder / NAME, "wb", buffering=0)  # noqa: SIM115 — until close()
-        self.windows: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-        self.waiting: list[np.ndarray] = []  # tokens that are not yet on disk
+        self.columns_so_far: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
 
-    def add(self, record: int, encoded: Encoded) -> None:
-        """One window."""
-        labels = np.array(encoded.labels, np.int32)
-        self.add_all(np.array([record]), np.array(encoded.input_ids, np.int32), labels != IGNORED, np.array([len(labels)]))
-
-    def add_all(self, records: np.ndarray, ids: np.ndarray, graded: np.ndarray, lengths: np.ndarray) -> None:
-        """Windows one after the other. records, lengths: of each its record and its tokens, at least one; ids, graded: of each token."""
-        if not len(records):
+    def add(self, windows: Windows) -> None:
+        if not windows.record:
             return
-        supervised = np.add.reduceat(graded, np.cumsum(lengths) - lengths, dtype=np.int32)
-        for name, values in zip(COLUMNS, (lengths, supervised, records), strict=True):
-            self.windows[name].append(values.astype(np.int32))
-        self.waiting.append(np.where(graded, ids, ~ids))
-        if sum(map(len, self.waiting)) > WAITING:
-            self.flush()
-
-    def flush(self) -> None:
-        self.file.write(np.concatenate([np.empty(0, np.int32), *self.waiting]).data)
-        self.waiting = []
+        length, ids, graded = (np.concatenate(parts) for parts in (windows.length, windows.ids, windows.graded))
+        supervised = np.add.reduceat(graded, np.cumsum(length) - length, dtype=np.int32)
+        for name, values in zip(COLUMNS, (length, supervised, np.concatenate(windows.record)), strict=True):
+            self.columns_so_far[name].append(values.astype(np.int32))
+        self.file.write(np.where(graded, ids, ~ids).data)
 
     def __enter__(self) -> "TokenWriter":
         return self
@@ -55,9 +59,8 @@ class TokenWriter:
         self.file.close()  # also on a full disk, which gets nothing back while a file is open
 
     def columns(self) -> dict[str, np.ndarray]:
-        """length, supervised and record of all windows, int32 (windows,); the last tokens are on disk then."""
-        self.flush()
-        return {name: np.concatenate([np.empty(0, np.int32), *values]) for name, values in self.windows.items()}
+        """length, supervised and record of all windows, int32 (windows,)."""
+        return {name: np.concatenate([np.empty(0, np.int32), *values]) for name, values in self.columns_so_far.items()}
 
 
 class TokenStore:
