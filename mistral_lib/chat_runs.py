@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from mistral_lib import chat_template, control_tokens
 from mistral_lib.chat_template import Part, TemplateProblem
@@ -15,8 +15,7 @@ from mistral_lib.records import Message
 from mistral_lib.template_reading import copies_contents
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Text between two control tokens, or one control token."""
 
     text: str = ""
@@ -60,6 +59,7 @@ class Stretch:
     parts: tuple[Part, ...]
     at_start: bool
     bare: bool  # the control token before it swallows blanks
+    ungraded: int  # how many parts stand before the first graded one; all of them if none is
 
 
 @lru_cache(maxsize=4096)
@@ -72,7 +72,8 @@ def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) 
             steps += [Run(control=part.control, graded=part.graded) for part in parts]
             continue
         bare = bool(steps) and isinstance(steps[-1], Run) and steps[-1].control in control.drops_blanks_after
-        stretch = Stretch(parts, at_start=not steps, bare=bare)
+        ungraded = next((number for number, part in enumerate(parts) if part.graded), len(parts))
+        stretch = Stretch(parts, at_start=not steps, bare=bare, ungraded=ungraded)
         same = all(part.message < 0 for part in parts)
         steps.append(_text_run(stretch, ()) or stretch if same else stretch)
     return tuple(steps)
@@ -83,12 +84,12 @@ def _text_run(stretch: Stretch, contents: Sequence[str]) -> Run | None:
     text = "".join(texts)
     if not text:
         return None
-    first = next((number for number, part in enumerate(stretch.parts) if part.graded), None)
-    graded_from = sum(map(len, texts[:first])) if first else 0
+    graded_from = sum(map(len, texts[: stretch.ungraded]))
     if stretch.bare and text[0].isspace():
         before, text = len(text), text.lstrip()
         graded_from = max(0, graded_from - (before - len(text)))
-    return Run(text, graded=first is not None, graded_from=graded_from, at_start=stretch.at_start)
+    graded = stretch.ungraded < len(texts)
+    return Run(text, -1, graded, graded_from if graded else 0, stretch.at_start)
 
 
 def document(tokenizer: Any, text: str) -> list[Run]:

@@ -17,8 +17,8 @@ from mistral_lib.byte_level_bpe import ByteLevelBPE, Tokenised
 from mistral_lib.chat_runs import Run
 from mistral_lib.records import Record
 
-AT_ONCE = 2  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
-AHEAD = 3  # batches that are in the tokenizer or wait for it while others are written and joined
+AT_ONCE = 3  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
+AHEAD = 4  # batches that are in the tokenizer or wait for it while others are written and joined
 
 Written = list[list[Run] | str]  # of each record its runs, or why it cannot be written
 

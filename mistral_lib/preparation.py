@@ -13,6 +13,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -132,8 +133,10 @@ class Preparation:
         self.refuse_losses()
         self.leak = self.measured_leak()
         self.mix()
-        blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
-        data_report.write_ledger(self)
+        with ThreadPoolExecutor(1) as beside:  # the texts are compressed while the tokens are packed
+            ledger = beside.submit(data_report.write_ledger, self)
+            blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
+            ledger.result()
         return blocks
 
     def read(self, source_files: list[sources.SourceFile]) -> None:
@@ -161,9 +164,10 @@ class Preparation:
             leader = self.near_leaders()
             self.drop(leader, NEAR_DUPLICATE)
         self.drop(first_occurrence(rows.key[self.mapped]), DUPLICATE)
-        distinct = self.mapped[rows.fate[self.mapped] != DUPLICATE]  # a text that stands in many files is no pattern
-        often = repeated(rows.skeleton[distinct], self.settings.most_repeated_pattern)
-        rows.reject(distinct[np.isin(rows.skeleton[distinct], often) & (rows.fate[distinct] == KEPT)], "placeholder_text")
+        if self.settings.most_repeated_pattern:
+            distinct = self.mapped[rows.fate[self.mapped] != DUPLICATE]  # a text that stands in many files is no pattern
+            often = repeated(rows.skeleton[distinct], self.settings.most_repeated_pattern)
+            rows.reject(distinct[np.isin(rows.skeleton[distinct], often) & (rows.fate[distinct] == KEPT)], "placeholder_text")
         rows.skeleton = None  # it has done its duty
 
     def near_leaders(self) -> np.ndarray:

@@ -115,7 +115,8 @@ class Inspector:
         counts = {name: Counter() for name in COUNTED}
         found = [self._record(row, counts) for _, row in rows]
         domains, reasons = [], []
-        columns = zip(*(_numbers(record, reason, domains, reasons) for record, reason in found), strict=True)
+        longest = LONGEST_PATTERN if self.settings.most_repeated_pattern else 0
+        columns = zip(*(_numbers(record, reason, domains, reasons, longest) for record, reason in found), strict=True)
         named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
         arrays = {name: np.array(values, COLUMNS[name]) for name, values in {**named, "origin": [origin for origin, _ in rows]}.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
@@ -145,12 +146,12 @@ class Inspector:
         return outcome.record, outcome.reason
 
 
-def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str]) -> tuple[int, ...]:
+def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], longest_pattern: int) -> tuple[int, ...]:
     """key, answer, group, skeleton, domain, fate, reason."""
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
-    pattern = quality.skeleton_hash(answer) if len(answer) <= LONGEST_PATTERN else key  # a long answer is a pattern of its own
+    pattern = quality.skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is a pattern of its own
     return key, _hash(answer), _hash(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
 
 

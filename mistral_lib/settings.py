@@ -58,7 +58,7 @@ class Settings(BaseModel):
     script: str = _field("latin", "the script that low_script_share asks for", "data")
     script_share: float = _field(0.5, "share of an answer's letters", "data", ge=0, le=1)
     most_repeated_pattern: int = _field(
-        50, "answers that may differ only by names and numbers; more are rejected as placeholder_text", "data", ge=1
+        50, "answers that may differ only by names and numbers; more are rejected as placeholder_text; 0: any number", "data", ge=0
     )
     near_duplicate_threshold: float = _field(0.8, "Jaccard similarity of word 5-grams; 1: do not search", "data", gt=0.3, le=1)
 

@@ -25,6 +25,7 @@ REPEATS = 3
 TRL = "pip install --no-deps trl==1.16.0"
 OFF = dict.fromkeys(("normalised", "unescaped_newlines", "secrets", "personal_data", "answer_too_short", "boilerplate", "placeholder_answer",
                      "refusal", "mostly_html", "low_letter_share", "odd_code_fences", "control_strings"), "off")  # fmt: skip
+OFF |= {"most_repeated_pattern": 0, "near_duplicate_threshold": 1.0}
 WORDS = "tensor matrix kernel gradient vector index buffer token layer batch loss weight shape axis value option"
 
 
@@ -115,7 +116,7 @@ def written_for_trl(records: list[Record], folder: Path) -> None:
 
 def test_preparation_against_bare_tokenisation_and_trl(records: list[Record], tmp_path: Path) -> None:
     off, on, tokens = "preparation, checks and near-duplicates off", "preparation, everything on", "bare batch tokenisation"
-    ways = {tokens: bare(records), off: ours(tmp_path, **OFF, near_duplicate_threshold=1.0), on: ours(tmp_path)}
+    ways = {tokens: bare(records), off: ours(tmp_path, **OFF), on: ours(tmp_path)}
     try:
         import trl as installed  # noqa: F401
 
