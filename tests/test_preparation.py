@@ -103,6 +103,7 @@ def test_the_objective_decides_what_is_kept(prepared: Run, corpus: Path) -> None
 def test_a_pattern_that_repeats_without_end_is_placeholder_text(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "documents.jsonl", documents(100))
     assert preparation.prepare(prepared)["rejected"] == {"placeholder_text": 100}
+    assert preparation.prepare(other(prepared, most_repeated_pattern=0))["rejected"] == {}
 
 
 def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> None:
