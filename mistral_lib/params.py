@@ -40,7 +40,10 @@ def _explain(fault: Mapping[str, Any], key: str) -> str:
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Settings.names(), n=1, cutoff=0.5)
         return f"unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(Settings.names())}")
-    return f"{key} = {fault['input']!r}: {fault['msg']} — {key} is: {meaning(key)}"
+    wrong = fault["msg"]
+    if fault["type"] == "string_pattern_mismatch":  # a regular expression is no explanation
+        wrong = "letters, digits and . _ - are allowed, the first a letter or a digit"
+    return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
 
 
 def contradictions(settings: Settings) -> list[str]:
@@ -140,11 +143,26 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
     injected by papermill) is one that holds nothing but `name = literal`, and its unknown names are refused here
     because papermill only warns about them.
     """
-    typed = {name for source in names.get("In", []) for name in _assigned(source)}
+    typed = _typed(names.get("In", []))
     values = {name: names[name] for name in typed | set(Settings.names()) if name in names}
     recorded = home.runs() / str(values.get("run_name", "demo")) / "params.yaml"
     earlier = read_yaml(recorded) if recorded.is_file() else {}
     return validate({**earlier, **values}, "parameters cell")
+
+
+def _typed(cells: Iterable[str]) -> set[str]:
+    """The names that the parameters cells assign as they stand now.
+
+    `In` keeps every text that a cell was ever run with: a misspelling that was corrected would be refused until the kernel is restarted.
+    So a cell stands for an earlier one if it assigns half of the same names or more. What papermill puts in stands beside the cell.
+    """
+    standing: list[set[str]] = []
+    for source in cells:
+        names = set(_assigned(source))
+        if names and not source.startswith("# Parameters"):
+            standing = [earlier for earlier in standing if len(names & earlier) < len(earlier) / 2]
+        standing.append(names)
+    return set().union(*standing)
 
 
 def _assigned(source: str) -> list[str]:
