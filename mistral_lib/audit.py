@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib import files, home, sources
-from mistral_lib.run import Run
+from mistral_lib.run import Run, named
 from mistral_lib.settings import STAGES
 
 WEIGHTS = "adapter_model.safetensors"
@@ -26,8 +26,8 @@ class Finding:
 
 
 def audit(folder: Path) -> list[Finding]:
-    """The findings for a run folder or an adapter folder; a folder that is neither is `missing`."""
-    folder = Path(folder)
+    """The findings for a run, by folder or name, or an adapter folder; a folder that is neither is `missing`."""
+    folder = named(Path(folder))
     if (folder / "params.yaml").exists() or (folder / "manifest.json").exists():
         return audit_run(folder)
     if not folder.is_dir():

@@ -14,6 +14,10 @@ def say(text: str) -> None:
 
 
 def bar(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterate with a progress bar: a line a few times a minute in a log file, a moving one in a terminal."""
+    """Iterate with a progress bar: a line a few times a minute in a log file or a notebook, a moving one in a terminal.
+
+    What is done within seconds shows none: in a notebook its remains are an empty red line.
+    """
+    patience = 0.2 if sys.stderr.isatty() else 2.0
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, file=sys.stderr, leave=False))
+    return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, delay=patience, file=sys.stderr, leave=False))
