@@ -38,6 +38,9 @@ def audit(folder: Path) -> list[Finding]:
 def audit_run(folder: Path) -> list[Finding]:
     """Every stage that was started: its status, each file it left, and whether what it was made from is still the same."""
     for name in ("params.yaml", "manifest.json"):
+        started = any((folder / stage).exists() for stage in STAGES)
+        if name == "manifest.json" and not (folder / name).exists() and not started:
+            return [Finding(folder.name, "missing", "no stage of this run was ever started: run it, or delete its folder")]
         if not (folder / name).exists():
             return [Finding(f"{folder.name}/{name}", "missing", "nothing in this folder can be vouched for without it")]
     try:

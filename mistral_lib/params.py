@@ -92,8 +92,11 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        known = ", ".join(sorted(p.name for p in home.params().glob("*.yaml") if p.name != "instances.yaml"))
-        raise ParameterError(f"{path}: no such parameter file; params/ holds {known}")
+        known = {
+            folder: sorted(p.name for p in folder.glob("*.yaml") if p.name != "instances.yaml") for folder in (home.params(), home.runs())
+        }
+        holds = "; ".join(f"{home.short(folder)}/ holds {', '.join(names)}" for folder, names in known.items() if names)
+        raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
