@@ -21,7 +21,7 @@ import orjson
 from mistral_lib import files, home, params
 from mistral_lib.progress import say
 
-FORMAT = {"corpus": 2, "data": 1, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
+FORMAT = {"corpus": 3, "data": 2, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
