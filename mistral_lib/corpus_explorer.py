@@ -160,7 +160,7 @@ class CorpusExplorer(PlainTextBox):
             self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
-        self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw(row.value))
+        self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw_row(row))
         self._show_record(row, entry)
 
     def _show_record(self, row: Row, entry: Entry) -> None:

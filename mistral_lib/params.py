@@ -41,7 +41,10 @@ def _explain(fault: Mapping[str, Any], key: str) -> str:
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Settings.names(), n=1, cutoff=0.5)
         return f"unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(Settings.names())}")
-    return f"{key} = {fault['input']!r}: {fault['msg']} — {key} is: {meaning(key)}"
+    wrong = fault["msg"]
+    if fault["type"] == "string_pattern_mismatch":  # a regular expression is no explanation
+        wrong = "letters, digits and . _ - are allowed, the first a letter or a digit"
+    return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
 
 
 def contradictions(settings: Settings) -> list[str]:
@@ -90,8 +93,11 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        known = ", ".join(sorted(p.name for p in home.params().glob("*.yaml") if p.name != "instances.yaml"))
-        raise ParameterError(f"{path}: no such parameter file; params/ holds {known}")
+        known = {
+            folder: sorted(p.name for p in folder.glob("*.yaml") if p.name != "instances.yaml") for folder in (home.params(), home.runs())
+        }
+        holds = "; ".join(f"{home.short(folder)}/ holds {', '.join(names)}" for folder, names in known.items() if names)
+        raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -156,9 +162,9 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
     injected by papermill) is one that holds nothing but `name = literal`, and its unknown names are refused here
     because papermill only warns about them. Errors: ParameterError.
     """
-    cells = [(source, _assigned(source)) for source in names.get("In", [])]
-    injected = {name for source, assigned in cells if source.startswith(INJECTED) for name in assigned}
-    typed = {name for _, assigned in cells for name in assigned}
+    cells = names.get("In", [])
+    typed = _typed(cells)
+    injected = {name for source in cells if source.startswith(INJECTED) for name in _assigned(source)}
     values = {name: names[name] for name in typed | set(Settings.names()) if name in names}
     place = _file(values.pop(FILE, ""), values, batch=bool(injected))
     if place is None:
@@ -209,6 +215,21 @@ def _default(name: str) -> Any:
     if name not in Settings.model_fields:
         return ParameterError  # nothing equals it: unknown names are kept, to be refused
     return Settings.model_fields[name].default
+
+
+def _typed(cells: Iterable[str]) -> set[str]:
+    """The names that the parameters cells assign as they stand now.
+
+    `In` keeps every text that a cell was ever run with: a misspelling that was corrected would be refused until the kernel is restarted.
+    So a cell stands for an earlier one if it assigns half of the same names or more. What papermill puts in stands beside the cell.
+    """
+    standing: list[set[str]] = []
+    for source in cells:
+        names = set(_assigned(source))
+        if names and not source.startswith(INJECTED):
+            standing = [earlier for earlier in standing if len(names & earlier) < len(earlier) / 2]
+        standing.append(names)
+    return set().union(*standing)
 
 
 def _assigned(source: str) -> list[str]:

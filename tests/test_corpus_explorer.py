@@ -203,3 +203,18 @@ def test_only_pages_are_held_and_not_the_corpus(explorer: CorpusExplorer) -> Non
         explorer.index.row(number)
     assert explorer.index.page.cache_info().currsize <= explorer.index.page.cache_info().maxsize == 8
     assert corpus_index.PAGE <= 1000
+
+
+def test_a_line_that_is_no_json_is_shown_as_it_stands_without_its_secret(corpus, run: Run) -> None:
+    files.write_bytes(
+        corpus / "torn.jsonl", b'{"prompt": "Which key?", "completion": "It is\\n' + TOKEN.encode() + b'\\nfor all\n{"text": "a row"}\n'
+    )
+    inventory.explore(run)
+    explorer = CorpusExplorer(
+        CorpusIndex(run.folder / "corpus", sources.of_settings(run.settings), run.settings),
+        base_model.load_tokenizer(run.settings.base_model),
+    )
+    explorer.choices["file"].value, explorer.choices["problem"].value = "torn.jsonl", "not_json"
+    assert "1 of 606" in explorer.status.value
+    assert "Which key?" in explorer.raw.value and "for all" in explorer.raw.value and "null" not in explorer.raw.value
+    assert TOKEN not in explorer.raw.value and "GITHUB_TOKEN" in explorer.raw.value

@@ -159,6 +159,23 @@ def test_a_saved_file_that_cannot_be_used_is_named(home: Path, capsys: pytest.Ca
         opened(capsys, CELL.replace('""', '"params/dmeo.yaml"'))
 
 
+def test_a_corrected_misspelling_is_refused_no_more(home: Path) -> None:
+    wrong, right = 'run_name = "mine"\nlerning_rate = 3e-4', 'run_name = "mine"\nlearning_rate = 3e-4'
+    names = {"run_name": "mine", "lerning_rate": 3e-4, "learning_rate": 3e-4}
+    call = "settings = params.from_notebook(globals())"
+    with pytest.raises(ParameterError, match="lerning_rate"):
+        params.from_notebook({**names, "In": ["", wrong, call]})
+    assert params.from_notebook({**names, "In": ["", wrong, call, right, call]}).learning_rate == 3e-4
+    with pytest.raises(ParameterError, match="lerning_rate"):
+        params.from_notebook({**names, "In": ["", wrong, "# Parameters\n" + right, call]})
+
+
+def test_a_run_name_that_cannot_be_a_folder_is_explained_in_words() -> None:
+    with pytest.raises(ParameterError, match="run_name = 'my first run!': letters, digits and") as caught:
+        params.validate({"run_name": "my first run!"})
+    assert "pattern" not in str(caught.value)
+
+
 def test_the_command_line_refuses_a_typo_and_shows_what_is_resolved() -> None:
     command = [sys.executable, "-m", "mistral_lib", "check", str(places.params() / "demo.yaml"), "--set"]
     refused = subprocess.run([*command, "lerning_rate=1e-4"], capture_output=True, text=True)
