@@ -106,7 +106,7 @@ def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_pa
 
 
 def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
-    address, asked = hub
+    address, _ = hub
     named = ("open/tiny", "open/tiny@v1", f"open/tiny@{hub_server.OLDER}")
     newest, tag, commit = (Path(place).name for place in ask(address, tmp_path, *named).values())
     assert newest == hub_server.COMMIT and tag == commit == hub_server.OLDER
