@@ -5,6 +5,7 @@ training on a CPU while no more than 340 MiB of it were in use.   Source: malloc
 """
 
 import ctypes
+import gc
 
 KEPT = 2**30  # bytes: what is kept for the next step need not be asked of the system again
 
@@ -23,3 +24,13 @@ def give_back(kept: int = KEPT) -> bool:
         return False
     library.mallinfo2.restype = _Counts
     return library.mallinfo2().fordblks > kept and bool(library.malloc_trim(0))
+
+
+def give_back_everything() -> None:
+    """Let go of what nobody holds any more, on the GPU as well: before a model is loaded, where another one was."""
+    import torch
+
+    gc.collect()  # a trainer and its model hold each other
+    give_back(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

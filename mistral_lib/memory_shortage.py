@@ -6,13 +6,12 @@ the kernel's own counters and from how much memory was left when the trainer las
 """
 
 import errno
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistral_lib import progress_watch, system_memory
+from mistral_lib import freed_memory, progress_watch, system_memory
 from mistral_lib.settings import Settings
 
 WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS
@@ -90,8 +89,6 @@ def recognised(error: BaseException) -> bool:
 
 def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None]) -> Result:
     """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held."""
-    import torch
-
     while True:
         try:
             return attempt()
@@ -99,9 +96,7 @@ def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None]) -> 
             if isinstance(error, OutOfMemory) or not recognised(error):
                 raise
             why = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
-        gc.collect()  # outside of the except clause: the error holds the frames of the failed step, and these its tensors
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        freed_memory.give_back_everything()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
         shrink(why)
 
 
