@@ -26,6 +26,10 @@ class OutOfMemory(RuntimeError):
     """There is no smaller micro batch left; the message holds what to change."""
 
 
+class SharedShortage(MemoryError):
+    """Raised in every process after the same step, because memory ran out in at least one of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchShape:
     """How an optimizer step is cut into forward passes; the product is the effective batch."""
@@ -87,15 +91,23 @@ def recognised(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
-def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None]) -> Result:
-    """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held."""
+def in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
+
+
+def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None], together: bool = False) -> Result:
+    """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held.
+
+    together: several processes are in it, and only a shortage that all of them know of may be answered.
+    """
     while True:
         try:
             return attempt()
         except (MemoryError, RuntimeError, OSError) as error:
-            if isinstance(error, OutOfMemory) or not recognised(error):
+            known = isinstance(error, SharedShortage) if together else recognised(error)
+            if isinstance(error, OutOfMemory) or not known:
                 raise
-            why = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
+            why = in_words(error)
         freed_memory.give_back_everything()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
         shrink(why)
 

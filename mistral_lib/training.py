@@ -146,13 +146,17 @@ class Training(OptimizerSteps):
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
 
     def assist(self) -> dict[str, Any]:
-        """What a process other than the first does: build the same model, and take its share of the steps."""
+        """What a process other than the first does: build the same model, and take its share of the steps, as the first one says."""
         blocks = largest_batch.loaded(self.run.folder / "data" / "train", "training")
         model, _ = self.build()
-        self.shape, last = ranks.from_first(lambda: None)
-        if last is not None:
-            with self.stop.after_saving():
-                self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+
+        def attempt() -> None:
+            self.shape, last = ranks.from_first(lambda: None)
+            if last is not None:
+                with self.stop.after_saving():
+                    self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+
+        memory_shortage.carried_on(attempt, lambda why: None, together=True)
         return {}
 
     def build(self) -> tuple[Any, str]:
