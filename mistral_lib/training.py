@@ -168,6 +168,8 @@ class Training(OptimizerSteps):
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
         freed_memory.give_back(0)  # loading leaves gaps, ever other ones
+        if self.settings.activation_checkpointing and hardware.device() == "cpu":
+            freed_memory.give_back_between_layers(model)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)

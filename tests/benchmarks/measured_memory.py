@@ -13,7 +13,7 @@ from mistral_lib import files, fit_plan, home, params, planned_work, preparation
 from mistral_lib.model_memory import MIB
 from mistral_lib.run import Run
 
-STEPS = 6  # by then the memory of a training on a CPU has stopped growing
+STEPS = 4  # by then the memory of a training on a CPU has stopped growing
 CONFIGURATIONS = [  # tokens, micro batch, checkpointing, quantization, dtype
     "512 2 False nf4 bfloat16",
     "256 4 False none bfloat16",
