@@ -25,6 +25,7 @@ from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.freed_memory import give_back
 from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
@@ -123,12 +124,10 @@ class Preparation:
     def steps(self, source_files: list[sources.SourceFile]) -> dict[str, int]:
         """All but the report; the number of blocks of each split."""
         self.read(source_files)
-        self.drop_duplicates()
-        self.assign_splits()
-        self.tokenise()
-        self.refuse_losses()
-        self.leak = self.measured_leak()
-        self.mix()
+        for step in (self.drop_duplicates, self.assign_splits, self.tokenise, self.refuse_losses, self.measure_leak, self.mix):
+            give_back(0)  # what a step needed for a moment must not add to what the next one needs
+            step()
+        give_back(0)
         blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
         data_report.write_ledger(self)
         return blocks
@@ -147,6 +146,7 @@ class Preparation:
                 yield part
 
         self.rows = Rows.of(parts())
+        self.rows.set_aside(self.finished.folder)
         self.store = RecordStore(folders)
 
     def drop_duplicates(self) -> None:
@@ -172,7 +172,7 @@ class Preparation:
         known = self.finished.finished("near-pairs")
         if known is None:
             pairs = self.near.pairs(texts)
-            leader = np.where(self.near.words() >= GRAM, self.near.clusters(texts), np.arange(len(self.mapped)))
+            leader = np.where(self.near.words() >= GRAM, self.near.clusters(texts), np.arange(len(self.mapped), dtype=np.int32))
             self.finished.seal("near-pairs", {}, {"pairs": pairs, "leader": leader})
             known = {}, {"pairs": pairs, "leader": leader}
         self.near.forget()
@@ -192,7 +192,7 @@ class Preparation:
         rows, mapped, s = self.rows, self.mapped, self.settings
         if not len(rows.kept()):
             raise EmptySplit(data_report.what_was_lost(rows, "no usable record"))
-        group, answer, key = rows.group[mapped], rows.answer[mapped], rows.key[mapped]
+        group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
         self.random_leak = splits.random_leak(group, answer, key, self.pairs, s.seed)
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
         self.assignment = splits.assign(group, answer, self.pairs, key, rows.domain[mapped], *shares, s.seed, kept=kept)
@@ -200,10 +200,11 @@ class Preparation:
         self.split[mapped] = self.assignment.split
         self.split[rows.fate != KEPT] = -1
 
-    def measured_leak(self) -> dict[str, int]:
+    def measure_leak(self) -> None:
         """The leak of the result, whatever rule made it: over the kept rows, by text, answer, document and near-duplicate pair."""
         rows = self.rows
-        return splits.leak(self.split, rows.group, rows.answer, rows.key, self.mapped[self.pairs])
+        self.leak = splits.leak(self.split, rows.group.read(), rows.answer.read(), rows.key, self.mapped[self.pairs])
+        self.mapped = self.pairs = None  # they have done their duty
 
     def tokenise(self) -> None:
         """Token windows of every kept record; records that the limit leaves nothing of are rejected, the loss counted."""
@@ -220,7 +221,7 @@ class Preparation:
         sizes = np.bincount(self.split[self.split >= 0], minlength=len(splits.SPLITS))
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
         if empty:
-            documents = len(np.unique(self.rows.group[self.rows.kept()]))
+            documents = len(np.unique(self.rows.group.read()[self.rows.kept()]))
             seen = f"no record for {', '.join(empty)}, from {documents} source documents"
             raise EmptySplit(data_report.what_was_lost(self.rows, seen, "Add source documents, or raise validation_share and test_share"))
 
