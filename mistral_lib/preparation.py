@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mistral_lib import base_model, data_report, files, home, mixture, reading_parts, sources, split_blocks, splits, token_parts
+from mistral_lib.appointments import Earlier
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.exclusions import inputs as excluded_inputs
@@ -67,7 +68,8 @@ def prepare(run: Run) -> dict[str, Any]:
     def carry_out(folder: Path) -> dict[str, Any]:
         with _explained(run, folder, work):
             finished = FinishedParts(work, _key(run.settings, inputs))
-            report = Preparation(folder, run.settings, tokenizer, finished).carry_out(found)
+            before = Earlier.of(run.folder / "data", run.settings.seed)
+            report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)
         finished.discard()
         return report
 
@@ -102,8 +104,8 @@ def _explained(run: Run, folder: Path, work: Path) -> Iterator[None]:
 class Preparation:
     """The steps of one preparation, in order."""
 
-    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: FinishedParts):
-        self.folder, self.settings, self.tokenizer, self.finished = folder, settings, tokenizer, finished
+    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: FinishedParts, earlier: Earlier | None = None):
+        self.folder, self.settings, self.tokenizer, self.finished, self.earlier = folder, settings, tokenizer, finished, earlier
         self.near = self.store = self.tokens = None
 
     def carry_out(self, found: sources.Found) -> dict[str, Any]:
@@ -195,7 +197,8 @@ class Preparation:
         group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
         self.random_leak = splits.random_leak(group, answer, key, self.pairs, s.seed)
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
-        self.assignment = splits.assign(group, answer, self.pairs, key, rows.domain[mapped], *shares, s.seed, kept=kept)
+        ties = (group, answer, self.pairs, key, rows.domain[mapped])
+        self.assignment = splits.assign(*ties, *shares, s.seed, kept=kept, earlier=self.earlier)
         self.split = np.full(len(rows.fate), -1, np.int8)  # of each row: number in splits.SPLITS, -1 for none
         self.split[mapped] = self.assignment.split
         self.split[rows.fate != KEPT] = -1
