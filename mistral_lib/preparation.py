@@ -34,6 +34,7 @@ from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 from mistral_lib.signatures import GRAM
 from mistral_lib.skeletons import repeated
+from mistral_lib.stored_column import StoredColumn
 from mistral_lib.token_store import TokenStore
 
 OPERATIVES = ORIGINS.index("operatives")
@@ -131,6 +132,8 @@ class Preparation:
             step()
         give_back(0)
         blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
+        self.tokens.forget()
+        give_back(0)
         data_report.write_ledger(self)
         return blocks
 
@@ -202,12 +205,13 @@ class Preparation:
         self.split = np.full(len(rows.fate), -1, np.int8)  # of each row: number in splits.SPLITS, -1 for none
         self.split[mapped] = self.assignment.split
         self.split[rows.fate != KEPT] = -1
+        self.pairs = StoredColumn(self.finished.folder / "pairs.int32", mapped[self.pairs])
+        self.mapped = None  # it has done its duty
 
     def measure_leak(self) -> None:
         """The leak of the result, whatever rule made it: over the kept rows, by text, answer, document and near-duplicate pair."""
         rows = self.rows
-        self.leak = splits.leak(self.split, rows.group.read(), rows.answer.read(), rows.key, self.mapped[self.pairs])
-        self.mapped = self.pairs = None  # they have done their duty
+        self.leak = splits.leak(self.split, rows.group.read(), rows.answer.read(), rows.key, self.pairs.read())
 
     def tokenise(self) -> None:
         """Token windows of every kept record; records that the limit leaves nothing of are rejected, the loss counted."""
@@ -220,6 +224,7 @@ class Preparation:
             for reason, numbers in refused.items():
                 self.rows.reject(numbers, reason)
                 self.split[numbers] = -1
+        give_back(0)
         self.tokens.close()
         sizes = np.bincount(self.split[self.split >= 0], minlength=len(splits.SPLITS))
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]

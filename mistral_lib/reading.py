@@ -17,7 +17,7 @@ from mistral_lib import exclusions, quality, signatures, sources
 from mistral_lib.record_store import batch_of
 from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.settings import Settings
-from mistral_lib.stored_column import StoredColumn
+from mistral_lib.stored_column import GrownColumn, StoredColumn
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
@@ -47,14 +47,14 @@ class Rows:
     @classmethod
     def of(cls, parts: Iterable["Inspected"]) -> "Rows":
         """All parts in one."""
-        rows, columns = cls(), {name: [] for name in COLUMNS}
+        rows, columns = cls(), {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
         for part in parts:
             for name, values in rows.renumbered(part).items():
                 columns[name].append(values)
             for name, counter in part.counts.items():
                 rows.counts[name].update(counter)
-        for name, kind in COLUMNS.items():  # one column after the other, so that two of them are the most that is held twice
-            setattr(rows, name, np.concatenate(columns.pop(name) or [np.empty(0, kind)]))
+        for name in COLUMNS:
+            setattr(rows, name, columns[name].array())
         return rows
 
     def renumbered(self, part: "Inspected") -> dict[str, np.ndarray]:
