@@ -12,7 +12,7 @@ import errno
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import base_model, data_report, files, home, mixture, reading_parts, sources, split_blocks, splits, token_parts
+from mistral_lib import (
+    base_model,
+    data_report,
+    files,
+    home,
+    mixture,
+    near_search,
+    reading_parts,
+    sources,
+    split_blocks,
+    splits,
+    token_parts,
+)
 from mistral_lib.appointments import Earlier
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
@@ -32,13 +44,14 @@ from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspec
 from mistral_lib.record_store import RecordStore
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
-from mistral_lib.signatures import GRAM
 from mistral_lib.skeletons import repeated
 from mistral_lib.stored_column import StoredColumn
 from mistral_lib.token_store import TokenStore
 
 OPERATIVES = ORIGINS.index("operatives")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")  # of whose versions finished parts depend
+# parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
+LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 
@@ -81,7 +94,8 @@ def prepare(run: Run) -> dict[str, Any]:
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
     """What the finished parts of a preparation depend on."""
     code = {path.name: files.sha256(path) for path in Path(__file__).parent.glob("*.py")}
-    return files.digest([settings.stage("data"), inputs, code, {name: version(name) for name in LIBRARIES}])
+    used = {name: value for name, value in settings.stage("data").items() if name not in LATE}
+    return files.digest([used, inputs, code, {name: version(name) for name in LIBRARIES}])
 
 
 @contextmanager
@@ -160,29 +174,13 @@ class Preparation:
         self.repeats = np.full(len(rows.fate), -1, np.int32)  # of each dropped row: the row that it repeats
         self.pairs = NO_PAIRS
         if self.near is not None:
-            leader = self.near_leaders()
+            self.pairs, leader = near_search.found(self.near, self.store, self.mapped, self.finished)
             self.drop(leader, NEAR_DUPLICATE)
         self.drop(first_occurrence(rows.key[self.mapped]), DUPLICATE)
         distinct = self.mapped[rows.fate[self.mapped] != DUPLICATE]  # a text that stands in many files is no pattern
         often = repeated(rows.skeleton[distinct], self.settings.most_repeated_pattern)
         rows.reject(distinct[np.isin(rows.skeleton[distinct], often) & (rows.fate[distinct] == KEPT)], "placeholder_text")
         rows.skeleton = None  # it has done its duty
-
-    def near_leaders(self) -> np.ndarray:
-        """For each mapped row the place of the row that leads its cluster; equal answers of a word or two lead to no one."""
-
-        def texts(positions: Sequence[int]) -> list[str]:
-            return self.store.answers(self.mapped[np.asarray(positions)])
-
-        known = self.finished.finished("near-pairs")
-        if known is None:
-            pairs = self.near.pairs(texts)
-            leader = np.where(self.near.words() >= GRAM, self.near.clusters(texts), np.arange(len(self.mapped), dtype=np.int32))
-            self.finished.seal("near-pairs", {}, {"pairs": pairs, "leader": leader})
-            known = {}, {"pairs": pairs, "leader": leader}
-        self.near.forget()
-        self.pairs = known[1]["pairs"]
-        return known[1]["leader"]
 
     def drop(self, first: np.ndarray, fate: int) -> None:
         """Mark the mapped rows that repeat another one. first: for each the place of the one it repeats, or its own."""
