@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib import files, home, sources
-from mistral_lib.run import Run
+from mistral_lib.run import Run, named
 from mistral_lib.settings import STAGES
 
 WEIGHTS = "adapter_model.safetensors"
@@ -26,8 +26,8 @@ class Finding:
 
 
 def audit(folder: Path) -> list[Finding]:
-    """The findings for a run folder or an adapter folder; a folder that is neither is `missing`."""
-    folder = Path(folder)
+    """The findings for a run, by folder or name, or an adapter folder; a folder that is neither is `missing`."""
+    folder = named(Path(folder))
     if (folder / "params.yaml").exists() or (folder / "manifest.json").exists():
         return audit_run(folder)
     if not folder.is_dir():
@@ -38,6 +38,9 @@ def audit(folder: Path) -> list[Finding]:
 def audit_run(folder: Path) -> list[Finding]:
     """Every stage that was started: its status, each file it left, and whether what it was made from is still the same."""
     for name in ("params.yaml", "manifest.json"):
+        started = any((folder / stage).exists() for stage in STAGES)
+        if name == "manifest.json" and not (folder / name).exists() and not started:
+            return [Finding(folder.name, "missing", "no stage of this run was ever started: run it, or delete its folder")]
         if not (folder / name).exists():
             return [Finding(f"{folder.name}/{name}", "missing", "nothing in this folder can be vouched for without it")]
     try:

@@ -11,8 +11,9 @@ import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
 
-from mistral_lib import exclusions, quality, shown_record
+from mistral_lib import exclusions, near_copies, quality, shown_record
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
+from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.records import Record, map_row
 from mistral_lib.sources import Row, SourceError
@@ -22,13 +23,13 @@ PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "
 
 
 class CorpusExplorer(PlainTextBox):
-    """`numbers` holds the rows that the filters leave, `place` which of them is shown, from 1."""
+    """`numbers` holds the rows that the filters leave, or a record with its near-duplicates, `place` which of them is shown, from 1."""
 
     def __init__(self, index: CorpusIndex, tokenizer: Any):
         self.index, self.tokenizer, self.settings = index, tokenizer, index.settings
         self.checks = quality.Checks(self.settings.check_actions(), self.settings.check_limits())
         self.excluded_file = exclusions.place(self.settings)
-        self.numbers = np.arange(len(index))
+        self.numbers, self.together, self.looking = np.arange(len(index)), False, LatestJob[tuple[int, np.ndarray]]()
         self._build()
         super().__init__([self.filters, HBox([self.length, self.query]), self.moves, self.status, self.head, self.panels], self._plain())
         self._show()
@@ -49,19 +50,18 @@ class CorpusExplorer(PlainTextBox):
         self.previous, self.next = Button(description="previous", icon="arrow-left"), Button(description="next", icon="arrow-right")
         self.place = ipywidgets.BoundedIntText(value=1, min=1, max=max(1, len(self.numbers)), description="row", layout={"width": "12em"})
         self.exclude = Button(description="exclude this record", icon="ban", layout={"width": "14em"})
-        self.moves = HBox([self.previous, self.place, self.next, self.exclude])
+        self.alike = Button(description="its near-duplicates", icon="clone", layout={"width": "14em"})
+        self.exclude_all = Button(description="exclude all of these", icon="ban", layout={"width": "14em", "display": "none"})
+        moves = [self.previous, self.place, self.next, self.exclude, self.alike, self.exclude_all]
+        self.moves = HBox(moves, layout={"flex_flow": "row wrap"})
         self.status, self.head = ipywidgets.HTML(), ipywidgets.HTML()
         self.raw, self.record, self.tokens = (ipywidgets.HTML(layout=PANEL) for _ in range(3))
         self.panels = HBox([self.raw, self.record, self.tokens], layout={"flex_flow": "row wrap"})
         self._connect()
 
     def _options(self, name: str) -> list[tuple[str, str]]:
-        special = [("none: it is a record", "none"), ("any", "any")] if name == "problem" else []
-        return [
-            (f"every {name}" if name != "problem" else "with or without", ""),
-            *special,
-            *((one, one) for one in self.index.choices(name)),
-        ]
+        special = [("all rows", ""), ("records only", "none"), ("problems only", "any")]
+        return [*(special if name == "problem" else [(f"every {name}", "")]), *((one, one) for one in self.index.choices(name))]
 
     def _connect(self) -> None:
         for control in (*self.choices.values(), self.length, self.query):
@@ -70,6 +70,8 @@ class CorpusExplorer(PlainTextBox):
         self.previous.on_click(lambda _: self.move(-1))
         self.next.on_click(lambda _: self.move(1))
         self.exclude.on_click(lambda _: self.toggle_exclusion())
+        self.alike.on_click(lambda _: self.show_alike())
+        self.exclude_all.on_click(lambda _: self.exclude_these())
 
     # -- what can be done ------------------------------------------------------------------------------------------
 
@@ -78,12 +80,41 @@ class CorpusExplorer(PlainTextBox):
 
     def _filter(self, _: Any = None) -> None:
         shortest, longest = self.length.value
+        self.looking.cancel()
+        self.together = False
         self.numbers = self.index.select(shortest, longest, **{name: control.value for name, control in self.choices.items()})
         if self.query.value:
             self.status.value = "searching …"
             self.numbers = self.index.search(self.numbers, shown_record.finder(self.query.value))
-        self.place.max = max(1, len(self.numbers))
-        self.place.value = 1
+        self._from_the_first()
+
+    def _from_the_first(self) -> None:
+        self.place.value, self.place.max = 1, max(1, len(self.numbers))
+        self._show()
+
+    def show_alike(self) -> None:
+        """Look for the near-duplicates of the shown record, beside the page; then step through these alone, until a filter is changed."""
+        entry = self._entry()
+        if entry is None or not entry.record_id:
+            return
+        self.status.value = "looking for near-duplicates …"
+        self.looking.start(near_copies.near_copies(self.index, entry.number), self._show_found, self._show_fault, pause=0)
+
+    def _show_found(self, found: tuple[int, np.ndarray]) -> None:
+        looked_at, numbers = found
+        if looked_at < len(self.index):
+            self.status.value = f"looking for near-duplicates: {len(numbers) - 1:,} in {looked_at:,} of {len(self.index):,} rows …"
+            return
+        self.numbers, self.together = numbers, True
+        self._from_the_first()
+
+    def _show_fault(self, error: Exception) -> None:
+        self.status.value = html.escape(str(error))
+
+    def exclude_these(self) -> None:
+        """Write the record and its near-duplicates into the exclusion file."""
+        found = [self.index.entry(number) for number in self.numbers.tolist()]
+        exclusions.write(self.excluded_file, {**{one.record_id: one.source for one in found}, **self._excluded()})
         self._show()
 
     def toggle_exclusion(self) -> None:
@@ -108,9 +139,16 @@ class CorpusExplorer(PlainTextBox):
 
     def _show(self, _: Any = None) -> None:
         entry, excluded = self._entry(), self._excluded()
-        self.status.value = f"{len(self.numbers):,} of {len(self.index):,} rows; {len(excluded):,} excluded by hand"
+        what = (
+            f"a record and its {len(self.numbers) - 1:,} near-duplicates"
+            if self.together
+            else f"{len(self.numbers):,} of {len(self.index):,} rows"
+        )
+        back = " (change a filter to see the others again)" if self.together else ""
+        self.status.value = f"{what}; {len(excluded):,} excluded by hand{back}"
+        self.exclude_all.layout.display = "" if self.together and len(self.numbers) > 1 else "none"
         self.previous.disabled, self.next.disabled = self.place.value <= 1, self.place.value >= len(self.numbers)
-        self.exclude.disabled = entry is None or not entry.record_id
+        self.exclude.disabled = self.alike.disabled = entry is None or not entry.record_id
         out = entry is not None and (entry.record_id in excluded or entry.source in excluded)
         self.exclude.description = "take it in again" if out else "exclude this record"
         if entry is None:
@@ -122,7 +160,7 @@ class CorpusExplorer(PlainTextBox):
             self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
-        self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw(row.value))
+        self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw_row(row))
         self._show_record(row, entry)
 
     def _show_record(self, row: Row, entry: Entry) -> None:
@@ -134,7 +172,7 @@ class CorpusExplorer(PlainTextBox):
             shown_record.record(found)
         )
         count, coloured = shown_record.tokens(self.tokenizer, found)
-        self.tokens.value = f"<b>as tokens</b> ({html.escape(count)})" + coloured
+        self.tokens.value = f"<b>as tokens</b> ({html.escape(count)}: green)" + coloured
 
     def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
         """The record as training would see it; one that the checks reject, as it was mapped."""

@@ -8,8 +8,10 @@ import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 KEPT = 2**30  # bytes: what is kept for the next step need not be asked of the system again
+KEPT_IN_A_PASS = 2**27  # bytes: the same between two layers, where memory is what is to be saved
 
 
 class _Counts(ctypes.Structure):
@@ -36,3 +38,25 @@ def only_new_garbage_searched() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def give_back_everything() -> None:
+    """Let go of what nobody holds any more, on the GPU as well: before a model is loaded, where another one was."""
+    import torch
+
+    gc.collect()  # a trainer and its model hold each other
+    give_back(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def give_back_between_layers(model: Any) -> None:
+    """Have a checkpointed pass on a CPU give back what its layers leave: a layer keeps its input and frees everything around it, and in
+    those gaps no tensor of the next one fits. A pass of 2,048 tokens in float32 took 1.0 GiB for tensors of 0.3."""
+    for module in model.modules():
+        if type(module).__name__.endswith("DecoderLayer"):
+            module.register_forward_pre_hook(_before_a_layer)
+
+
+def _before_a_layer(*_: Any) -> None:
+    give_back(KEPT_IN_A_PASS)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from mistral_lib.rows import Reading, Row
+from mistral_lib.rows import LONGEST_TEXT, Reading, Row
 from mistral_lib.streams import Refused, held, lines
 
 BOM = b"\xef\xbb\xbf"
@@ -96,11 +96,11 @@ def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iter
     elif len(values) > 1 and objects and reading.salvage:
         yield from (_made_sound(value, f"{source}.{number}", "salvaged") for number, value in enumerate(values, 1))
         if rest:
-            yield Row(f"{source}.{len(values) + 1}", None, otherwise)
+            yield Row(f"{source}.{len(values) + 1}", None, otherwise, text=rest[:LONGEST_TEXT])
     elif len(values) > 1 and objects:
-        yield Row(source, None, "glued_json")
+        yield Row(source, None, "glued_json", text=text[:LONGEST_TEXT])
     else:
-        yield Row(source, None, "nul_bytes" if "\0" in text else otherwise)
+        yield Row(source, None, "nul_bytes" if "\0" in text else otherwise, text=text[:LONGEST_TEXT])
 
 
 def _values(text: str) -> tuple[list[Any], str]:

@@ -10,12 +10,17 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from mistral_lib import home
+from mistral_lib import files, home
 
 PORT = 8888  # the first one tried
 LOOPBACK = "127.0.0.1"
 FIRST = "notebooks/00_start_here.ipynb"
+SETTINGS = {  # JupyterLab's defaults for this workbook; what a user chose in its settings wins
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 10},  # seconds: a page closed in mid-training comes back as it was
+}
 
 
 def free_port(first: int = PORT, tries: int = 100) -> int:
@@ -35,7 +40,7 @@ def options(port: int, token: str, wishes: Sequence[str] = ()) -> list[str]:
     """JupyterLab's command line: `wishes` may change everything but the token, for a page that runs code must not go without."""
     chosen = [
         f"--ip={LOOPBACK}", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={home.project()}",
-        f"--LabApp.default_url=/lab/tree/{FIRST}", "--KernelSpecManager.allowed_kernelspecs=python3", "--LabApp.news_url=None",
+        f"--LabApp.default_url=/lab/tree/{FIRST}", "--KernelSpecManager.allowed_kernelspecs=python3", f"--LabApp.app_settings_dir={settings_folder()}",
     ]  # fmt: skip
     if os.geteuid() == 0:
         chosen.append("--allow-root")
@@ -43,6 +48,11 @@ def options(port: int, token: str, wishes: Sequence[str] = ()) -> list[str]:
         chosen.append("--no-browser")
     chosen = [option for option in chosen if option.split("=")[0] not in {wish.split("=")[0] for wish in wishes}]
     return [*chosen, *(wish for wish in wishes if ".token=" not in wish), f"--IdentityProvider.token={token}"]
+
+
+def settings_folder() -> Path:
+    """Where JupyterLab finds SETTINGS."""
+    return home.home() / ".lab"
 
 
 def remote(environment: Mapping[str, str]) -> bool:
@@ -76,6 +86,7 @@ def open_lab(port: int | None = None, wishes: Sequence[str] = ()) -> None:
     if port is not None and free_port(port) != port:
         raise OSError(f"port {port} is taken; leave --port out, and a free one is found")
     port, token = port or free_port(), secrets.token_hex(24)
+    files.write_json(settings_folder() / "overrides.json", SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever kernels the user has
     print(welcome(port, token, os.environ), file=sys.stderr, flush=True)
     LabApp.launch_instance(argv=options(port, token, wishes))  # as an argument list of this process: `ps` does not show the token

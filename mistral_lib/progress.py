@@ -7,6 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+INTERVAL = 10.0  # seconds between two lines of a bar where there is no terminal
 
 
 def say(text: str) -> None:
@@ -14,6 +15,9 @@ def say(text: str) -> None:
 
 
 def bar(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterate with a progress bar: a line a few times a minute in a log file, a moving one in a terminal."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, file=sys.stderr, leave=False))
+    """Iterate with a progress bar: a line a few times a minute in a log file or a notebook, a moving one in a terminal.
+
+    What is done before its first line is due shows none: in a notebook an empty red line would remain of it.
+    """
+    interval = 0.2 if sys.stderr.isatty() else INTERVAL
+    return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, delay=interval, file=sys.stderr, leave=False))

@@ -44,11 +44,11 @@ def _texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], setti
 
 
 def _words(row: sources.Row, settings: Settings) -> str:
-    """The answer, or all that stands in a row that is no record; "" for one that could not be read."""
+    """The answer, or all that stands in a row that is no record; "" for one that is not even text."""
     if row.value is None:
-        return ""
+        return " ".join(shown_record.raw_row(row, LONGEST).split())
     try:
         answer = map_row(row.value, row.source, columns=settings.columns).answer
-        return shown_record.cut(redact(answer)[0], LONGEST)
+        return shown_record.cut(" ".join(redact(answer)[0].split()), LONGEST)
     except Unmappable:
         return " ".join(shown_record.raw(row.value, LONGEST).split())

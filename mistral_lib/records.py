@@ -1,6 +1,7 @@
 """One record schema: every known row shape is mapped to it, and a row that cannot be mapped says why by a reason code."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +12,10 @@ from mistral_lib.row_shapes import COLUMNS, shaped
 from mistral_lib.turns import Message, Unmappable
 
 __all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "text_id"]
+
+
+TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
+LOOSE_TEXTS = "texts"  # domain of text files that stand in no folder of the source
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,12 @@ def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
 
 
 def file_domain(source: str) -> str:
-    """The domain of a row that names none: the archive's or the file's name without its ending."""
+    """The domain of a row that names none: the archive's or the file's name without its ending; of a text file, which is a single
+    record, its folder's name: a folder of five hundred notes is one domain."""
     return _first_name(source.split("!")[0].split("#")[0].rsplit(":", 1)[0])
 
 
 @lru_cache(maxsize=1024)
 def _first_name(path: str) -> str:
-    return PurePosixPath(path).name.split(".")[0]
+    place = PurePosixPath(path)
+    return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else place.name.split(".")[0]

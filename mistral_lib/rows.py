@@ -1,9 +1,11 @@
 """One row of a file as it was read, and how it is to be read. Knows nothing of formats, files or records."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mistral_lib.streams import LIMITS, Limits
+
+LONGEST_TEXT = 20_000  # characters of a row that could not be understood that are kept to be shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +14,7 @@ class Row:
     value: Any  # the parsed row; None where there is a problem
     problem: str | None = None  # why this row could not be read: a reason code
     note: str = ""  # salvaged, …: what was done to read it; beside a problem: which lines or rows, which kind of fault
+    text: str = field(default="", compare=False, repr=False)  # beside a problem: how it begins, for eyes; it may hold a secret
 
 
 @dataclass(frozen=True, slots=True)

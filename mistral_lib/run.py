@@ -21,7 +21,7 @@ import orjson
 from mistral_lib import files, home, params
 from mistral_lib.progress import say
 
-FORMAT = {"corpus": 2, "data": 1, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
+FORMAT = {"corpus": 3, "data": 2, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -56,12 +56,14 @@ class Run:
 
     @classmethod
     def existing(cls, folder: Path) -> "Run":
-        """A run that is there already. Errors: FileNotFoundError."""
-        if not (folder / "params.yaml").is_file():
+        """A run that is there already, by its folder or by its name. Errors: FileNotFoundError."""
+        place = named(folder)
+        if not (place / "params.yaml").is_file():
+            known = ", ".join(path.name for path in all_runs()) or "none yet"
             raise FileNotFoundError(
-                f"{home.short(folder)}: no params.yaml there, so this is no run folder; runs are in {home.short(home.runs())}/"
+                f"{home.short(folder)}: no params.yaml there, so this is no run folder; {home.short(home.runs())}/ holds: {known}"
             )
-        return cls(folder, params.load(folder / "params.yaml"))
+        return cls(place, params.load(place / "params.yaml"))
 
     # -- the manifest ---------------------------------------------------------------------------------------------
 
@@ -187,7 +189,9 @@ class Run:
     def require(self, stage: str, remedy: str) -> dict[str, Any]:
         """The entry of a complete stage. Errors: RuntimeError that names the remedy."""
         if self.status(stage) != "complete":
-            raise RuntimeError(f"{home.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}")
+            others = [path.name for path in all_runs() if path != self.folder and Run(path, self.settings).status(stage) == "complete"]
+            misspelt = f" (or is run_name misspelt? It is complete in {', '.join(others[:5])})" if others else ""
+            raise RuntimeError(f"{home.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}{misspelt}")
         return self.entry(stage)
 
 
@@ -210,6 +214,11 @@ def machine() -> dict[str, Any]:
     """What a result was made with: versions of Python and of the libraries, and the kind of machine."""
     versions = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), **versions}
+
+
+def named(folder: Path) -> Path:
+    """The folder that is meant: itself, or what is named so below the home or its runs/, from whatever directory."""
+    return next((place for place in (folder, home.home() / folder, home.runs() / folder) if place.is_dir()), folder)
 
 
 def all_runs() -> list[Path]:

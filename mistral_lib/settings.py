@@ -30,7 +30,9 @@ class Settings(BaseModel):
         ["demo:corpus"], "files, folders, globs or s3:// prefixes; optional:PATH may be missing", "corpus data", min_length=1
     )
     operatives_paths: list[str] = _field(["demo:operatives"], "further sources that join last, may be empty", "corpus data")
-    domain_key: str = _field("domain", "key of a row that names its domain; rows without it take the file's name", "corpus data")
+    domain_key: str = _field(
+        "domain", "key of a row that names its domain; rows without it take the file's name, texts their folder's", "corpus data"
+    )
     group_key: str = _field("module", "key of a row that names its source document; one document never straddles splits", "data")
 
     columns: dict[str, str] = _field({}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data")

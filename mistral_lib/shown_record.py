@@ -5,6 +5,7 @@ notebook shows is saved with it.
 """
 
 import html
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,19 @@ from mistral_lib.rows import Row
 
 LONGEST = 6000  # characters of a row, or of a message, that are shown
 TOKENS = 400
+ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+
+
+def raw_row(row: Row, longest: int = LONGEST) -> str:
+    """The row as it stands in its file; of one that could not be understood its text, if it has one."""
+    if row.problem is None:
+        return raw(row.value, longest)
+    return cut(redaction.redact(ESCAPE.sub(_unescaped, row.text))[0], longest)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """An escape of JSON's writing as what it stands for: the `n` of a line end would hide the token behind it from the patterns."""
+    return chr(int(escape[1], 16)) if escape[1] else {"n": "\n", "r": "\n", "t": "\t"}.get(escape[2], escape[2])
 
 
 def raw(value: Any, longest: int = LONGEST) -> str:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib.rows import Reading, Row
+from mistral_lib.rows import LONGEST_TEXT, Reading, Row
 from mistral_lib.streams import Budget, Refused, lines, seekable
 
 BATCH = 500  # rows of a Parquet file held at once
@@ -49,7 +49,13 @@ def separated(stream: BinaryIO, name: str, reading: Reading, delimiters: str) ->
         if header is None:
             header = _named(cells)
         elif problem or len(cells) != len(header):
-            yield Row(source, None, problem or "csv_column_count", note or f"{len(cells)} cells, {len(header)} columns")
+            yield Row(
+                source,
+                None,
+                problem or "csv_column_count",
+                note or f"{len(cells)} cells, {len(header)} columns",
+                " | ".join(cells)[:LONGEST_TEXT],
+            )
         else:
             yield Row(source, dict(zip(header, cells, strict=True)))
 

@@ -12,24 +12,35 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import figure_style, files, kernel_answers, trainer_process, training, training_curve, training_status
+from mistral_lib import files, kernel_answers, trainer_process, training, training_curve, training_status
+from mistral_lib.picture import Picture
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.run import Run
+from mistral_lib.progress import say
+from mistral_lib.run import Run, summary
 from mistral_lib.stop_signal import Stopped
 from mistral_lib.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least
 PLAIN = "(live view of the training: curve, rates, memory, time, money and a button that saves and stops; open this notebook in JupyterLab)"
-COLOURS = {"running": "#0072B2", "complete": "#009E73", "failed": "#D55E00", "interrupted": "#E69F00"}
+COLOURS = {"running": "#0072B2", "complete": "#00664b", "failed": "#a13f00", "interrupted": "#7a5200"}  # white words on them are legible
+OTHER = "#595959"
 NONE = "no earlier run"
 
 
-class TrainingStopped(RuntimeError):
-    """The training was told to stop, and saved; the message says how to go on."""
+class PlainError(RuntimeError):
+    """An end that a person wished for: nothing went wrong in the code."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the message alone. Nothing went wrong in the code.   Source: IPython, Custom exception tracebacks"""
+        """What IPython shows: the message alone.   Source: IPython, Custom exception tracebacks"""
         return [f"{type(self).__name__}: {self}"]
+
+
+class TrainingStopped(PlainError):
+    """The training was told to stop, and saved; the message says how to go on."""
+
+
+class WaitingStopped(PlainError):
+    """The cell was interrupted; the training goes on."""
 
 
 class Dashboard(PlainTextBox):
@@ -58,13 +69,13 @@ class Dashboard(PlainTextBox):
     async def finished(self) -> dict[str, Any]:
         """Wait for the end and return training/result.json. Meanwhile the buttons work, and a page that comes back is answered.
 
-        Interrupting this stops only the waiting. Errors: TrainingStopped; TrainerDied.
+        Interrupting this stops only the waiting. Errors: WaitingStopped; TrainingStopped; TrainerDied.
         """
         warned = 0.0
         with kernel_answers.while_waiting():
             while trainer_process.goes_on(self.run):
                 warned = trainer_process.warned_of_a_hang(self.run, warned)
-                await asyncio.sleep(trainer_process.POLL)
+                await _a_moment(self.run)
         self.refresh()
         now = training_status.status(self.run)
         if now.word == "interrupted" and (now.error or "").startswith(Stopped.__name__):
@@ -97,10 +108,7 @@ class Dashboard(PlainTextBox):
             return
         self._drawn, self._drawn_at = key, time.monotonic()
         axes = training_curve.draw(curves, training_curve.Curves.of(log) if log else None, self.earlier.value)
-        words = html.escape(training_curve.in_words(curves))
-        self.curve.value = (
-            f'<img alt="{words}" style="width:860px;max-width:100%;aspect-ratio:8.6/3.3" src="{figure_style.data_url(axes)}">'
-        )
+        self.curve.value = Picture(axes).tag("width:860px;max-width:100%;aspect-ratio:8.6/3.3")
 
     def _watch(self) -> None:
         """Refresh for as long as the kernel lives: a training that someone else starts is shown as well."""
@@ -130,9 +138,25 @@ class Dashboard(PlainTextBox):
 
 def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
     """Start the trainer, or attach to it, or find it done; and show it."""
-    if run.reasons_to_run("training", training.inputs_of(run)):
+    reasons = run.reasons_to_run("training", training.inputs_of(run))
+    if reasons and not trainer_process.is_alive(run):
+        kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/" if run.status("training") == "complete" else ""
+        say(f"training: runs, because {summary(reasons)}{kept}")
+    if reasons:
         trainer_process.start(run)
     return Dashboard(run, planned_memory_mib)
+
+
+async def _a_moment(run: Run) -> None:
+    """Errors: WaitingStopped if the cell is interrupted meanwhile, which reaches a cell that waits as a cancellation."""
+    try:
+        await asyncio.sleep(trainer_process.POLL)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        holder = run.holder() or {}
+        raise WaitingStopped(
+            f"only this cell was interrupted: the training goes on in its own process {holder.get('pid', '')}. "
+            "Run this cell again to wait for it; “Stop and save” ends it"
+        ) from None
 
 
 def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
@@ -146,13 +170,8 @@ def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
         doing = f"{now.error or 'the process was killed'}. “Go on” starts from the last whole checkpoint"
     elif word == "complete":
         doing = "the adapter was saved, read back from disk and measured again"
-    colour = COLOURS.get(word, "#767676")
-    process = f" · process {now.pid}" if now.pid else ""
-    return (
-        f'<b style="color:{colour}">{word}</b> · {html.escape(doing)}{process}'
-        if doing
-        else f'<b style="color:{colour}">{word}</b>{process}'
-    )
+    badge = f'<b style="background:{COLOURS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
+    return " · ".join([badge, *([html.escape(doing)] if doing else []), *([f"process {now.pid}"] if now.pid else [])])
 
 
 def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dict[str, str]:

@@ -87,3 +87,12 @@ def test_a_claim_without_a_manifest_or_with_a_broken_one_is_told(run: Run) -> No
     assert audit.audit(run.folder)[0].status == "altered"
     (run.folder / "manifest.json").unlink()
     assert audit.audit(run.folder)[0].status == "missing"
+
+
+def test_a_run_that_was_only_named_says_so_and_what_to_do(home: Path) -> None:
+    named = Run.open(Settings(run_name="only_named"))
+    (finding,) = audit.audit(named.folder)
+    assert finding.status == "missing" and "ever started: run it, or delete its folder" in finding.reason
+    (named.folder / "training").mkdir()
+    (finding,) = audit.audit(named.folder)
+    assert "nothing in this folder can be vouched for" in finding.reason, "a stage without its record is more than an empty folder"

@@ -63,3 +63,13 @@ def test_over_ssh_it_says_the_tunnel() -> None:
     assert "ssh -N -L 8890:127.0.0.1:8890 " in words and "@8.8.4.4" in words and "00_start_here.ipynb?token=abc" in words
     assert "@<the address" in lab.tunnel(8890, {"SSH_CONNECTION": "203.0.113.5 50000 172.31.7.9 22"}), "a private address is of no use"
     assert "ssh" not in lab.welcome(8890, "abc", {})
+
+
+def test_it_saves_often_and_asks_about_no_news(server: Server) -> None:
+    def default(plugin: str, name: str) -> object:
+        address = server.url(f"lab/api/settings/@jupyterlab/{plugin}")
+        answer = requests.get(address, headers={"Authorization": f"token {server.token}"}, timeout=30).json()
+        return answer["schema"]["properties"][name]["default"]
+
+    assert default("docmanager-extension:plugin", "autosaveInterval") == 10, "a closed page is found as it was"
+    assert default("apputils-extension:notification", "fetchNews") == "false"

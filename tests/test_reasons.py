@@ -23,6 +23,6 @@ def test_every_dropped_row_stands_under_its_reason_with_an_example(settings, cor
     expected = {**report["rejected"], "duplicate": report["duplicates_exact"], "near_duplicate": report["duplicates_near"]}
     assert {reason: line["rows"] for reason, line in table.items()} == {reason: count for reason, count in expected.items() if count}
     assert [line["rows"] for line in table.values()] == sorted((line["rows"] for line in table.values()), reverse=True)
-    assert table["answer_too_short"]["its answer"] == "yes" and table["truncated_line"]["its answer"] == ""
+    assert table["answer_too_short"]["its answer"] == "yes" and table["truncated_line"]["its answer"] == '{"prompt": "half'
     assert table["duplicate"]["for example"] == "strange.jsonl:4" and table["duplicate"]["which repeats"] == "red.jsonl:1"
     assert "colour" in table["unknown_shape"]["its answer"] and not any(TOKEN in str(line) for line in table.values())

@@ -202,6 +202,8 @@ def test_domain_group_and_note():
     assert mapped({"text": "a", "document": "d.pdf"}).source_group == "d.pdf"
     assert mapped({"messages": chat("u:a", "a:b", "u:c")}, note="salvaged").repairs == ("salvaged", "cut_after_last_answer")
     assert [file_domain(s) for s in ("x/law.jsonl:3", "law.zip!a/b.pdf#2", "law.tar.gz!a.jsonl:1")] == ["law"] * 3
+    assert [file_domain(s) for s in ("notes/a.md", "x/notes/b.txt.gz", "notes.zip!c.txt", "notes.pdf#2")] == ["notes"] * 4
+    assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record: its own name would be a domain of one"
 
 
 def test_a_row_is_never_changed():

@@ -116,3 +116,15 @@ def test_a_killed_writer_leaves_no_half_file(home: Path) -> None:
         process.kill()
         process.wait()
         assert files.read_json(target)["version"] in (1, 2)
+
+
+def test_a_run_is_found_by_its_name_and_a_misspelt_one_names_those_that_are(run: Run, home: Path) -> None:
+    assert Run.existing(Path("r")).folder == Run.existing(Path("runs/r")).folder == run.folder
+    with pytest.raises(FileNotFoundError, match=r"mien: .*runs/ holds: r"):
+        Run.existing(Path("mien"))
+
+
+def test_a_stage_that_is_asked_of_a_misspelt_run_names_the_run_that_has_it(run: Run) -> None:
+    misspelt = Run.open(run.settings.model_copy(update={"run_name": "mien"}))
+    with pytest.raises(RuntimeError, match=r"runs/mien: stage data is not started.*is run_name misspelt\? It is complete in r"):
+        misspelt.require("data", "run notebook 02_prepare_data first")

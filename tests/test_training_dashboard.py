@@ -70,11 +70,22 @@ def until(condition, seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run) -> None:
+async def interrupted(page: training_dashboard.Dashboard) -> None:
+    """What Kernel > Interrupt does to a cell that waits."""
+    waiting = asyncio.ensure_future(page.finished())
+    await asyncio.sleep(0.5)
+    waiting.cancel()
+    await waiting
+
+
+def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run, capsys: pytest.CaptureFixture) -> None:
     long = other(prepared, max_steps=40, checkpoint_every_steps=40)
     page = training_dashboard.start(long)
     assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
+    assert "training: runs, because it never ran" in capsys.readouterr().err
     until(lambda: page.progress.value >= 3)
+    with pytest.raises(training_dashboard.WaitingStopped, match=r"the training goes on in its own process [0-9]+"):
+        asyncio.run(interrupted(page))
     page.stop.click()
     assert page.question.layout.display == "", "asked before anything is done"
     page.sure.click()

@@ -1,13 +1,19 @@
-"""Each notebook from top to bottom by the menu's command, and its widgets operated, in a real browser over one finished run."""
+"""Notebooks 00 and 01 in a real browser: what the form and the explorer show when they are operated, and what they write."""
 
+import json
+import re
 from collections.abc import Callable
 
-from mistral_lib import audit, checkpoints, exclusions, files, home, params, preparation, training_log, training_status, votes
-from mistral_lib.blind_vote import ballot
-from mistral_lib.run import Run
-from tests.browser.jupyterlab import PATIENCE, Notebook
+import nbformat
+from papermill.iorw import load_notebook_node
 
-STEPS = 300  # of the tiny model: long enough to leave its training and come back
+from mistral_lib import exclusions, home, params
+from mistral_lib.run import Run
+from tests.browser.conftest import as_fresh
+from tests.browser.jupyterlab import Notebook, Server
+from tests.browser.legibility import faults
+
+OUTPUTS = ".jp-OutputArea-output"
 
 
 def run_through(page: Notebook) -> Notebook:
@@ -19,92 +25,90 @@ def run_through(page: Notebook) -> Notebook:
     return page
 
 
-def test_00_decisions_are_turned_and_saved(notebook: Callable[..., Notebook], finished: Run) -> None:
+def choose(page: Notebook, name: str, option: str) -> None:
+    page.page.select_option(f".widget-dropdown:has(label:text-is({json.dumps(name)})) select", label=option)
+
+
+def write(page: Notebook, name: str, words: str) -> None:
+    """Type into a field and leave it."""
+    field = f"{OUTPUTS} .jupyter-widgets:has(> label:text-is({json.dumps(name)})) >> :is(input, textarea)"
+    page.page.fill(field, words)
+    page.page.press(field, "Tab")
+
+
+def row(page: Notebook, name: str) -> str:
+    """What the estimate says under this name."""
+    return page.page.inner_text(f"{OUTPUTS} tr:has(b:text-is({json.dumps(name)})) td >> nth=1")
+
+
+def becomes(page: Notebook, name: str, words: str) -> None:
+    page.page.wait_for_selector(f"{OUTPUTS} tr:has(b:text-is({json.dumps(name)})):has-text({json.dumps(words)})")
+
+
+def test_00_decisions_are_turned_checked_and_saved(notebook: Callable[..., Notebook], finished: Run) -> None:
     page = run_through(notebook("00"))
     page.slide("max_tokens")
+    becomes(page, "memory", "fits")
+    before = {name: row(page, name) for name in ("memory", "time", "USD", "steps", "budget")}
+    assert "blocks of 256" in before["steps"] and "none" in before["USD"] and before["budget"].startswith("none")
+    page.shows("600 rows")
+    choose(page, "instance", "g5.xlarge")
+    write(page, "max_steps", "2000000")
+    write(page, "max_usd", "0.01")
+    becomes(page, "memory", "of 22.0 GiB: fits")
+    becomes(page, "budget", "max_usd = 0.01")
+    after = {name: row(page, name) for name in before}
+    assert all(after[name] != before[name] for name in before), after
+    assert re.match(r"[\d.]+ – [\d.]+, at 1.006 an hour", after["USD"]) and "stops it after" in after["budget"]
+    assert not faults(page)
+
+    write(page, "corpus_paths", "corpora/smal")
+    page.shows("Not found:")
+    page.shows("corpora/smal")
+    assert page.page.is_disabled("button:has-text('save as a parameter file')")
+    write(page, "corpus_paths", "corpora/small")
+    page.page.wait_for_selector("button:has-text('save as a parameter file'):enabled")
     page.press("save as a parameter file")
     page.shows("Saved:")
     saved = params.load(home.runs() / "small.yaml")
-    assert saved.max_tokens == 256 and saved == finished.settings.model_copy(update={"max_tokens": 256})
+    chosen = {"max_tokens": 256, "instance": "g5.xlarge", "max_steps": 2_000_000, "max_usd": 0.01}
+    assert saved == finished.settings.model_copy(update=chosen)
 
 
-def test_01_rows_are_filtered_stepped_through_and_excluded(notebook: Callable[..., Notebook], finished: Run) -> None:
+def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
+    notebook: Callable[..., Notebook], finished: Run, server: Server
+) -> None:
+    """Opened as a person opens it: its parameters cell untouched, the form's file saved."""
+    params.save(finished.settings, home.runs() / "small.yaml", replace=True)
+    source = next(home.notebooks().glob("01_*.ipynb"))
+    nbformat.write(as_fresh(load_notebook_node(str(source)), {}), server.words.parent / source.name)
     page = run_through(notebook("01"))
+    said = "".join(output.get("text", "") for cell in page.cells() for output in cell["outputs"])
+    assert "Parameters of runs/small.yaml, in place of this cell's defaults: run_name = 'small'" in said
     page.shows("600 of 600 rows")
     page.press("next")
-    page.slide("characters", "End")  # the shortest that is wanted: as long as the longest
-    page.shows("of 600 rows; 0 excluded by hand")
-    page.wait("!document.querySelector('.jp-Notebook').innerText.includes('600 of 600 rows')")
+    page.shows("blue.jsonl:2 ")
+    choose(page, "domain", "red")
+    page.shows("200 of 600 rows")
+    write(page, "search", "RED.KERNEL_1")  # red.kernel_10 and red.kernel_18, _106, ...: as a plain loop finds them
+    lines = (home.corpora() / "small" / "red.jsonl").read_text().splitlines()
+    found = [number for number, line in enumerate(lines, 1) if "red.kernel_1" in line]
+    page.shows(f"{len(found)} of 600 rows")
+    page.shows(f"red.jsonl:{found[0]} ")
+    for part in ("as it stands in its file", "as a record", "tokens graded"):
+        page.shows(part)
+    assert page.page.locator(f"{OUTPUTS} .widget-html span[style*='background:#cdebc5']").count() > 5, "graded tokens are coloured"
+    assert not faults(page)
+
     page.press("exclude this record")
     page.shows("1 excluded by hand")
-    assert len(exclusions.read(exclusions.place(finished.settings))) == 1
+    assert list(exclusions.read(exclusions.place(finished.settings)).values()) == [f"red.jsonl:{found[0]}"]
     page.press("take it in again")
     page.shows("0 excluded by hand")
     assert not exclusions.read(exclusions.place(finished.settings))
-
-
-def test_02_a_threshold_shows_at_once_what_it_would_do(notebook: Callable[..., Notebook], finished: Run) -> None:
-    page = run_through(notebook("02"))
-    page.shows("Move a slider")
-    page.slide("shortest_answer", "PageUp")
-    page.shows("type in the parameters cell")
-    assert finished.status("data") == "complete", "a trial touches nothing"
-
-
-def test_03_a_finished_training_is_found_finished(notebook: Callable[..., Notebook], finished: Run) -> None:
-    page = run_through(notebook("03"))
-    page.shows("read back from disk and measured again")
-    assert page.page.get_attribute(".jp-OutputArea-output .widget-html img", "alt").startswith("Loss by step, 8 of 8 steps")
-    assert page.page.is_disabled("button:has-text('Stop and save')") and page.page.is_disabled("button:has-text('Go on')")
-
-
-def test_04_votes_by_key_and_button_and_both_models_answer(notebook: Callable[..., Notebook], finished: Run) -> None:
-    page = run_through(notebook("04"))
-    box, total = ballot(finished), len(ballot(finished).pairs)
-    page.shows(f"0 of {total}")
-    page.page.type("input[placeholder^='click here, then press']", "1")
-    page.shows(f"1 of {total}")
-    page.press("Tie (2)")
-    page.shows(f"2 of {total}")
-    assert [vote["choice"] for vote in box.votes()] == ["left", "tie"]
-    page.press("Show the result")
-    page.shows(str(votes.preference(box.votes())))
-    page.page.fill("textarea[placeholder^='ask both']", "What does red.tensor_0 do?")
-    page.press("Ask both")
-    page.page.wait_for_selector(".widget-html:has-text('adapter') pre:not(:empty)")
-    page.page.wait_for_selector("button:has-text('Ask both'):enabled")
-
-
-def test_training_left_found_again_stopped_and_taken_up(notebook: Callable[..., Notebook], finished: Run) -> None:
-    changes = {"run_name": "long", "max_steps": STEPS, "micro_batch_size": 1, "checkpoint_every_steps": 100, "validate_every_steps": 100}
-    run = Run.open(finished.settings.model_copy(update=changes))
-    preparation.prepare(run)
-    log = run.folder / "training" / "log.jsonl"
-
-    page = notebook("03", **changes).ready()
-    page.do("notebook:run-all-cells")
-    page.shows("loss of the last batch")
-    page.save()
-    page.close()
-    left_at = training_status.status(run)
-    assert left_at.alive, "the training goes on without a page"
-
-    page = notebook("03")
-    page.shows(f"process {left_at.pid}")
-    page.press("Stop and save")  # works although the cell below still waits
-    page.press("Yes, save and stop")
-    page.shows("interrupted")
-    now = training_status.status(run)
-    assert now.word == "interrupted" and left_at.step < now.step < STEPS
-    assert checkpoints.step_of(checkpoints.last_whole(run.folder / "training" / "checkpoints")) == now.step
-
-    page.press("Go on")
-    page.shows("running")
-    page.restart_kernel()
-    assert training_status.status(run).word in ("running", "complete"), "the training does not end with the kernel"
-    assert not page.run_all(3 * PATIENCE).errors()
-    page.shows("read back from disk and measured again")
-    starts = [e["from_step"] for e in files.read_json_lines(log) if e["event"] == "started"]
-    assert starts == [0, now.step], "one stop, taken up where it saved, by one trainer"
-    assert [step["step"] for step in training_log.steps(log)] == list(range(1, STEPS + 1))
-    assert all(finding.status == "verified" for finding in audit.audit(run.folder / "training" / "adapter"))
+    page.press("its near-duplicates")
+    page.shows("a record and its")
+    write(page, "search", "")
+    page.shows("200 of 600 rows")
+    page.slide("characters", "End")  # the shortest that is wanted: as long as the longest
+    page.wait("!document.querySelector('.jp-Notebook').innerText.includes('200 of 600 rows')")
