@@ -11,8 +11,9 @@ import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
 
-from mistral_lib import exclusions, quality, shown_record
+from mistral_lib import exclusions, near_copies, quality, shown_record
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
+from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.records import Record, map_row
 from mistral_lib.sources import Row, SourceError
@@ -22,13 +23,13 @@ PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "
 
 
 class CorpusExplorer(PlainTextBox):
-    """`numbers` holds the rows that the filters leave, `place` which of them is shown, from 1."""
+    """`numbers` holds the rows that the filters leave, or a record with its near-duplicates, `place` which of them is shown, from 1."""
 
     def __init__(self, index: CorpusIndex, tokenizer: Any):
         self.index, self.tokenizer, self.settings = index, tokenizer, index.settings
         self.checks = quality.Checks(self.settings.check_actions(), self.settings.check_limits())
         self.excluded_file = exclusions.place(self.settings)
-        self.numbers = np.arange(len(index))
+        self.numbers, self.together, self.looking = np.arange(len(index)), False, LatestJob[tuple[int, np.ndarray]]()
         self._build()
         super().__init__([self.filters, HBox([self.length, self.query]), self.moves, self.status, self.head, self.panels], self._plain())
         self._show()
@@ -49,7 +50,10 @@ class CorpusExplorer(PlainTextBox):
         self.previous, self.next = Button(description="previous", icon="arrow-left"), Button(description="next", icon="arrow-right")
         self.place = ipywidgets.BoundedIntText(value=1, min=1, max=max(1, len(self.numbers)), description="row", layout={"width": "12em"})
         self.exclude = Button(description="exclude this record", icon="ban", layout={"width": "14em"})
-        self.moves = HBox([self.previous, self.place, self.next, self.exclude])
+        self.alike = Button(description="its near-duplicates", icon="clone", layout={"width": "14em"})
+        self.exclude_all = Button(description="exclude all of these", icon="ban", layout={"width": "14em", "display": "none"})
+        moves = [self.previous, self.place, self.next, self.exclude, self.alike, self.exclude_all]
+        self.moves = HBox(moves, layout={"flex_flow": "row wrap"})
         self.status, self.head = ipywidgets.HTML(), ipywidgets.HTML()
         self.raw, self.record, self.tokens = (ipywidgets.HTML(layout=PANEL) for _ in range(3))
         self.panels = HBox([self.raw, self.record, self.tokens], layout={"flex_flow": "row wrap"})
@@ -70,6 +74,8 @@ class CorpusExplorer(PlainTextBox):
         self.previous.on_click(lambda _: self.move(-1))
         self.next.on_click(lambda _: self.move(1))
         self.exclude.on_click(lambda _: self.toggle_exclusion())
+        self.alike.on_click(lambda _: self.show_alike())
+        self.exclude_all.on_click(lambda _: self.exclude_these())
 
     # -- what can be done ------------------------------------------------------------------------------------------
 
@@ -78,12 +84,41 @@ class CorpusExplorer(PlainTextBox):
 
     def _filter(self, _: Any = None) -> None:
         shortest, longest = self.length.value
+        self.looking.cancel()
+        self.together = False
         self.numbers = self.index.select(shortest, longest, **{name: control.value for name, control in self.choices.items()})
         if self.query.value:
             self.status.value = "searching …"
             self.numbers = self.index.search(self.numbers, shown_record.finder(self.query.value))
-        self.place.max = max(1, len(self.numbers))
-        self.place.value = 1
+        self._from_the_first()
+
+    def _from_the_first(self) -> None:
+        self.place.value, self.place.max = 1, max(1, len(self.numbers))
+        self._show()
+
+    def show_alike(self) -> None:
+        """Look for the near-duplicates of the shown record, beside the page; then step through these alone, until a filter is changed."""
+        entry = self._entry()
+        if entry is None or not entry.record_id:
+            return
+        self.status.value = "looking for near-duplicates …"
+        self.looking.start(near_copies.near_copies(self.index, entry.number), self._show_found, self._show_fault, pause=0)
+
+    def _show_found(self, found: tuple[int, np.ndarray]) -> None:
+        looked_at, numbers = found
+        if looked_at < len(self.index):
+            self.status.value = f"looking for near-duplicates: {len(numbers) - 1:,} in {looked_at:,} of {len(self.index):,} rows …"
+            return
+        self.numbers, self.together = numbers, True
+        self._from_the_first()
+
+    def _show_fault(self, error: Exception) -> None:
+        self.status.value = html.escape(str(error))
+
+    def exclude_these(self) -> None:
+        """Write the record and its near-duplicates into the exclusion file."""
+        found = [self.index.entry(number) for number in self.numbers.tolist()]
+        exclusions.write(self.excluded_file, {**{one.record_id: one.source for one in found}, **self._excluded()})
         self._show()
 
     def toggle_exclusion(self) -> None:
@@ -108,9 +143,16 @@ class CorpusExplorer(PlainTextBox):
 
     def _show(self, _: Any = None) -> None:
         entry, excluded = self._entry(), self._excluded()
-        self.status.value = f"{len(self.numbers):,} of {len(self.index):,} rows; {len(excluded):,} excluded by hand"
+        what = (
+            f"a record and its {len(self.numbers) - 1:,} near-duplicates"
+            if self.together
+            else f"{len(self.numbers):,} of {len(self.index):,} rows"
+        )
+        back = " (change a filter to see the others again)" if self.together else ""
+        self.status.value = f"{what}; {len(excluded):,} excluded by hand{back}"
+        self.exclude_all.layout.display = "" if self.together and len(self.numbers) > 1 else "none"
         self.previous.disabled, self.next.disabled = self.place.value <= 1, self.place.value >= len(self.numbers)
-        self.exclude.disabled = entry is None or not entry.record_id
+        self.exclude.disabled = self.alike.disabled = entry is None or not entry.record_id
         out = entry is not None and (entry.record_id in excluded or entry.source in excluded)
         self.exclude.description = "take it in again" if out else "exclude this record"
         if entry is None:

@@ -134,6 +134,11 @@ class CorpusIndex:
             raise LookupError(f"{name} is not among the files of this run any more: run this notebook again from the top")
         return sources.rows(self.files[name], salvage=self.settings.salvage, pdf_characters=self.settings.pdf_characters)
 
+    def each(self) -> Iterator[tuple[int, sources.Row]]:
+        """All rows with their numbers, each file read once."""
+        for first in self.starts.tolist():
+            yield from enumerate(self._rows(self.entry(first).file), first)
+
     def search(self, numbers: np.ndarray, matches: Callable[[sources.Row], bool]) -> np.ndarray:
         """Those of the ascending numbers whose rows match; only files that hold one of them are read, each once."""
         found: list[int] = []

@@ -5,6 +5,7 @@ The parameters themselves stand in settings.py.
 
 import ast
 import difflib
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,18 +140,81 @@ def save(settings: Settings, path: Path, replace: bool = False) -> str:
     return f"{home.short(path)} {did}: {len(settings.names())} parameters"
 
 
+def differing(settings: Settings) -> list[str]:
+    """The names of the parameters that are not the defaults."""
+    return [name for name in settings.names() if getattr(settings, name) != Settings.model_fields[name].default]
+
+
+# -- what a notebook's parameters are -----------------------------------------------------------------------------------
+
+INJECTED = "# Parameters"  # how the cell begins that papermill puts in
+FILE = "params_file"  # the one name of a parameters cell that is no parameter of a run
+NONE = "none"
+
+
 def from_notebook(names: Mapping[str, Any]) -> Settings:
-    """Settings from a notebook: its parameters cell over what the run folder already says over the defaults.
+    """Settings of a notebook: what is typed, over the saved file, over what the run folder says already, over the defaults.
+
+    In a batch papermill's values count and no saved file is looked for. Step by step, the last file that was saved in runs/ stands
+    in for every value of the parameters cell that is still the default; what is typed wins over it.
 
     names: the notebook's `globals()`. Their `In` is the source of the cells run so far; a parameters cell (typed, or
     injected by papermill) is one that holds nothing but `name = literal`, and its unknown names are refused here
-    because papermill only warns about them.
+    because papermill only warns about them. Errors: ParameterError.
     """
-    typed = _typed(names.get("In", []))
+    cells = names.get("In", [])
+    injected = {name for source in cells if source.startswith(INJECTED) for name in _assigned(source)}
+    typed = _typed(cells)
     values = {name: names[name] for name in typed | set(Settings.names()) if name in names}
-    recorded = home.runs() / str(values.get("run_name", "demo")) / "params.yaml"
-    earlier = read_yaml(recorded) if recorded.is_file() else {}
-    return validate({**earlier, **values}, "parameters cell")
+    place = _file(values.pop(FILE, ""), values, batch=bool(injected))
+    if place is None:
+        return validate({**_recorded(values.get("run_name", "demo"))[0], **values}, "parameters cell")
+    saved = validate(read_yaml(place), home.short(place)).model_dump()
+    own = {name: value for name, value in values.items() if name in injected or value != _default(name)}
+    recorded, written = _recorded(own.get("run_name", saved["run_name"]))
+    later = recorded if written > place.stat().st_mtime else {}  # a value typed in an earlier notebook, after the file was saved
+    instead = {name: saved[name] for name in values.keys() - own.keys()}
+    settings = validate({**saved, **later, **instead, **own}, "parameters cell")
+    print(_told(place, {name: value for name, value in instead.items() if value != _default(name)}, own))
+    return settings
+
+
+def _file(chosen: str, values: Mapping[str, Any], batch: bool) -> Path | None:
+    """The parameter file that counts: the named one; in a batch no other; else that of the typed run, or the one saved last."""
+    if chosen and chosen != NONE:
+        places = [Path(chosen).expanduser(), home.home() / chosen, home.project() / chosen]
+        return next((place for place in places if place.is_file()), places[-1])
+    if chosen == NONE or batch:
+        return None
+    name = values.get("run_name", _default("run_name"))
+    if name != _default("run_name"):
+        place = home.runs() / f"{name}.yaml"
+        return place if place.is_file() else None
+    return max(home.runs().glob("*.yaml"), key=lambda place: place.stat().st_mtime, default=None)
+
+
+def _recorded(run_name: Any) -> tuple[dict[str, Any], float]:
+    """What the run folder says, and when that was written."""
+    place = home.runs() / str(run_name) / "params.yaml"
+    return (read_yaml(place), place.stat().st_mtime) if place.is_file() else ({}, 0.0)
+
+
+def _told(place: Path, instead: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """In words, which file counts, what it says in place of the cell, and what was typed."""
+    lines = [f"Parameters of {home.short(place)}, in place of this cell's defaults: {_listed(instead) or 'nothing differs'}."]
+    lines += [f"Typed here, and stronger: {_listed(own)}."] if own else []
+    lines += [f'What is typed and is not the default wins; {FILE} = "{NONE}" leaves the file aside.']
+    return "\n".join(textwrap.fill(line, 110, subsequent_indent="    ", break_long_words=False) for line in lines)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {values[name]!r}" for name in Settings.names() if name in values)
+
+
+def _default(name: str) -> Any:
+    if name not in Settings.model_fields:
+        return ParameterError  # nothing equals it: unknown names are kept, to be refused
+    return Settings.model_fields[name].default
 
 
 def _typed(cells: Iterable[str]) -> set[str]:
@@ -162,7 +226,7 @@ def _typed(cells: Iterable[str]) -> set[str]:
     standing: list[set[str]] = []
     for source in cells:
         names = set(_assigned(source))
-        if names and not source.startswith("# Parameters"):
+        if names and not source.startswith(INJECTED):
             standing = [earlier for earlier in standing if len(names & earlier) < len(earlier) / 2]
         standing.append(names)
     return set().union(*standing)

@@ -14,25 +14,35 @@ SUPERVISED = 0.8  # share of the tokens that are graded, for an estimate
 def work_of(settings: Settings, tokens: int = 0) -> Work:
     """The work of a run. tokens: stated training tokens of one pass, in place of what the run folder says.
 
-    Errors: ValueError where nothing is known of the data.
+    Errors: ValueError where nothing is known of the data, or what is known is of other data.
     """
     folder = home.runs() / settings.run_name
     if tokens:
         return _planned(
             settings, math.ceil(tokens / (FILL * settings.max_tokens)), tokens, SUPERVISED, f"{tokens:,} training tokens, stated"
         )
-    if (folder / "data" / "report.json").is_file():
+    if (folder / "data" / "report.json").is_file() and _made_with(folder, "data", settings):
         report = files.read_json(folder / "data" / "report.json")
         seen, graded = report["tokens"], report["supervised_tokens"]["train"]
         share = graded / max(1, seen["train"])
         counted = f"{seen['train']:,} training tokens in {report['blocks']['train']:,} blocks, counted by data/report.json"
         return _planned(settings, report["blocks"]["train"], seen["validation"], share, counted)
-    if (folder / "corpus" / "lengths.parquet").is_file():
+    if (folder / "corpus" / "lengths.parquet").is_file() and _made_with(folder, "corpus", settings):
         return _explored(settings, folder)
     raise ValueError(
-        f"nothing is known of the data of {settings.run_name}: run notebook 01_explore_corpus (an estimate) or 02_prepare_data (the count) "
+        f"nothing is known of the data of {settings.run_name} with these parameters: run notebook 01_explore_corpus (an estimate) or 02_prepare_data (the count) "
         "first, or state the training tokens with --tokens 2000000"
     )
+
+
+def _made_with(folder: Path, stage: str, settings: Settings) -> bool:
+    """Whether the stage read the same data in the same way: a count of other data, or of other blocks, would mislead. Another base
+    model alone does not spoil an estimate."""
+    recorded = files.read_json(folder / "manifest.json")["stages"].get(stage, {}).get("parameters", {})
+    asked = settings.stage(stage)
+    if stage == "corpus":
+        recorded, asked = ({name: value for name, value in values.items() if name != "base_model"} for values in (recorded, asked))
+    return recorded == asked
 
 
 def _explored(settings: Settings, folder: Path) -> Work:

@@ -61,5 +61,8 @@ def test_the_explorer_is_operated(home: Path, capsys: pytest.CaptureFixture) -> 
         timed("jump to the middle", lambda: setattr(explorer.place, "value", count // 2))
         timed("a page back", lambda: setattr(explorer.place, "value", count // 2 - 300))
         timed("search all texts", lambda: setattr(explorer.query, "value", f"second{count // 2 - 1}"))
+        assert "1 of " in explorer.status.value
+        explorer.query.value = ""
+        timed("near-duplicates of a record, beside the page", lambda: (explorer.alike.click(), explorer.looking.wait()))
         print(f"peak memory above that of the survey: {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MiB")
-    assert "1 of " in explorer.status.value
+    assert "a record and its 0 near-duplicates" in explorer.status.value

@@ -1,0 +1,52 @@
+"""The near-duplicates of one record, looked for among all rows of a corpus while a person waits.
+
+The data stage finds those of all records at once (duplicates.py); both compare answers by their word 5-grams. Here the answers are
+compared as they were mapped, there after cleaning and redaction, which can move a pair across the threshold.
+"""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from mistral_lib import signatures
+from mistral_lib.corpus_index import CorpusIndex
+from mistral_lib.records import Unmappable, map_row
+from mistral_lib.rows import Row
+
+TELL = 0.5  # seconds between two results
+
+
+def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(rows looked at, numbers found so far, the record's own among them), again and again until all were looked at.
+
+    Found are records whose answer reaches near_duplicate_threshold with this one's. Answers of fewer than five words have none.
+    Errors: LookupError, SourceError.
+    """
+    wanted = signatures.shingles(_answer(index, index.row(number)))
+    least = index.settings.near_duplicate_threshold * len(wanted)
+    found, told, looked_at = {number}, time.monotonic(), 0
+    for place, row in index.each() if wanted else ():
+        words = signatures.folded_words(_answer(index, row))
+        if len(words) - signatures.GRAM + 1 >= least and _near(wanted, words, index.settings.near_duplicate_threshold):
+            found.add(place)
+        looked_at = place + 1
+        if time.monotonic() - told > TELL:
+            told = time.monotonic()
+            yield looked_at, np.array(sorted(found))
+    yield len(index), np.array(sorted(found))
+
+
+def _near(wanted: set, words: list[str], threshold: float) -> bool:
+    grams = zip(*(words[k:] for k in range(signatures.GRAM)), strict=False)
+    return signatures.jaccard(wanted, set(grams)) >= threshold
+
+
+def _answer(index: CorpusIndex, row: Row) -> str:
+    settings = index.settings
+    if row.problem:
+        return ""
+    try:
+        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "").answer
+    except Unmappable:
+        return ""
