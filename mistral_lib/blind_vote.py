@@ -16,7 +16,7 @@ KEYS = {"1": "left", "l": "left", "2": "tie", "t": "tie", "3": "right", "r": "ri
 PLAIN = "(blind vote: two answers in random order, left, right or tie with one key; open this notebook in JupyterLab to vote)"
 ANSWER = (
     '<div style="border:1px solid #999;border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{}</b>'
-    '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;max-height:22em;overflow:auto;margin:4px 0 0">{}</pre></div>'
+    '<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;max-height:22em;overflow:auto;margin:4px 0 0">{}</pre></div>'
 )
 
 

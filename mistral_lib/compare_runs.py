@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mistral_lib import audit, figure_style, files, home, paired_difference, plots, report, verdict
+from mistral_lib import audit, files, home, loss_plots, paired_difference, report, verdict
 from mistral_lib.likelihood import RecordLoss
+from mistral_lib.picture import Picture
 from mistral_lib.run import Run
 
 SHOWN = 3  # differing records that an error names
@@ -126,7 +127,7 @@ def page(found: dict[str, Any]) -> str:
     headline, words = sentence(found)
     return report.render(
         "comparison", title="Runs compared: " + ", ".join(run["name"] for run in runs), headline=headline, sentence=words, by_domain=by_domain,
-        figure=figure_style.data_url(plots.run_differences(rows)), signs=report.SIGNS,
+        figure=Picture(loss_plots.run_differences(rows)), signs=report.SIGNS,
         rule_names=list(dict.fromkeys(name for run in runs for name in run["rules"])), **found,
     )  # fmt: skip
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import audit, figure_style, files, home, plots
+from mistral_lib import audit, files, home, loss_plots
+from mistral_lib.picture import Picture
 from mistral_lib.run import Run, now
 from mistral_lib.sweep import Alternative, Sweep
 
@@ -120,5 +121,5 @@ def shown(one: Mapping[str, Any]) -> dict[str, str]:
 def page(found: Mapping[str, Any]) -> str:
     """One page that stands by itself, its picture inside."""
     measured = [one for one in found["rows"] if one["validation"] is not None]
-    picture = figure_style.data_url(plots.alternatives(measured)) if measured else None
+    picture = Picture(loss_plots.alternatives(measured)) if measured else None
     return Environment(autoescape=True).from_string(PAGE.read_text()).render(found=found, headings=HEADINGS, shown=shown, picture=picture)

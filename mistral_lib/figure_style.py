@@ -3,7 +3,6 @@
 Colours: Okabe and Ito's palette, which people with any colour vision tell apart.
 """
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 
@@ -56,8 +55,3 @@ def png(figure: Figure) -> bytes:
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     plt.close(figure)
     return buffer.getvalue()
-
-
-def data_url(axes: Axes) -> str:
-    """The figure as an address that a self-contained page can hold; the figure is closed."""
-    return "data:image/png;base64," + base64.b64encode(png(axes.figure)).decode()

@@ -14,7 +14,7 @@ from mistral_lib import figure_style
 
 
 class Picture:
-    """Shows the figure of `axes`; its words are the figure's label, which each function in plots.py sets."""
+    """Shows the figure of `axes`; its words are the figure's label, which each function that draws one sets."""
 
     def __init__(self, axes: Axes):
         self.words = axes.figure.get_label()
@@ -22,10 +22,14 @@ class Picture:
             raise ValueError("this figure has no words: call figure.set_label(...) with what it shows, numbers included")
         self.png = figure_style.png(axes.figure)  # closes the figure, which would be shown a second time
 
+    @property
+    def url(self) -> str:
+        """The picture as an address that a self-contained page can hold."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    def tag(self, style: str = "max-width:100%") -> str:
+        """The picture as an HTML image, its words as the alternative text."""
+        return f'<img style="{style}" alt="{html.escape(self.words, quote=True)}" src="{self.url}">'
+
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        image = base64.b64encode(self.png).decode()
-        alternative = html.escape(self.words, quote=True)
-        return {
-            "text/plain": self.words,
-            "text/html": f'<img style="max-width:100%" alt="{alternative}" src="data:image/png;base64,{image}">',
-        }
+        return {"text/plain": self.words, "text/html": self.tag()}

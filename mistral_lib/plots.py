@@ -1,7 +1,6 @@
-"""Figures, one function each, returning the axes. Base and adapter, train and validation keep their colours everywhere."""
+"""Figures of the data, one function each, returning the axes; those of losses are in loss_plots.py. Train and validation keep their colours."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -12,7 +11,6 @@ from mistral_lib.figure_style import (
     BASE,
     REJECTED,
     SPLITS,
-    TEST,
     TRAIN,
     VALIDATION,
     as_named,
@@ -154,97 +152,4 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     axes.set_xlabel("share of the training tokens")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     axes.figure.set_label(in_words("training tokens as they are", before) + "\n" + in_words("as trained on", after))
-    return axes
-
-
-def loss_curve(
-    steps: Sequence[Mapping[str, Any]], before: float | None = None, after: float | None = None, axes: Axes | None = None,
-    validations: Sequence[Mapping[str, Any]] = (),
-) -> Axes:  # fmt: skip
-    """Training loss by step, validation loss where it was measured; before and after as level lines (nats per supervised token)."""
-    axes = axes or new_axes()
-    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
-    measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
-    if measured:
-        axes.plot(*zip(*measured, strict=True), color=VALIDATION, marker="s", markersize=6, label="validation, during training")
-    if before is not None:
-        axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
-    if after is not None:
-        axes.axhline(after, color=VALIDATION, label=f"validation, adapter: {after:.3f}")
-    axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    return axes
-
-
-def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
-    """Base and adapter loss of each domain, joined by a line; left is better."""
-    axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
-    for place, facts in enumerate(domains.values()):
-        axes.plot([facts["base"], facts["adapter"]], [place, place], color="#bbbbbb", zorder=1)
-    for key, colour in (("base", BASE), ("adapter", ADAPTER)):
-        axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=colour, label=key, zorder=2)
-    axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
-    axes.invert_yaxis()
-    axes.set_xlabel("loss, nats per supervised token (left is better); in brackets: records")
-    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    return axes
-
-
-def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
-    """Forest plot: adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better.
-
-    A filled point still differs from zero after the correction for looking at several domains; one without a line has too few documents.
-    """
-    axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
-    for place, facts in enumerate(domains.values()):
-        sure = facts.get("holm_p", facts.get("p"))
-        colour = ADAPTER if sure is not None and sure < 0.05 else "white"
-        if facts["low"] is not None:
-            axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER, zorder=1)
-        axes.scatter([facts["difference"]], [place], facecolor=colour, edgecolor=ADAPTER, zorder=2)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(domains)), [f"{name} ({facts['records']})" for name, facts in domains.items()])
-    axes.invert_yaxis()
-    axes.set_xlabel("adapter − base, nats per supervised token, with 95 % interval; filled: sure")
-    return axes
-
-
-def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
-    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colours), with intervals."""
-    names, runs = list(rows), list(next(iter(rows.values())))
-    axes, palette = (
-        new_axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1)),
-        (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", "#D55E00", BASE),
-    )
-    for number, run in enumerate(runs):
-        for place, name in enumerate(names):
-            facts, height, colour = (
-                rows[name][run],
-                place + (number - (len(runs) - 1) / 2) * 0.7 / len(runs),
-                palette[number % len(palette)],
-            )
-            if facts["low"] is not None:
-                axes.plot([facts["low"], facts["high"]], [height, height], color=colour, zorder=1)
-            axes.scatter([facts["difference"]], [height], color=colour, zorder=2, s=22, label=run if place == 0 else None)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("adapter − base, nats per supervised token (left is better); line: 95 % interval")
-    axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
-    return axes
-
-
-def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
-    """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
-    axes = new_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
-    places = range(len(rows) - 1, -1, -1)
-    for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
-        for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):
-            shown = [(row[key], place) for row, place in zip(rows, places, strict=True) if row[key] is not None]
-            axes.scatter([loss for loss, _ in shown], [place for _, place in shown], color=shade, marker=mark, label=f"{whose}, {split}")
-    axes.set_yticks(places, [f"{row['alternative']} ({row['minutes']:.1f} min)" for row in rows])
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("loss, nats per supervised token (left is better)\nin brackets: minutes of training")
-    axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
     return axes

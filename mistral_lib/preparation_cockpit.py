@@ -36,8 +36,7 @@ class PreparationCockpit(PlainTextBox):
         self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_width": "46em"})
         for control in (*self.controls.values(), *self.weights.values()):
             control.observe(self.update, "value")
-        weights = ipywidgets.Accordion([ipywidgets.VBox(list(self.weights.values()))], titles=["how often each domain is trained on"])
-        left = ipywidgets.VBox([*self.controls.values(), *([weights] if self.weights else []), self.message])
+        left = ipywidgets.VBox([*self.controls.values(), *(_folded(list(self.weights.values())) if self.weights else []), self.message])
         plain = [f"{name}: {shown(value)}" for name, value in self.before.items()] or [self.fault]
         super().__init__([HBox([left, self.table], layout={"flex_flow": "row wrap"})], "\n".join([self._head(), *plain]))
         self.update()
@@ -105,6 +104,14 @@ def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:
 def _weight(settings: Settings, domain: str) -> FloatSlider:
     weight = settings.domain_weights.get(domain, 1.0)
     return FloatSlider(weight, min=0, max=max(3, weight), step=0.1, description=domain, **WIDE)
+
+
+def _folded(weights: list[FloatSlider]) -> list[ipywidgets.Widget]:
+    """A button and the sliders that it shows and hides."""
+    button = ipywidgets.ToggleButton(description="how often each domain is trained on", icon="caret-down", layout={"width": "32em"})
+    box = ipywidgets.VBox(weights, layout={"display": "none"})
+    button.observe(lambda change: setattr(box.layout, "display", "" if change["new"] else "none"), "value")
+    return [button, box]
 
 
 def _fixed() -> dict[str, Any]:

@@ -49,6 +49,6 @@ def _words(row: sources.Row, settings: Settings) -> str:
         return " ".join(shown_record.raw_row(row, LONGEST).split())
     try:
         answer = map_row(row.value, row.source, columns=settings.columns).answer
-        return shown_record.cut(redact(answer)[0], LONGEST)
+        return shown_record.cut(" ".join(redact(answer)[0].split()), LONGEST)
     except Unmappable:
         return " ".join(shown_record.raw(row.value, LONGEST).split())

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
+from matplotlib.axes import Axes
 
-from mistral_lib import answer_metrics, cards, figure_style, files, plan_table, planned_work, plots, training_log, verdict
+from mistral_lib import answer_metrics, cards, files, loss_plots, plan_table, planned_work, training_log, verdict
+from mistral_lib.picture import Picture
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 
@@ -42,20 +44,23 @@ def render(kind: str, **facts: Any) -> str:
     return environment.from_string(PAGE.read_text()).render(kind=kind, made=made, **facts).lstrip()
 
 
-def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]) -> dict[str, str]:
+def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]) -> dict[str, Picture]:
+    """By name; the page takes each one's url and words."""
     steps = training_log.steps(run.folder / "training" / "log.jsonl")
     drawn = {
-        "paired": plots.paired_losses(result["domains"]),
-        "differences": plots.differences({**result["domains"], "all": result["overall"]}),
-        "curve": plots.loss_curve(steps, validation["base"], validation["adapter"]),
+        "paired": loss_plots.paired_losses(result["domains"]),
+        "differences": loss_plots.differences({**result["domains"], "all": result["overall"]}),
+        "curve": loss_plots.loss_curve(steps, validation["base"], validation["adapter"]),
     }
-    return {name: figure_style.data_url(narrow(axes)) for name, axes in drawn.items()}
+    return {name: Picture(narrow(axes)) for name, axes in drawn.items()}
 
 
-def narrow(axes: Any) -> Any:
+def narrow(axes: Axes) -> Axes:
     """The same figure at a width from which its words can still be read on a phone."""
     axes.figure.set_figwidth(5.4)
     axes.set_xlabel(textwrap.fill(axes.get_xlabel(), 60))
+    if axes.get_legend():
+        loss_plots.legend(axes, columns=1)
     return axes
 
 

@@ -20,7 +20,7 @@ PLAIN = "(side-by-side chat: one prompt, base and adapter answering next to each
 ANSWER = (
     '<div style="border:1px solid #999;border-top:4px solid {colour};border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{who}</b> '
     '<span style="opacity:.75">{state}</span>'
-    '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;min-height:3em;margin:4px 0 0">{text}</pre></div>'
+    '<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;min-height:3em;margin:4px 0 0">{text}</pre></div>'
 )
 COLOURS = {"base model": "#767676", "adapter": "#0072B2"}
 

@@ -64,6 +64,8 @@ def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "ear
     axes.grid(axis="y", color="#e6e6e6")
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
+    words = [in_words(curves), *([f"{earlier_name}, to compare: {in_words(earlier)}"] if earlier else [])]
+    axes.figure.set_label("\n".join(words))
     return axes
 
 
@@ -76,7 +78,14 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
         axes.plot(numbers, running_mean(losses), color=figure_style.TRAIN, label=f"{name}training batches, running mean", **style)
     elif losses:
         axes.plot(
-            numbers, losses, color=figure_style.TRAIN, marker="" if dashed else "o", markersize=3, label=f"{name}training batch", **style
+            numbers,
+            losses,
+            color=figure_style.TRAIN,
+            marker="" if dashed else "o",
+            markersize=3,
+            clip_on=False,
+            label=f"{name}training batch",
+            **style,
         )
     if points := curves.points():
         axes.plot(

@@ -12,7 +12,8 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import figure_style, files, kernel_answers, trainer_process, training, training_curve, training_status
+from mistral_lib import files, kernel_answers, trainer_process, training, training_curve, training_status
+from mistral_lib.picture import Picture
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.progress import say
 from mistral_lib.run import Run, summary
@@ -21,7 +22,8 @@ from mistral_lib.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least
 PLAIN = "(live view of the training: curve, rates, memory, time, money and a button that saves and stops; open this notebook in JupyterLab)"
-COLOURS = {"running": "#0072B2", "complete": "#009E73", "failed": "#D55E00", "interrupted": "#E69F00"}
+COLOURS = {"running": "#0072B2", "complete": "#00664b", "failed": "#a13f00", "interrupted": "#7a5200"}  # white words on them are legible
+OTHER = "#595959"
 NONE = "no earlier run"
 
 
@@ -106,10 +108,7 @@ class Dashboard(PlainTextBox):
             return
         self._drawn, self._drawn_at = key, time.monotonic()
         axes = training_curve.draw(curves, training_curve.Curves.of(log) if log else None, self.earlier.value)
-        words = html.escape(training_curve.in_words(curves))
-        self.curve.value = (
-            f'<img alt="{words}" style="width:860px;max-width:100%;aspect-ratio:8.6/3.3" src="{figure_style.data_url(axes)}">'
-        )
+        self.curve.value = Picture(axes).tag("width:860px;max-width:100%;aspect-ratio:8.6/3.3")
 
     def _watch(self) -> None:
         """Refresh for as long as the kernel lives: a training that someone else starts is shown as well."""
@@ -171,13 +170,8 @@ def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
         doing = f"{now.error or 'the process was killed'}. “Go on” starts from the last whole checkpoint"
     elif word == "complete":
         doing = "the adapter was saved, read back from disk and measured again"
-    colour = COLOURS.get(word, "#767676")
-    process = f" · process {now.pid}" if now.pid else ""
-    return (
-        f'<b style="color:{colour}">{word}</b> · {html.escape(doing)}{process}'
-        if doing
-        else f'<b style="color:{colour}">{word}</b>{process}'
-    )
+    badge = f'<b style="background:{COLOURS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
+    return " · ".join([badge, *([html.escape(doing)] if doing else []), *([f"process {now.pid}"] if now.pid else [])])
 
 
 def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dict[str, str]:

@@ -100,9 +100,8 @@ def status(run: Run) -> TrainingStatus:
         facts["error"] = run.entry("training").get("error")
     if not events:
         return TrainingStatus(**facts, advice=_advice(word, name))
-    facts |= _figures(events) | _money(run, events, alive) | _end(folder)
-    if alive:
-        facts |= _progress(folder, events)
+    facts |= _figures(events) | _money(run, events, alive)
+    facts |= _progress(folder, events) if alive else _end(folder)
     return TrainingStatus(**facts, advice=_advice("hung" if facts.get("hung") else word, name, facts.get("pid")))
 
 
@@ -135,8 +134,9 @@ def _money(run: Run, events: list[dict[str, Any]], alive: bool) -> dict[str, flo
 
 
 def _end(folder: Path) -> dict[str, Any]:
+    """What the finished training says of itself; its peak holds the proof after the last step as well."""
     result = files.read_json(folder / "result.json") if (folder / "result.json").exists() else {}
-    return {"stopped_by": result.get("stopped_by")}
+    return {key: result[key] for key in ("stopped_by", "peak_memory_mib") if key in result}
 
 
 def _progress(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:

@@ -257,4 +257,4 @@ def test_the_layout_is_learnt_once_for_each_order_of_roles(smol):
 
 def test_show_mask_shows_the_answer_on_green(smol):
     shown = chat_format.show_mask(smol, encode(smol, chat("a", "<b>")))
-    assert '<span style="background:#cdebc5;color:#113311">&lt;' in shown
+    assert '<span style="background:#cdebc5;color:#113311;padding-bottom:2px">&lt;' in shown

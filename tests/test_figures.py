@@ -1,6 +1,6 @@
 """Every figure is rendered: no label is cut off or stands on another one, its ground is opaque, its words hold its numbers."""
 
-import inspect
+import ast
 import re
 from collections.abc import Callable
 from itertools import combinations
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from mistral_lib import figure_style, flow_plot, plots
+from mistral_lib import figure_style, flow_plot, home, loss_plots, plots, report, training_curve
 from mistral_lib.picture import Picture
 
 LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}
@@ -32,7 +34,10 @@ SWEPT = [
     }
     for n in range(1, 8)
 ]
-STEPS = [{"step": n, "loss": 3 - n / 20} for n in range(1, 30)]
+STEPS = [{"step": n, "steps": 40, "loss": 3 - n / 20} for n in range(1, 30)]
+VALIDATIONS = [{"step": 4, "loss": 2.6}, {"step": 8, "loss": 2.5}]
+CURVES = training_curve.Curves(STEPS[:12], VALIDATIONS, baseline=2.9, final=2.4)
+LONGER = training_curve.Curves(STEPS, VALIDATIONS, baseline=2.9, final=None)
 REASONS = {
     "unknown_shape": 300,
     "truncated_line": 12,
@@ -45,7 +50,7 @@ REASONS = {
 }
 
 
-def report(rejected: dict[str, int], exact: int = 57, near: int | None = 258) -> dict:
+def counts(rejected: dict[str, int], exact: int = 57, near: int | None = 258) -> dict:
     kept = {"train": 5263, "validation": 537, "test": 648}
     read = sum(kept.values()) + sum(rejected.values()) + exact + (near or 0)
     return {
@@ -74,15 +79,23 @@ CASES: dict[str, Callable[[], Axes]] = {
     "lost_to_length": lambda: plots.lost_to_length(LENGTHS, [512, 1024, 2048, 4096]),
     "lost_to_length, nothing": lambda: plots.lost_to_length([40, 50], [512, 32768]),
     "mixture": lambda: plots.mixture(LONG, {name: count // 2 for name, count in LONG.items()}),
-    "loss_curve": lambda: plots.loss_curve(STEPS, 2.9, 2.4),
-    "paired_losses": lambda: plots.paired_losses(LOSSES),
-    "run_differences": lambda: plots.run_differences({name: {"demo": facts, "another_run": facts} for name, facts in LOSSES.items()}),
-    "alternatives": lambda: plots.alternatives(SWEPT),
-    "differences": lambda: plots.differences(LOSSES),
-    "flow": lambda: flow_plot.flow(report({"placeholder_answer": 1}), 512),
-    "flow, many reasons": lambda: flow_plot.flow(report(REASONS), 32768),
-    "flow, nearly all lost": lambda: flow_plot.flow(report({"unknown_shape": 500_000, "not_json": 4}, near=None), 512),
-    "flow, nothing lost": lambda: flow_plot.flow(report({}, exact=0, near=0), 512),
+    "loss_curve": lambda: loss_plots.loss_curve(STEPS, 2.9, 2.4),
+    "loss_curve, with validations": lambda: loss_plots.loss_curve(STEPS[:12], 2.9, 2.4, VALIDATIONS),
+    "loss_curve, in the report": lambda: report.narrow(loss_plots.loss_curve(STEPS, 2.9, 2.4)),
+    "draw, a training's first steps": lambda: training_curve.draw(CURVES),
+    "draw, beside an earlier run": lambda: training_curve.draw(CURVES, LONGER, "an_earlier_run, 23 Nov 14:05:09"),
+    "draw, nothing yet": lambda: training_curve.draw(training_curve.Curves([], [], None, None)),
+    "paired_losses, in the report": lambda: report.narrow(loss_plots.paired_losses(LOSSES)),
+    "differences, in the report": lambda: report.narrow(loss_plots.differences(LOSSES)),
+    "paired_losses, one": lambda: loss_plots.paired_losses({"only": LOSSES["domain_1"]}),
+    "paired_losses": lambda: loss_plots.paired_losses(LOSSES),
+    "run_differences": lambda: loss_plots.run_differences({name: {"demo": facts, "another_run": facts} for name, facts in LOSSES.items()}),
+    "alternatives": lambda: loss_plots.alternatives(SWEPT),
+    "differences": lambda: loss_plots.differences(LOSSES),
+    "flow": lambda: flow_plot.flow(counts({"placeholder_answer": 1}), 512),
+    "flow, many reasons": lambda: flow_plot.flow(counts(REASONS), 32768),
+    "flow, nearly all lost": lambda: flow_plot.flow(counts({"unknown_shape": 500_000, "not_json": 4}, near=None), 512),
+    "flow, nothing lost": lambda: flow_plot.flow(counts({}, exact=0, near=0), 512),
 }
 
 
@@ -90,15 +103,23 @@ CASES: dict[str, Callable[[], Axes]] = {
 def axes(request: pytest.FixtureRequest):
     drawn = CASES[request.param]()
     drawn.figure.set_dpi(110)
-    drawn.figure.canvas.draw()
+    FigureCanvasAgg(drawn.figure).draw()
     yield drawn
     plt.close(drawn.figure)
 
 
+def drawing_functions() -> set[str]:
+    """The library's public functions that return axes with a picture on them."""
+    trees = [ast.parse(path.read_text()) for path in (home.project() / "mistral_lib").glob("*.py")]
+    every = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns]
+    return {node.name for node in every if ast.unparse(node.returns) == "Axes" and not node.name.startswith("_")} - HELPERS
+
+
+HELPERS = {"new_axes", "narrow"}  # empty axes; a drawn figure made narrower
+
+
 def test_no_figure_is_left_out() -> None:
-    drawn = {name.split(",")[0] for name in CASES} - {"flow"}
-    own = (one for _, one in inspect.getmembers(plots, inspect.isfunction) if one.__module__ == plots.__name__)
-    assert drawn == {one.__name__ for one in own if inspect.signature(one).return_annotation is Axes} - {"_barh"}
+    assert {name.split(",")[0] for name in CASES} == drawing_functions()
 
 
 def boxes(texts: list[Text]) -> list[tuple[str, Bbox]]:
@@ -136,10 +157,15 @@ def test_its_ground_is_opaque_and_light_whatever_the_theme(axes: Axes) -> None:
     assert axes.figure.get_facecolor() == (1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in CASES if name.split(",")[0] not in ("loss_curve", "paired_losses", "differences", "alternatives", "run_differences")],
-)
+def test_no_mark_lies_on_the_frame(axes: Axes) -> None:
+    for one in axes.figure.axes:
+        for marks in one.collections:
+            if marks.get_offsets().size and not isinstance(marks, PolyCollection):
+                shown = one.transData.transform(np.asarray(marks.get_offsets()))
+                assert (shown > one.bbox.min + 5).all() and (shown < one.bbox.max - 5).all(), "a mark lies on the frame"
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "draw, nothing yet"])
 def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> None:
     picture = Picture(CASES[name]())
     shown = picture._repr_mimebundle_()
@@ -166,7 +192,7 @@ def test_of_thousands_of_domains_the_largest_are_shown_and_no_count_is_lost() ->
 
 
 def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:
-    words = Picture(flow_plot.flow(report(REASONS), 512)).words
+    words = Picture(flow_plot.flow(counts(REASONS), 512)).words
     second = words.splitlines()[1].split(": ")[1]
     total, *parts = (int(number.replace(",", "")) for number in re.findall(r"(?<![a-z_])\d[\d,]*", second.replace("3 other", "other")))
     assert total == sum(parts) and "3 other reasons" in second
@@ -176,3 +202,18 @@ def test_what_would_be_lost_to_length_is_counted_by_hand() -> None:
     words = Picture(plots.lost_to_length([100, 600, 1300], [512, 1024])).words
     assert "512: 2 records above, 0.4380 of all tokens beyond" in words  # (88 + 788) / 2000
     assert "1,024: 1 records above, 0.1380 of all tokens beyond" in words  # 276 / 2000
+
+
+def test_the_words_of_losses_begin_with_what_was_found() -> None:
+    def first(axes: Axes) -> str:
+        return Picture(axes).words.splitlines()[0]
+
+    assert first(loss_plots.loss_curve(STEPS, 2.9, 2.4)) == "the validation loss fell: 2.9000 → 2.4000 nats per supervised token"
+    assert first(loss_plots.loss_curve(STEPS, 2.4, 2.9)).startswith("the validation loss did not fall")
+    worse = {"good": LOSSES["domain_0"], "bad": {**LOSSES["domain_1"], "adapter": 3.5}}
+    assert first(loss_plots.paired_losses(worse)) == "the adapter's loss is lower in 1 of 2 domains"
+    judged = {"good": {**LOSSES["domain_0"], "holm_p": 0.01}, "unsure": {**LOSSES["domain_1"], "holm_p": 0.2}}
+    assert first(loss_plots.differences(judged)) == "surely different from the base model: good, of 2 rows"
+    assert first(loss_plots.alternatives(SWEPT)).startswith("lowest validation loss: lora_rank=1 learning_rate=0.01, 2.4000")
+    rows = {name: {"demo": facts, "other": {**facts, "difference": -0.9}} for name, facts in worse.items()}
+    assert first(loss_plots.run_differences(rows)) == "lowest of the runs, by rows of 2: demo in 0, other in 2"

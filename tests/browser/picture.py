@@ -1,49 +1,107 @@
-"""Takes the README's picture of JupyterLab: notebook 03 over the demo run of this home, scrolled to the live training page.
+"""Pictures of the notebooks in JupyterLab, for eyes: the README's one, or every notebook in both themes.
 
-python -m tests.browser.picture     # writes docs/lab.png; a training that is needed is started and shown going
+python -m tests.browser.picture                # the README's docs/lab.png: notebook 03's live page over a finished demo run
+python -m tests.browser.picture FOLDER 02 03   # those notebooks (all, if none is named), light and dark, from top to end
+
+Both run the notebooks over the demo run of this home (MISTRAL_WORKBOOK_HOME) and refuse to begin where it is not finished.
 """
 
+import json
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from playwright.sync_api import sync_playwright
 
 from mistral_lib import home
+from mistral_lib.run import Run
 from tests.browser.jupyterlab import CHROMIUM, Notebook, Server
 
 PICTURE = home.project() / "docs" / "lab.png"
+RUN = "demo"
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+WIDTH, HEIGHT = 1440, 1200  # a laptop's width; the height of one picture
+PATIENCE = 600  # seconds for one notebook
+WHOLE = {"windowingMode": "none"}  # cells that are out of sight are drawn as well
 TO_THE_PAGE = """() => [...document.querySelectorAll('.jp-Notebook .widget-html')].find(
     part => part.innerText.includes('loss of the last batch')).closest('.jp-Cell').scrollIntoView()"""
+OUTER = "document.querySelector('.jp-WindowedPanel-outer')"
 
 
-def take(server: Server, name: str) -> bytes:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = Notebook(browser.new_context(viewport={"width": 1200, "height": 800}), server, name).ready()
-        page.do("notebook:run-all-cells")
-        page.shows("loss of the last batch", 600)
-        page.wait("document.querySelector('.widget-html img')")
-        page.page.evaluate("() => { window.jupyterapp.shell.collapseLeft(); window.jupyterapp.shell.collapseRight() }")
-        for _ in range(3):  # cells above are drawn only as they come near, which moves the page
-            page.page.evaluate(TO_THE_PAGE)
-            page.page.wait_for_timeout(1500)
-        return page.page.screenshot()
+def demanded() -> None:
+    """Errors: SystemExit where this home holds no finished demo run, of which the pictures are to be taken."""
+    folder = home.runs() / RUN
+    found = Run.existing(folder).status("evaluation") if (folder / "manifest.json").exists() else "missing"
+    if found != "complete":
+        raise SystemExit(f"the evaluation of {home.short(folder)} is {found}, expected complete; make it with: make demo")
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        book = nbformat.read(home.notebooks() / "03_train_adapter.ipynb", as_version=4)
-        for cell in book.cells:
-            if cell.cell_type == "code":
+@contextmanager
+def lab(theme: str) -> Iterator[tuple[Server, Any]]:
+    """JupyterLab over copies of all notebooks without their outputs, and a browser."""
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        for source in home.notebooks().glob("*.ipynb"):
+            book = nbformat.read(source, as_version=4)
+            for cell in (cell for cell in book.cells if cell.cell_type == "code"):
                 cell.outputs, cell.execution_count = [], None
-        nbformat.write(book, Path(folder, "03_train_adapter.ipynb"))
-        server = Server(Path(folder))
+            nbformat.write(book, folder / source.name)
+        place = folder / ".settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps(WHOLE))
+        server, browser = Server(folder, THEMES[theme]), playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
-            PICTURE.write_bytes(take(server, "03_train_adapter.ipynb"))
+            yield server, browser
         finally:
+            browser.close()
             server.stop()
 
 
+def opened(server: Server, browser: Any, number: str) -> Notebook:
+    """A notebook that was run from top to bottom, the panels beside it folded away."""
+    name = next(home.notebooks().glob(f"{number}_*.ipynb")).name
+    page = Notebook(browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}), server, name).run_all(PATIENCE)
+    page.page.evaluate("() => { window.jupyterapp.shell.collapseLeft(); window.jupyterapp.shell.collapseRight() }")
+    page.page.wait_for_timeout(1500)
+    return page
+
+
+def readme_picture() -> None:
+    with lab("light") as (server, browser):
+        page = opened(server, browser, "03").page
+        page.set_viewport_size({"width": 1200, "height": 800})
+        for _ in range(2):  # what comes into sight may move the page
+            page.evaluate(TO_THE_PAGE)
+            page.wait_for_timeout(1500)
+        PICTURE.write_bytes(page.screenshot())
+
+
+def all_of(number: str, theme: str, folder: Path) -> None:
+    """One picture below the other: FOLDER/03_dark_00.png and so on."""
+    with lab(theme) as (server, browser):
+        page = opened(server, browser, number)
+        assert not page.errors(), page.errors()
+        height, step = page.page.evaluate(f"() => [{OUTER}.scrollHeight, {OUTER}.clientHeight - 20]")
+        for part, top in enumerate(range(0, height, step)):
+            page.page.evaluate(f"top => {{ {OUTER}.scrollTop = top }}", top)
+            page.page.wait_for_timeout(400)
+            page.page.screenshot(path=str(folder / f"{number}_{theme}_{part:02}.png"))
+
+
+def main(arguments: list[str]) -> None:
+    demanded()
+    if not arguments:
+        return readme_picture()
+    folder, numbers = Path(arguments[0]), arguments[1:] or sorted(path.name[:2] for path in home.notebooks().glob("*.ipynb"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        for theme in THEMES:
+            all_of(number, theme, folder)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,0 +1,154 @@
+"""Figures of losses, one function each, returning the axes: a training's curve, base against adapter, runs and alternatives.
+
+All in nats per supervised token; base and adapter, train and validation keep their colours everywhere. Each figure's words
+begin with what it shows, and then give its numbers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from mistral_lib.figure_style import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, new_axes
+from mistral_lib.verdict import ALPHA
+
+UNIT = "nats per supervised token"
+LINK = "#bbbbbb"  # joins two marks of one domain
+RUNS = (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", REJECTED, BASE)
+
+
+def loss_curve(
+    steps: Sequence[Mapping[str, Any]],
+    before: float | None = None,
+    after: float | None = None,
+    validations: Sequence[Mapping[str, Any]] = (),
+) -> Axes:
+    """Training loss by step, validation loss where it was measured; before and after as level lines."""
+    axes = new_axes()
+    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
+    measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), color=VALIDATION, marker="s", markersize=6, label="validation, during training")
+    if before is not None:
+        axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
+    if after is not None:
+        axes.axhline(after, color=VALIDATION, label=f"validation, adapter: {after:.3f}")
+    axes.set(xlabel="optimizer step", ylabel=f"loss, {UNIT}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    legend(axes, columns=2)
+    axes.figure.set_label("\n".join(curve_in_words([s["loss"] for s in steps], measured, before, after)))
+    return axes
+
+
+def curve_in_words(batches: Sequence[float], measured: Sequence[tuple[int, float]], before: float | None, after: float | None) -> list[str]:
+    """What a curve shows: the validation loss before and after, on the way, and the spread of the batches."""
+    words = []
+    if before is not None and after is not None:
+        words.append(f"the validation loss {'fell' if after < before else 'did not fall'}: {before:.4f} → {after:.4f} {UNIT}")
+    if measured:
+        words.append("validation during training: " + ", ".join(f"step {step} {loss:.4f}" for step, loss in measured))
+    if batches:
+        words.append(f"{len(batches)} training batches: from {min(batches):.3f} to {max(batches):.3f}, the last {batches[-1]:.3f}")
+    return words
+
+
+def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
+    """Base and adapter loss of each domain, joined by a line; left is better."""
+    axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
+    for place, facts in enumerate(domains.values()):
+        axes.plot([facts["base"], facts["adapter"]], [place, place], color=LINK, zorder=1)
+    for key, colour in (("base", BASE), ("adapter", ADAPTER)):
+        axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=colour, label=key, zorder=2)
+    _rows(axes, [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.set_xlabel(f"loss, {UNIT} (left is better); in brackets: records")
+    legend(axes, columns=2)
+    lower = sum(facts["adapter"] < facts["base"] for facts in domains.values())
+    pairs = ", ".join(f"{name} {facts['base']:.3f} → {facts['adapter']:.3f}" for name, facts in domains.items())
+    axes.figure.set_label(f"the adapter's loss is lower in {lower} of {len(domains)} domains\nbase → adapter, {UNIT}: {pairs}")
+    return axes
+
+
+def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
+    """Forest plot: adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better.
+
+    A filled point still differs from zero after the correction for looking at several domains; one without a line has too few documents.
+    """
+    axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
+    for place, facts in enumerate(domains.values()):
+        if facts["low"] is not None:
+            axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER, zorder=1)
+        axes.scatter([facts["difference"]], [place], facecolor=ADAPTER if is_sure(facts) else "white", edgecolor=ADAPTER, zorder=2)
+    axes.axvline(0, color="black", linewidth=0.8)
+    _rows(axes, [f"{name} ({facts['records']})" for name, facts in domains.items()])
+    axes.set_xlabel("adapter − base, nats per supervised token, with 95 % interval; filled: sure")
+    sure = [name for name, facts in domains.items() if is_sure(facts)]
+    found = f"surely different from the base model: {', '.join(sure) or 'none'}, of {len(domains)} rows"
+    axes.figure.set_label(f"{found}\nadapter − base, {UNIT}: " + ", ".join(f"{name} {interval(facts)}" for name, facts in domains.items()))
+    return axes
+
+
+def is_sure(facts: Mapping[str, Any]) -> bool:
+    """Whether a difference is beyond chance, corrected for many domains where it is one of them."""
+    p = facts.get("holm_p", facts.get("p"))
+    return p is not None and p < ALPHA
+
+
+def interval(facts: Mapping[str, Any]) -> str:
+    """`-0.385 (-0.478 to -0.232)`, or the difference alone where there is no interval."""
+    between = f" ({facts['low']:+.3f} to {facts['high']:+.3f})" if facts["low"] is not None else " (no interval)"
+    return f"{facts['difference']:+.3f}{between}"
+
+
+def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
+    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colours), with intervals."""
+    names, runs = list(rows), list(next(iter(rows.values())))
+    axes = new_axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1))
+    for number, run in enumerate(runs):
+        colour, offset = RUNS[number % len(RUNS)], (number - (len(runs) - 1) / 2) * 0.7 / len(runs)
+        for place, name in enumerate(names):
+            facts, height = rows[name][run], place + offset
+            if facts["low"] is not None:
+                axes.plot([facts["low"], facts["high"]], [height, height], color=colour, zorder=1)
+            axes.scatter([facts["difference"]], [height], color=colour, zorder=2, s=22, label=run if place == 0 else None)
+    axes.axvline(0, color="black", linewidth=0.8)
+    _rows(axes, names)
+    axes.set_xlabel(f"adapter − base, {UNIT} (left is better); line: 95 % interval")
+    legend(axes, columns=4)
+    lowest = {run: sum(run == min(runs, key=lambda one: found[one]["difference"]) for found in rows.values()) for run in runs}
+    lines = [f"{run}: " + ", ".join(f"{name} {interval(rows[name][run])}" for name in names) for run in runs]
+    found = ", ".join(f"{run} in {count}" for run, count in lowest.items())
+    axes.figure.set_label("\n".join([f"lowest of the runs, by rows of {len(names)}: {found}", f"adapter − base, {UNIT}", *lines]))
+    return axes
+
+
+def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
+    """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
+    axes = new_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
+    for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
+        for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):
+            shown = [(row[key], place) for place, row in enumerate(rows) if row[key] is not None]
+            axes.scatter([loss for loss, _ in shown], [place for _, place in shown], color=shade, marker=mark, label=f"{whose}, {split}")
+    _rows(axes, [f"{row['alternative']} ({row['minutes']:.1f} min)" for row in rows])
+    axes.set_xlabel(f"loss, {UNIT} (left is better)\nin brackets: minutes of training")
+    axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    best = min(rows, key=lambda row: row["validation"])
+    head = f"lowest validation loss: {best['alternative']}, {best['validation']:.4f} {UNIT}; base model {best['validation_base']:.4f}"
+    axes.figure.set_label("\n".join([head, *(alternative_in_words(row) for row in rows)]))
+    return axes
+
+
+def alternative_in_words(row: Mapping[str, Any]) -> str:
+    test = f", test {row['test']:.4f}" if row["test"] is not None else ""
+    return f"{row['alternative']}: validation {row['validation']:.4f}{test}, {row['minutes']:.1f} minutes"
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row per name, the first on top, with air above the first and below the last; no mark on the frame."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.06)
+
+
+def legend(axes: Axes, columns: int) -> None:
+    """What the marks mean, above the axes and in so many columns; a second call replaces the first."""
+    axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))
