@@ -10,8 +10,10 @@ import pytest
 
 from mistral_lib import home
 from mistral_lib.settings import Settings
+from tests import make_book
 
 NOTEBOOKS = sorted(home.notebooks().glob("*.ipynb"))
+WIDEST = 125  # characters that a cell shows at 1440 pixels, with the list of files beside it
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -80,3 +82,22 @@ def test_links_between_notebooks_resolve(notebook) -> None:
     for cell in notebook.cells:
         for target in re.findall(r"\]\((\w+\.ipynb)\)", cell.source):
             assert Path(home.notebooks(), target).exists()
+
+
+def test_its_code_fits_a_page(notebook) -> None:
+    for cell in code(notebook):
+        wide = [line for line in cell.source.splitlines() if len(line) > WIDEST]
+        assert not wide, f"{len(wide[0])} characters, a cell shows {WIDEST}: {wide[0]}"
+
+
+def test_every_picture_has_words(notebook) -> None:
+    """JupyterLab gives a bare image no alternative text, so pictures are shown as HTML that holds it (mistral_lib.picture)."""
+    for data in (output.get("data", {}) for cell in code(notebook) for output in cell.outputs):
+        assert not any(kind.startswith("image/") for kind in data), "a figure without words: show it with mistral_lib.picture.Picture"
+        for tag in re.findall(r"<img\b[^>]*>", data.get("text/html", "")):
+            words = re.search(r'\balt="([^"]+)"', tag)
+            assert words and len(words[1]) > 20 and re.search(r"\d", words[1]), f"no words, or none with a number: {tag[:200]}"
+
+
+def test_the_readmes_picture_is_the_first_of_notebook_04() -> None:
+    assert make_book.picture(NOTEBOOKS[-1]).startswith(b"\x89PNG")
