@@ -6,6 +6,7 @@ machine debris is left out: stderr, widget views (their plain form stays), timin
 
 import base64
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -43,8 +44,8 @@ def normalise(notebook: nbformat.NotebookNode) -> None:
 def picture(path: Path) -> bytes:
     """The first figure that a notebook shows."""
     cells = nbformat.read(path, as_version=4).cells
-    images = (o.data["image/png"] for cell in cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {}))
-    return base64.b64decode(next(images))
+    shown = "".join(output.get("data", {}).get("text/html", "") for cell in cells for output in cell.get("outputs", []))
+    return base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', shown)[1])
 
 
 def main() -> None:

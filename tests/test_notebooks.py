@@ -10,8 +10,10 @@ import pytest
 
 from mistral_lib import home, params
 from mistral_lib.settings import Settings
+from tests import make_book
 
 NOTEBOOKS = sorted(home.notebooks().glob("*.ipynb"))
+WIDEST = 125  # characters that a cell shows at 1440 pixels, with the list of files beside it
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -89,3 +91,22 @@ def test_no_word_is_written_as_a_number(notebook) -> None:
         spec = "".join(part.value for part in one.format_spec.values if isinstance(part, ast.Constant)) if one.format_spec else ""
         words = [part for part in ast.walk(one.value) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
         assert not (isinstance(one.value, ast.BoolOp) and words and re.search("[,efg%]", spec)), ast.unparse(one)
+
+
+def test_its_code_fits_a_page(notebook) -> None:
+    for cell in code(notebook):
+        wide = [line for line in cell.source.splitlines() if len(line) > WIDEST]
+        assert not wide, f"{len(wide[0])} characters, a cell shows {WIDEST}: {wide[0]}"
+
+
+def test_every_picture_has_words(notebook) -> None:
+    """JupyterLab gives a bare image no alternative text, so pictures are shown as HTML that holds it (mistral_lib.picture)."""
+    for data in (output.get("data", {}) for cell in code(notebook) for output in cell.outputs):
+        assert not any(kind.startswith("image/") for kind in data), "a figure without words: show it with mistral_lib.picture.Picture"
+        for tag in re.findall(r"<img\b[^>]*>", data.get("text/html", "")):
+            words = re.search(r'\balt="([^"]+)"', tag)
+            assert words and len(words[1]) > 20 and re.search(r"\d", words[1]), f"no words, or none with a number: {tag[:200]}"
+
+
+def test_the_readmes_picture_is_the_first_of_notebook_04() -> None:
+    assert make_book.picture(NOTEBOOKS[-1]).startswith(b"\x89PNG")
