@@ -60,12 +60,8 @@ class CorpusExplorer(PlainTextBox):
         self._connect()
 
     def _options(self, name: str) -> list[tuple[str, str]]:
-        special = [("none: it is a record", "none"), ("any", "any")] if name == "problem" else []
-        return [
-            (f"every {name}" if name != "problem" else "with or without", ""),
-            *special,
-            *((one, one) for one in self.index.choices(name)),
-        ]
+        special = [("all rows", ""), ("records only", "none"), ("problems only", "any")]
+        return [*(special if name == "problem" else [(f"every {name}", "")]), *((one, one) for one in self.index.choices(name))]
 
     def _connect(self) -> None:
         for control in (*self.choices.values(), self.length, self.query):
@@ -176,7 +172,7 @@ class CorpusExplorer(PlainTextBox):
             shown_record.record(found)
         )
         count, coloured = shown_record.tokens(self.tokenizer, found)
-        self.tokens.value = f"<b>as tokens</b> ({html.escape(count)})" + coloured
+        self.tokens.value = f"<b>as tokens</b> ({html.escape(count)}: green)" + coloured
 
     def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
         """The record as training would see it; one that the checks reject, as it was mapped."""

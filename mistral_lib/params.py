@@ -163,8 +163,8 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
     because papermill only warns about them. Errors: ParameterError.
     """
     cells = names.get("In", [])
-    injected = {name for source in cells if source.startswith(INJECTED) for name in _assigned(source)}
     typed = _typed(cells)
+    injected = {name for source in cells if source.startswith(INJECTED) for name in _assigned(source)}
     values = {name: names[name] for name in typed | set(Settings.names()) if name in names}
     place = _file(values.pop(FILE, ""), values, batch=bool(injected))
     if place is None:

@@ -44,11 +44,12 @@ class Estimate:
 
         s, machine = self.settings, params.instances()[self.settings.instance]
         size = s.micro_batch_size * s.gradient_accumulation_steps * s.max_tokens
-        usd = span(*(seconds / 3600 * machine["usd_per_hour"] for seconds in self.seconds)) if machine["usd_per_hour"] else "none"
+        usd = [seconds / 3600 * machine["usd_per_hour"] for seconds in self.seconds]
+        words = f"{span(*usd) if usd[1] >= 0.005 else 'less than 0.01'}, at {machine['usd_per_hour']:g} an hour ({machine['priced']})"
         return [
             ("memory", self._memory()),
             ("time", f"{duration(*self.seconds)} on {s.instance}"),
-            ("USD", f"{usd}, at {machine['usd_per_hour']:g} an hour ({machine['priced']})"),
+            ("USD", words if machine["usd_per_hour"] else "none: your own machine"),
             ("steps", f"{self.steps:,} of {size:,} tokens ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}), saved every {s.checkpoint_every_steps:,}"),
             ("budget", budget(s, self.seconds, self.steps, machine["usd_per_hour"])),
             ("data", self.work.origin),

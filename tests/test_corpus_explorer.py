@@ -8,9 +8,10 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import base_model, corpus_index, exclusions, files, inventory, sources
+from mistral_lib import base_model, corpus_index, exclusions, files, inventory, signatures, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
+from mistral_lib.near_copies import near_copies
 from mistral_lib.run import Run
 from tests.conftest import rows
 
@@ -103,6 +104,48 @@ def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explore
     assert exclusions.read(place) == {"red.jsonl:9": "typed by hand"}, "what stands there otherwise stays"
     explorer.place.value = 604
     assert explorer.exclude.disabled, "what is no record need not be excluded"
+
+
+def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
+    words = [f"word{n}" for n in range(40)]
+    texts = {"first": words, "near": [*words[:-1], "else"], "far": [*words[:20], *(f"other{n}" for n in range(20))], "again": words}
+    files.write_json_lines(corpus / "alike.jsonl", [{"prompt": name, "completion": " ".join(text)} for name, text in texts.items()])
+    index = reopened(run)
+    explorer = CorpusExplorer(index, explorer.tokenizer)
+    explorer.choices["file"].value = "alike.jsonl"
+    assert explorer.exclude_all.layout.display == "none", "only what was looked for together goes together"
+    explorer.alike.click()
+    explorer.looking.wait()
+    assert "a record and its 2 near-duplicates; 0 excluded" in explorer.status.value and explorer.exclude_all.layout.display == ""
+    assert [index.entry(n).source for n in explorer.numbers.tolist()] == ["alike.jsonl:1", "alike.jsonl:2", "alike.jsonl:4"]
+    explorer.exclude_all.click()
+    assert sorted(exclusions.read(run.folder / "excluded.txt").values()) == ["alike.jsonl:1", "alike.jsonl:2", "alike.jsonl:4"]
+    assert "3 excluded by hand" in explorer.status.value
+    explorer.choices["file"].value = ""
+    assert "608 of 608 rows" in explorer.status.value and explorer.exclude_all.layout.display == "none"
+
+
+def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus) -> None:
+    dice = random.Random(3)
+    base = [[f"w{dice.randrange(60)}" for _ in range(dice.randrange(4, 40))] for _ in range(8)]
+    texts = [[word if dice.random() > 0.03 else "changed" for word in dice.choice(base)] for _ in range(200)]
+    files.write_json_lines(corpus / "alike.jsonl", [{"text": " ".join(text)} for text in texts])
+    index = reopened(run)
+    first = int(index.select(file="alike.jsonl")[0])
+    found = 0
+    for number in range(0, 200, 20):
+        wanted = signatures.shingles(" ".join(texts[number]))
+        expected = {n for n, text in enumerate(texts) if signatures.jaccard(wanted, signatures.shingles(" ".join(text))) >= 0.8} | {number}
+        *_, (_, numbers) = near_copies(index, first + number)
+        assert {n - first for n in numbers.tolist()} == expected
+        found += len(expected) - 1
+    assert found > 10, "there was something to find"
+
+
+def reopened(run: Run) -> CorpusIndex:
+    """The index after the corpus has changed."""
+    inventory.explore(run)
+    return CorpusIndex(run.folder / "corpus", sources.of_settings(run.settings), run.settings)
 
 
 def test_it_shows_no_secret_anywhere(explorer: CorpusExplorer, run: Run) -> None:

@@ -2,13 +2,24 @@
 
 import pytest
 
-from mistral_lib import params
-from mistral_lib.decision_form import DecisionForm, planned
+from mistral_lib import home as places
+from mistral_lib import inventory, model_shapes, params, run_estimate, sources, training_time
+from mistral_lib.decision_form import DecisionForm
+from mistral_lib.latest_job import LatestJob
+from mistral_lib.run import Run
+from mistral_lib.settings import Settings
 
 
 @pytest.fixture
 def form(settings, corpus) -> DecisionForm:
-    return DecisionForm(settings)
+    return DecisionForm(settings, estimate=None)
+
+
+def settled(form: DecisionForm) -> str:
+    """The form's verdict once all that goes on beside the page has ended."""
+    form.counting.wait()
+    form.estimating.wait()
+    return form.verdict.value
 
 
 def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -> None:
@@ -71,29 +82,144 @@ def test_the_permission_to_replace_holds_for_what_was_shown_only(form: DecisionF
     assert not form.replace.value
 
 
-def test_the_estimate_is_asked_whenever_a_decision_changes(settings, corpus) -> None:
-    form = DecisionForm(settings, estimate=lambda s: f"{s.max_steps * s.max_tokens} tokens on {s.instance}")
-    assert not form.verdict.value, "nobody waits for a plan where no form is shown"
-    form.controls["instance"].value, form.controls["max_steps"].value = "g5.xlarge", 10
-    assert "1280 tokens on g5.xlarge" in form.verdict.value
-    form.controls["corpus_paths"].value = "corpora/nowhere"
-    assert not form.verdict.value, "no estimate for what is not there"
+def test_nobody_waits_for_an_estimate_where_no_form_is_shown(settings, corpus) -> None:
+    form = DecisionForm(settings, estimate=lambda *_: pytest.fail("asked"))
+    assert "Change a value" in form.verdict.value and not form.rows.value
 
 
-def test_where_nothing_can_be_estimated_yet_the_form_says_why_and_saves_all_the_same(settings, corpus, home) -> None:
-    form = DecisionForm(settings, planned)
+def test_rows_are_counted_and_what_cannot_be_read_is_told(settings, corpus) -> None:
+    form = DecisionForm(settings)
+    (corpus / "half.jsonl").write_text('{"prompt": "half')
     form.controls["max_steps"].value = 7
-    assert "No estimate" in form.verdict.value and "notebook 01" in form.verdict.value
-    form.save.click()
-    assert params.load(home / "runs" / "small.yaml").max_steps == 7
+    settled(form)
+    assert "601 rows, 1 of them cannot be read" in form.rows.value
+    form.controls["corpus_paths"].value = "corpora/small/red.jsonl"
+    settled(form)
+    assert "<b>200 rows</b>" in form.rows.value
+    form.controls["corpus_paths"].value = "corpora/smal"
+    settled(form)
+    assert not form.rows.value and "Not found" in form.found.value and not form.verdict.value, "nothing stays of what was there"
 
 
-def test_the_plan_names_fit_hours_and_price_of_the_chosen_instance(prepared) -> None:
-    form = DecisionForm(prepared.settings, planned)
+def test_turning_a_decision_changes_memory_time_and_usd(settings, corpus) -> None:
+    form = DecisionForm(settings.model_copy(update={"micro_batch_size": 32}))
     form.controls["instance"].value = "g5.xlarge"
-    assert (
-        "g5.xlarge" in form.verdict.value and "fits" in form.verdict.value and "USD" in form.verdict.value and "GiB" in form.verdict.value
+    first = settled(form)
+    assert "needs" in first and "of 22.0 GiB: fits" in first and "guessed from" in first and "at 1.006 an hour" in first
+    assert "less than 0.01" in first and "<td>8 of " in first
+    form.controls["max_steps"].value = 1_000_000
+    second = settled(form)
+    assert usd(second) > 0.01 and "<td>1,000,000 of " in second
+    form.controls["max_tokens"].value = 512
+    assert gib(settled(form)) > gib(second)
+
+
+def usd(verdict: str) -> float:
+    return float(verdict.split("<b>USD</b></td><td>")[1].split(" – ")[1].split(",")[0])
+
+
+def gib(verdict: str) -> float:
+    return float(verdict.split("needs ")[1].split(" of ")[0])
+
+
+def test_what_a_run_counted_itself_is_used_only_for_the_data_that_it_read(settings, corpus) -> None:
+    run = Run.open(settings)
+    inventory.explore(run)
+    found = sources.of_settings(settings)
+    assert "estimated from corpus/inventory.json" in run_estimate.known_work(settings, found).origin
+    other = settings.model_copy(update={"corpus_paths": ["corpora/small/red.jsonl"], "max_steps": 0})
+    work = run_estimate.known_work(other, sources.of_settings(other))
+    size = (corpus / "red.jsonl").stat().st_size
+    assert "guessed from" in work.origin and work.train_tokens == pytest.approx(size / run_estimate.BYTES_A_TOKEN * 0.7, rel=0.1)
+
+
+def test_where_it_does_not_fit_the_form_offers_the_way_that_does(settings, corpus) -> None:
+    heavy = settings.model_copy(
+        update={"base_model": "mistralai/Mistral-7B-Instruct-v0.3", "instance": "g4dn.xlarge", "max_tokens": 1024, "micro_batch_size": 2}
     )
+    form = DecisionForm(heavy)
+    form.controls["max_steps"].value = 9
+    verdict = settled(form)
+    assert "does not fit as set, but with micro_batch_size = 1, gradient_accumulation_steps = 2" in verdict and not form.take.layout.display
+    form.take.click()
+    assert "GiB: fits" in settled(form) and form.take.layout.display == "none"
+    assert (form.settings().micro_batch_size, form.settings().gradient_accumulation_steps) == (1, 2)
+
+
+BUDGET = Settings(instance="g5.xlarge")
+HOURS = (2 * 3600.0, 4 * 3600.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({}, "none: training runs to its last step"),
+        ({"max_hours": 5.0}, "max_hours = 5 is not reached"),
+        ({"max_hours": 3.0}, "max_hours = 3 may stop it after 3 hours, at step 75 of 100 at the earliest"),
+        ({"max_hours": 1.0}, "max_hours = 1 stops it after 60 minutes, between step 25 and 50 of 100"),
+        ({"max_usd": 1.006}, "max_usd = 1.006 stops it after 60 minutes, between step 25 and 50 of 100"),
+        ({"max_usd": 1.006, "max_hours": 0.5}, "max_hours = 0.5 stops it after 30 minutes, between step 12 and 25 of 100"),
+    ],
+)
+def test_the_budget_is_told_as_the_step_at_which_it_stops(limits: dict, words: str) -> None:
+    told = run_estimate.budget(BUDGET.model_copy(update=limits), HOURS, 100, params.instances()["g5.xlarge"]["usd_per_hour"])
+    assert told.startswith(words)
+
+
+def test_a_budget_is_saved_and_one_that_is_never_reached_refused(settings, corpus, home) -> None:
+    form = DecisionForm(settings, estimate=None)
+    form.controls["max_usd"].value = 2.0
+    assert "never reached on instance cpu, which is free" in form.verdict.value and form.save.disabled
+    form.controls["instance"].value = "g4dn.xlarge"
+    form.controls["max_hours"].value = 1.5
+    form.save.click()
+    saved = params.load(home / "runs" / "small.yaml")
+    assert (saved.max_usd, saved.max_hours) == (2.0, 1.5)
+
+
+def test_the_hours_are_those_of_the_plan(settings, corpus) -> None:
+    chosen = settings.model_copy(update={"instance": "g5.xlarge"})
+    first = next(run_estimate.estimates(chosen, sources.of_settings(chosen)))
+    config, machine = model_shapes.config_of(chosen.base_model), params.instances()["g5.xlarge"]
+    assert first.seconds == training_time.seconds(
+        config, first.work, machine, max_tokens=128, micro_batch_size=2, checkpointing=False, quantization="nf4"
+    )
+
+
+def test_few_steps_take_the_checkpoints_with_them(settings, corpus) -> None:
+    form = DecisionForm(settings, estimate=None)
+    form.controls["max_steps"].value = 1
+    assert not form.save.disabled and form.settings().checkpoint_every_steps == 1
+    form.controls["max_steps"].value = 8
+    assert form.settings().checkpoint_every_steps == settings.checkpoint_every_steps
+
+
+def test_it_starts_from_a_file(settings, corpus, home) -> None:
+    form = DecisionForm(settings, estimate=None)
+    form.start.value = next(value for label, value in form.start.options if label == "params/g4dn_mistral_7b.yaml")
+    assert form.controls["base_model"].value == "mistralai/Mistral-7B-Instruct-v0.3" and "Not found" in form.found.value
+    form.controls["corpus_paths"].value, form.controls["run_name"].value = "corpora/small", "rented"
+    form.save.click()
+    saved, started = params.load(home / "runs" / "rented.yaml"), params.load(places.params() / "g4dn_mistral_7b.yaml")
+    assert saved == started.model_copy(update={"corpus_paths": ["corpora/small"], "run_name": "rented"})
+    form.start.value = None
+    assert form.settings() == settings
+
+
+def test_only_the_latest_wish_is_answered() -> None:
+    job, shown = LatestJob[str](), []
+    job.start(iter(["old"]), shown.append, pytest.fail, pause=0.2)
+    job.start(iter(["half", "whole"]), shown.append, pytest.fail, pause=0)
+    job.wait()
+    assert shown == ["half", "whole"]
+
+    def goes_wrong():
+        yield "first"
+        raise OSError("no such disk")
+
+    job.start(goes_wrong(), shown.append, lambda error: shown.append(str(error)), pause=0)
+    job.wait()
+    assert shown[2:] == ["first", "no such disk"], "what goes wrong beside the page is read on it"
 
 
 def test_headless_it_is_the_values_as_they_could_be_typed(form: DecisionForm) -> None:

@@ -1,16 +1,18 @@
 """Parameters: what is accepted, what is refused and in which words, and that every committed file is sound."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mistral_lib import home, params, settings
+from mistral_lib import home as places
+from mistral_lib import params, settings
 from mistral_lib.params import ParameterError
 from mistral_lib.settings import Settings
 
-FILES = sorted(p for p in home.params().glob("*.yaml") if p.name != "instances.yaml")
+FILES = sorted(p for p in places.params().glob("*.yaml") if p.name != "instances.yaml")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
@@ -21,7 +23,7 @@ def test_every_file_says_each_parameter_with_its_meaning(path: Path) -> None:
 
 
 def test_the_demo_file_is_the_defaults() -> None:
-    assert params.load(home.params() / "demo.yaml") == Settings()
+    assert params.load(places.params() / "demo.yaml") == Settings()
 
 
 def test_gpu_files_choose_the_type_that_their_gpu_multiplies() -> None:
@@ -98,6 +100,65 @@ def test_a_notebook_refuses_a_name_that_papermill_only_warns_about(home: Path) -
         params.from_notebook({**names, "In": ["# Parameters\nlerning_rate = 0.0001\n", "rows = len([1])"]})
 
 
+def opened(capsys: pytest.CaptureFixture, cell: str, injected: str = "") -> tuple[Settings, str]:
+    """What a notebook with this parameters cell gets, and what it says of it."""
+    names: dict = {"In": ["", cell, *([f"# Parameters\n{injected}\n"] if injected else [])]}
+    exec(cell + "\n" + injected, {}, names)
+    return params.from_notebook(names), capsys.readouterr().out
+
+
+CELL = 'params_file = ""\nrun_name = "demo"\nmax_tokens = 512\nlora_rank = 16'
+
+
+def test_the_last_saved_file_stands_in_for_a_cells_defaults_and_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
+    assert opened(capsys, CELL) == (Settings(), ""), "nothing saved, nothing said"
+    params.save(Settings(run_name="mine", max_tokens=256, lora_rank=8, epochs=3), home / "runs" / "mine.yaml")
+    got, said = opened(capsys, CELL)
+    assert (got.run_name, got.max_tokens, got.lora_rank, got.epochs) == ("mine", 256, 8, 3)
+    assert "runs/mine.yaml" in said and "max_tokens = 256" in said and "Typed here" not in said
+    got, said = opened(capsys, CELL.replace("16", "32"))
+    assert (got.max_tokens, got.lora_rank) == (256, 32) and "Typed here, and stronger: lora_rank = 32." in said
+    assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), ""), "the file can be left aside"
+    got, said = opened(capsys, CELL.replace('""', '"params/quick.yaml"'))
+    assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in said
+
+
+def test_a_typed_run_takes_its_own_file_or_none(home: Path, capsys: pytest.CaptureFixture) -> None:
+    params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
+    params.save(Settings(run_name="later", max_tokens=128), home / "runs" / "later.yaml")
+    assert opened(capsys, CELL.replace("demo", "mine"))[0].max_tokens == 256
+    assert opened(capsys, CELL.replace("demo", "new")) == (Settings(run_name="new"), "")
+
+
+def test_a_batch_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixture) -> None:
+    params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
+    assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), "")
+    got, _ = opened(capsys, CELL, 'params_file = "runs/mine.yaml"\nlora_rank = 16')
+    assert (got.max_tokens, got.lora_rank) == (256, 16), "unless it names one; what papermill gives wins, a default as well"
+
+
+def test_what_an_earlier_notebook_was_told_since_is_not_forgotten(home: Path, capsys: pytest.CaptureFixture) -> None:
+    saved = Settings(run_name="mine", max_tokens=256)
+    place = home / "runs" / "mine.yaml"
+    params.save(saved, place)
+    record = home / "runs" / "mine" / "params.yaml"
+    record.parent.mkdir()
+    record.write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.7})))
+    os.utime(place, (1, 1))
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "notebook 02's cell, for notebook 03"
+    os.utime(record, (0, 0))
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8, "what was saved later counts"
+
+
+def test_a_saved_file_that_cannot_be_used_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
+    (home / "runs").mkdir()
+    (home / "runs" / "mine.yaml").write_text("lerning_rate: 1\n")
+    with pytest.raises(ParameterError, match=r"runs/mine\.yaml: unknown parameter 'lerning_rate'"):
+        opened(capsys, CELL)
+    with pytest.raises(ParameterError, match="no such parameter file"):
+        opened(capsys, CELL.replace('""', '"params/dmeo.yaml"'))
+
+
 def test_a_corrected_misspelling_is_refused_no_more(home: Path) -> None:
     wrong, right = 'run_name = "mine"\nlerning_rate = 3e-4', 'run_name = "mine"\nlearning_rate = 3e-4'
     names = {"run_name": "mine", "lerning_rate": 3e-4, "learning_rate": 3e-4}
@@ -116,7 +177,7 @@ def test_a_run_name_that_cannot_be_a_folder_is_explained_in_words() -> None:
 
 
 def test_the_command_line_refuses_a_typo_and_shows_what_is_resolved() -> None:
-    command = [sys.executable, "-m", "mistral_lib", "check", str(home.params() / "demo.yaml"), "--set"]
+    command = [sys.executable, "-m", "mistral_lib", "check", str(places.params() / "demo.yaml"), "--set"]
     refused = subprocess.run([*command, "lerning_rate=1e-4"], capture_output=True, text=True)
     assert refused.returncode == 1 and "did you mean 'learning_rate'" in refused.stderr
     shown = subprocess.run([*command, "learning_rate=1e-4"], capture_output=True, text=True)

@@ -1,10 +1,19 @@
-"""Notebooks 00 and 01 from top to bottom by the menu's command, and their widgets operated, in a real browser over one finished run."""
+"""Notebooks 00 and 01 in a real browser: what the form and the explorer show when they are operated, and what they write."""
 
+import json
+import re
 from collections.abc import Callable
+
+import nbformat
+from papermill.iorw import load_notebook_node
 
 from mistral_lib import exclusions, home, params
 from mistral_lib.run import Run
-from tests.browser.jupyterlab import Notebook
+from tests.browser.conftest import as_fresh
+from tests.browser.jupyterlab import Notebook, Server
+from tests.browser.legibility import faults
+
+OUTPUTS = ".jp-OutputArea-output"
 
 
 def run_through(page: Notebook) -> Notebook:
@@ -16,25 +25,90 @@ def run_through(page: Notebook) -> Notebook:
     return page
 
 
-def test_00_decisions_are_turned_and_saved(notebook: Callable[..., Notebook], finished: Run) -> None:
+def choose(page: Notebook, name: str, option: str) -> None:
+    page.page.select_option(f".widget-dropdown:has(label:text-is({json.dumps(name)})) select", label=option)
+
+
+def write(page: Notebook, name: str, words: str) -> None:
+    """Type into a field and leave it."""
+    field = f"{OUTPUTS} .jupyter-widgets:has(> label:text-is({json.dumps(name)})) >> :is(input, textarea)"
+    page.page.fill(field, words)
+    page.page.press(field, "Tab")
+
+
+def row(page: Notebook, name: str) -> str:
+    """What the estimate says under this name."""
+    return page.page.inner_text(f"{OUTPUTS} tr:has(b:text-is({json.dumps(name)})) td >> nth=1")
+
+
+def becomes(page: Notebook, name: str, words: str) -> None:
+    page.page.wait_for_selector(f"{OUTPUTS} tr:has(b:text-is({json.dumps(name)})):has-text({json.dumps(words)})")
+
+
+def test_00_decisions_are_turned_checked_and_saved(notebook: Callable[..., Notebook], finished: Run) -> None:
     page = run_through(notebook("00"))
     page.slide("max_tokens")
+    becomes(page, "memory", "fits")
+    before = {name: row(page, name) for name in ("memory", "time", "USD", "steps", "budget")}
+    assert "blocks of 256" in before["steps"] and "none" in before["USD"] and before["budget"].startswith("none")
+    page.shows("600 rows")
+    choose(page, "instance", "g5.xlarge")
+    write(page, "max_steps", "2000000")
+    write(page, "max_usd", "0.01")
+    becomes(page, "memory", "of 22.0 GiB: fits")
+    becomes(page, "budget", "max_usd = 0.01")
+    after = {name: row(page, name) for name in before}
+    assert all(after[name] != before[name] for name in before), after
+    assert re.match(r"[\d.]+ – [\d.]+, at 1.006 an hour", after["USD"]) and "stops it after" in after["budget"]
+    assert not faults(page)
+
+    write(page, "corpus_paths", "corpora/smal")
+    page.shows("Not found:")
+    page.shows("corpora/smal")
+    assert page.page.is_disabled("button:has-text('save as a parameter file')")
+    write(page, "corpus_paths", "corpora/small")
+    page.page.wait_for_selector("button:has-text('save as a parameter file'):enabled")
     page.press("save as a parameter file")
     page.shows("Saved:")
     saved = params.load(home.runs() / "small.yaml")
-    assert saved.max_tokens == 256 and saved == finished.settings.model_copy(update={"max_tokens": 256})
+    chosen = {"max_tokens": 256, "instance": "g5.xlarge", "max_steps": 2_000_000, "max_usd": 0.01}
+    assert saved == finished.settings.model_copy(update=chosen)
 
 
-def test_01_rows_are_filtered_stepped_through_and_excluded(notebook: Callable[..., Notebook], finished: Run) -> None:
+def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
+    notebook: Callable[..., Notebook], finished: Run, server: Server
+) -> None:
+    """Opened as a person opens it: its parameters cell untouched, the form's file saved."""
+    params.save(finished.settings, home.runs() / "small.yaml", replace=True)
+    source = next(home.notebooks().glob("01_*.ipynb"))
+    nbformat.write(as_fresh(load_notebook_node(str(source)), {}), server.words.parent / source.name)
     page = run_through(notebook("01"))
+    said = "".join(output.get("text", "") for cell in page.cells() for output in cell["outputs"])
+    assert "Parameters of runs/small.yaml, in place of this cell's defaults: run_name = 'small'" in said
     page.shows("600 of 600 rows")
     page.press("next")
-    page.slide("characters", "End")  # the shortest that is wanted: as long as the longest
-    page.shows("of 600 rows; 0 excluded by hand")
-    page.wait("!document.querySelector('.jp-Notebook').innerText.includes('600 of 600 rows')")
+    page.shows("blue.jsonl:2 ")
+    choose(page, "domain", "red")
+    page.shows("200 of 600 rows")
+    write(page, "search", "RED.KERNEL_1")  # red.kernel_10 and red.kernel_18, _106, ...: as a plain loop finds them
+    lines = (home.corpora() / "small" / "red.jsonl").read_text().splitlines()
+    found = [number for number, line in enumerate(lines, 1) if "red.kernel_1" in line]
+    page.shows(f"{len(found)} of 600 rows")
+    page.shows(f"red.jsonl:{found[0]} ")
+    for part in ("as it stands in its file", "as a record", "tokens graded"):
+        page.shows(part)
+    assert page.page.locator(f"{OUTPUTS} .widget-html span[style*='background:#cdebc5']").count() > 5, "graded tokens are coloured"
+    assert not faults(page)
+
     page.press("exclude this record")
     page.shows("1 excluded by hand")
-    assert len(exclusions.read(exclusions.place(finished.settings))) == 1
+    assert list(exclusions.read(exclusions.place(finished.settings)).values()) == [f"red.jsonl:{found[0]}"]
     page.press("take it in again")
     page.shows("0 excluded by hand")
     assert not exclusions.read(exclusions.place(finished.settings))
+    page.press("its near-duplicates")
+    page.shows("a record and its")
+    write(page, "search", "")
+    page.shows("200 of 600 rows")
+    page.slide("characters", "End")  # the shortest that is wanted: as long as the longest
+    page.wait("!document.querySelector('.jp-Notebook').innerText.includes('200 of 600 rows')")
