@@ -174,3 +174,17 @@ def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook
     assert starts == [0, now.step], "one stop, taken up where it saved, by one trainer"
     assert [step["step"] for step in training_log.steps(log)] == list(range(1, STEPS + 1))
     assert all(finding.status == "verified" for finding in audit.audit(run.folder / "training" / "adapter"))
+
+
+def test_the_report_asks_for_nothing_and_fits_a_phone(browser: Any, finished: Run) -> None:
+    phone = browser.new_context(viewport={"width": 390, "height": 800}, offline=True)
+    page, asked = phone.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    address = (finished.folder / "evaluation" / "report.html").as_uri()
+    page.goto(address)
+    assert [url for url in asked if not url.startswith("data:")] == [address]
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), "the page is wider than the phone"
+    assert page.evaluate("() => [...document.images].map(one => one.complete && one.naturalWidth > 0)") == [True] * 3
+    assert all(words and "nats per supervised token" in words for words in page.evaluate("() => [...document.images].map(one => one.alt)"))
+    assert page.pdf().startswith(b"%PDF")
+    phone.close()
