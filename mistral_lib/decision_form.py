@@ -149,7 +149,8 @@ class DecisionForm(PlainTextBox):
             return
         chosen = [f"{name} = {getattr(settings, name)!r}" for name in params.differing(settings)]
         steps = (
-            f"Step by step: run the cells below, then notebooks 01 to 04; they take this file as long as it is the last one saved.\n"
+            f"Step by step: run the cells below, then notebooks 01 to 04; they take this file as long as it is the last one saved\n"
+            f"(a run_name that is typed in a parameters cell names its own file).\n"
             f"Headless: python -m mistral_lib run {home.short(path)}\nTyped instead, in the parameters cells where they stand:\n"
         )
         text = html.escape(steps + "\n".join(chosen or ["nothing: these are the defaults"]))

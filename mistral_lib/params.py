@@ -81,7 +81,7 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
 
     Errors: ParameterError for a file that is not there or not a flat mapping, and for every fault of its values.
     """
-    path = Path(path)
+    path = found(path)
     values = read_yaml(path)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -89,6 +89,12 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
             raise ParameterError(f"--set {override!r}: expected key=value")
         values[key.strip()] = yaml.safe_load(value)
     return validate(values, home.short(path))
+
+
+def found(path: Path | str) -> Path:
+    """A parameter file where a person means it: from here, from the workbook's home, from the project; as given if it is nowhere."""
+    given = Path(path).expanduser()
+    return next((place for place in (given, home.home() / given, home.project() / given) if place.is_file()), given)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -182,8 +188,7 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
 def _file(chosen: str, values: Mapping[str, Any], batch: bool) -> Path | None:
     """The parameter file that counts: the named one; in a batch no other; else that of the typed run, or the one saved last."""
     if chosen and chosen != NONE:
-        places = [Path(chosen).expanduser(), home.home() / chosen, home.project() / chosen]
-        return next((place for place in places if place.is_file()), places[-1])
+        return found(chosen)
     if chosen == NONE or batch:
         return None
     name = values.get("run_name", _default("run_name"))

@@ -61,6 +61,7 @@ def test_it_writes_exactly_what_headless_runs_take(form: DecisionForm, home) -> 
     path = home / "runs" / "mine.yaml"
     saved = params.load(path)
     assert path.read_text() == params.to_yaml(saved) and saved == form.settings()
+    assert (Run.open(saved).folder / "params.yaml").read_text() == path.read_text(), "and what the run folder then says"
     changed = {name for name in saved.names() if getattr(saved, name) != getattr(form.given, name)}
     assert changed == {"run_name", "objective", "max_tokens", "max_steps"}, "what the form does not show stays as it was given"
     assert "python -m mistral_lib run runs/mine.yaml" in form.said.value and "max_tokens = 256" in form.said.value

@@ -123,6 +123,13 @@ def test_the_last_saved_file_stands_in_for_a_cells_defaults_and_is_named(home: P
     assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in said
 
 
+def test_a_file_is_found_from_any_directory(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert params.load("runs/mine.yaml").max_tokens == 256, "as the form prints the command"
+    assert params.load("params/quick.yaml") == params.load(places.params() / "quick.yaml")
+
+
 def test_a_typed_run_takes_its_own_file_or_none(home: Path, capsys: pytest.CaptureFixture) -> None:
     params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
     params.save(Settings(run_name="later", max_tokens=128), home / "runs" / "later.yaml")
