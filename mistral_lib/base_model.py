@@ -49,14 +49,14 @@ def _local(name: str) -> Path | None:
     if not is_hub_id(name):
         raise BaseModelError(
             f"base_model = {name!r}: no such folder ({folder}); expected one with config.json and weights, s3://bucket/prefix, "
-            "or a hub id owner/name"
+            "or a hub id owner/name, with @revision if wished"
         )
     return None
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no folder here can be one on the hub: owner/name."""
-    return not name.startswith((".", "/", "~", "s3://", "demo:")) and name.count("/") == 1
+    """Whether a name that is no folder here can be one on the hub: owner/name or owner/name@revision."""
+    return not name.startswith((".", "/", "~", "s3://", "demo:")) and hub_model.repository(name).count("/") == 1
 
 
 @cache
@@ -137,7 +137,9 @@ def load_base(settings: Settings) -> Any:
     )
     refuse_invented(settings.base_model, loaded)
     if _on_hub(settings.base_model):
-        model.name_or_path = settings.base_model  # what peft writes into the adapter: the hub id, not this machine's cache
+        # what peft writes into the adapter: hub id and commit, not this machine's cache
+        model.name_or_path = hub_model.repository(settings.base_model)
+        model.hub_commit = identity(settings.base_model)
     keep_cpu_weights_trainable_through(model)
     model.config.use_cache = False
     return model.requires_grad_(False)
@@ -177,6 +179,7 @@ def attach_lora(model: Any, settings: Settings) -> Any:
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",
+        revision=getattr(model, "hub_commit", None),
     )
     return fused_layers.install(get_peft_model(model, config))
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import yaml
 
-from mistral_lib import files, verdict
+from mistral_lib import base_model, files, hub_model, verdict
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 
 
 def base_model_name(settings: Settings) -> str:
-    """A hub id or embedded model as it is; of a local folder its name, without the way to it."""
+    """A hub id without its revision, or embedded model as it is; of a local folder its name, without the way to it."""
     name = settings.base_model
+    if base_model.is_hub_id(name):
+        return hub_model.repository(name)
     local = name.startswith((".", "/", "~")) or name.count("/") > 1
     return Path(name).name if local else name
 

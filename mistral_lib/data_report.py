@@ -98,6 +98,7 @@ def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:
         "leaked_document": prep.leak["document"],
         "leaked_by_a_random_split": prep.random_leak,
         "ties": {"gave_way": prep.assignment.gave_way, "large_knots": prep.assignment.large_knots, "in_large_knots": prep.assignment.large},
+        "appointed": prep.assignment.appointed,
         "mixture": mixture_figures(prep),
         "tokens": tokens,
         "supervised_tokens": supervised,

@@ -97,7 +97,7 @@ class NearDuplicates:
         return self._found[1]
 
     def clusters(self, text_of: TextsOf) -> np.ndarray:
-        """For each text the smallest position of its cluster, int64 (n,): itself, an equal text, or one verified to be near enough.
+        """For each text the smallest position of its cluster, int32 (n,): itself, an equal text, or one verified to be near enough.
 
         Within each component of `pairs` the first text leads and takes all that reach the threshold with it; then the first
         of the rest, LEADERS times. So in A ~ B ~ C with A and C too far apart, C stays by itself.
@@ -105,7 +105,7 @@ class NearDuplicates:
         pairs, first = self.pairs(text_of), self.first_equal()
         verified = self._found[0]
         knot = components(self.count, [(pairs[:, 0], pairs[:, 1])])
-        leader = np.arange(self.count)
+        leader = np.arange(self.count, dtype=np.int32)
         open_ = np.unique(first[pairs])  # only texts with a counterpart, and of equal texts the first
         for _ in range(LEADERS):
             lead = open_[first_occurrence(knot[open_])]
@@ -117,8 +117,8 @@ class NearDuplicates:
         return leader[first]
 
     def first_equal(self) -> np.ndarray:
-        """For each text the position of the first with the same folded words, int64 (n,)."""
-        return first_occurrence(self._read("exact", np.uint64))
+        """For each text the position of the first with the same folded words, int32 (n,)."""
+        return first_occurrence(self._read("exact", np.uint64)).astype(np.int32)
 
     def _read(self, name: str, dtype: type) -> np.ndarray:
         if not self._files[name].closed:

@@ -7,15 +7,13 @@ training (micro batch, accumulation, checkpointing) is chosen that keeps the wis
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mistral_lib import hardware, model_memory, model_shapes, params, training_time
+from mistral_lib import hardware, model_memory, model_shapes, params, resident_memory, training_time
 from mistral_lib.model_memory import GIB, Step
 from mistral_lib.settings import Settings
 from mistral_lib.training_time import Work
 
 CUDA_CONTEXT = round(0.5 * GIB)  # the driver's context and the workspaces of cuBLAS: assumed, not measured
 RESERVE = 0.05  # share of the tensors that PyTorch's caching allocator holds on a GPU beyond them: assumed, not measured
-LIBRARIES = {"none": round(0.56 * GIB), "nf4": round(0.77 * GIB)}  # a process that has loaded a model, less the model: measured on a CPU
-HEAP = {"float32": 0.75, "bfloat16": 0.33}  # pieces that glibc keeps, to the activations of a pass: measured, see docs/fit_plan.md
 HOST_PROCESS = round(4 * GIB)  # the trainer's own memory on the host of a GPU, notebook server and system included: assumed
 SHORTEST = 128  # tokens: below that a shorter block is no advice
 MOST_IN_A_PASS = 8192  # tokens of a forward pass: above that a GPU gains nothing by a larger micro batch
@@ -115,12 +113,11 @@ def step_of(settings: Settings, work: Work, machine: dict[str, Any], micro: int,
 
 
 def parts_of(step: Step) -> dict[str, int]:
-    """Bytes by part at the peak of a step, with what is not tensors: context and reserve on a GPU, libraries and heap on a CPU."""
+    """Bytes by part at the peak, with what is not tensors: context and reserve on a GPU, on a CPU all that a process holds."""
     tensors = model_memory.peak(step)
-    if step.device == "cuda":
-        return {**tensors.parts, "CUDA context": CUDA_CONTEXT, "allocator": round(RESERVE * tensors.total)}
-    whole = tensors if not step.checkpointing else model_memory.peak(replace(step, checkpointing=False))
-    return {**tensors.parts, "libraries": LIBRARIES[step.quantization], "allocator": round(HEAP[step.dtype] * whole.parts["activations"])}
+    if step.device == "cpu":
+        return resident_memory.parts_of(step, tensors)
+    return {**tensors.parts, "CUDA context": CUDA_CONTEXT, "allocator": round(RESERVE * tensors.total)}
 
 
 def host_shortage(config: Any, machine: dict[str, Any]) -> str:

@@ -5,8 +5,11 @@ training on a CPU while no more than 340 MiB of it were in use.   Source: malloc
 """
 
 import ctypes
+import gc
+from typing import Any
 
 KEPT = 2**30  # bytes: what is kept for the next step need not be asked of the system again
+KEPT_IN_A_PASS = 2**27  # bytes: the same between two layers, where memory is what is to be saved
 
 
 class _Counts(ctypes.Structure):
@@ -23,3 +26,25 @@ def give_back(kept: int = KEPT) -> bool:
         return False
     library.mallinfo2.restype = _Counts
     return library.mallinfo2().fordblks > kept and bool(library.malloc_trim(0))
+
+
+def give_back_everything() -> None:
+    """Let go of what nobody holds any more, on the GPU as well: before a model is loaded, where another one was."""
+    import torch
+
+    gc.collect()  # a trainer and its model hold each other
+    give_back(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def give_back_between_layers(model: Any) -> None:
+    """Have a checkpointed pass on a CPU give back what its layers leave: a layer keeps its input and frees everything around it, and in
+    those gaps no tensor of the next one fits. A pass of 2,048 tokens in float32 took 1.0 GiB for tensors of 0.3."""
+    for module in model.modules():
+        if type(module).__name__.endswith("DecoderLayer"):
+            module.register_forward_pre_hook(_before_a_layer)
+
+
+def _before_a_layer(*_: Any) -> None:
+    give_back(KEPT_IN_A_PASS)

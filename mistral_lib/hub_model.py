@@ -1,9 +1,27 @@
-"""A base model on the Hugging Face hub: its files in the hub's own cache on this machine, and in plain steps what to do when they cannot be had."""
+"""A base model on the Hugging Face hub: its files in the hub's own cache on this machine, and in plain steps what to do when they cannot be had.
+
+A name is owner/name, or owner/name@revision for a commit, tag or branch; without a revision the newest commit is meant.
+"""
 
 from functools import cache
 from pathlib import Path
 
 from mistral_lib.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
+
+
+def repository(name: str) -> str:
+    """owner/name, without the revision."""
+    return name.partition("@")[0]
+
+
+def revision(name: str) -> str | None:
+    """The revision that a name asks for; None for the newest commit. Errors: BaseModelError for an @ with nothing behind it."""
+    _, mark, wanted = name.partition("@")
+    if mark and not wanted:
+        raise BaseModelError(
+            f"base_model = {name!r}: no revision behind the @; expected owner/name@revision with a commit, tag or branch, or owner/name"
+        )
+    return wanted or None
 
 
 @cache
@@ -12,12 +30,13 @@ def folder(name: str, weights: bool = True) -> Path:
 
     One process asks the hub once. Errors: BaseModelError with the steps to take.
     """
+    wanted = revision(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     patterns = [*SMALL_FILES, *(WEIGHT_FILES if weights else ())]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=list(LEFT_OUT)))
+        return Path(snapshot_download(repository(name), revision=wanted, allow_patterns=patterns, ignore_patterns=list(LEFT_OUT)))
     except HFValidationError as error:
         raise BaseModelError(f"base_model = {name!r}: no name that the hub could have: {error}") from None
     except HfHubHTTPError as error:
@@ -36,9 +55,14 @@ def commit(place: Path) -> str:
 def _refused(name: str, error: Exception) -> str:
     """What the hub's answer means, and the steps to take."""
     from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    page, token, status = f"{constants.ENDPOINT}/{name}", get_token(), error.response.status_code
+    page, token, status = f"{constants.ENDPOINT}/{repository(name)}", get_token(), error.response.status_code
+    if isinstance(error, RevisionNotFoundError):
+        return (
+            f"the model is there and has no revision {revision(name)!r}; expected a commit (all 40 digits), tag or branch of {page}/commits/main, "
+            f"or {repository(name)} for the newest commit"
+        )
     if isinstance(error, DisabledRepoError):
         return f"the hub has disabled this model; see {page}"
     if isinstance(error, GatedRepoError):
@@ -71,12 +95,14 @@ def _steps(page: str) -> str:
 def _out_of_reach(name: str, error: Exception) -> str:
     from huggingface_hub import constants
 
+    here = f"models/{repository(name).rpartition('/')[2]}"
+    exactly = f" --revision {revision(name)}" if revision(name) else ""
     if constants.HF_HUB_OFFLINE:
         why = "HF_HUB_OFFLINE is set and the cache does not hold the whole model; unset it"
     else:
         reason = error.__cause__ or error
         why = f"the hub ({constants.ENDPOINT}) cannot be reached ({type(reason).__name__}) and the cache does not hold the whole model; try again online"
     return (
-        f"there is no folder of this name, so it is taken as a hub id; {why}, or fetch it where there is a network (hf download {name} --exclude 'consolidated*' --local-dir models/{name.rpartition('/')[2]}), "
-        f"copy the folder here and set base_model: models/{name.rpartition('/')[2]}"
+        f"there is no folder of this name, so it is taken as a hub id; {why}, or fetch it where there is a network (hf download {repository(name)}{exactly} --exclude 'consolidated*' --local-dir {here}), "
+        f"copy the folder here and set base_model: {here}"
     )

@@ -6,13 +6,12 @@ the kernel's own counters and from how much memory was left when the trainer las
 """
 
 import errno
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistral_lib import progress_watch, system_memory
+from mistral_lib import freed_memory, progress_watch, system_memory
 from mistral_lib.settings import Settings
 
 WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS
@@ -25,6 +24,10 @@ Result = TypeVar("Result")
 
 class OutOfMemory(RuntimeError):
     """There is no smaller micro batch left; the message holds what to change."""
+
+
+class SharedShortage(MemoryError):
+    """Raised in every process after the same step, because memory ran out in at least one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +91,24 @@ def recognised(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
-def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None]) -> Result:
-    """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held."""
-    import torch
+def in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
 
+
+def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None], together: bool = False) -> Result:
+    """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held.
+
+    together: several processes are in it, and only a shortage that all of them know of may be answered.
+    """
     while True:
         try:
             return attempt()
         except (MemoryError, RuntimeError, OSError) as error:
-            if isinstance(error, OutOfMemory) or not recognised(error):
+            known = isinstance(error, SharedShortage) if together else recognised(error)
+            if isinstance(error, OutOfMemory) or not known:
                 raise
-            why = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
-        gc.collect()  # outside of the except clause: the error holds the frames of the failed step, and these its tensors
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            why = in_words(error)
+        freed_memory.give_back_everything()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
         shrink(why)
 
 

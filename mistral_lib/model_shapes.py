@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mistral_lib import base_model, demo_model
+from mistral_lib import base_model, demo_model, hub_model
 
 MISTRAL_7B = {
     "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -25,8 +25,8 @@ def config_of(name: str) -> Any:
     those in PUBLISHED, and for others no weights. Errors: BaseModelError where the sizes cannot be had."""
     from transformers import AutoConfig, MistralConfig
 
-    if name in PUBLISHED:
-        return MistralConfig(**PUBLISHED[name])
+    if (listed := hub_model.repository(name)) in PUBLISHED:  # no revision of these has other sizes
+        return MistralConfig(**PUBLISHED[listed])
     try:
         return AutoConfig.from_pretrained(str(base_model.locate(name, weights=False)))
     except base_model.BaseModelError as error:

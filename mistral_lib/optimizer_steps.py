@@ -63,8 +63,7 @@ class OptimizerSteps:
                         p.copy_(start[name])
             return self.step(model, blocks, baseline)
 
-        alone = ranks.count() == 1  # several processes would have to shrink at the same step
-        steps = memory_shortage.carried_on(attempt, self.shrink) if alone else attempt()
+        steps = memory_shortage.carried_on(attempt, self.shrink, together=ranks.count() > 1)
         best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
         if best and best[1] != steps:
             checkpoints.load_weights(model, best[0])

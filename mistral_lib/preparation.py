@@ -12,7 +12,7 @@ import errno
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,22 +20,38 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import base_model, data_report, files, home, mixture, reading_parts, sources, split_blocks, splits, token_parts
+from mistral_lib import (
+    base_model,
+    data_report,
+    files,
+    home,
+    mixture,
+    near_search,
+    reading_parts,
+    sources,
+    split_blocks,
+    splits,
+    token_parts,
+)
+from mistral_lib.appointments import Earlier
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.freed_memory import give_back
 from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
-from mistral_lib.signatures import GRAM
 from mistral_lib.skeletons import repeated
+from mistral_lib.stored_column import StoredColumn
 from mistral_lib.token_store import TokenStore
 
 OPERATIVES = ORIGINS.index("operatives")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")  # of whose versions finished parts depend
+# parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
+LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 
@@ -66,7 +82,8 @@ def prepare(run: Run) -> dict[str, Any]:
     def carry_out(folder: Path) -> dict[str, Any]:
         with _explained(run, folder, work):
             finished = FinishedParts(work, _key(run.settings, inputs))
-            report = Preparation(folder, run.settings, tokenizer, finished).carry_out(found)
+            before = Earlier.of(run.folder / "data", run.settings.seed)
+            report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)
         finished.discard()
         return report
 
@@ -77,7 +94,8 @@ def prepare(run: Run) -> dict[str, Any]:
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
     """What the finished parts of a preparation depend on."""
     code = {path.name: files.sha256(path) for path in Path(__file__).parent.glob("*.py")}
-    return files.digest([settings.stage("data"), inputs, code, {name: version(name) for name in LIBRARIES}])
+    used = {name: value for name, value in settings.stage("data").items() if name not in LATE}
+    return files.digest([used, inputs, code, {name: version(name) for name in LIBRARIES}])
 
 
 @contextmanager
@@ -101,8 +119,8 @@ def _explained(run: Run, folder: Path, work: Path) -> Iterator[None]:
 class Preparation:
     """The steps of one preparation, in order."""
 
-    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: FinishedParts):
-        self.folder, self.settings, self.tokenizer, self.finished = folder, settings, tokenizer, finished
+    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: FinishedParts, earlier: Earlier | None = None):
+        self.folder, self.settings, self.tokenizer, self.finished, self.earlier = folder, settings, tokenizer, finished, earlier
         self.near = self.store = self.tokens = None
 
     def carry_out(self, found: sources.Found) -> dict[str, Any]:
@@ -123,13 +141,13 @@ class Preparation:
     def steps(self, source_files: list[sources.SourceFile]) -> dict[str, int]:
         """All but the report; the number of blocks of each split."""
         self.read(source_files)
-        self.drop_duplicates()
-        self.assign_splits()
-        self.tokenise()
-        self.refuse_losses()
-        self.leak = self.measured_leak()
-        self.mix()
+        for step in (self.drop_duplicates, self.assign_splits, self.tokenise, self.refuse_losses, self.measure_leak, self.mix):
+            give_back(0)  # what a step needed for a moment must not add to what the next one needs
+            step()
+        give_back(0)
         blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
+        self.tokens.forget()
+        give_back(0)
         data_report.write_ledger(self)
         return blocks
 
@@ -147,6 +165,7 @@ class Preparation:
                 yield part
 
         self.rows = Rows.of(parts())
+        self.rows.set_aside(self.finished.folder)
         self.store = RecordStore(folders)
 
     def drop_duplicates(self) -> None:
@@ -155,29 +174,13 @@ class Preparation:
         self.repeats = np.full(len(rows.fate), -1, np.int32)  # of each dropped row: the row that it repeats
         self.pairs = NO_PAIRS
         if self.near is not None:
-            leader = self.near_leaders()
+            self.pairs, leader = near_search.found(self.near, self.store, self.mapped, self.finished)
             self.drop(leader, NEAR_DUPLICATE)
         self.drop(first_occurrence(rows.key[self.mapped]), DUPLICATE)
         distinct = self.mapped[rows.fate[self.mapped] != DUPLICATE]  # a text that stands in many files is no pattern
         often = repeated(rows.skeleton[distinct], self.settings.most_repeated_pattern)
         rows.reject(distinct[np.isin(rows.skeleton[distinct], often) & (rows.fate[distinct] == KEPT)], "placeholder_text")
         rows.skeleton = None  # it has done its duty
-
-    def near_leaders(self) -> np.ndarray:
-        """For each mapped row the place of the row that leads its cluster; equal answers of a word or two lead to no one."""
-
-        def texts(positions: Sequence[int]) -> list[str]:
-            return self.store.answers(self.mapped[np.asarray(positions)])
-
-        known = self.finished.finished("near-pairs")
-        if known is None:
-            pairs = self.near.pairs(texts)
-            leader = np.where(self.near.words() >= GRAM, self.near.clusters(texts), np.arange(len(self.mapped)))
-            self.finished.seal("near-pairs", {}, {"pairs": pairs, "leader": leader})
-            known = {}, {"pairs": pairs, "leader": leader}
-        self.near.forget()
-        self.pairs = known[1]["pairs"]
-        return known[1]["leader"]
 
     def drop(self, first: np.ndarray, fate: int) -> None:
         """Mark the mapped rows that repeat another one. first: for each the place of the one it repeats, or its own."""
@@ -192,18 +195,21 @@ class Preparation:
         rows, mapped, s = self.rows, self.mapped, self.settings
         if not len(rows.kept()):
             raise EmptySplit(data_report.what_was_lost(rows, "no usable record"))
-        group, answer, key = rows.group[mapped], rows.answer[mapped], rows.key[mapped]
+        group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
         self.random_leak = splits.random_leak(group, answer, key, self.pairs, s.seed)
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
-        self.assignment = splits.assign(group, answer, self.pairs, key, rows.domain[mapped], *shares, s.seed, kept=kept)
+        ties = (group, answer, self.pairs, key, rows.domain[mapped])
+        self.assignment = splits.assign(*ties, *shares, s.seed, kept=kept, earlier=self.earlier)
         self.split = np.full(len(rows.fate), -1, np.int8)  # of each row: number in splits.SPLITS, -1 for none
         self.split[mapped] = self.assignment.split
         self.split[rows.fate != KEPT] = -1
+        self.pairs = StoredColumn(self.finished.folder / "pairs.int32", mapped[self.pairs])
+        self.mapped = None  # it has done its duty
 
-    def measured_leak(self) -> dict[str, int]:
+    def measure_leak(self) -> None:
         """The leak of the result, whatever rule made it: over the kept rows, by text, answer, document and near-duplicate pair."""
         rows = self.rows
-        return splits.leak(self.split, rows.group, rows.answer, rows.key, self.mapped[self.pairs])
+        self.leak = splits.leak(self.split, rows.group.read(), rows.answer.read(), rows.key, self.pairs.read())
 
     def tokenise(self) -> None:
         """Token windows of every kept record; records that the limit leaves nothing of are rejected, the loss counted."""
@@ -216,11 +222,12 @@ class Preparation:
             for reason, numbers in refused.items():
                 self.rows.reject(numbers, reason)
                 self.split[numbers] = -1
+        give_back(0)
         self.tokens.close()
         sizes = np.bincount(self.split[self.split >= 0], minlength=len(splits.SPLITS))
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
         if empty:
-            documents = len(np.unique(self.rows.group[self.rows.kept()]))
+            documents = len(np.unique(self.rows.group.read()[self.rows.kept()]))
             seen = f"no record for {', '.join(empty)}, from {documents} source documents"
             raise EmptySplit(data_report.what_was_lost(self.rows, seen, "Add source documents, or raise validation_share and test_share"))
 

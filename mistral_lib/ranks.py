@@ -5,7 +5,7 @@ Started by itself, a process is the first of one, and nothing here does anything
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl
 from mistral_lib.stop_signal import StopSignal
 
 PATIENCE = timedelta(hours=12)  # how long the others wait while the first one measures a large base model
+TOGETHER = 2**22  # gradients that are sent at a time, 16 MiB in float32
 
 T = TypeVar("T")
 
@@ -34,7 +35,15 @@ def place(device: str) -> str:
 
 
 def join(device: str) -> None:
-    """Meet the other processes, before anything else. On a CPU they talk through gloo, on GPUs through NCCL."""
+    """Meet the other processes, before anything else. On a CPU they talk through gloo, on GPUs through NCCL.
+
+    Errors: RuntimeError where `accelerate launch --cpu` was to start several processes and started one.
+    """
+    if "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise RuntimeError(
+            "accelerate launch --cpu was told of several processes and has started a single one, as it does without --multi_gpu; expected one "
+            "per rank: use torchrun --nproc_per_node N, or accelerate launch --multi_gpu --num_processes N (on a CPU as well)"
+        )
     if count() > 1 and not dist.is_initialized():
         if device == "cuda":
             torch.cuda.set_device(place(device))
@@ -56,6 +65,40 @@ def wait() -> None:
         dist.barrier()
 
 
+def any_of(yes: bool, device: Any) -> bool:
+    """Whether it is so in any process."""
+    votes = torch.tensor(int(yes), device=device)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def gathered(word: T) -> list[T]:
+    """What every process has to say, in all of them."""
+    words: list[Any] = [None] * count()
+    dist.all_gather_object(words, word)
+    return words
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Every process's gradients become the mean over all of them; one without a gradient counts as zeros."""
+    for group in _groups([p for p in parameters if p.requires_grad]):
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in group])
+        dist.all_reduce(flat.div_(count()))
+        for parameter, mean in zip(group, flat.split([p.numel() for p in group]), strict=True):
+            parameter.grad = mean.view_as(parameter)
+
+
+def _groups(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    group: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        if group and sum(p.numel() for p in (*group, parameter)) > TOGETHER:
+            yield group
+            group = []
+        group.append(parameter)
+    if group:
+        yield group
+
+
 # -- what is decided between the steps ------------------------------------------------------------------------------
 
 DECISIONS = ("should_evaluate", "should_save", "should_training_stop")
@@ -75,9 +118,7 @@ class SharedWish(TrainerCallback):
         self.stop = stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        votes = torch.tensor(int(self.stop.wished), device=args.device)
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        self.stop.wished = bool(votes.item())
+        self.stop.wished = any_of(self.stop.wished, args.device)
 
 
 class SharedDecisions(TrainerCallback):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mistral_lib import exclusions, quality, signatures, sources
 from mistral_lib.record_store import batch_of
 from mistral_lib.records import Record, Unmappable, map_row
 from mistral_lib.settings import Settings
+from mistral_lib.stored_column import GrownColumn, StoredColumn
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
@@ -31,8 +33,8 @@ class Rows:
     """One number of each kind per input row, in the order of reading, and the names that they stand for."""
 
     key: Any = None  # uint64: hash of the canonical text; in hexadecimal, the record_id
-    answer: Any = None  # uint64: hash of the answer
-    group: Any = None  # uint64: hash of the source document's name
+    answer: Any = None  # uint64: hash of the answer; a StoredColumn once it was set aside
+    group: Any = None  # uint64: hash of the source document's name; likewise
     skeleton: Any = None  # uint64: hash of the answer's pattern, names and numbers masked
     domain: Any = None  # int32: number of the domain, -1 if rejected before it was known
     origin: Any = None  # uint8: number in ORIGINS
@@ -45,14 +47,14 @@ class Rows:
     @classmethod
     def of(cls, parts: Iterable["Inspected"]) -> "Rows":
         """All parts in one."""
-        rows, columns = cls(), {name: [] for name in COLUMNS}
+        rows, columns = cls(), {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
         for part in parts:
             for name, values in rows.renumbered(part).items():
                 columns[name].append(values)
             for name, counter in part.counts.items():
                 rows.counts[name].update(counter)
-        for name, kind in COLUMNS.items():  # one column after the other, so that two of them are the most that is held twice
-            setattr(rows, name, np.concatenate(columns.pop(name) or [np.empty(0, kind)]))
+        for name in COLUMNS:
+            setattr(rows, name, columns[name].array())
         return rows
 
     def renumbered(self, part: "Inspected") -> dict[str, np.ndarray]:
@@ -66,8 +68,13 @@ class Rows:
         self.reason[numbers] = _number(self.reasons, reason)
 
     def kept(self) -> np.ndarray:
-        """The numbers of the rows that are still wanted, int64, ascending."""
-        return np.flatnonzero(self.fate == KEPT)
+        """The numbers of the rows that are still wanted, int32, ascending."""
+        return np.flatnonzero(self.fate == KEPT).astype(np.int32)
+
+    def set_aside(self, folder: Path) -> None:
+        """What only splits and leaks are made of waits on disk in between."""
+        for name in ("answer", "group"):
+            setattr(self, name, StoredColumn(folder / f"{name}.uint64", getattr(self, name)))
 
 
 @dataclass(slots=True)

@@ -28,15 +28,16 @@ def name_of(part: int) -> str:
 
 def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: FinishedParts) -> Iterator[tuple[Path, Inspected]]:
     """(folder of its records, all else of it) of every part in order; those that are not finished are made. Errors: SourceError."""
-    number, place, ended = 0, (0, 0), False
+    number, count, place, ended = 0, 0, (0, 0), False
     while not ended and (known := finished.finished(name_of(number))) is not None:
         place, ended = known[0]["place"], known[0]["ended"]
+        count += len(known[1]["key"])
         yield finished.folder / name_of(number), _restored(*known)
         number += 1
+    if number:
+        say(f"data: {count:,} rows were read and checked before, and are used")
     if ended:
         return
-    if number:
-        say(f"data: {number * PART:,} rows were read and checked before, and are used")
     with inspectors.inspecting(settings, sum(file.size for file in source_files)) as inspect:
         stretches = inspect(_batches(source_files, settings, *place))
         while not ended:

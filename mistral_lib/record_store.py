@@ -19,7 +19,7 @@ from mistral_lib.records import Record
 BATCH = 1024  # rows of a batch; the last one may be shorter
 PART = 4 * BATCH  # rows of a file; the last one may be shorter
 NAME = "records.arrow"
-OPEN = 128  # files open at once
+OPEN = 32  # files open at once, 60 KiB each
 SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_group", pa.string()), ("shape", pa.string()),
                     ("messages", pa.binary()), ("text", pa.string())])  # fmt: skip
 

@@ -9,6 +9,11 @@ moves one out of training only where a new record ties its knot to a held-out gr
 (A rule that also fixed each domain's share exactly could not be stable: each new group would shift the border between two others.
 The same share is drawn in every domain instead, and what each domain got is counted.)
 
+Of a domain with n groups (n × share ≥ 1) a split gets at least one, and else the share, give or take four standard deviations
+√(share (1 − share) / n): where the draws leave a domain or the whole corpus without a split, the group nearest to it is appointed
+(appointments.py). Appointed groups keep their place in the run folder that remembers them, not in another one: preparing a grown corpus
+in a new run folder may put them back to training. Draws are the same everywhere.
+
 The one exception: a knot above `large_share` of the records goes to training even if it holds held-out draws; one giant knot would
 unbalance every split. A knot that grows beyond the limit (or a corpus that outgrows it) is thus the one way to change sides unseen by
 ties; the records concerned are counted as `large`, and the limit moves only when the corpus doubles.
@@ -16,9 +21,12 @@ ties; the records concerned are counted as `large`, and the limit moves only whe
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from mistral_lib import appointments
+from mistral_lib.appointments import Earlier
 from mistral_lib.components import components
 from mistral_lib.duplicates import first_occurrence
 from mistral_lib.signatures import mix
@@ -38,6 +46,7 @@ class Assignment:
     large: int  # records in training because their knot is large, although it holds a held-out draw
     large_knots: int
     by_domain: np.ndarray  # int64 (domains, 3)  records of each domain in each split
+    appointed: dict[str, Any]  # the groups held out by need, now or earlier, as Earlier.of reads them again
 
 
 def assign(
@@ -51,18 +60,21 @@ def assign(
     seed: int,
     kept: np.ndarray | None = None,
     large_share: float = LARGE_SHARE,
+    earlier: Earlier | None = None,
 ) -> Assignment:
     """The split of each record; the same for every order of the records.
 
     group, answer, key: uint64 (n,) hashes; pairs: int64 (m, 2) positions of near-duplicates; domain: int32 (n,) from 0;
     shares between 0 and 1. Pass duplicates too, and name in kept, bool (n,), who is not one: only the kept are counted, but all
     tie. If duplicates were left out, a new copy that displaces a test record could take its content into training.
+    earlier: what an earlier preparation appointed and knew.
     Errors: ValueError for shares that leave no training data.
     """
     if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
         raise ValueError(f"validation_share {validation_share} and test_share {test_share}: each at least 0, together below 1")
     kept = np.ones(len(group), bool) if kept is None else kept
-    drawn = draw(group, validation_share, test_share, seed)
+    earlier, place = earlier or Earlier(), places(group, seed)
+    drawn, appointed = _drawn(place, validation_share, test_share), earlier.held(group)
     knot = knots(group, answer, pairs, key)
     sizes = np.bincount(knot[kept], minlength=len(group))
     split = np.zeros(len(group), np.uint8)
@@ -70,8 +82,15 @@ def assign(
     large = sizes > large_limit(int(kept.sum()), large_share)
     overruled = int(sizes[large & (split > 0)].sum())
     split[large] = 0
-    split = split[knot]
-    return Assignment(split, int((split > drawn)[kept].sum()), overruled, int(large.sum()), by_domain(split[kept], domain[kept]))
+    np.maximum.at(split, knot, appointed)
+    if (by_domain(split[knot[kept]], domain[kept])[:, 1:] == 0).any():
+        members = appointments.Kept(knot[kept], domain[kept], place[kept], key[kept], sizes)
+        shares = {appointments.TEST: test_share, appointments.VALIDATION: validation_share}
+        chosen = appointments.appoint(split, members, large, shares, earlier)
+        appointed = np.maximum(appointed, np.where(np.isin(place, chosen), split[knot], 0).astype(np.uint8))
+    split, drawn = split[knot], np.maximum(drawn, appointed)
+    gave_way, shown = int((split > drawn)[kept].sum()), appointments.report(group, appointed, seed)
+    return Assignment(split, gave_way, overruled, int(large.sum()), by_domain(split[kept], domain[kept]), shown)
 
 
 def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
@@ -82,9 +101,16 @@ def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
 
 def draw(group: np.ndarray, validation_share: float, test_share: float, seed: int) -> np.ndarray:
     """The split that each group draws by itself, uint8 (n,): a function of its hash and the seed, of nothing else."""
-    start = np.uint64(int.from_bytes(hashlib.sha256(f"splits/{seed}".encode()).digest()[:8], "big"))
-    place = mix(group ^ start)
-    drawn = np.zeros(len(group), np.uint8)
+    return _drawn(places(group, seed), validation_share, test_share)
+
+
+def places(group: np.ndarray, seed: int) -> np.ndarray:
+    """Where each group stands among all that could be, uint64 (n,): the smaller, the more protected. Different groups differ."""
+    return mix(group ^ np.uint64(int.from_bytes(hashlib.sha256(f"splits/{seed}".encode()).digest()[:8], "big")))
+
+
+def _drawn(place: np.ndarray, validation_share: float, test_share: float) -> np.ndarray:
+    drawn = np.zeros(len(place), np.uint8)
     drawn[place < _bound(validation_share + test_share)] = 1
     drawn[place < _bound(test_share)] = 2
     return drawn

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mistral_lib.chat_format import IGNORED, Encoded
+from mistral_lib.stored_column import GrownColumn
 
 NAME = "tokens.int32"
 BYTES = 4  # of a token
@@ -59,8 +60,9 @@ class TokenStore:
     """Reads the windows of all parts by number."""
 
     def __init__(self) -> None:
-        self.files: list[Path] = []
-        self.parts: list[dict[str, np.ndarray]] = []
+        self.files: list[str] = []
+        self.sizes: list[int] = []  # windows of each part
+        self.columns = {name: GrownColumn(np.int32) for name in ("length", "supervised", "record")}
         self.open = lru_cache(maxsize=OPEN)(self._open)
 
     def _open(self, part: int) -> BinaryIO:
@@ -68,21 +70,26 @@ class TokenStore:
 
     def append(self, folder: Path, columns: dict[str, np.ndarray]) -> None:
         """A part that a TokenWriter wrote."""
-        self.files.append(folder / NAME)
-        self.parts.append(columns)
+        self.files.append(str(folder / NAME))
+        self.sizes.append(len(columns["length"]))
+        for name, column in self.columns.items():
+            column.append(columns[name])
 
     def close(self) -> None:
-        """No more parts will come: put the columns together."""
-        sizes = [len(part["length"]) for part in self.parts]
-        self.part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)  # of each window
-        self.start = np.concatenate([np.cumsum(part["length"], dtype=np.int64) - part["length"] for part in self.parts])  # in its file
-        self.length, self.supervised, self.record = (
-            np.concatenate([part.pop(name) for part in self.parts]) for name in ("length", "supervised", "record")
-        )
+        """No more parts will come: where each window stands."""
+        self.length, self.supervised, self.record = (self.columns[name].array() for name in ("length", "supervised", "record"))
+        self.part = np.repeat(np.arange(len(self.sizes), dtype=np.int32), self.sizes)  # of each window
+        ends = np.cumsum(self.sizes)
+        own = [self.length[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
+        most = max((int(part.sum(dtype=np.int64)) for part in own), default=0)
+        self.start = np.empty(len(self.length), np.min_scalar_type(most))  # of each window, in its file
+        for part, size, end in zip(own, self.sizes, ends, strict=True):
+            self.start[end - size : end] = np.cumsum(part, dtype=np.int64) - part
 
     def forget(self) -> None:
-        """Nothing more will be read: close the files."""
+        """Nothing more will be read: close the files, keep what was counted."""
         self.open.cache_clear()
+        self.part = self.start = None
 
     def per_record(self, column: str, records: int) -> np.ndarray:
         """A column (length, supervised) summed over the windows of each record, int32 (records,)."""

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, disk_space, likelihood, ranks
+from mistral_lib import checkpoints, disk_space, likelihood, memory_shortage, ranks
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.stop_signal import StopSignal
 
@@ -28,6 +28,7 @@ class SupervisedTrainer(Trainer):
         self.in_order, self.chronicle = in_order, chronicle
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
         self.saving_into: Path | None = None
+        self.shortage: str | None = None  # out of memory in this process, among several
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(train_dataset)
@@ -47,10 +48,36 @@ class SupervisedTrainer(Trainer):
         ranks.share_decisions(self.control)
         return {}
 
+    # -- several processes ----------------------------------------------------------------------------------------------
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Of several processes, each makes its gradients alone: one that is short of memory must not leave the others waiting in
+        the middle of a backward pass. They are averaged, or all give up, when the step is whole."""
+        if not isinstance(model, DistributedDataParallel):
+            return super().training_step(model, inputs, num_items_in_batch)
+        if self.shortage is None:
+            try:
+                with model.no_sync():
+                    return super().training_step(model, inputs, num_items_in_batch)
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not memory_shortage.recognised(error):
+                    raise
+                self.shortage = memory_shortage.in_words(error)
+        return torch.zeros((), device=self.args.device)
+
+    def _average_or_give_up(self, model: Any) -> None:
+        """Errors: SharedShortage in every process, where any was short of memory."""
+        if ranks.any_of(self.shortage is not None, self.args.device):
+            short = {rank: why for rank, why in enumerate(ranks.gathered(self.shortage)) if why}
+            raise memory_shortage.SharedShortage("; ".join(f"process {rank} of {ranks.count()}: {why}" for rank, why in short.items()))
+        ranks.average_gradients(model.parameters())
+
     # -- broken steps -----------------------------------------------------------------------------------------------
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """The norm before clipping; a step whose loss or gradient is no number gets no gradients, and so changes nothing."""
+        if isinstance(model, DistributedDataParallel):
+            self._average_or_give_up(model)
         norm = super()._clip_grad_norm(model)
         loss = self._tr_loss.item()
         if not (math.isfinite(loss) and math.isfinite(float(norm))):

@@ -21,6 +21,7 @@ from mistral_lib import (
     base_model,
     disk_space,
     files,
+    freed_memory,
     hardware,
     largest_batch,
     likelihood,
@@ -139,18 +140,23 @@ class Training(OptimizerSteps):
             steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
             after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
         adapter = adapter_proof.save(model, self.settings, self.folder, initial)  # 7
-        del model
+        del model  # and what it held is given back: no two models at a time
+        freed_memory.give_back_everything()
         reloaded = self.check(adapter, initial, after)  # 8
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
 
     def assist(self) -> dict[str, Any]:
-        """What a process other than the first does: build the same model, and take its share of the steps."""
+        """What a process other than the first does: build the same model, and take its share of the steps, as the first one says."""
         blocks = largest_batch.loaded(self.run.folder / "data" / "train", "training")
         model, _ = self.build()
-        self.shape, last = ranks.from_first(lambda: None)
-        if last is not None:
-            with self.stop.after_saving():
-                self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+
+        def attempt() -> None:
+            self.shape, last = ranks.from_first(lambda: None)
+            if last is not None:
+                with self.stop.after_saving():
+                    self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+
+        memory_shortage.carried_on(attempt, lambda why: None, together=True)
         return {}
 
     def build(self) -> tuple[Any, str]:
@@ -161,6 +167,9 @@ class Training(OptimizerSteps):
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
+        freed_memory.give_back(0)  # loading leaves gaps, ever other ones
+        if self.settings.activation_checkpointing and hardware.device() == "cpu":
+            freed_memory.give_back_between_layers(model)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)

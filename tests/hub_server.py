@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OLDER = "fedcba9876543210fedcba9876543210fedcba98"
+REVISIONS = {"main": COMMIT, COMMIT: COMMIT, "v1": OLDER, OLDER: OLDER}
 GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
+NO_REVISION = {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
 UNKNOWN = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Address and the list of files asked for. Names: open/tiny and gated/tiny hold the folder's files; gated files need the
-    token `good`; busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; the token `bad` is refused everywhere; all else is unknown, 401 without a token."""
+    token `good`; busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; the token `bad` is refused everywhere; all else is unknown, 401 without a token.
+    Revisions: main, the tag v1 of an older commit with the same files, and both commits."""
     asked: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -61,14 +65,17 @@ def reply(folder: Path, name: str, rest: list[str], token: str, api: bool) -> tu
         return 403, {"X-Error-Message": "Access to this resource is disabled."}, b"{}"
     if name not in ("open/tiny", "gated/tiny"):
         return (404 if token else 401), UNKNOWN, b"{}"
+    commit = REVISIONS.get(rest[1])
+    if commit is None:
+        return 404, NO_REVISION, b"{}"
     if api and rest[0] == "revision":
-        return 200, {}, json.dumps({"id": name, "sha": COMMIT, "siblings": []}).encode()
+        return 200, {}, json.dumps({"id": name, "sha": commit, "siblings": []}).encode()
     if api:
         return 200, {}, json.dumps([fact(path) for path in sorted(folder.iterdir())]).encode()
     if name == "gated/tiny" and token != "good":
         return (403 if token else 401), GATED, b"{}"
     body = (folder / rest[-1]).read_bytes()
-    return 200, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}, body
+    return 200, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": commit}, body
 
 
 def fact(path: Path) -> dict[str, Any]:

@@ -6,7 +6,20 @@ import time
 import pytest
 import torch
 
-from mistral_lib import base_model, files, fit_plan, likelihood, model_memory, model_shapes, params, plan_table, planned_work, training_time
+from mistral_lib import (
+    base_model,
+    files,
+    fit_plan,
+    freed_memory,
+    likelihood,
+    model_memory,
+    model_shapes,
+    params,
+    plan_table,
+    planned_work,
+    resident_memory,
+    training_time,
+)
 from mistral_lib.live_memory import LiveMemory
 from mistral_lib.model_memory import MIB, Step
 from mistral_lib.run import Run
@@ -70,6 +83,25 @@ def test_the_step_without_weights_holds_what_a_real_step_holds(step: Step, quant
     planned = model_memory.peak(Step(**{**step.__dict__, **options}))
     stays = sum(planned.parts[part] for part in ("weights in NF4", "unquantised modules", "LoRA"))
     assert planned.total - stays == pytest.approx(memory.peak - before, rel=0.02)
+
+
+def test_on_a_cpu_the_weights_file_and_the_gaps_are_counted(step: Step) -> None:
+    size = sum(file.stat().st_size for file in (params.home.home() / step.base_model).glob("*.safetensors"))
+    stored, dtype = resident_memory.stored(step.base_model)
+    assert stored == size and dtype == "float32"
+
+    def beside(loading: bool = False, **changes: object) -> int:
+        one = Step(**{**step.__dict__, **changes})
+        return resident_memory.file_beside(one, model_memory.peak(one), loading)
+
+    unquantised = model_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"})).parts["unquantised modules"]
+    assert beside(quantization="nf4") == size - unquantised, "float32 layers are left in the file, which stays mapped"
+    assert beside(dtype="bfloat16") == 0 and beside(dtype="bfloat16", loading=True) == size, "copies: the file is closed after loading"
+    plain, twice, saving = (Step(**{**step.__dict__, **one}) for one in ({}, {"max_tokens": 256}, {"checkpointing": True}))
+    assert resident_memory.gaps(twice, model_memory.peak(twice)) == 2 * resident_memory.gaps(plain, model_memory.peak(plain)) > 0
+    assert resident_memory.gaps(saving, model_memory.peak(saving)) > freed_memory.KEPT_IN_A_PASS
+    small = resident_memory.parts_of(step, model_memory.peak(step))
+    assert sum(small.values()) > resident_memory.LIBRARIES + size
 
 
 def test_more_work_takes_more_memory_and_checkpointing_and_nf4_take_less(step: Step) -> None:

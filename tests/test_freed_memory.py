@@ -26,3 +26,20 @@ def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
     assert freed_memory.give_back(kept=64 * MIB)
     assert resident() < before - 200 * MIB
     assert len(last) > 0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
+def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> None:
+    import torch
+
+    from mistral_lib import base_model, params
+
+    model = base_model.load_base(params.Settings(base_model=tiny_model, quantization="none", dtype="float32"))
+    freed_memory.give_back_between_layers(model)
+    pieces = [bytearray(os.urandom(64) * (PIECE // 64)) for _ in range(3000)]
+    last = pieces[-1]
+    pieces.clear()
+    before = resident()
+    with torch.inference_mode():
+        model(input_ids=torch.ones(1, 8, dtype=torch.long))
+    assert resident() < before - 150 * MIB and len(last) > 0

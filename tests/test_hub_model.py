@@ -93,11 +93,35 @@ def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_pa
         "import sys; from pathlib import Path; from mistral_lib import base_model, params\n"
         "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
         "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
-        "len(base_model.load_tokenizer(settings.base_model)))"
+        "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
+        "model.save_pretrained(sys.argv[2]); print(base_model.load_adapter(settings, Path(sys.argv[2])).peft_config['default'].revision)"
     )
     from mistral_lib import params
 
-    (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny"})))
+    (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny@v1"})))
     environment = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "hub.yaml")], capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == ["open/tiny", hub_server.COMMIT, "49152"], done.stderr
+    words = [sys.executable, "-c", code, str(tmp_path / "hub.yaml"), str(tmp_path / "adapter")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["open/tiny", *2 * [hub_server.OLDER], "49152", hub_server.OLDER], done.stderr
+
+
+def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    named = ("open/tiny", "open/tiny@v1", f"open/tiny@{hub_server.OLDER}")
+    newest, tag, commit = (Path(place).name for place in ask(address, tmp_path, *named).values())
+    assert newest == hub_server.COMMIT and tag == commit == hub_server.OLDER
+    offline = ask("http://127.0.0.1:9", tmp_path, *named, HF_HUB_OFFLINE="1")
+    assert [Path(place).name for place in offline.values()] == [newest, tag, commit], "the cache knows them all"
+    for words in ask(address, tmp_path, "open/tiny@v9").values():
+        assert words.startswith("RevisionNotFoundError") and "no revision 'v9'; expected a commit (all 40 digits), tag or branch" in words
+    for words in ask(address, tmp_path, "open/tiny@v2", HF_HUB_OFFLINE="1").values():
+        assert "hf download open/tiny --revision v2" in words and "set base_model: models/tiny" in words
+    assert "no revision behind the @" in ask(address, tmp_path, "open/tiny@")["open/tiny@"]
+
+
+def test_a_listed_model_is_planned_at_any_revision_and_named_without_it_on_its_card(settings) -> None:
+    from mistral_lib import cards, model_shapes
+
+    name = "mistralai/Mistral-7B-Instruct-v0.3"
+    assert model_shapes.config_of(f"{name}@refs/pr/7").to_dict() == model_shapes.config_of(name).to_dict()
+    assert cards.base_model_name(settings.model_copy(update={"base_model": f"{name}@refs/pr/7"})) == name

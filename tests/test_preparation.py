@@ -42,6 +42,27 @@ def test_nothing_straddles(prepared: Run) -> None:
     assert files.read_json(prepared.folder / "data" / "report.json")["leaked_exact"] == 0
 
 
+def splits_of(run: Run) -> dict[str, str]:
+    return {row["record_id"]: row["split"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist()}
+
+
+def test_a_corpus_of_a_few_documents_gets_all_splits_and_keeps_them_while_it_grows(settings: params.Settings, corpus: Path) -> None:
+    """Five documents of ten records, of which the draws by hash alone put none into test."""
+    for path in corpus.iterdir():
+        path.unlink()
+    files.write_json_lines(corpus / "few.jsonl", rows("few", 50))
+    run = Run.open(settings)
+    report, before = preparation.prepare(run), splits_of(run)
+    assert report["split_sizes"] == {"train": 30, "validation": 10, "test": 10}
+    assert report["appointed"]["test"]
+    files.write_json_lines(corpus / "a_new.jsonl", [*rows("new", 200), *rows("few", 10)])
+    grown, after = preparation.prepare(run), splits_of(run)
+    assert {record: after[record] for record in before} == before
+    assert set(report["appointed"]["test"]) <= set(grown["appointed"]["test"])
+    preparation.prepare(other(run, most_repeated_pattern=51))  # the same once more, with what is remembered now
+    assert splits_of(run) == after
+
+
 def test_blocks_hold_each_record_once_and_grade_its_end(prepared: Run) -> None:
     tokenizer = base_model.load_tokenizer(prepared.settings.base_model)
     kept = pq.read_table(prepared.folder / "data" / "records.parquet").to_pylist()
@@ -165,13 +186,12 @@ def test_the_mixture_weighs_domains_and_limits_operatives(prepared: Run, corpus:
 
 
 def test_the_order_of_files_changes_nothing(prepared: Run, corpus: Path) -> None:
-    before = {row["record_id"]: row["split"] for row in pq.read_table(prepared.folder / "data" / "records.parquet").to_pylist()}
+    before = splits_of(prepared)
     for path in sorted(corpus.iterdir()):
         path.rename(corpus / f"{'zyx'[sorted(corpus.iterdir()).index(path) % 3]}_{path.name}")
     run = other(prepared, domain_key="nothing", corpus_paths=["corpora/small"])
     preparation.prepare(run)
-    after = {row["record_id"]: row["split"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist()}
-    assert after == before
+    assert splits_of(run) == before
 
 
 def test_control_strings_in_a_text_stay_text(prepared: Run) -> None:

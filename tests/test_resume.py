@@ -111,6 +111,26 @@ def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, cap
     assert artefacts(changed) == artefacts(undisturbed)
 
 
+def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
+    parted: Run, corpus: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
+    with pytest.raises(preparation.TooMuchLost):
+        preparation.prepare(other(parted, max_rejected_share=0.01))
+    sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/sealed.json")}
+    assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-00000", "tokens-00001"}
+    changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
+    assert set(changed) < preparation.LATE < set(params.Settings.model_fields)
+    with pytest.raises(preparation.TooMuchLost):
+        preparation.prepare(other(parted, **changed, strict=True))
+    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # nothing was made again
+    preparation.prepare(other(parted, **changed))
+    assert "rows were read and checked before, and are used" in capsys.readouterr().err
+    undisturbed = other(parted, run_name="undisturbed", **changed)
+    preparation.prepare(undisturbed)
+    assert artefacts(parted) == artefacts(undisturbed)
+
+
 def test_an_altered_part_is_not_finished(tmp_path: Path) -> None:
     finished = FinishedParts(tmp_path / "work", "key")
     (finished.begin("part") / "text").write_text("first")

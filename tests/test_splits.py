@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import splits
+from mistral_lib import appointments, files, splits
+from mistral_lib.appointments import Earlier
 from mistral_lib.components import components
 
 steady = settings(deadline=None)  # a busy machine is no defect
@@ -42,6 +45,10 @@ class Rows:
         place[order] = np.arange(len(order))
         pairs = place[self.pairs]
         return Rows(self.group[order], self.answer[order], pairs[(pairs >= 0).all(axis=1)], self.key[order], self.domain[order])
+
+    def remembered(self, done: splits.Assignment) -> Earlier:
+        """What a run folder would remember of an assignment of these records."""
+        return Earlier.said(done.appointed, lambda: self.key)
 
     def knots(self) -> np.ndarray:
         return splits.knots(self.group, self.answer, self.pairs, self.key)
@@ -100,20 +107,23 @@ def test_order_changes_nothing(rows, random, large_share):
     done, other = rows.assign(large_share=large_share), rows.chosen(order).assign(large_share=large_share)
     assert (other.split == done.split[order]).all()
     assert (other.gave_way, other.large, other.by_domain.tolist()) == (done.gave_way, done.large, done.by_domain.tolist())
+    assert other.appointed == done.appointed
 
 
 @settings(steady, max_examples=200)
 @given(rows(), st.data())
 def test_added_records_move_nobody_but_by_the_stated_rule(rows, data):
     old = np.array(sorted(data.draw(st.sets(st.integers(0, len(rows.group) - 1), min_size=1))))
-    before, after = rows.chosen(old).assign(large_share=NO_LARGE).split, rows.assign(large_share=NO_LARGE)
+    first = rows.chosen(old).assign(large_share=NO_LARGE)
+    before, earlier = first.split, rows.chosen(old).remembered(first)
+    after = rows.assign(large_share=NO_LARGE, earlier=earlier)
     now, knot = after.split[old], rows.knots()
     assert (now >= before).all()  # no held-out record becomes training, no test record validation
     new = np.setdiff1d(np.arange(len(rows.group)), old)
     tied_by_new = np.isin(knot[old], knot[new])
     assert (now == before)[~tied_by_new].all()  # whom no new record is tied to stays
-    drawn = splits.draw(rows.group, 0.2, 0.2, 42)
-    for record in old[now > before]:  # who gave way is tied to a group that drew the place itself
+    drawn = np.maximum(splits.draw(rows.group, 0.2, 0.2, 42), rows.remembered(after).held(rows.group))
+    for record in old[now > before]:  # who gave way is tied to a group that has the place by itself
         assert drawn[knot == knot[record]].max() == after.split[record]
     assert after.gave_way == (after.split > drawn).sum()
 
@@ -141,6 +151,94 @@ def test_each_domain_gets_its_share():
         assert validation == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 1000) ** 0.5)
         assert test == pytest.approx(0.1, abs=4 * (0.1 * 0.9 / 1000) ** 0.5)
         assert train > 0.8
+
+
+def documents(count: int, name: int, each: int = 3, domains: int = 1) -> Rows:
+    """`count` documents with hashes of their own for each name."""
+    rows = spread(count, each, domains)
+    rows.group = splits.mix(rows.group + np.uint64(name * 10**6))
+    return rows
+
+
+@steady
+@given(st.integers(30, 100), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 5))
+def test_a_small_corpus_gets_all_three_splits(count, name, each, domains):
+    """Also where every document is large (more than 10 records), which draws alone leave to training as a whole."""
+    done = documents(count, name, each, domains).assign(0.08, 0.08)
+    assert set(done.split.tolist()) == {0, 1, 2}
+    assert (done.split == 0).mean() > 0.5
+
+
+@steady
+@given(st.integers(3, 40), st.integers(0, 10**6))
+def test_three_documents_are_enough_for_three_splits(count, name):
+    assert set(documents(count, name).assign(0.01, 0.01).split.tolist()) == {0, 1, 2}
+
+
+@steady
+@given(st.integers(1, 400), st.integers(0, 10**6), st.integers(1, 12))
+def test_every_domain_with_enough_documents_gets_every_split(count, name, domains):
+    done = documents(count, name, 2, domains).assign(0.08, 0.08)
+    enough = done.by_domain.sum(axis=1) / 2 * 0.08 >= 1
+    assert (done.by_domain[enough] > 0).all()
+
+
+@pytest.mark.parametrize("count", [13, 40, 200])
+def test_a_domain_gets_its_share_within_the_stated_bound(count):
+    """Four standard deviations and the one that need may appoint; of 400 domains at most one lies outside (binomials of a few have tails)."""
+    domains = 400
+    done = documents(count * domains, 0, 1, domains).assign(0.08, 0.08)
+    assert (done.by_domain > 0).all()
+    bound = 4 * (0.08 * 0.92 / count) ** 0.5 + 1 / count
+    assert (np.abs(done.by_domain[:, 1:] / count - 0.08) > bound).sum() <= 1
+    assert done.by_domain[:, 1:].sum() / done.by_domain.sum() == pytest.approx(0.16, abs=0.06 if count == 13 else 0.01)
+
+
+def test_the_draws_alone_decide_where_they_leave_nothing_empty():
+    done = spread(2000).assign(0.08, 0.08)
+    assert (done.split == splits.draw(spread(2000).group, 0.08, 0.08, 42)).all()
+    assert done.appointed == {"seed": 42, "test": [], "validation": []}
+
+
+def test_who_was_appointed_stays_although_added_documents_draw_the_place():
+    rows = documents(400, 5)
+    drawn = splits.draw(rows.group, 0.08, 0.08, 42)
+    small, held_out = rows.chosen(np.flatnonzero(drawn == 0)[:60]), rows.chosen(np.flatnonzero(drawn > 0))
+    first = small.assign(0.08, 0.08)
+    assert len(first.appointed["test"]) == len(first.appointed["validation"]) == 1  # 20 documents that all drew training
+    grown = Rows(
+        *(np.concatenate([getattr(small, name), getattr(held_out, name)]) for name in ("group", "answer", "pairs", "key", "domain"))
+    )
+    again = grown.assign(0.08, 0.08, earlier=small.remembered(first))
+    assert (again.split[:60] == first.split).all() and again.appointed == first.appointed
+    forgotten = grown.assign(0.08, 0.08)  # another run folder: the draws alone
+    assert not forgotten.split[:60].any() and not forgotten.appointed["test"]
+
+
+def test_a_known_document_is_not_appointed_when_its_domain_grows_enough_to_ask_for_one():
+    rows = documents(400, 5, 1)
+    training = rows.chosen(np.flatnonzero(splits.draw(rows.group, 0.08, 0.08, 42) == 0)[:14])
+    training.domain[:] = 1
+    rest = rows.chosen(np.flatnonzero(splits.draw(rows.group, 0.08, 0.08, 42) >= 0)[200:])  # domain 0 has every split
+    whole = Rows(
+        *(np.concatenate([getattr(training, name), getattr(rest, name)]) for name in ("group", "answer", "pairs", "key", "domain"))
+    )
+    old = np.setdiff1d(np.arange(len(whole.group)), [0, 1])  # twelve documents of domain 1: too few for a test document
+    before = whole.chosen(old).assign(0.08, 0.08)
+    assert not before.by_domain[1, 1:].any()
+    after = whole.assign(0.08, 0.08, earlier=whole.chosen(old).remembered(before))
+    assert (after.split[old] == before.split).all() and set(after.split[:2].tolist()) == {1, 2}  # the new ones are
+
+
+def test_what_is_remembered_is_what_the_folder_says(tmp_path):
+    assert Earlier.of(tmp_path, 42).appointed == {} and not len(Earlier.of(tmp_path, 42).keys)
+    said = appointments.report(np.array([7, 7, 9, 3], np.uint64), np.array([2, 2, 1, 0], np.uint8), 42)
+    assert said == {"seed": 42, "test": [f"{7:016x}"], "validation": [f"{9:016x}"]}
+    files.write_json(tmp_path / "report.json", {"appointed": said})
+    pq.write_table(pa.table({"record_id": [f"{key:016x}" for key in (1, 2**64 - 1)]}), tmp_path / "records.parquet")
+    earlier = Earlier.of(tmp_path, 42)
+    assert earlier.held(np.array([3, 7, 9], np.uint64)).tolist() == [0, 2, 1] and earlier.keys.tolist() == [1, 2**64 - 1]
+    assert Earlier.of(tmp_path, 43).appointed == {}  # another seed draws anew
 
 
 def test_seeds_draw_differently():

@@ -2,16 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.measured_memory import planned_and_measured
-
-CONFIGURATIONS = [  # tokens, micro batch, checkpointing, quantization, dtype
-    "512 2 False nf4 bfloat16",
-    "256 4 False none bfloat16",
-    "1024 1 False nf4 bfloat16",
-    "512 2 False none float32",
-    "1024 2 True nf4 bfloat16",
-    "512 4 True none float32",
-]
+from tests.benchmarks.measured_memory import CONFIGURATIONS, planned_and_measured
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
