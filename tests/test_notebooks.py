@@ -84,15 +84,6 @@ def test_links_between_notebooks_resolve(notebook) -> None:
             assert Path(home.notebooks(), target).exists()
 
 
-def test_no_word_is_written_as_a_number(notebook) -> None:
-    """`{limit or 'all':,}` works until the limit is 0, as it is in the parameter files of the GPU instances."""
-    formatted = [one for cell in code(notebook) for one in ast.walk(ast.parse(cell.source)) if isinstance(one, ast.FormattedValue)]
-    for one in formatted:
-        spec = "".join(part.value for part in one.format_spec.values if isinstance(part, ast.Constant)) if one.format_spec else ""
-        words = [part for part in ast.walk(one.value) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-        assert not (isinstance(one.value, ast.BoolOp) and words and re.search("[,efg%]", spec)), ast.unparse(one)
-
-
 def test_its_code_fits_a_page(notebook) -> None:
     for cell in code(notebook):
         wide = [line for line in cell.source.splitlines() if len(line) > WIDEST]
