@@ -37,7 +37,7 @@ class CorpusExplorer(PlainTextBox):
     # -- what it is made of ----------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.choices = {name: Dropdown(options=self._options(name), description=name, layout={"width": "24%"}) for name in CHOICES}
+        self.choices = {name: Dropdown(options=self._options(name), description=name, layout={"width": "48%"}) for name in CHOICES}
         longest = int(self.index.characters.max(initial=0))
         steps = [*[(f"{step:,}", step) for step in STEPS if step < longest], (f"{longest:,}", longest)]
         self.length = SelectionRangeSlider(
@@ -104,6 +104,11 @@ class CorpusExplorer(PlainTextBox):
         looked_at, numbers = found
         if looked_at < len(self.index):
             self.status.value = f"looking for near-duplicates: {len(numbers) - 1:,} in {looked_at:,} of {len(self.index):,} rows …"
+            return
+        if len(numbers) == 1:
+            self.status.value = (
+                f"no near-duplicates of this record: no answer reaches {self.settings.near_duplicate_threshold:g} with its own"
+            )
             return
         self.numbers, self.together = numbers, True
         self._from_the_first()

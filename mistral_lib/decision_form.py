@@ -5,7 +5,6 @@ Nothing needs it: the same values can be typed into a parameters cell or a file 
 
 import html
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -182,10 +181,11 @@ def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:
     }
 
 
-def _files() -> list[tuple[str, Path | None]]:
+def _files() -> list[tuple[str, str]]:
     """What a form may start from: this notebook, the files that come with the workbook, those that were saved."""
     places = [*home.params().glob("*.yaml"), *home.runs().glob("*.yaml")]
-    return [(AS_GIVEN, None), *((home.short(path), path) for path in sorted(places) if path.name != "instances.yaml")]
+    names = [home.short(path) for path in sorted(places) if path.name != "instances.yaml"]
+    return [(AS_GIVEN, ""), *((name, name) for name in names)]
 
 
 def _lengths(settings: Settings) -> list[int]:

@@ -121,6 +121,10 @@ def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplor
     explorer.exclude_all.click()
     assert sorted(exclusions.read(run.folder / "excluded.txt").values()) == ["alike.jsonl:1", "alike.jsonl:2", "alike.jsonl:4"]
     assert "3 excluded by hand" in explorer.status.value
+    explorer.choices["file"].value = "red.jsonl"
+    explorer.alike.click()
+    explorer.looking.wait()
+    assert "no near-duplicates of this record" in explorer.status.value and len(explorer.numbers) == 200, "it stays where it was"
     explorer.choices["file"].value = ""
     assert "608 of 608 rows" in explorer.status.value and explorer.exclude_all.layout.display == "none"
 

@@ -201,13 +201,13 @@ def test_few_steps_take_the_checkpoints_with_them(settings, corpus) -> None:
 
 def test_it_starts_from_a_file(settings, corpus, home) -> None:
     form = DecisionForm(settings, estimate=None)
-    form.start.value = next(value for label, value in form.start.options if label == "params/g4dn_mistral_7b.yaml")
+    form.start.value = "params/g4dn_mistral_7b.yaml"
     assert form.controls["base_model"].value == "mistralai/Mistral-7B-Instruct-v0.3" and "Not found" in form.found.value
     form.controls["corpus_paths"].value, form.controls["run_name"].value = "corpora/small", "rented"
     form.save.click()
     saved, started = params.load(home / "runs" / "rented.yaml"), params.load(places.params() / "g4dn_mistral_7b.yaml")
     assert saved == started.model_copy(update={"corpus_paths": ["corpora/small"], "run_name": "rented"})
-    form.start.value = None
+    form.start.value = ""
     assert form.settings() == settings
 
 
