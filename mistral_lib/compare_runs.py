@@ -122,7 +122,8 @@ def sentence(found: dict[str, Any]) -> tuple[str, str]:
 def page(found: dict[str, Any]) -> str:
     """The comparison as an HTML page that stands by itself."""
     runs = found["runs"]
-    by_domain = {domain: {run["name"]: run["domains"][domain] for run in runs} for domain in runs[0]["domains"]}
+    shared = [domain for domain in runs[0]["domains"] if all(domain in run["domains"] for run in runs)]  # runs may name domains otherwise
+    by_domain = {domain: {run["name"]: run["domains"][domain] for run in runs} for domain in shared}
     rows = {**by_domain, "all": {run["name"]: run["overall"] for run in runs}}
     headline, words = sentence(found)
     return report.render(

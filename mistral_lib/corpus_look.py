@@ -47,8 +47,15 @@ def first_row(file: sources.SourceFile, settings: Settings) -> str:
             raise Unmappable(row.problem)
         return map_row(row.value, row.source, columns=settings.columns).shape
     except Unmappable as problem:
-        keys = f" with the keys {', '.join(map(str, row.value))}: say with `columns` which is what" if isinstance(row.value, dict) else ""
-        return f"{NO_RECORD} ({problem}{keys})"
+        return f"{NO_RECORD} ({problem}{_way_out(str(problem), row.value)})"
+
+
+def _way_out(problem: str, value: Any) -> str:
+    """What helps where the shape alone is not known: the parameter that says which key is what, ready to be completed."""
+    if problem != "unknown_shape" or not isinstance(value, dict):
+        return ""
+    keys = ", ".join(map(str, value))
+    return f', its keys: {keys}; say which is what in the parameters cell: columns = {{"prompt": "…", "answer": "…"}} or {{"text": "…"}}'
 
 
 def counted(files: list[sources.SourceFile], settings: Settings) -> Iterator[str]:

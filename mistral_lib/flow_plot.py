@@ -61,7 +61,8 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
 def lost(report: Mapping[str, Any]) -> list[Node]:
     """What was not kept: duplicates, then the most frequent reasons, then all others together."""
     ordered = sorted(report["rejected"].items(), key=lambda one: (-one[1], one[0]))
-    shown, others = ordered[:REASONS_SHOWN], ordered[REASONS_SHOWN:]
+    most = REASONS_SHOWN if len(ordered) > REASONS_SHOWN + 1 else REASONS_SHOWN + 1  # a single other reason is named
+    shown, others = ordered[:most], ordered[most:]
     nodes = [
         Node("near-duplicates", report["duplicates_near"] or 0, "#56B4E9"),
         Node("exact duplicates", report["duplicates_exact"], "#56B4E9"),

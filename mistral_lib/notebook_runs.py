@@ -129,7 +129,7 @@ def outcome(run_: Run) -> str:
     """The last words of a run: base against adapter and where the report is, as far as the run came."""
     if run_.status("evaluation") != "complete":
         done = [stage for stage in STAGES if run_.status(stage) == "complete"]
-        return f"{home.short(run_.folder)}: complete are {', '.join(done) or 'no stages'}"
+        return f"{home.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"
     result = files.read_json(run_.folder / "evaluation" / "result.json")
     rows = [*result["domains"].items(), ("all", result["overall"])]
     lines = [f"{'domain':24} records    base  adapter  difference   (test, nats per supervised token)"]

@@ -41,9 +41,10 @@ def _explain(fault: Mapping[str, Any], key: str) -> str:
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Settings.names(), n=1, cutoff=0.5)
         return f"unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(Settings.names())}")
-    wrong = fault["msg"]
-    if fault["type"] == "string_pattern_mismatch":  # a regular expression is no explanation
-        wrong = "letters, digits and . _ - are allowed, the first a letter or a digit"
+    wrong = {
+        "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
+        "list_type": f"a list is expected, such as [{fault['input']}]",
+    }.get(fault["type"], fault["msg"])
     return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
 
 
@@ -87,7 +88,10 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
         key, equals, value = override.partition("=")
         if not equals:
             raise ParameterError(f"--set {override!r}: expected key=value")
-        values[key.strip()] = yaml.safe_load(value)
+        try:
+            values[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ParameterError(f"--set {override!r}: no valid YAML; expected such as max_steps=20 or 'columns={{a: b}}'") from None
     return validate(values, home.short(path))
 
 

@@ -31,7 +31,7 @@ def work_of(settings: Settings, tokens: int = 0) -> Work:
         return _explored(settings, folder)
     raise ValueError(
         f"nothing is known of the data of {settings.run_name} with these parameters: run notebook 01_explore_corpus (an estimate) or 02_prepare_data (the count) "
-        "first, or state the training tokens with --tokens 2000000"
+        "first, or state the training tokens: `python -m mistral_lib plan <file> --tokens 2000000`"
     )
 
 

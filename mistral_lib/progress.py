@@ -7,7 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-INTERVAL = 10.0  # seconds between two lines of a bar where there is no terminal
+INTERVAL = 4.0  # seconds between two lines of a bar where there is no terminal
 
 
 def say(text: str) -> None:
@@ -15,7 +15,7 @@ def say(text: str) -> None:
 
 
 def bar(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterate with a progress bar: a line a few times a minute in a log file or a notebook, a moving one in a terminal.
+    """Iterate with a progress bar: a line every few seconds in a log file or a notebook, a moving one in a terminal.
 
     What is done before its first line is due shows none: in a notebook an empty red line would remain of it.
     """

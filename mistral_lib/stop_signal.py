@@ -22,7 +22,7 @@ class StopSignal:
     def _receive(self, number: int, frame: Any) -> None:
         self.wished = True
         if not self.stepping:
-            raise Stopped(signal.Signals(number).name)
+            raise Stopped(f"told to stop ({signal.Signals(number).name}) between the steps, where nothing new is to be saved")
 
     @contextmanager
     def after_saving(self) -> Iterator[None]:

@@ -16,12 +16,12 @@ from mistral_lib.run import Run
 from tests.test_evaluation import refuse_outside_requests
 
 
-def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int = 20, **more: object) -> Path:
+def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int = 20, domain: str = "d", **more: object) -> Path:
     """A run folder whose evaluation is complete: 120 test records of 40 documents, measured `gain` nats per token below the base."""
     run = Run.open(Settings(run_name=name, **more))
     base = np.random.default_rng(1).uniform(1, 4, 120)
     adapter = base - gain + np.random.default_rng(seed).normal(0, 0.1, 120)
-    rows = [{"record_id": f"r{i + first:03}", "domain": f"d{i % 3}", "document": f"doc{i // 3}", "supervised_tokens": tokens,
+    rows = [{"record_id": f"r{i + first:03}", "domain": f"{domain if i % 3 else 'd'}{i % 3}", "document": f"doc{i // 3}", "supervised_tokens": tokens,
              "base_nats": float(base[i]) * tokens, "adapter_nats": float(adapter[i]) * tokens} for i in range(120)]  # fmt: skip
     with run.lock("test"):
         folder = run.folder / "evaluation"
@@ -53,6 +53,11 @@ def test_the_better_run_is_found_and_the_page_asks_for_nothing_outside(home: Pat
     page = place.read_text()
     assert "learning_rate" in page and "no run is surely the best" in page and place == home / "runs" / "comparisons" / "low_high_twin.html"
     refuse_outside_requests(page)
+
+
+def test_runs_that_name_their_domains_otherwise_are_compared_where_they_agree(home: Path) -> None:
+    found, place = compare_runs.write([evaluated("a", 0.1), evaluated("b", 0.3, domain="other")])
+    assert found["records"] == 120 and ">d0<" in place.read_text() and "other1" not in place.read_text()
 
 
 @pytest.mark.parametrize(

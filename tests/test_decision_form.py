@@ -27,7 +27,11 @@ def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -
     (corpus / "notes.jsonl").write_text('{"ask": "a", "reply": "b"}\n')
     (corpus / "half.jsonl").write_text('{"prompt": "half')
     form.controls["corpus_paths"].value = "corpora/small/notes.jsonl"
-    assert "no record (unknown_shape with the keys ask, reply: say with `columns` which is what): notes.jsonl" in form.found.value
+    assert "no record (unknown_shape, its keys: ask, reply; say which is what in the parameters cell: columns = {" in form.found.value
+    (corpus / "nothing.txt").write_text("")
+    form.controls["corpus_paths"].value = "corpora/small/notes.jsonl\ncorpora/small/nothing.txt"
+    assert "no record (empty_text): nothing.txt" in form.found.value, "no column would help"
+    (corpus / "nothing.txt").unlink()
     form.controls["corpus_paths"].value = "corpora/small\noptional:corpora/elsewhere"
     lines = form.found.value.split("<br>")
     assert "5 files" in lines[1] and "no record" in lines[2] and "no record" in lines[3] and "prompt_completion" in lines[4], (

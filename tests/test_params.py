@@ -183,6 +183,18 @@ def test_a_run_name_that_cannot_be_a_folder_is_explained_in_words() -> None:
     assert "pattern" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("columns={prompt: x", "no valid YAML; expected such as max_steps=20"),
+        ("corpus_paths=corpora/mine", r"a list is expected, such as \[corpora/mine\]"),
+    ],
+)
+def test_an_override_that_is_no_value_says_what_would_be_one(override: str, words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        params.load(places.params() / "demo.yaml", [override])
+
+
 def test_the_command_line_refuses_a_typo_and_shows_what_is_resolved() -> None:
     command = [sys.executable, "-m", "mistral_lib", "check", str(places.params() / "demo.yaml"), "--set"]
     refused = subprocess.run([*command, "lerning_rate=1e-4"], capture_output=True, text=True)
