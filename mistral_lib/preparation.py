@@ -8,12 +8,9 @@ content, parameters, tokenizer and code. All artefacts are the same bytes whenev
 after any number of kills, but for two figures of report.json: seconds and peak_memory_mib.
 """
 
-import errno
 import resource
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from mistral_lib import (
     base_model,
     data_report,
     files,
-    home,
+    full_disk,
     mixture,
     near_search,
     reading_parts,
@@ -64,10 +61,6 @@ class TooMuchLost(ValueError):
     """More rows were rejected than the parameters allow; the message says which and why."""
 
 
-class NoSpace(OSError):
-    """The disk of the run folder is full; the message says what to do."""
-
-
 def prepare(run: Run) -> dict[str, Any]:
     """Do the data stage unless it is done, and return data/report.json.
 
@@ -81,7 +74,7 @@ def prepare(run: Run) -> dict[str, Any]:
     work = run.folder / ".data.work"
 
     def carry_out(folder: Path) -> dict[str, Any]:
-        with _explained(run, folder, work):
+        with full_disk.explained(run.folder, folder, work):
             finished = FinishedParts(work, _key(run.settings, inputs))
             before = Earlier.of(run.folder / "data", run.settings.seed)
             report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)
@@ -97,24 +90,6 @@ def _key(settings: Settings, inputs: dict[str, str]) -> str:
     code = {path.name: files.sha256(path) for path in Path(__file__).parent.glob("*.py")}
     used = {name: value for name, value in settings.stage("data").items() if name not in LATE}
     return files.digest([used, inputs, code, {name: version(name) for name in LIBRARIES}])
-
-
-@contextmanager
-def _explained(run: Run, folder: Path, work: Path) -> Iterator[None]:
-    """A full disk is told as one, and gets back what this preparation took of it.
-
-    Errors: NoSpace."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        for place in (folder, work):
-            shutil.rmtree(place, ignore_errors=True)
-        raise NoSpace(
-            f"no space left on the disk of {home.short(run.folder)} ({error.filename or error}): preparing needs about five times the size of the "
-            f"sources there; free some, or set {home.VARIABLE} to a larger disk, and run again. Earlier results are untouched"
-        ) from error
 
 
 class Preparation:

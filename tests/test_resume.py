@@ -14,6 +14,7 @@ import pytest
 
 from mistral_lib import files, inspectors, params, preparation, reading_parts, sources
 from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.full_disk import NoSpace
 from mistral_lib.record_store import BATCH, PART
 from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
@@ -189,7 +190,7 @@ def test_a_full_disk_is_told_and_the_earlier_result_stands(small_disk: Path, set
     before = artefacts(run)
     large = [{**row, "completion": f"{row['completion']} {row['prompt'] * 20}"} for row in rows("large", 4000)]
     files.write_json_lines(corpus / "large.jsonl", large)
-    with pytest.raises(preparation.NoSpace, match=r"no space left on the disk of runs/small.*free some.*run again"):
+    with pytest.raises(NoSpace, match=r"no space left on the disk of runs/small.*free some.*run again"):
         preparation.prepare(run)
     assert artefacts(run) == before and run.status("data") == "failed"
     assert not (run.folder / ".data.work").exists() and not (run.folder / ".data.partial").exists()
