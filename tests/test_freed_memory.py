@@ -2,8 +2,6 @@
 
 import ctypes
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -45,27 +43,3 @@ def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> N
     with torch.inference_mode():
         model(input_ids=torch.ones(1, 8, dtype=torch.long))
     assert resident() < before - 150 * MIB and len(last) > 0
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
-def test_freed_tensors_are_kept_for_the_next_ones() -> None:
-    """In a process of its own, for the setting lasts: a step's worth of tensors, made again and again, faults in no new pages."""
-    code = """
-import resource, sys, torch
-from mistral_lib import freed_memory
-kept = sys.argv[1] == "kept" and freed_memory.keep_for_reuse()
-def faults(times):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(times):
-        tensors = [torch.ones(2**18) for _ in range(100)]  # 100 MiB
-        del tensors
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(3)
-print(kept, faults(5))
-"""
-    found = [
-        subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout.split()
-        for how in ("kept", "plain")
-    ]
-    assert found[0][0] == "True"
-    assert int(found[0][1]) * 5 < int(found[1][1]), found
