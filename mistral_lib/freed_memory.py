@@ -1,7 +1,10 @@
-"""Memory that the C library keeps after it was freed, given back to the system when it is much; and Python's search for garbage.
+"""Memory that the C library keeps after it was freed: kept within a step, given back between steps when it is much; and Python's garbage.
 
 Tensors of ever other lengths leave gaps that the next ones do not fit: glibc's heap grew by 50 to 60 MiB at each step of a
-training on a CPU while no more than 340 MiB of it were in use.   Source: malloc_trim(3), mallinfo(3)
+training on a CPU while no more than 340 MiB of it were in use. Tensors that go back to the system at once, on the other hand,
+come back as pages that the kernel has to clear first, tens of thousands at each step.
+
+Source: malloc_trim(3), mallinfo(3), mallopt(3)
 """
 
 import ctypes
@@ -13,12 +16,22 @@ from typing import Any
 KEPT = 2**30  # bytes: what is kept for the next step need not be asked of the system again
 KEPT_IN_A_PASS = 2**27  # bytes: the same between two layers, where memory is what is to be saved
 
+OPTIONS = {-3: 2**25, -1: 2**30, -2: 2**26}  # M_MMAP_THRESHOLD (the most that glibc takes), M_TRIM_THRESHOLD, M_TOP_PAD; bytes
+
 
 class _Counts(ctypes.Structure):
     """struct mallinfo2; `fordblks` are the bytes that are free inside the heap."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in
                 ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]  # fmt: skip
+
+
+def keep_for_reuse() -> bool:
+    """Let freed tensors below 32 MiB stay in the heap for the next ones, for the rest of this process; whether it was so set."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallinfo2"):
+        return False
+    return all(library.mallopt(option, value) for option, value in OPTIONS.items())
 
 
 def give_back(kept: int = KEPT) -> bool:

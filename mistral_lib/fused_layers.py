@@ -13,6 +13,8 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
+from mistral_lib.fused_attention import RecordAttention, Records
+
 
 def install(model: Any) -> Any:
     """Give every layer that has a leaner form that form, in place; a layer of another kind stays as it is. Returns the model."""
@@ -52,43 +54,74 @@ def weight_of(linear: Any) -> torch.Tensor:
     return dequantize_4bit(linear.weight.data, quantised)
 
 
-class LoraProjection(Function):
-    """y = x Wᵀ + scale · (x Aᵀ) Bᵀ with W frozen, all products in W's type; A and B, and their gradients, stay float32.
+def compute_type(linear: Any) -> torch.dtype:
+    """What `weight_of` returns."""
+    return getattr(linear.weight, "quant_state", linear.weight).dtype
 
-    Keeps x and x Aᵀ (tokens, rank) for the way back.   Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
+
+class LoraProjections(Function):
+    """y = x Wᵀ + scale · (x Aᵀ) Bᵀ for every projection of the same x, W frozen and all products in its type; A and B, and their
+    gradients, stay float32. The gradient of x is added up inside the products.
+
+    Keeps x and x Aᵀ (tokens, ranks) for the way back.   Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, linear: Any, scale: float) -> torch.Tensor:
-        weight = weight_of(linear)
-        flat = x.reshape(-1, x.shape[-1]).to(weight.dtype)  # (tokens, in)
-        low = flat @ a.to(flat.dtype).T  # (tokens, rank)
-        y = (flat @ weight.T).addmm_(low, (b * scale).to(flat.dtype).T)
-        if linear.bias is not None:
-            y += linear.bias
-        ctx.linear, ctx.scale, ctx.dtype = linear, scale, x.dtype
-        ctx.save_for_backward(flat, low, a, b)
-        return y.view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: torch.Tensor, linears: list[Any], scales: list[float], *ab: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        all_a, all_b = ab[::2], ab[1::2]
+        flat = x.reshape(-1, x.shape[-1]).to(compute_type(linears[0]))  # (tokens, in)
+        low = flat @ torch.cat(all_a).to(flat.dtype).T  # (tokens, ranks)
+        results = []
+        for linear, b, scale, own in zip(linears, all_b, scales, low.split([b.shape[1] for b in all_b], 1), strict=True):
+            y = (flat @ weight_of(linear).T).addmm_(own, (b * scale).to(flat.dtype).T)
+            results.append((y if linear.bias is None else y.add_(linear.bias)).view(*x.shape[:-1], -1))
+        ctx.linears, ctx.scales, ctx.dtype = linears, scales, x.dtype
+        ctx.save_for_backward(flat, low, *ab)
+        return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, low, a, b = ctx.saved_tensors
-        grad = dy.reshape(-1, dy.shape[-1]).to(flat.dtype)
-        d_low = grad @ (b * ctx.scale).to(flat.dtype)  # (tokens, rank)
-        d_a = (d_low.T @ flat).to(a.dtype)
-        d_b = (grad.T @ low).to(b.dtype).mul_(ctx.scale)
+    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flat, low, *ab = ctx.saved_tensors
+        all_a, all_b = ab[::2], ab[1::2]
+        ranks = [b.shape[1] for b in all_b]
+        grads = [dy.reshape(-1, dy.shape[-1]).to(flat.dtype) for dy in slopes]
+        d_low = torch.cat([dy @ (b * scale).to(dy.dtype) for dy, b, scale in zip(grads, all_b, ctx.scales, strict=True)], 1)
+        all_da = (d_low.T @ flat).to(all_a[0].dtype).split(ranks)
+        all_db = [
+            (own.T @ dy).T.to(b.dtype) * scale for dy, own, b, scale in zip(grads, low.split(ranks, 1), all_b, ctx.scales, strict=True)
+        ]
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = (grad @ weight_of(ctx.linear)).addmm_(d_low, a.to(flat.dtype)).view(*dy.shape[:-1], -1).to(ctx.dtype)
-        return d_x, d_a, d_b, None, None
+            d_x = d_low @ torch.cat(all_a).to(flat.dtype)
+            for dy, linear in zip(grads, ctx.linears, strict=True):
+                d_x.addmm_(dy, weight_of(linear))
+            d_x = d_x.view(*slopes[0].shape[:-1], -1).to(ctx.dtype)
+        return d_x, None, None, *(gradient for pair in zip(all_da, all_db, strict=True) for gradient in pair)
+
+
+def projected(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
+    """What each of the projections makes of the same x, together where all of them are lean."""
+    if not all(_is_lean(module) for module in modules):
+        return tuple(module(x) for module in modules)
+    names = [module.active_adapters[0] for module in modules]
+    pairs = [(module.lora_A[name].weight, module.lora_B[name].weight) for module, name in zip(modules, names, strict=True)]
+    scales = [module.scaling[name] for module, name in zip(modules, names, strict=True)]
+    return LoraProjections.apply(x, [module.base_layer for module in modules], scales, *(one for pair in pairs for one in pair))
+
+
+def _is_lean(module: Any) -> bool:
+    """Whether a layer is nothing but a frozen projection and one plain adapter that is at work."""
+    if not hasattr(module, "lora_A") or module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+        return False
+    name = module.active_adapters[0]
+    drops = module.training and name in module.lora_A and not isinstance(module.lora_dropout[name], torch.nn.Identity)
+    return name in module.lora_A and name not in module.lora_variant and not drops
 
 
 def _lora_forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
-    plain = self.disable_adapters or self.merged or args or kwargs or name not in self.lora_A or name in self.lora_variant
-    if plain or (self.training and not isinstance(self.lora_dropout[name], torch.nn.Identity)):
+    if args or kwargs or not _is_lean(self):
         return self.plain_forward(x, *args, **kwargs)
-    return LoraProjection.apply(x, self.lora_A[name].weight, self.lora_B[name].weight, self.base_layer, self.scaling[name])
+    return projected(x, self)[0]
 
 
 # -- norm and gated MLP -----------------------------------------------------------------------------------------------
@@ -138,7 +171,7 @@ class GatedUnit(Function):
 
 
 def _mlp_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-    return self.down_proj(GatedUnit.apply(self.gate_proj(x), self.up_proj(x)))
+    return self.down_proj(GatedUnit.apply(*projected(x, self.gate_proj, self.up_proj)))
 
 
 # -- attention --------------------------------------------------------------------------------------------------------
@@ -172,40 +205,21 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return turned
 
 
-def attention_options(model: Any, position_ids: torch.Tensor) -> dict[str, list[int]]:
+def attention_options(model: Any, position_ids: torch.Tensor) -> dict[str, Records]:
     """What the model's forward wants besides, to attend record by record: on a CPU, where a mask would only be multiplied through.
-    On a GPU one masked kernel for the whole block is kept: records one by one have not been measured there."""
+    On a GPU one masked kernel for the whole block is kept: products by themselves have not been measured there."""
     lean = position_ids.device.type == "cpu" and getattr(model, "attends_by_record", False)
-    return {"record_lengths": lengths_of(position_ids)} if lean else {}
-
-
-def lengths_of(position_ids: torch.Tensor) -> list[int]:
-    """The lengths of the records in a batch of packed blocks, row after row: a record begins wherever the position is 0."""
-    starts = (position_ids.flatten() == 0).nonzero().flatten().tolist()
-    return [end - start for start, end in zip(starts, [*starts[1:], position_ids.numel()], strict=True)]
+    return {"records": Records.of(position_ids, model.dtype)} if lean else {}
 
 
 def _attention_forward(
-    self: Any, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, record_lengths: Any = None, **kwargs: Any
+    self: Any, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, records: Records | None = None, **kwargs: Any
 ) -> Any:
-    if record_lengths is None:
+    if records is None:
         return self.plain_forward(hidden_states, position_embeddings, attention_mask, **kwargs)
     batch, tokens = hidden_states.shape[:2]
-    query, key, value = (
-        project(hidden_states).view(batch, tokens, -1, self.head_dim) for project in (self.q_proj, self.k_proj, self.v_proj)
-    )
+    made = projected(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+    query, key, value = (one.view(batch, tokens, -1, self.head_dim) for one in made)
     query, key = Rotation.apply(query, *position_embeddings), Rotation.apply(key, *position_embeddings)
-    attended = by_record(query, key, value, record_lengths, self.scaling)
+    attended = RecordAttention.apply(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), records, self.scaling)
     return self.o_proj(attended.reshape(batch, tokens, -1)), None
-
-
-def by_record(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scale: float) -> torch.Tensor:
-    """Causal attention within each record of (batch, tokens, heads, size); returns (batch x tokens, heads, size)."""
-    records = zip(*(x.flatten(0, 1).split(lengths) for x in (query, key, value)), strict=True)
-    attended = [
-        functional.scaled_dot_product_attention(
-            *(x.transpose(0, 1)[None] for x in record), is_causal=True, scale=scale, enable_gqa=query.shape[2] != key.shape[2]
-        )[0].transpose(0, 1)
-        for record in records
-    ]
-    return torch.cat(attended)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, disk_space, likelihood, memory_shortage, ranks
+from mistral_lib import checkpoints, disk_space, freed_memory, likelihood, memory_shortage, ranks
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.stop_signal import StopSignal
 
@@ -22,6 +22,7 @@ class SupervisedTrainer(Trainer):
     """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the chronicle."""
 
     def __init__(self, in_order: bool, chronicle: Chronicle | None = None, stop: StopSignal | None = None, **options: Any):
+        freed_memory.keep_for_reuse()
         _answer_with_losses(options["model"])
         several = (ranks.SharedWish(stop), ranks.SharedDecisions()) if stop and ranks.count() > 1 else (None, None)
         super().__init__(callbacks=[callback for callback in (several[0], chronicle, several[1]) if callback], **options)

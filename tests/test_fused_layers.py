@@ -6,8 +6,9 @@ from datasets import load_from_disk
 from torch.nn import functional
 from transformers import set_seed
 
-from mistral_lib import base_model, fused_layers, fused_loss, likelihood
+from mistral_lib import base_model, fused_loss, likelihood
 from mistral_lib.chat_format import IGNORED
+from mistral_lib.fused_attention import RecordAttention, Records
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 
@@ -111,5 +112,20 @@ def test_a_head_that_is_trained_gets_its_gradient() -> None:
     assert torch.allclose(found, head.weight.grad, atol=1e-5)
 
 
-def test_records_are_told_apart_by_their_positions() -> None:
-    assert fused_layers.lengths_of(torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]])) == [3, 2, 1, 4]
+@pytest.mark.parametrize("lengths", [[512], [300, 5, 7, 200], [1, 255, 128, 128], [3] * 170 + [2]])
+def test_records_attend_to_themselves_alone(lengths: list[int]) -> None:
+    """Against PyTorch's attention of each record by itself: one of many tiles, several in a tile, ends at a tile's end."""
+    torch.manual_seed(0)
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    query, key, value = (torch.randn(512, heads, 16, requires_grad=True) for heads in (4, 2, 2))
+    upstream = torch.randn(512, 4, 16)
+    own = RecordAttention.apply(query, key, value, Records.of(positions, torch.float32), 0.3)
+    found = torch.autograd.grad(own, (query, key, value), upstream)
+    alone = [
+        functional.scaled_dot_product_attention(*(x.transpose(0, 1) for x in record), is_causal=True, scale=0.3, enable_gqa=True)
+        for record in zip(*(x.split(lengths) for x in (query, key, value)), strict=True)
+    ]
+    expected = torch.cat([record.transpose(0, 1) for record in alone])
+    assert torch.allclose(own, expected, atol=1e-5)
+    for gradient, wanted in zip(found, torch.autograd.grad(expected, (query, key, value), upstream), strict=True):
+        assert torch.allclose(gradient, wanted, atol=1e-4)
