@@ -126,7 +126,7 @@ def page(found: dict[str, Any]) -> str:
     headline, words = sentence(found)
     return report.render(
         "comparison", title="Runs compared: " + ", ".join(run["name"] for run in runs), headline=headline, sentence=words, by_domain=by_domain,
-        figure=figure_style.data_url(plots.run_differences(rows)), signs=report.SIGNS,
+        figure=figure_style.data_url(report.narrow(plots.run_differences(rows))), signs=report.SIGNS,
         rule_names=list(dict.fromkeys(name for run in runs for name in run["rules"])), **found,
     )  # fmt: skip
 
