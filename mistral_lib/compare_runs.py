@@ -128,7 +128,7 @@ def page(found: dict[str, Any]) -> str:
     headline, words = sentence(found)
     return report.render(
         "comparison", title="Runs compared: " + ", ".join(run["name"] for run in runs), headline=headline, sentence=words, by_domain=by_domain,
-        figure=Picture(loss_plots.run_differences(rows)), signs=report.SIGNS,
+        figure=Picture(report.narrow(loss_plots.run_differences(rows))), signs=report.SIGNS,
         rule_names=list(dict.fromkeys(name for run in runs for name in run["rules"])), **found,
     )  # fmt: skip
 

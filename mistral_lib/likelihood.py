@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mistral_lib import fused_layers, fused_loss
+from mistral_lib import fused_layers, fused_loss, paired_layers
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.progress import bar
 
@@ -37,12 +37,24 @@ def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
     batch: input_ids, labels, position_ids, each (batch, tokens), labels not shifted. Without an attention mask and with
     position ids that restart, transformers keeps the records of a block apart.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    options = fused_layers.attention_options(base.model, batch["position_ids"])
-    hidden = base.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **options).last_hidden_state
-    graded = batch["labels"] != IGNORED  # (batch, tokens)
+    return _graded_losses(model, _hidden_states(model, batch), batch["labels"])
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _hidden_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(batch, tokens, hidden) after the last layer."""
+    inner = _base(model).model
+    options = fused_layers.attention_options(inner, batch["position_ids"])
+    return inner(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **options).last_hidden_state
+
+
+def _graded_losses(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    graded = labels != IGNORED  # (batch, tokens)
     before = graded.roll(-1, dims=1)  # the state that predicts a token stands one place before it; place 0 is never graded
-    return fused_loss.head_losses(hidden[before], base.lm_head, batch["labels"][graded]), graded
+    return fused_loss.head_losses(hidden[before], _base(model).lm_head, labels[graded]), graded
 
 
 def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
@@ -59,6 +71,19 @@ def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False
     with torch.inference_mode(), model.disable_adapter() if without_adapter else nullcontext():
         batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
         return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]))
+
+
+def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
+    """`base` and `adapter` losses of the windows in a few blocks: adapter off and on, in one pass where its kind allows."""
+    if not paired_layers.possible(model):
+        return {who: batch_losses(model, rows, without_adapter=who == "base") for who in ("base", "adapter")}
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode(), paired_layers.paired(model):
+        batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
+        halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
+        losses = zip(("base", "adapter"), (_graded_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
+        return {who: list(_by_record(*found, batch["position_ids"], rows["record_ids"], rows["domains"])) for who, found in losses}
 
 
 def added_up(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import files, likelihood
+from mistral_lib import files, freed_memory, likelihood
 from mistral_lib.likelihood import RecordLoss
 from mistral_lib.progress import bar
 
@@ -52,10 +52,11 @@ class Measurements:
 
         def measure(start: int) -> dict[str, list[list[Any]]]:
             rows = blocks[start : start + micro_batch_size]
-            return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in likelihood.batch_losses(model, rows, who == "base")]
-                    for who in ("base", "adapter")}  # fmt: skip
+            found = likelihood.paired_batch_losses(model, rows)
+            return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in losses] for who, losses in found.items()}
 
-        found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
+        with freed_memory.held():
+            found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
         return {who: likelihood.added_up([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
 
 

@@ -110,7 +110,7 @@ def refuse_outside_requests(page: str) -> None:
 
 def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluation.evaluate(run)
-    monkeypatch.setattr(likelihood, "batch_losses", None)  # whoever measures again fails
+    monkeypatch.setattr(likelihood, "paired_batch_losses", None)  # whoever measures again fails
     lenient = evaluation.evaluate(other(run, max_retention_loss=9.0, min_stop_rate=0.0))
     assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
 

@@ -43,3 +43,25 @@ def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> N
     with torch.inference_mode():
         model(input_ids=torch.ones(1, 8, dtype=torch.long))
     assert resident() < before - 150 * MIB and len(last) > 0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
+def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> None:
+    """Memory of torch's own sizes: a batch's tensors, again and again."""
+    import resource
+
+    import torch
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(12 * MIB)  # 48 MiB, above the size from which glibc maps each piece anew
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    usual = faults()
+    with freed_memory.held():
+        faults()  # the first one fetches the pages
+        assert faults() < usual / 5
+        inside = resident()
+    assert faults() > usual / 2, "as before"
+    assert resident() < inside

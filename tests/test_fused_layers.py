@@ -6,7 +6,7 @@ from datasets import load_from_disk
 from torch.nn import functional
 from transformers import set_seed
 
-from mistral_lib import base_model, fused_loss, likelihood
+from mistral_lib import base_model, fused_loss, likelihood, paired_layers
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.fused_attention import RecordAttention, Records
 from mistral_lib.run import Run
@@ -81,6 +81,34 @@ def test_without_its_adapter_the_model_is_the_base_model(prepared: Run, tiny_mod
         assert not torch.allclose(likelihood.token_losses(model, batch)[0], expected, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("dtype", "quantization"), [("float32", "none"), ("bfloat16", "nf4")])
+def test_base_and_adapter_in_one_pass_are_those_of_two(prepared: Run, tiny_model: str, dtype: str, quantization: str) -> None:
+    model = adapted(Settings(base_model=tiny_model, dtype=dtype, quantization=quantization)).eval()
+    rows = load_from_disk(prepared.folder / "data" / "train")[:3]
+    both = likelihood.paired_batch_losses(model, rows)
+    assert paired_layers.possible(model) and [one.nats for one in both["base"]] != [two.nats for two in both["adapter"]]
+    for who in both:
+        for found, alone in zip(both[who], likelihood.batch_losses(model, rows, without_adapter=who == "base"), strict=True):
+            assert (found.record_id, found.tokens) == (alone.record_id, alone.tokens)
+            assert found.nats == pytest.approx(alone.nats, rel=1e-5 if dtype == "float32" else 2e-2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)
+    nothing = likelihood.paired_batch_losses(model, rows)
+    assert nothing["base"] == nothing["adapter"] == both["base"], "to the last bit"
+
+
+def test_an_adapter_of_another_kind_is_measured_in_two_passes(prepared: Run, tiny_model: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    model = get_peft_model(base_model.load_base(Settings(base_model=tiny_model, dtype="float32", quantization="none")), config)
+    torch.nn.init.normal_(model.base_model.model.lm_head.modules_to_save["default"].weight)
+    assert not paired_layers.possible(model)
+    both = likelihood.paired_batch_losses(model, load_from_disk(prepared.folder / "data" / "train")[:1])
+    assert [one.nats for one in both["base"]] != [two.nats for two in both["adapter"]]
+
+
 def test_dropout_is_still_dropped(prepared: Run, tiny_model: str) -> None:
     model = adapted(Settings(base_model=tiny_model, dtype="float32", quantization="none", lora_dropout=0.5))
     batch = batch_of(prepared)
@@ -101,6 +129,9 @@ def test_the_loss_is_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPa
         losses = fused_loss.head_losses(hidden, head, targets)
         (slope,) = torch.autograd.grad((losses * weights).sum(), hidden)
         assert torch.allclose(losses, expected, atol=1e-6) and torch.allclose(slope, expected_slope, atol=1e-6)
+    for tile in ((23, 50), (4, 7), (1, 1), (100, 64)):  # tokens, words: where no gradient is wanted
+        monkeypatch.setattr(fused_loss, "TILE", tile)
+        assert torch.allclose(fused_loss.head_losses(hidden.detach(), head, targets), expected, atol=1e-6)
 
 
 def test_a_head_that_is_trained_gets_its_gradient() -> None:

@@ -62,6 +62,12 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
         third.returncode == 0 and third.stderr.count("skipped") == 4 and "evaluation/result.json was altered" in notebook_stderr(copies[-1])
     )
 
+    strict = command(params_file, "--only", "04", "--set", "require_ship=true")
+    verdict = files.read_json(folder / "evaluation" / "result.json")["verdict"]
+    assert verdict != "ship", "two answers are too few to ship on"
+    assert strict.returncode == 1 and f"NotToShip: require_ship is set, and the verdict is: {verdict}" in strict.stderr
+    assert Run.existing(folder).status("evaluation") == "complete", "the measurement stands, whatever the verdict"
+
 
 def notebook_stderr(path: Path) -> str:
     cells = nbformat.read(path, as_version=4).cells
