@@ -38,8 +38,14 @@ class Fit:
     advice: str = ""  # what would have to change, where it does not fit
 
     @property
-    def needed(self) -> int:
+    def peak(self) -> int:
+        """The most that is held at a time."""
         return sum(self.parts.values())
+
+    @property
+    def needed(self) -> int:
+        """The same without what the system takes back where memory is short: pages of the weights file, on a CPU."""
+        return self.peak - self.parts.get(resident_memory.WEIGHTS_FILE, 0)
 
     @property
     def fits(self) -> bool:

@@ -65,7 +65,7 @@ def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[s
     """
     fit = as_set(settings, work)
     outside = fit.parts.get("CUDA context", 0) + (fit.parts["allocator"] if fit.gpu != "none" else 0)
-    memory, low, high = (fit.needed - outside) / MIB, *fit.seconds
+    memory, low, high = (fit.peak - outside) / MIB, *fit.seconds
     measured, seconds = result["peak_memory_mib"], result["seconds"]
     return [
         {"what": "peak memory, MiB", "planned": f"{memory:.0f}", "measured": measured, "off": memory / measured - 1, "held": abs(memory / measured - 1) <= 0.1},

@@ -11,21 +11,19 @@ from mistral_lib.model_memory import GIB, Peak, Step
 
 LIBRARIES = round(0.56 * GIB)  # Python, PyTorch, transformers, peft, bitsandbytes: code and data
 PREPARED = round(0.13 * GIB)  # matrix products prepared for the last 64 shapes (see mistral_lib/__init__.py), threads, the trainer itself
+WEIGHTS_FILE = "weights file, mapped"
 QUANTISED_ON_THE_WAY = round(0.1 * GIB)  # gaps that 4-bit weights leave where they were made
 
 
 def parts_of(step: Step, tensors: Peak) -> dict[str, int]:
-    """Bytes by part at the moment when most is resident: at the peak of a step, or where the weights are loaded."""
-    training = {
-        **tensors.parts,
-        "weights file": file_beside(step, tensors),
-        "libraries": LIBRARIES + PREPARED,
-        "allocator": gaps(step, tensors),
-    }
-    weights = {name: tensors.parts[name] for name in ("weights in NF4", "unquantised modules")}
-    loading = {**dict.fromkeys(tensors.parts, 0), **weights, "weights file": file_beside(step, tensors, loading=True),
-               "libraries": LIBRARIES + PREPARED, "allocator": QUANTISED_ON_THE_WAY if step.quantization == "nf4" else 0}  # fmt: skip
-    return max(training, loading, key=lambda parts: sum(parts.values()))
+    """Bytes by part at the peak of a step. WEIGHTS_FILE is what pages of the weights file add to the most that is ever resident, in
+    a step or while the weights are loaded; the system takes them back where memory is short."""
+    step_holds = tensors.total + LIBRARIES + PREPARED + gaps(step, tensors)
+    weights = tensors.parts["weights in NF4"] + tensors.parts["unquantised modules"]
+    loading = LIBRARIES + PREPARED + weights + (QUANTISED_ON_THE_WAY if step.quantization == "nf4" else 0)
+    most = max(step_holds + file_beside(step, tensors), loading + file_beside(step, tensors, loading=True))
+    beyond = {"libraries": LIBRARIES + PREPARED, "allocator": gaps(step, tensors), WEIGHTS_FILE: most - step_holds}
+    return {**tensors.parts, **beyond}
 
 
 def file_beside(step: Step, tensors: Peak, loading: bool = False) -> int:

@@ -101,7 +101,12 @@ def test_on_a_cpu_the_weights_file_and_the_gaps_are_counted(step: Step) -> None:
     assert resident_memory.gaps(twice, model_memory.peak(twice)) == 2 * resident_memory.gaps(plain, model_memory.peak(plain)) > 0
     assert resident_memory.gaps(saving, model_memory.peak(saving)) > freed_memory.KEPT_IN_A_PASS
     small = resident_memory.parts_of(step, model_memory.peak(step))
-    assert sum(small.values()) > resident_memory.LIBRARIES + size
+    assert small[resident_memory.WEIGHTS_FILE] < 8192, "its weights are the file, all but the header"
+    read = Step(
+        **{**step.__dict__, "base_model": MISTRAL, "max_tokens": 32, "micro_batch_size": 1, "quantization": "nf4", "dtype": "bfloat16"}
+    )
+    parts = resident_memory.parts_of(read, model_memory.peak(read))
+    assert sum(parts.values()) > 14.4e9 and sum(parts.values()) - parts[resident_memory.WEIGHTS_FILE] < 8e9, "mapped pages may be dropped"
 
 
 def test_more_work_takes_more_memory_and_checkpointing_and_nf4_take_less(step: Step) -> None:
@@ -123,7 +128,7 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
     assert t4.fits and a10g.fits and t4.dtype == "float16" and a10g.dtype == "bfloat16"
     for fit in (t4, a10g):
         assert fit.micro_batch_size * fit.gradient_accumulation_steps == settings.micro_batch_size * settings.gradient_accumulation_steps
-        assert fit.needed == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
+        assert fit.needed == fit.peak == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
     assert sum(a10g.seconds) < sum(t4.seconds)
     assert "fits" in plan_table.text([t4, a10g], work) and plan_table.rows([t4])[0]["spare_gib"] > 0
     assert sum(plan_table.bars([t4])["g4dn.xlarge"].values()) == pytest.approx(t4.needed / 2**30)
@@ -201,7 +206,7 @@ def test_operations_of_mistral_7b() -> None:
 def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
     work = planned_work.work_of(prepared.settings)
     fit = fit_plan.as_set(prepared.settings, work)
-    result = {"peak_memory_mib": round(fit.needed / MIB), "seconds": sum(fit.seconds) / 2, "usd": 0.0}
+    result = {"peak_memory_mib": round(fit.peak / MIB), "seconds": sum(fit.seconds) / 2, "usd": 0.0}
     memory, seconds, _ = plan_table.score(prepared.settings, work, result)
     assert memory["held"] and memory["off"] == pytest.approx(0, abs=0.001) and seconds["held"]
     memory, seconds, _ = plan_table.score(

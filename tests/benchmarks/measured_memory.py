@@ -41,7 +41,7 @@ def planned_and_measured(words: list[str]) -> tuple[float, int]:
     run = Run.open(settings)
     shared_stages.take_over(run, [Run.existing(folder) for folder in sorted(home.runs().glob("memory-*")) if folder != run.folder])
     preparation.prepare(run)
-    planned = fit_plan.as_set(run.settings, planned_work.work_of(run.settings), "cpu").needed / MIB
+    planned = fit_plan.as_set(run.settings, planned_work.work_of(run.settings), "cpu").peak / MIB
     command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
     subprocess.run(command, check=True, capture_output=True, cwd=home.project(), env={"OMP_NUM_THREADS": "2", **os.environ})
     return planned, files.read_json(run.folder / "training" / "result.json")["peak_memory_mib"]
