@@ -1,7 +1,7 @@
 """The data stage: from raw rows to packed train, validation and test splits, with the fate of every input row.
 
 read → exact duplicates → near-duplicates → splits → token windows → packed blocks → ledger and report. Texts and tokens
-wait on disk; memory holds some hundred bytes per row, 200 MiB for a million.
+wait on disk; memory holds some hundred bytes per row, 140 MiB more for a million than for a hundred thousand.
 
 A killed preparation goes on where it was: finished parts wait in the hidden folder .data.work of the run, under a key of
 content, parameters, tokenizer and code. All artefacts are the same bytes whenever the same is prepared, on any number of cores and
@@ -126,6 +126,7 @@ class Preparation:
         self.tokens.forget()
         give_back(0)
         data_report.write_ledger(self)
+        give_back(0)
         return blocks
 
     def read(self, source_files: list[sources.SourceFile]) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from mistral_lib import block_writer, packing
+from mistral_lib.freed_memory import give_back
 from mistral_lib.progress import bar
 
 
 def write(prep: Any, number: int, name: str) -> int:
     stretches, together = _stretches(prep, number), block_writer.TRAIN_WINDOW if number == 0 else block_writer.FAIR_WINDOW
     packed = (block for part in stretches for block in block_writer.pack(prep.tokens.length, part, prep.settings.max_tokens, together))
+    give_back(0)  # what putting them in order took
     fingerprint = hashlib.sha256()
     for part in stretches:
         fingerprint.update(prep.rows.key[prep.tokens.record[part]])
