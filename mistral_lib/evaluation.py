@@ -18,6 +18,7 @@ from mistral_lib import (
     generation,
     hardware,
     likelihood,
+    lm_eval_tasks,
     memorising,
     paired_difference,
     prompt_use,
@@ -41,8 +42,9 @@ WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 def evaluate(run: Run) -> dict[str, Any]:
     """Do the evaluation stage unless it is done, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete; ValueError if test and training share a record; SourceError, NoRetentionSet.
+    Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet.
     """
+    lm_eval_tasks.refuse_without(run.settings.lm_eval_tasks)
     inputs = inputs_of(run)
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
     key = files.digest(
@@ -91,6 +93,7 @@ class Evaluation:
         result["retention"] = self.forgotten() if self.settings.retention_paths else None
         result["memorising"] = {**self.learnt_by_heart(result), "copied": memorising.copied(samples, self.data)}
         result["answers"] = answer_metrics.summary(samples, self.settings.answer_formats)
+        result["lm_eval"] = self.tasks()
         result["rules"] = verdict.rules(result, self.settings)
         result["verdict"] = verdict.of(result["rules"])
         result["sentence"] = verdict.sentence(result)
@@ -134,6 +137,13 @@ class Evaluation:
         losses = self.measure("retention", kept.blocks)
         found = compare(losses["base"], losses["adapter"], self.settings.seed, kept.documents)
         return {**found, "change": relative_change(losses, kept.documents, self.settings.seed), "left_out": kept.left_out}
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """The lm-eval tasks that are asked for, each measured once."""
+        size = self.settings.micro_batch_size
+        found = self.measured.each("lm_eval", self.settings.lm_eval_tasks,
+                                   lambda task: lm_eval_tasks.measure(self.model, self.tokenizer, task, size), "lm-eval tasks")  # fmt: skip
+        return [row for rows in found for row in rows]
 
     def learnt_by_heart(self, test: dict[str, Any]) -> dict[str, Any]:
         """What the adapter gained on training records beyond what it gained on test records."""

@@ -114,6 +114,7 @@ class Settings(BaseModel):
         "evaluation",
     )
     max_probe_tokens: int = _field(2048, "tokens measured of the retention set, and of the training split; 0: all", "evaluation", ge=0)
+    lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or .yaml files of one's own; needs pip install lm-eval", "evaluation")
     max_retention_loss: float = _field(0.02, "verdict: largest rise of the loss on the retention set, share", "evaluation", ge=0)
     min_stop_rate: float = _field(0.95, "verdict: smallest share of answers that end by themselves", "evaluation", ge=0, lt=1)
     require_ship: bool = _field(False, "fail, with a non-zero exit, unless the verdict is ship", "")

@@ -1,5 +1,6 @@
 """The evaluation stage on a tiny model: known answers, refusals, resuming, and a report that asks for nothing outside."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -262,6 +263,13 @@ for count in (800, 10_000):
     assert len(found["base"]) == count // 16 * 16
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
+
+
+def test_tasks_are_refused_at_once_with_the_command_where_lm_eval_is_absent(run: Run) -> None:
+    if importlib.util.find_spec("lm_eval"):
+        pytest.skip("lm-eval is installed here")
+    with pytest.raises(ModuleNotFoundError, match="pip install lm-eval"):
+        evaluation.evaluate(other(run, lm_eval_tasks=["hellaswag"]))
 
 
 def test_samples_say_whether_each_answer_ended(run: Run) -> None:
