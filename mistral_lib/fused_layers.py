@@ -110,8 +110,10 @@ def projected(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
 
 
 def _is_lean(module: Any) -> bool:
-    """Whether a layer is nothing but a frozen projection and one plain adapter that is at work."""
-    if not hasattr(module, "lora_A") or module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+    """Whether a layer is nothing but a frozen projection and one plain adapter that is at work, and goes the lean way."""
+    if getattr(module.forward, "__func__", None) is not _lora_forward:
+        return False  # not adapted, or somebody else's way through it, as paired_layers'
+    if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
         return False
     name = module.active_adapters[0]
     drops = module.training and name in module.lora_A and not isinstance(module.lora_dropout[name], torch.nn.Identity)

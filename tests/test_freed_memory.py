@@ -63,5 +63,5 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
         faults()  # the first one fetches the pages
         assert faults() < usual / 5
         inside = resident()
-    assert faults() > usual / 2, "as before"
+    assert faults() >= usual / 2, "as before"
     assert resident() < inside
