@@ -9,7 +9,7 @@ import pytest
 
 from mistral_lib import files, home, params
 from mistral_lib.run import Run
-from tests.conftest import files_with
+from tests.conftest import files_with, rows
 
 
 def command(params_file: Path, *more: str) -> subprocess.CompletedProcess:
@@ -46,9 +46,12 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
         "note": token,
     }
     files.write_json_lines(tmp_path / "corpora" / "small" / "leak.jsonl", [leak, {"text": f"half a row, {token}", "messages": 5}])
+    notes = [{"text": row["completion"], "module": row["module"]} for row in rows("notes", 80)]
+    files.write_json_lines(tmp_path / "corpora" / "small" / "notes.jsonl", notes)
     first = command(params_file)
     assert first.returncode == 0, first.stderr[-3000:]
     folder = tmp_path / "runs" / "small"
+    assert files.read_json(folder / "data" / "report.json")["domains"]["test"]["notes"], "plain documents are shown and measured as well"
     assert "report: runs/small/evaluation/report.html" in first.stdout and "step 8/8" in first.stderr
     assert (folder / "evaluation" / "report.html").stat().st_size > 20_000
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
