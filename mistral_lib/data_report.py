@@ -26,24 +26,27 @@ def write_ledger(prep: Any) -> None:
     """ledger.parquet: a row per input row. records.parquet: the kept ones with their text. rejected.jsonl: place and reason,
     never a word of the content. All in one pass over the store."""
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
+    repeats, lost = prep.repeats.read(), prep.lost.read()
     with (
-        pq.ParquetWriter(prep.folder / "ledger.parquet", LEDGER) as ledger,
-        pq.ParquetWriter(prep.folder / "records.parquet", RECORDS) as kept,
+        pq.ParquetWriter(prep.folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
+        pq.ParquetWriter(prep.folder / "records.parquet", RECORDS, write_statistics=False) as kept,
         files.atomic(prep.folder / "rejected.jsonl") as rejected,
     ):
         for start, batch in prep.store.batches():
             part = slice(start, start + len(batch))
-            lines = _ledger(prep, part, batch, tokens[part], supervised[part])
+            lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
             ledger.write_table(lines)
             kept.write_table(_records(lines, batch))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _ledger(prep: Any, part: slice, batch: pa.RecordBatch, tokens: np.ndarray, supervised: np.ndarray) -> pa.Table:
+def _ledger(
+    prep: Any, part: slice, batch: pa.RecordBatch, repeats: np.ndarray, tokens: np.ndarray, supervised: np.ndarray, lost: np.ndarray
+) -> pa.Table:
     """The ledger's rows of one stretch of input rows."""
     rows, fate = prep.rows, prep.rows.fate[part]
-    known, refused, repeats = rows.domain[part] >= 0, fate == REJECTED, prep.repeats[part]
+    known, refused = rows.domain[part] >= 0, fate == REJECTED
     reason = np.where(refused, rows.reason[part], -1)
     repeated = dict(zip(wanted := np.unique(repeats[repeats >= 0]), prep.store.sources(wanted), strict=True))
     columns = {
@@ -52,7 +55,7 @@ def _ledger(prep: Any, part: slice, batch: pa.RecordBatch, tokens: np.ndarray, s
         "record_id": [f"{key:016x}" if has else "" for key, has in zip(rows.key[part].tolist(), known.tolist(), strict=True)],
         "fate": _named(np.where(fate == KEPT, prep.split[part], fate.astype(np.int64) + len(splits.SPLITS) - 1), FATES),
         "reason": [rows.reasons[number] if number >= 0 else repeated.get(first, "") for number, first in zip(reason.tolist(), repeats.tolist(), strict=True)],
-        "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": prep.lost[part],
+        "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": lost,
     }  # fmt: skip
     return pa.table(columns, schema=LEDGER)
 
@@ -81,7 +84,7 @@ def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:
         {name: int(per_row[mask].sum()) for name, mask in in_split.items()}
         for per_row in (prep.tokens.per_record("length", len(rows.fate)), prep.tokens.per_record("supervised", len(rows.fate)))
     )
-    packed = {**tokens, "train": int(prep.of_window[0][prep.mixture.windows].sum())}
+    packed = {**tokens, "train": int(prep.tokens.length[prep.train[prep.mixture.windows]].sum())}
     return {
         "lines_read": len(rows.fate),
         "records_read": len(rows.fate),
@@ -102,7 +105,7 @@ def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:
         "mixture": mixture_figures(prep),
         "tokens": tokens,
         "supervised_tokens": supervised,
-        "tokens_lost_to_length": int(prep.lost[prep.split >= 0].sum()),
+        "tokens_lost_to_length": int(prep.lost.read()[prep.split >= 0].sum()),
         "windows": {name: int((in_split[name][prep.tokens.record]).sum()) for name in splits.SPLITS},
         "blocks": blocks,
         "fill": {name: packing.fill_rate(packed[name], blocks[name], settings.max_tokens) for name in splits.SPLITS},
@@ -111,8 +114,8 @@ def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:
 
 def mixture_figures(prep: Any) -> dict[str, Any]:
     """Training tokens by domain, as they were and as they are trained on; and the records of which no window is."""
-    everything, chosen = np.arange(len(prep.train)), prep.mixture.windows
-    tokens, domain, domains = prep.of_window
+    everything, chosen, domains = slice(None), prep.mixture.windows, prep.rows.domains
+    tokens, domain = prep.of_windows()
     used = np.unique(prep.tokens.record[prep.train[chosen]])
     return {
         "before": mixture.tokens_by_domain(everything, tokens, domain, domains),

@@ -12,12 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    corpus: np.ndarray  # int32: the windows to train on, in hash order; one stands twice where its domain's weight asks for it
-    operatives: np.ndarray  # int32: the same for the operatives
+    windows: np.ndarray  # int32: those to train on, in hash order; one stands twice where its domain's weight asks for it
+    operative: np.ndarray  # bool, of each of them: whether it is one of the operatives'
 
     @property
-    def windows(self) -> np.ndarray:
-        return np.concatenate([self.corpus, self.operatives])
+    def corpus(self) -> np.ndarray:
+        return self.windows[~self.operative]
+
+    @property
+    def operatives(self) -> np.ndarray:
+        return self.windows[self.operative]
 
 
 def choose(
@@ -43,21 +47,23 @@ def choose(
     ]
     windows = np.concatenate([*taken, np.empty(0, np.int32)])
     windows = windows[np.argsort(hashes[windows], kind="stable")]
-    corpus, operatives = windows[~operative[windows]], windows[operative[windows]]
+    last = operative[windows]
     if operatives_share < 1:
-        most = tokens[corpus].sum() * operatives_share / (1 - operatives_share)
-        operatives = operatives[np.cumsum(tokens[operatives]) <= most]
-    return Mixture(corpus, operatives)
+        most = tokens[windows[~last]].sum() * operatives_share / (1 - operatives_share)
+        kept = ~last
+        kept[last] = np.cumsum(tokens[windows[last]]) <= most
+        windows, last = windows[kept], last[kept]
+    return Mixture(windows, last)
 
 
 def _weighted(members: np.ndarray, hashes: np.ndarray, weight: float) -> np.ndarray:
     """`weight` times the members: each as often as the whole part says, and those with the smallest hashes once more."""
     whole, part = divmod(weight, 1.0)
-    ordered = members[np.argsort(hashes[members], kind="stable")]
-    return np.concatenate([*[ordered] * int(whole), ordered[: round(part * len(ordered))]])
+    more = [members[np.argsort(hashes[members], kind="stable")[: round(part * len(members))]]] if part else []
+    return np.concatenate([members[:0], *[members] * int(whole), *more])
 
 
-def tokens_by_domain(windows: np.ndarray, tokens: np.ndarray, domain: np.ndarray, domains: Sequence[str]) -> dict[str, int]:
+def tokens_by_domain(windows: np.ndarray | slice, tokens: np.ndarray, domain: np.ndarray, domains: Sequence[str]) -> dict[str, int]:
     """Tokens of each domain in a mixture, domains without any left out."""
     sums = np.bincount(domain[windows], weights=tokens[windows], minlength=len(domains)).astype(int)
     return {name: int(n) for name, n in sorted(zip(domains, sums, strict=True)) if n}

@@ -183,6 +183,7 @@ class Preparation:
         self.split[mapped] = self.assignment.split
         self.split[rows.fate != KEPT] = -1
         self.pairs = StoredColumn(self.finished.folder / "pairs.int32", mapped[self.pairs])
+        self.repeats = StoredColumn(self.finished.folder / "repeats.int32", self.repeats)
         self.mapped = None  # it has done its duty
 
     def measure_leak(self) -> None:
@@ -193,14 +194,16 @@ class Preparation:
     def tokenise(self) -> None:
         """Token windows of every kept record; records that the limit leaves nothing of are rejected, the loss counted."""
         self.tokens, kept = TokenStore(), self.rows.kept()
-        self.lost = np.zeros(len(self.rows.fate), np.int32)  # tokens of each row that stand in no window
+        all_lost = np.zeros(len(self.rows.fate), np.int32)  # tokens of each row that stand in no window
         stretches = token_parts.parts(self.tokenizer, self.store, kept, self.settings, self.finished)
         for folder, columns, lost, refused in stretches:
             self.tokens.append(folder, columns)
-            self.lost[lost[0]] = lost[1]
+            all_lost[lost[0]] = lost[1]
             for reason, numbers in refused.items():
                 self.rows.reject(numbers, reason)
                 self.split[numbers] = -1
+        self.lost = StoredColumn(self.finished.folder / "lost.int32", all_lost)
+        del all_lost
         give_back(0)
         self.tokens.close()
         sizes = np.bincount(self.split[self.split >= 0], minlength=len(splits.SPLITS))
@@ -223,14 +226,10 @@ class Preparation:
     def mix(self) -> None:
         """Choose what of the training split is trained on. Errors: ValueError for a weight of an unknown domain."""
         rows, s, self.train = self.rows, self.settings, np.flatnonzero(self.split[self.tokens.record] == 0).astype(np.int32)
-        record = self.tokens.record[self.train]
-        self.of_window = (self.tokens.length[self.train], rows.domain[record], rows.domains)  # tokens, domain, names of domains
-        self.mixture = mixture.choose(
-            self.of_window[0],
-            rows.key[record],
-            self.of_window[1],
-            rows.origin[record] == OPERATIVES,
-            rows.domains,
-            s.domain_weights,
-            s.operatives_share,
-        )
+        record, (tokens, domain) = self.tokens.record[self.train], self.of_windows()
+        operative, hashes = rows.origin[record] == OPERATIVES, rows.key[record]
+        self.mixture = mixture.choose(tokens, hashes, domain, operative, rows.domains, s.domain_weights, s.operatives_share)
+
+    def of_windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and domain of each training window, both int32."""
+        return self.tokens.length[self.train], self.rows.domain[self.tokens.record[self.train]]

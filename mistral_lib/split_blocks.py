@@ -28,8 +28,7 @@ def _stretches(prep: Any, split: int) -> list[np.ndarray]:
         return [_order(prep, split)]
     if prep.settings.order == "operatives_last":
         return [prep.train[prep.mixture.corpus], prep.train[prep.mixture.operatives]]
-    windows = prep.train[prep.mixture.windows]
-    return [windows[np.argsort(prep.rows.key[prep.tokens.record[windows]], kind="stable")]]
+    return [prep.train[prep.mixture.windows]]
 
 
 def _order(prep: Any, split: int) -> np.ndarray:

@@ -87,7 +87,7 @@ class TokenStore:
     def close(self) -> None:
         """No more parts will come: where each window stands."""
         self.length, self.supervised, self.record = (self.columns[name].array() for name in COLUMNS)
-        self.part = np.repeat(np.arange(len(self.sizes), dtype=np.int32), self.sizes)  # of each window
+        self.part = np.repeat(np.arange(len(self.sizes), dtype=np.min_scalar_type(len(self.sizes))), self.sizes)  # of each window
         ends = np.cumsum(self.sizes)
         own = [self.length[end - size : end] for size, end in zip(self.sizes, ends, strict=True)]
         most = max((int(part.sum(dtype=np.int64)) for part in own), default=0)
