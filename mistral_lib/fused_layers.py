@@ -113,6 +113,8 @@ def _is_lean(module: Any) -> bool:
     """Whether a layer is nothing but a frozen projection and one plain adapter that is at work, and goes the lean way."""
     if getattr(module.forward, "__func__", None) is not _lora_forward:
         return False  # not adapted, or somebody else's way through it, as paired_layers'
+    if module._forward_pre_hooks or module._forward_hooks:
+        return False  # peft hands each row its adapter in this way, where a batch is of several
     if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
         return False
     name = module.active_adapters[0]

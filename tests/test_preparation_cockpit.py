@@ -98,7 +98,8 @@ def test_headless_it_is_the_figures_of_the_sample(cockpit: PreparationCockpit) -
 
 def test_of_many_domains_the_largest_stand_in_the_table(settings, corpus, tokenizer) -> None:
     for n in range(60):
-        (corpus / f"note{n}.md").write_text(f"Note {n}. " + " ".join(f"word{n}_{k}" for k in range(20 + n % 30)))
+        (corpus / f"notes{n}").mkdir()
+        (corpus / f"notes{n}" / "note.md").write_text(f"Note {n}. " + " ".join(f"word{n}_{k}" for k in range(20 + n % 30)))
     cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
     assert not cockpit.weights and sum(name.startswith("training tokens of ") for name in cockpit.before) == 20
     cockpit.controls["shortest_answer"].value = 90

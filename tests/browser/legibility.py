@@ -23,9 +23,9 @@ IN_EVERY_OUTPUT = """async look => {
     return [...new Set(found)];
 }"""
 
-# A slider's inner parts reach over its ends by half a handle, which hides and cuts nothing.
+# A slider's inner parts reach over its ends by half a handle, which hides and cuts nothing; a text box scrolls a long path.
 STICKS_OUT = """output => [output, ...output.querySelectorAll('*')].filter(one =>
-    one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1 && !one.closest('.noUi-target, .slider-container, option, style')
+    one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1 && !one.closest('.noUi-target, .slider-container, option, style, input[type=text]')
     && getComputedStyle(one).display !== 'inline'
 ).map(one => `${one.tagName}.${one.className}: ${one.scrollWidth} > ${one.clientWidth}: ${one.innerText?.slice(0, 80)}`)"""
 
