@@ -27,7 +27,7 @@ from tests.browser.jupyterlab import PATIENCE, Notebook
 from tests.browser.legibility import beside_each_other, faults
 from tests.browser.test_stepping_through import run_through
 
-STEPS = 1600  # of the tiny model: long enough to leave its training, come back and restart the kernel
+STEPS = 2400  # of the tiny model: long enough to leave its training, come back and restart the kernel
 CHANGED = ("records kept", "rejected: answer_too_short", "near-duplicates", "train tokens", "training blocks",
            "leaked by a random 80/20 split, near-duplicate")  # fmt: skip
 TABLE = """() => Object.fromEntries([...document.querySelectorAll('.widget-html table tr')].filter(row => row.querySelector('td'))
