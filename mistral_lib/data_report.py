@@ -39,6 +39,7 @@ def write_ledger(prep: Any) -> None:
             kept.write_table(_records(lines, batch))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    pa.default_memory_pool().release_unused()
 
 
 def _ledger(

@@ -37,6 +37,14 @@ def keep_for_reuse() -> bool:
     return all(library.mallopt(option, value) for option, value in FOR_REUSE.items())
 
 
+def give_back_large_ones() -> bool:
+    """Have pieces of 4 MiB and more go back to the system as soon as they are freed, for the rest of this process; whether it was so set.
+
+    Left alone, glibc raises that size to the largest piece that was ever freed, and columns of a million numbers then leave gaps."""
+    library = ctypes.CDLL(None)
+    return hasattr(library, "mallinfo2") and bool(library.mallopt(MMAP_THRESHOLD, 2**22))
+
+
 def give_back(kept: int = KEPT) -> bool:
     """Give free memory back if there is more than `kept` bytes of it; whether it was. A C library other than glibc is left alone."""
     library = ctypes.CDLL(None)

@@ -46,7 +46,7 @@ def choose(
         _weighted(np.flatnonzero(domain == number).astype(np.int32), hashes, weights.get(name, 1.0)) for number, name in enumerate(domains)
     ]
     windows = np.concatenate([*taken, np.empty(0, np.int32)])
-    windows = windows[np.argsort(hashes[windows], kind="stable")]
+    windows = windows[_order(hashes[windows])]
     last = operative[windows]
     if operatives_share < 1:
         most = tokens[windows[~last]].sum() * operatives_share / (1 - operatives_share)
@@ -56,14 +56,28 @@ def choose(
     return Mixture(windows, last)
 
 
+def _order(hashes: np.ndarray) -> np.ndarray:
+    """Places of the hashes in ascending order, int64; hashes is overwritten. They are sorted as they lie there, with their places
+    in the lowest bits, which takes a quarter of the memory of an argsort: at 2^20 hashes 44 bits of each still count."""
+    places = np.uint64(max(1, len(hashes) - 1).bit_length())
+    hashes >>= places
+    hashes <<= places
+    np.bitwise_or(hashes, np.arange(len(hashes), dtype=np.uint32), out=hashes)
+    hashes.sort()
+    hashes &= (np.uint64(1) << places) - np.uint64(1)
+    return hashes.view(np.int64)
+
+
 def _weighted(members: np.ndarray, hashes: np.ndarray, weight: float) -> np.ndarray:
     """`weight` times the members: each as often as the whole part says, and those with the smallest hashes once more."""
     whole, part = divmod(weight, 1.0)
-    more = [members[np.argsort(hashes[members], kind="stable")[: round(part * len(members))]]] if part else []
+    more = [members[_order(hashes[members])[: round(part * len(members))]]] if part else []
     return np.concatenate([members[:0], *[members] * int(whole), *more])
 
 
 def tokens_by_domain(windows: np.ndarray | slice, tokens: np.ndarray, domain: np.ndarray, domains: Sequence[str]) -> dict[str, int]:
     """Tokens of each domain in a mixture, domains without any left out."""
-    sums = np.bincount(domain[windows], weights=tokens[windows], minlength=len(domains)).astype(int)
+    parts = len(tokens) // 2**16 + 1  # numpy counts in 64 bits: a little at a time
+    both = zip(np.array_split(domain[windows], parts), np.array_split(tokens[windows], parts), strict=True)
+    sums = sum((np.bincount(where, weights=many, minlength=len(domains)) for where, many in both), np.zeros(len(domains))).astype(int)
     return {name: int(n) for name, n in sorted(zip(domains, sums, strict=True)) if n}

@@ -35,7 +35,7 @@ from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.freed_memory import give_back, only_new_garbage_searched
+from mistral_lib.freed_memory import give_back, give_back_large_ones, only_new_garbage_searched
 from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
@@ -102,6 +102,7 @@ class Preparation:
     def carry_out(self, found: sources.Found) -> dict[str, Any]:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
         started = time.perf_counter()
+        give_back_large_ones()
         try:
             with only_new_garbage_searched():
                 blocks = self.steps(found.files)
@@ -226,8 +227,10 @@ class Preparation:
     def mix(self) -> None:
         """Choose what of the training split is trained on. Errors: ValueError for a weight of an unknown domain."""
         rows, s, self.train = self.rows, self.settings, np.flatnonzero(self.split[self.tokens.record] == 0).astype(np.int32)
-        record, (tokens, domain) = self.tokens.record[self.train], self.of_windows()
-        operative, hashes = rows.origin[record] == OPERATIVES, rows.key[record]
+        record = self.tokens.record[self.train]
+        hashes, operative = rows.key[record], rows.origin[record] == OPERATIVES
+        del record
+        tokens, domain = self.of_windows()
         self.mixture = mixture.choose(tokens, hashes, domain, operative, rows.domains, s.domain_weights, s.operatives_share)
 
     def of_windows(self) -> tuple[np.ndarray, np.ndarray]:
