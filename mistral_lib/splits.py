@@ -14,9 +14,10 @@ Of a domain with n groups (n × share ≥ 1) a split gets at least one, and else
 (appointments.py). Appointed groups keep their place in the run folder that remembers them, not in another one: preparing a grown corpus
 in a new run folder may put them back to training. Draws are the same everywhere.
 
-The one exception: a knot above `large_share` of the records goes to training even if it holds held-out draws; one giant knot would
-unbalance every split. A knot that grows beyond the limit (or a corpus that outgrows it) is thus the one way to change sides unseen by
-ties; the records concerned are counted as `large`, and the limit moves only when the corpus doubles.
+Two exceptions. A knot above `large_share` of the records goes to training even if it holds held-out draws; one giant knot would
+unbalance every split. So a knot that grows beyond the limit (or a corpus that outgrows it) changes sides unseen by ties; the records
+concerned are counted as `large`, and the limit moves only when the corpus doubles. And where new ties leave the whole corpus with
+nothing at all in a split, somebody of training is appointed to it, if need be one who was there before.
 """
 
 import hashlib

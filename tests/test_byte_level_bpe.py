@@ -52,7 +52,7 @@ def apart(tokenised) -> list[list[int]]:
     return [ids[end - count : end].tolist() for end, count in zip(ends, counts.tolist(), strict=True)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text() | st.sampled_from(TEXTS) | st.text(st.sampled_from("a Z'1½ \n\t<>|_é\u3000東😀s\x01\x02")), max_size=6))
 @example(TEXTS)
 def test_ids_of_any_texts_are_those_of_tokenizers(texts):
@@ -71,7 +71,7 @@ def missing(tokenizer) -> list[bytes]:
     return [bytes([byte]) for byte, name in enumerate(byte_level_bpe._characters()) if name not in vocabulary]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=5), st.text("abc ", max_size=30))
 @example([(0, 1), (1, 2), (3, 2)], "abc")
 @example([(1, 2), (0, 1), (4, 2)], "abcabc")

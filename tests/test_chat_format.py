@@ -95,7 +95,7 @@ words = st.lists(st.sampled_from([" ", "  ", "\n", "a", "Wort", "x=1", "Ã©", "ðŸ
 )
 
 
-@settings(max_examples=100, deadline=None, database=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(words.filter(str.strip), min_size=1, max_size=3), words.filter(str.strip), st.booleans())
 def test_mistral_ids_of_any_chat_are_those_of_mistral_common(answers, question, with_system):
     tokenizer = mistral_tokenizer.load()

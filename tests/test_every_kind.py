@@ -113,7 +113,7 @@ def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: s
     assert report["repairs"]["chosen_of_preference"] == 1 and report["repairs"]["unescaped_newlines"] == 1
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=strategies.sets(strategies.sampled_from(NAMES), min_size=1, max_size=12))
 def test_every_subset_reconciles(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, names: set[str]) -> None:
     home = tmp_path_factory.mktemp("subset")

@@ -39,7 +39,7 @@ words = st.lists(st.sampled_from(["word", " ", "\n", "\n\n", "x = 1", "ðŸ˜€", "æ
 texts = words.map("".join).map(str.strip).filter(bool)
 
 
-@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.sampled_from(list(TOKENIZERS)), st.lists(texts, min_size=1, max_size=5), st.booleans(), st.integers(72, 200))
 def test_the_windows_grade_what_the_whole_record_grades(name, contents, with_system, max_tokens):
     tokenizer = TOKENIZERS[name]()

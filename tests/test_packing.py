@@ -15,7 +15,7 @@ from mistral_lib.settings import Settings
 ANSWERS = ["It joins two tables.", "A tensor holds numbers in any number of dimensions.", "Use a context manager to close the file."]
 
 
-@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.lists(st.integers(1, 64), max_size=60))
 def test_every_record_is_in_one_bin_and_no_two_bins_could_be_one(lengths):
     found = packing.bins(lengths, 64)

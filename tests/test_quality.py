@@ -122,7 +122,7 @@ def test_faults_of_the_settings_are_named_all_at_once():
     assert all(word in message for word in ("boilerplat", "maybe", "refusal", "klingon", "html_share"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(), st.text())
 def test_any_record_is_inspected_and_a_second_look_changes_nothing(question, answer):
     checks = Checks(
@@ -196,7 +196,7 @@ def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
     assert 0 <= quality.skeleton_hash("") < 2**64
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 20))
 def test_repeated_counts_as_a_plain_counter_does(numbers, more_than):
     hashes = (np.array(numbers, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
@@ -216,7 +216,7 @@ def test_repeated_is_exact_across_chunks_and_where_cells_collide(tmp_path, monke
     assert skeletons.repeated(stored[:0], 20).tolist() == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text())
 def test_shares_are_shares(text):
     assert 0 <= boilerplate.tag_share(text) <= 1

@@ -226,7 +226,7 @@ TURN = st.fixed_dictionaries(
 ROW = st.dictionaries(st.sampled_from(KEYS), JSON | st.lists(TURN, max_size=4) | st.text(), max_size=5)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@settings(max_examples=250)
 @given(JSON | ROW, st.sampled_from([None, {"prompt": "ask", "answer": "reply"}, {"text": "ask"}, {"messages": "ask"}]))
 def test_any_json_value_is_a_record_or_unmappable(value, columns):
     try:
@@ -245,7 +245,7 @@ def test_any_json_value_is_a_record_or_unmappable(value, columns):
 TALK = st.lists(st.tuples(st.sampled_from("suat"), st.text("abc", min_size=1, max_size=5)), max_size=8)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300)
 @given(TALK)
 def test_no_word_of_a_conversation_goes_without_a_repair_code(talk):
     messages = chat(*(f"{who}:{text}" for who, text in talk))

@@ -218,21 +218,21 @@ SNIPPETS = [*TOKENS.values(), key_block("RSA "), "anna@firma.org", "+49 170 1234
             f"https://a:{WEAK}@host.org", "-----BEGIN RSA PRIVATE KEY-----", "token: ", "@", "://", '"', "=", ":", "<", ">", " ", "\n", "key", "a1", "Tel. "]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=6), max_size=8).map("".join))
 def test_redacting_twice_changes_nothing(text):
     once, _ = redaction.redact(text)
     assert redaction.redact(once) == (once, {})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_any_text_is_taken(text):
     redacted, counts = redaction.redact(text)
     assert bool(counts) == (redacted != text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(sorted(TOKENS)),
     st.text(alphabet=" \n.,;:()[]'\"!?äö中", max_size=20),

@@ -80,14 +80,14 @@ HOSTILE_LENGTH = 120_000  # characters: anything quadratic takes minutes
 AWKWARD = st.text(alphabet="aé\u0301\u200c\u200d\u212a\u2000\xa0 \t\n\r\\n`'\"\ufeff\ud800\u200bC:$ubl.", max_size=40)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | AWKWARD)
 def test_cleaning_twice_changes_nothing(text):
     once, _ = clean(text)
     assert clean(once) == (once, ())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | AWKWARD)
 def test_a_cleaned_text_is_nfc_and_can_be_encoded(text):
     cleaned, repairs = clean(text)
@@ -97,7 +97,7 @@ def test_a_cleaned_text_is_nfc_and_can_be_encoded(text):
     assert bool(repairs) == (cleaned != text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 12), st.text(alphabet="abc=()+: ", min_size=1).map(str.strip).filter(bool)), min_size=1))
 def test_indentation_survives(lines):
     code = "\n".join(" " * depth + line for depth, line in lines)
