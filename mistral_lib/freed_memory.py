@@ -29,29 +29,37 @@ class _Counts(ctypes.Structure):
                 ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]  # fmt: skip
 
 
-def keep_for_reuse() -> bool:
-    """Let freed tensors below 32 MiB stay in the heap for the next ones, for the rest of this process; whether it was so set."""
+def _glibc() -> Any:
+    """The C library if it is glibc, otherwise None: any other is left alone."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):
-        return False
-    return all(library.mallopt(option, value) for option, value in FOR_REUSE.items())
+        return None
+    library.mallinfo2.restype = _Counts
+    return library
 
 
-def give_back_large_ones() -> bool:
-    """Have pieces of 4 MiB and more go back to the system as soon as they are freed, for the rest of this process; whether it was so set.
+def _set(options: dict[int, int]) -> None:
+    if (library := _glibc()) is not None:
+        for option, value in options.items():
+            library.mallopt(option, value)
+
+
+def keep_for_reuse() -> None:
+    """Let freed tensors below 32 MiB stay in the heap for the next ones, for the rest of this process."""
+    _set(FOR_REUSE)
+
+
+def give_back_large_ones() -> None:
+    """Have pieces of 4 MiB and more go back to the system as soon as they are freed, for the rest of this process.
 
     Left alone, glibc raises that size to the largest piece that was ever freed, and columns of a million numbers then leave gaps."""
-    library = ctypes.CDLL(None)
-    return hasattr(library, "mallinfo2") and bool(library.mallopt(MMAP_THRESHOLD, 2**22))
+    _set({MMAP_THRESHOLD: 2**22})
 
 
 def give_back(kept: int = KEPT) -> bool:
-    """Give free memory back if there is more than `kept` bytes of it; whether it was. A C library other than glibc is left alone."""
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallinfo2"):
-        return False
-    library.mallinfo2.restype = _Counts
-    return library.mallinfo2().fordblks > kept and bool(library.malloc_trim(0))
+    """Give free memory back if there is more than `kept` bytes of it; whether it was."""
+    library = _glibc()
+    return library is not None and library.mallinfo2().fordblks > kept and bool(library.malloc_trim(0))
 
 
 @contextmanager
@@ -59,20 +67,14 @@ def held() -> Iterator[None]:
     """Inside, memory that is freed stays with the process, for work that asks for the same sizes again and again.
 
     Left alone, glibc hands large pieces back at once and the system fills them with zeros anew: 60,000 page faults a batch, a
-    sixth of the time of measuring. Given back at the end. A C library other than glibc is left alone.
+    sixth of the time of measuring. Given back at the end.
     """
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallinfo2"):
-        yield
-        return
-    for option, value in HOLDING.items():
-        library.mallopt(option, value)
+    _set(HOLDING)
     try:
         yield
     finally:
-        for option, value in FOR_REUSE.items():
-            library.mallopt(option, value)
-        library.malloc_trim(0)
+        _set(FOR_REUSE)
+        give_back(0)
 
 
 @contextmanager

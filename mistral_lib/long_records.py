@@ -5,10 +5,10 @@ record has. Each window of a chat begins with the prompt, ungraded; the end toke
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,48 +20,38 @@ WAYS = ("split", "truncate", "reject")
 SMALLEST = 16  # tokens of a window below which there is no room for a prompt and an answer
 PARAGRAPH, LINE, WORD, ANYWHERE = 3, 2, 1, 0  # how good a place is for a cut
 
-
 Tokens = tuple[np.ndarray, np.ndarray]  # token ids, int32 (tokens,), and whether each is graded, bool
+Window = TypeVar("Window", Encoded, Tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(Generic[Window]):
     """What became of a record: windows of at most `max_tokens`, in order, one for a record that fits."""
 
-    windows: list[Encoded]
+    windows: list[Window]
     tokens_lost: int = 0  # tokens of the record that stand in no window
     supervised_tokens_lost: int = 0
     refusal: str = ""  # a reason code where no window is left
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The same in arrays."""
-
-    windows: list[Tokens]
-    tokens_lost: int = 0  # tokens of the record that stand in no window
-    supervised_tokens_lost: int = 0
-    refusal: str = ""  # a reason code where no window is left
-
-
-def fit(tokenizer: Any, record: Record, encoded: Encoded, max_tokens: int, way: str = "split") -> Fitted:
+def fit(tokenizer: Any, record: Record, encoded: Encoded, max_tokens: int, way: str = "split") -> Fitted[Encoded]:
     """The record in windows of at most `max_tokens`. encoded: what chat_format.encode made of the record.
 
     Errors: ValueError for an unknown way or windows without room.
     """
     found = cut(tokenizer, record, _tokens(encoded), encoded.refusal, max_tokens, way)
     windows = [Encoded(ids.tolist(), np.where(graded, ids, IGNORED).tolist()) for ids, graded in found.windows]
-    return Fitted(windows, found.tokens_lost, found.supervised_tokens_lost, found.refusal)
+    return replace(found, windows=windows)
 
 
-def cut(tokenizer: Any, record: Record, tokens: Tokens, refusal: str, max_tokens: int, way: str = "split") -> Cut:
+def cut(tokenizer: Any, record: Record, tokens: Tokens, refusal: str, max_tokens: int, way: str = "split") -> Fitted[Tokens]:
     """The same on arrays. refusal: why no model can learn from the record, "" if one can. Errors: as `fit`, and TemplateProblem."""
     if way not in WAYS:
         raise ValueError(f"long_records = {way!r}; expected one of {', '.join(WAYS)}")
     if refusal:
         return _refused(tokens, refusal)
     if len(tokens[0]) <= max_tokens:
-        return Cut([tokens])
+        return Fitted([tokens])
     if way == "reject":
         return _refused(tokens, "longer_than_max_tokens")
     if way == "truncate":
@@ -76,15 +66,15 @@ def _tokens(encoded: Encoded) -> Tokens:
     return np.array(encoded.input_ids, np.int32), np.array(encoded.labels, np.int32) != IGNORED
 
 
-def _refused(tokens: Tokens, reason: str) -> Cut:
-    return Cut([], len(tokens[0]), int(tokens[1].sum()), reason)
+def _refused(tokens: Tokens, reason: str) -> Fitted[Tokens]:
+    return Fitted([], len(tokens[0]), int(tokens[1].sum()), reason)
 
 
-def _truncated(tokens: Tokens, max_tokens: int) -> Cut:
+def _truncated(tokens: Tokens, max_tokens: int) -> Fitted[Tokens]:
     ids, graded = tokens
     if not graded[:max_tokens].any():
         return _refused(tokens, "no_supervised_token_within_max_tokens")
-    return Cut([(ids[:max_tokens], graded[:max_tokens])], len(ids) - max_tokens, int(graded[max_tokens:].sum()))
+    return Fitted([(ids[:max_tokens], graded[:max_tokens])], len(ids) - max_tokens, int(graded[max_tokens:].sum()))
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
@@ -99,7 +89,7 @@ def _turns(messages: Sequence[Message]) -> list[list[Message]]:
     return [system + turn for turn in turns if turn]
 
 
-def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Cut:
+def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Fitted[Tokens]:
     """As many whole turns in a window as fit, written as a chat of their own; a turn that is too long alone is cut further."""
     lengths = [len(ids) for ids, _ in _encoded_chats(tokenizer, record, turns)]
     groups = _groups(lengths, max_tokens)
@@ -108,10 +98,10 @@ def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_to
     windows: list[Tokens] = []
     lost = lost_supervised = 0
     for one in _encoded_chats(tokenizer, record, chats):
-        fitted = Cut([one]) if len(one[0]) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
+        fitted = Fitted([one]) if len(one[0]) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
         windows += fitted.windows
         lost, lost_supervised = lost + fitted.tokens_lost, lost_supervised + fitted.supervised_tokens_lost
-    return Cut(windows, lost, lost_supervised)
+    return Fitted(windows, lost, lost_supervised)
 
 
 def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]]) -> list[Tokens]:
@@ -134,7 +124,7 @@ def _groups(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
     return list(pairwise([*borders, len(lengths)]))
 
 
-def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Cut:
+def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Fitted[Tokens]:
     """Windows over a document or the one answer of a chat, each behind the prompt or as much of its end as half a window holds."""
     ids, graded = tokens
     start, end = int(graded.argmax()), len(ids) - int(graded[::-1].argmax())  # behind the end lies at most a line break of the template
@@ -152,7 +142,7 @@ def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Cut:
     if len(windows[-1][0]) + len(tail) <= max_tokens:
         windows[-1] = _window(context, ids[start + first : start + last], tail)
         tail = ids[:0]
-    return Cut(windows, lost + len(tail))
+    return Fitted(windows, lost + len(tail))
 
 
 def _window(context: np.ndarray, words: np.ndarray, tail: np.ndarray) -> Tokens:

@@ -12,6 +12,7 @@ from mistral_lib.byte_level_bpe import ByteLevelBPE
 from mistral_lib.chat_format import TemplateProblem
 from mistral_lib.encoded_batch import EncodedBatch, encode_batches
 from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.long_records import Fitted, Tokens
 from mistral_lib.progress import bar, say
 from mistral_lib.record_store import PART, RecordStore
 from mistral_lib.settings import Settings
@@ -66,7 +67,7 @@ def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], toke
 
 def _fitted(
     tokens: TokenWriter, numbers: np.ndarray, batch: EncodedBatch, tokenizer: Any, settings: Settings
-) -> Iterator[tuple[int, long_records.Cut]]:
+) -> Iterator[tuple[int, Fitted[Tokens]]]:
     """Write the windows of a batch, those records as they are that fit; (number, windows) of each that does not."""
     lengths = np.diff(batch.starts)
     misfits = np.flatnonzero((batch.supervised == 0) | (lengths > settings.max_tokens)).tolist()
@@ -103,10 +104,10 @@ def _quick(tokenizer: Any, store: RecordStore, kept: np.ndarray) -> ByteLevelBPE
     return None
 
 
-def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) -> long_records.Cut:
+def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) -> Fitted[Tokens]:
     tokens = batch.stretch(place, place + 1)
     refusal = batch.problems.get(place) or ("" if batch.supervised[place] else "no_supervised_token")
     try:
         return long_records.cut(tokenizer, batch.records[place], tokens, refusal, settings.max_tokens, settings.long_records)
     except TemplateProblem:
-        return long_records.Cut([], len(tokens[0]), int(batch.supervised[place]), "turns_cannot_stand_alone")
+        return Fitted([], len(tokens[0]), int(batch.supervised[place]), "turns_cannot_stand_alone")
