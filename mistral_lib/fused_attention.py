@@ -14,7 +14,8 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
-QUERIES = 64  # tokens of a tile: few enough for its scores to stay in a core's cache
+KEYS = 32  # a softmax over a multiple of so many takes half of the time that others take
+QUERIES = 192  # tokens of a tile: few enough for its scores to stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,24 @@ class Records:
     @classmethod
     def of(cls, position_ids: torch.Tensor, dtype: torch.dtype) -> "Records":
         """position_ids: (batch, tokens); a record begins wherever the position is 0. dtype: of the scores."""
+        device = position_ids.device
+        if position_ids.is_meta:  # a plan's: there are no data, so each block is taken for one record
+            position_ids = torch.arange(position_ids.shape[1], device="cpu").expand(position_ids.shape)
         begins = (position_ids.flatten() == 0).nonzero().flatten()
         lengths = begins.diff(append=begins.new_tensor([position_ids.numel()]))
         own = begins.repeat_interleave(lengths)  # where the record of each token begins
-        return cls(lengths.tolist(), [_tile(own, start, dtype) for start in range(0, len(own), QUERIES)])
+        return cls(lengths.tolist(), [_tile(own, start, dtype, device) for start in range(0, len(own), QUERIES)])
 
 
-def _tile(own: torch.Tensor, start: int, dtype: torch.dtype) -> Tile:
+def _tile(own: torch.Tensor, start: int, dtype: torch.dtype, device: torch.device) -> Tile:
     end = min(start + QUERIES, len(own))
-    first, last = int(own[start]), int(own[end - 1])
+    begins, last = int(own[start]), int(own[end - 1])
+    first = begins // KEYS * KEYS
     masked = start if first == last else first  # in one record, all queries see all that stands before the tile
     queries, keys = torch.arange(start, end)[:, None], torch.arange(masked, end)
     hidden = (keys > queries) | (keys < own[start:end, None])
-    return Tile(start, end, first, masked, torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf))
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
+    return Tile(start, end, first, masked, mask.to(device))
 
 
 class RecordAttention(Function):
@@ -69,16 +75,18 @@ class RecordAttention(Function):
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
-        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        groups, shared = key.shape[1], query.shape[1] // key.shape[1]
+        q, slope = _grouped(query, groups) * ctx.scale, _grouped(upstream, groups)
+        k, v = _grouped(key, groups), _grouped(value, groups)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for tile in ctx.tiles:
-            k, v = _seen(key, tile), _seen(value, tile)
-            q, slope = _grouped(query, tile, len(k)) * ctx.scale, _grouped(upstream, tile, len(k))
-            shares = _shares(q, k, tile)
-            d_value[tile.first : tile.end] += (shares.mT @ slope).transpose(0, 1)
-            d_scores = torch._softmax_backward_data(slope @ v.mT, shares, -1, shares.dtype)
-            d_key[tile.first : tile.end] += (d_scores.mT @ q).transpose(0, 1)
-            _write(d_query, tile, (d_scores @ k).mul_(ctx.scale))
-        return d_query, d_key, d_value, None, None
+            mine, seen = slice(tile.start * shared, tile.end * shared), slice(tile.first, tile.end)
+            shares = _shares(q[:, mine], k[:, seen], tile)
+            d_v[:, seen] += shares.mT @ slope[:, mine]
+            d_scores = torch._softmax_backward_data(slope[:, mine] @ v[:, seen].mT, shares, -1, shares.dtype)
+            d_k[:, seen] += d_scores.mT @ q[:, mine]
+            d_q[:, mine] = d_scores @ k[:, seen]
+        return *(_ungrouped(one, like) for one, like in ((d_q.mul_(ctx.scale), query), (d_k, key), (d_v, value))), None, None
 
 
 def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
@@ -88,25 +96,18 @@ def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale
     return functional.scaled_dot_product_attention(*heads_first, is_causal=True, scale=scale, enable_gqa=shared)[0].transpose(0, 1)
 
 
-def _seen(x: torch.Tensor, tile: Tile) -> torch.Tensor:
-    """The tile's keys or values: (tokens, heads, size) → (heads, keys, size)."""
-    return x[tile.first : tile.end].transpose(0, 1).contiguous()
+def _grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """(tokens, heads, size) as (groups, tokens x heads of a group, size): the heads that share keys are rows of one product."""
+    return x.unflatten(1, (groups, -1)).transpose(0, 1).reshape(groups, -1, x.shape[-1])
 
 
-def _grouped(x: torch.Tensor, tile: Tile, groups: int) -> torch.Tensor:
-    """The tile of (tokens, heads, size) as (groups, heads of a group x queries, size), so that a group's heads are one product."""
-    part = x[tile.start : tile.end].unflatten(1, (groups, -1))
-    return part.permute(1, 2, 0, 3).reshape(groups, -1, x.shape[-1])
+def _ungrouped(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The opposite."""
+    return x.unflatten(1, (len(like), -1)).transpose(0, 1).reshape(like.shape)
 
 
-def _write(x: torch.Tensor, tile: Tile, grouped: torch.Tensor) -> None:
-    """The opposite of `_grouped`."""
-    part = x[tile.start : tile.end].unflatten(1, (len(grouped), -1))
-    part.copy_(grouped.unflatten(1, (-1, tile.end - tile.start)).permute(2, 0, 1, 3))
-
-
-def _shares(queries: torch.Tensor, k: torch.Tensor, tile: Tile) -> torch.Tensor:
-    """How much each query takes from each key: (groups, heads of a group x queries, keys)."""
-    scores = queries @ k.mT
-    scores.unflatten(1, (-1, tile.end - tile.start))[..., tile.masked - tile.first :] += tile.mask
+def _shares(queries: torch.Tensor, keys: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """How much each query takes from each key: (groups, queries x heads of a group, keys)."""
+    scores = queries @ keys.mT
+    scores.unflatten(1, (tile.end - tile.start, -1))[..., tile.masked - tile.first :] += tile.mask[:, None]
     return scores.softmax(-1)

@@ -31,7 +31,7 @@ def install(model: Any) -> Any:
         elif isinstance(module, MistralAttention):
             _replace(module, _attention_forward)
         elif isinstance(module, MistralModel):
-            module.attends_by_record = True
+            module.attends_by_record = module.embed_tokens.weight.device.type == "cpu"
     return model
 
 
@@ -63,36 +63,36 @@ class LoraProjections(Function):
     """y = x Wᵀ + scale · (x Aᵀ) Bᵀ for every projection of the same x, W frozen and all products in its type; A and B, and their
     gradients, stay float32. The gradient of x is added up inside the products.
 
-    Keeps x and x Aᵀ (tokens, ranks) for the way back.   Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
+    Keeps x, x Aᵀ (tokens, ranks), and A and B in the products' type for the way back.   Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, linears: list[Any], scales: list[float], *ab: torch.Tensor) -> tuple[torch.Tensor, ...]:
         all_a, all_b = ab[::2], ab[1::2]
         flat = x.reshape(-1, x.shape[-1]).to(compute_type(linears[0]))  # (tokens, in)
-        low = flat @ torch.cat(all_a).to(flat.dtype).T  # (tokens, ranks)
+        down = torch.cat(all_a).to(flat.dtype)  # (ranks, in)
+        ups = [(b * scale).to(flat.dtype) for b, scale in zip(all_b, scales, strict=True)]  # each (out, rank)
+        low = flat @ down.T  # (tokens, ranks)
         results = []
-        for linear, b, scale, own in zip(linears, all_b, scales, low.split([b.shape[1] for b in all_b], 1), strict=True):
-            y = (flat @ weight_of(linear).T).addmm_(own, (b * scale).to(flat.dtype).T)
+        for linear, up, own in zip(linears, ups, low.split([up.shape[1] for up in ups], 1), strict=True):
+            y = (flat @ weight_of(linear).T).addmm_(own, up.T)
             results.append((y if linear.bias is None else y.add_(linear.bias)).view(*x.shape[:-1], -1))
         ctx.linears, ctx.scales, ctx.dtype = linears, scales, x.dtype
-        ctx.save_for_backward(flat, low, *ab)
+        ctx.save_for_backward(flat, low, down, *ups)
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, low, *ab = ctx.saved_tensors
-        all_a, all_b = ab[::2], ab[1::2]
-        ranks = [b.shape[1] for b in all_b]
+        flat, low, down, *ups = ctx.saved_tensors
+        ranks = [up.shape[1] for up in ups]
         grads = [dy.reshape(-1, dy.shape[-1]).to(flat.dtype) for dy in slopes]
-        d_low = torch.cat([dy @ (b * scale).to(dy.dtype) for dy, b, scale in zip(grads, all_b, ctx.scales, strict=True)], 1)
-        all_da = (d_low.T @ flat).to(all_a[0].dtype).split(ranks)
-        all_db = [
-            (own.T @ dy).T.to(b.dtype) * scale for dy, own, b, scale in zip(grads, low.split(ranks, 1), all_b, ctx.scales, strict=True)
-        ]
+        d_low = torch.cat([dy @ up for dy, up in zip(grads, ups, strict=True)], 1)
+        all_da = (d_low.T @ flat).float().split(ranks)
+        lows = low.split(ranks, 1)
+        all_db = [(own.T @ dy).T.float().mul_(scale) for dy, own, scale in zip(grads, lows, ctx.scales, strict=True)]
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = d_low @ torch.cat(all_a).to(flat.dtype)
+            d_x = d_low @ down
             for dy, linear in zip(grads, ctx.linears, strict=True):
                 d_x.addmm_(dy, weight_of(linear))
             d_x = d_x.view(*slopes[0].shape[:-1], -1).to(ctx.dtype)
@@ -212,8 +212,7 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def attention_options(model: Any, position_ids: torch.Tensor) -> dict[str, Records]:
     """What the model's forward wants besides, to attend record by record: on a CPU, where a mask would only be multiplied through.
     On a GPU one masked kernel for the whole block is kept: products by themselves have not been measured there."""
-    lean = position_ids.device.type == "cpu" and getattr(model, "attends_by_record", False)
-    return {"records": Records.of(position_ids, model.dtype)} if lean else {}
+    return {"records": Records.of(position_ids, model.dtype)} if getattr(model, "attends_by_record", False) else {}
 
 
 def _attention_forward(

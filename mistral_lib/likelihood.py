@@ -3,14 +3,15 @@
 Logits are made only where a label is: with a vocabulary of tens of thousands, the rest would cost more than the model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 
-from mistral_lib import fused_layers, fused_loss, paired_layers
+from mistral_lib import fused_layers, fused_loss, paired_layers, row_threads
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.progress import bar
 
@@ -66,24 +67,40 @@ def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapte
 
 def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:
     """The losses of the windows in a few blocks. rows: columns of a packed dataset, each (blocks, ...)."""
-    device = next(model.parameters()).device
     model.eval()
-    with torch.inference_mode(), model.disable_adapter() if without_adapter else nullcontext():
-        batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
-        return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]))
+    with model.disable_adapter() if without_adapter else nullcontext():
+        return list(chain.from_iterable(_each_part(lambda part: _losses(model, part), model, rows)))
 
 
 def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
     """`base` and `adapter` losses of the windows in a few blocks: adapter off and on, in one pass where its kind allows."""
     if not paired_layers.possible(model):
         return {who: batch_losses(model, rows, without_adapter=who == "base") for who in ("base", "adapter")}
-    device = next(model.parameters()).device
     model.eval()
-    with torch.inference_mode(), paired_layers.paired(model):
-        batch = {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
-        halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
-        losses = zip(("base", "adapter"), (_graded_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
-        return {who: list(_by_record(*found, batch["position_ids"], rows["record_ids"], rows["domains"])) for who, found in losses}
+    with paired_layers.paired(model):
+        found = _each_part(lambda part: _paired_losses(model, part), model, rows)
+    return {who: list(chain.from_iterable(part[who] for part in found)) for who in ("base", "adapter")}
+
+
+def _each_part(work: Callable[[dict[str, Any]], Any], model: Any, rows: dict[str, Any]) -> list[Any]:
+    """work of all rows, on a CPU of parts of them side by side; without gradients."""
+    return row_threads.side_by_side(torch.inference_mode()(work), row_threads.parts(rows, _device(model).type))
+
+
+def _device(model: Any) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _losses(model: Any, rows: dict[str, Any]) -> list[RecordLoss]:
+    batch = {name: torch.tensor(rows[name], device=_device(model)) for name in COLUMNS}
+    return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]))
+
+
+def _paired_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
+    batch = {name: torch.tensor(rows[name], device=_device(model)) for name in COLUMNS}
+    halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
+    losses = zip(("base", "adapter"), (_graded_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
+    return {who: list(_by_record(*found, batch["position_ids"], rows["record_ids"], rows["domains"])) for who, found in losses}
 
 
 def added_up(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:

@@ -95,6 +95,8 @@ class MetaMemory(LiveMemory):
         self.supervised = supervised
 
     def answer(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
+        if not (args and getattr(args[0], "is_meta", False)):
+            return func(*args, **kwargs)
         if name == "aten::_local_scalar_dense":
             return False if args[0].dtype == torch.bool else 1  # `is this one document?` No: blocks are packed
         if name == "aten::nonzero":

@@ -4,6 +4,7 @@ Nothing here is a thread's beat: if the model does no work, nothing is written.
 """
 
 import statistics
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,14 @@ PATIENCE_IN_LOADING = 900.0  # seconds; also while no step has been timed
 def noted(model: Any, folder: Path) -> Iterator[None]:
     """While this lasts, each forward pass of the model's layers leaves a note in the training's folder."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    latest = 0.0
+    latest, one_at_a_time = 0.0, threading.Lock()
 
     def note(*_: Any) -> None:
         nonlocal latest
-        if time.time() - latest >= EVERY:
-            latest = time.time()
-            files.write_json(folder / NOTE, {"time": latest, "memory_left": round(system_memory.left_share(), 4)})
+        with one_at_a_time:  # rows may be computed side by side
+            if time.time() - latest >= EVERY:
+                latest = time.time()
+                files.write_json(folder / NOTE, {"time": latest, "memory_left": round(system_memory.left_share(), 4)})
 
     hook = base.model.register_forward_hook(note)
     try:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, disk_space, freed_memory, likelihood, memory_shortage, ranks
+from mistral_lib import checkpoints, disk_space, freed_memory, likelihood, memory_shortage, ranks, row_threads
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.stop_signal import StopSignal
 
@@ -40,6 +40,10 @@ class SupervisedTrainer(Trainer):
         losses = model(**{name: inputs[name] for name in likelihood.COLUMNS})
         # the number counts the supervised tokens of all processes, whose gradients are then averaged
         return losses.sum() / num_items_in_batch * self.accelerator.num_processes
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nobody asks for it, and it counts the model's parameters anew at every step."""
+        return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Called between a step's log line and its checkpoint, when the chronicle asked for it."""
@@ -129,6 +133,17 @@ class SupervisedTrainer(Trainer):
 def _answer_with_losses(model: Any) -> None:
     """Let the model's forward be its token losses: with several processes it is that forward whose gradients are shared.
     Frozen weights are the same everywhere and need not be sent."""
-    model.forward = MethodType(lambda self, **batch: likelihood.token_losses(self, batch)[0], model)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    apart = row_threads.divisible(model)
+
+    def losses(self: Any, **batch: torch.Tensor) -> torch.Tensor:
+        pieces = row_threads.parts(batch, batch["labels"].device.type) if apart else [batch]
+
+        def work(piece: dict[str, torch.Tensor]) -> torch.Tensor:
+            return likelihood.token_losses(self, piece)[0]
+
+        return work(batch) if len(pieces) == 1 else row_threads.Apart.apply(work, pieces, *trained)
+
+    model.forward = MethodType(losses, model)
     frozen = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if not value.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)

@@ -184,7 +184,9 @@ def test_killed_half_way_it_goes_on_and_ends_the_same(run: Run) -> None:
     shutil.rmtree(run.folder / "evaluation")
     measured = run.folder / ".evaluation.measured" / "test.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", EVALUATE, str(run.folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", EVALUATE, str(run.folder)],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while len(files.read_json_lines(measured)) < 3:

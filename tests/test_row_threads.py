@@ -1,0 +1,97 @@
+"""Rows side by side: the loss and the gradients of the whole batch, whatever the number of threads; nothing behind an error."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from datasets import load_from_disk
+
+from mistral_lib import base_model, likelihood, row_threads
+from mistral_lib.run import Run
+from mistral_lib.settings import Settings
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def adapted(tiny_model: str, **options: object) -> torch.nn.Module:
+    settings = Settings(base_model=tiny_model, dtype="float32", **options)
+    torch.manual_seed(0)
+    model = base_model.attach_lora(base_model.load_base(settings), settings)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model
+
+
+def columns(run: Run, count: int) -> dict[str, torch.Tensor]:
+    rows = load_from_disk(run.folder / "data" / "train")[:count]
+    return {name: torch.tensor(rows[name]) for name in likelihood.COLUMNS}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_gradients_are_those_of_the_whole_batch(prepared: Run, tiny_model: str, threads: int, checkpointing: bool) -> None:
+    model = adapted(tiny_model, quantization="none").train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    batch = columns(prepared, 5)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    expected = likelihood.token_losses(model, batch)[0]
+    expected_slopes = torch.autograd.grad(expected.square().sum(), weights)
+    pieces = row_threads.parts(batch, "cpu")
+    assert [len(piece["labels"]) for piece in pieces] == {1: [5], 2: [2, 3], 3: [1, 2, 2]}[threads]
+    losses = row_threads.Apart.apply(lambda piece: likelihood.token_losses(model, piece)[0], pieces, *weights)
+    slopes = torch.autograd.grad(losses.square().sum(), weights)
+    assert torch.allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    for found, wanted in zip(slopes, expected_slopes, strict=True):
+        assert (found - wanted).norm() <= 1e-4 * wanted.norm()
+    assert torch.get_num_threads() == threads, "the caller's own threads are left alone"
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_measuring_gives_the_same_records_in_the_same_order(prepared: Run, tiny_model: str, threads: int, quantization: str) -> None:
+    model = adapted(tiny_model, quantization=quantization)
+    blocks = load_from_disk(prepared.folder / "data" / "train").select(range(5))
+    alone = [loss for block in range(5) for loss in likelihood.batch_losses(model, blocks[block : block + 1])]
+    together = likelihood.batch_losses(model, blocks[:])
+    paired = likelihood.paired_batch_losses(model, blocks[:])["adapter"]
+    for one, other, third in zip(alone, together, paired, strict=True):
+        assert one.record_id == other.record_id == third.record_id and one.tokens == other.tokens
+        assert one.nats == pytest.approx(other.nats, rel=1e-4) == pytest.approx(third.nats, rel=1e-4)
+
+
+def test_a_gpu_s_batch_and_a_model_with_dropout_stay_whole(prepared: Run, tiny_model: str, threads: int) -> None:
+    assert len(row_threads.parts(columns(prepared, 4), "cuda")) == 1
+    assert not row_threads.divisible(adapted(tiny_model, quantization="none", lora_dropout=0.1))
+    assert row_threads.divisible(adapted(tiny_model, quantization="none"))
+
+
+def test_an_error_is_raised_when_all_have_ended() -> None:
+    ended = threading.Event()
+
+    def work(name: str) -> None:
+        if name == "broken":
+            raise MemoryError("no room")
+        time.sleep(0.2)
+        ended.set()
+
+    with pytest.raises(MemoryError, match="no room"):
+        row_threads.side_by_side(work, ["broken", "slow"])
+    assert ended.is_set()
+
+
+def test_threads_are_shared_out_among_the_parts() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        assert row_threads.side_by_side(lambda _: torch.get_num_threads(), ["a", "b"]) == [2, 2]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
