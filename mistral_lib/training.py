@@ -19,6 +19,7 @@ from transformers import set_seed
 from mistral_lib import (
     adapter_proof,
     base_model,
+    checkpoints,
     disk_space,
     files,
     freed_memory,
@@ -91,18 +92,19 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
 
 
 def make_way(run: Run, folder: Path, changed: list[str]) -> None:
-    """An unfinished training with the same settings and data goes on, and so does one that a budget ended, if it was raised;
-    any other earlier one is moved to previous/."""
-    same = all(reason.split(":")[0] in CONTINUE for reason in changed)
+    """Where nothing that is trained changed, the steps that were made stand: an unfinished training goes on, a finished one is
+    verified again from its last checkpoint, or goes on from there if what had ended it was raised; its result and adapter are
+    moved to previous/. Any other earlier training is moved there as a whole."""
     result = folder / "result.json"
-    stopped_by = files.read_json(result).get("stopped_by") if result.exists() else None
+    same = all(reason.split(":")[0] in CONTINUE for reason in changed)
     if not folder.exists() or (same and not result.exists()):
         return
     target = run.previous("training")
-    if same and changed and stopped_by in CONTINUE:  # its checkpoints and its log go on, what it came to is kept
+    if same and checkpoints.last_whole(folder / "checkpoints"):
         target.mkdir(parents=True)
-        for name in ("result.json", "adapter"):
-            (folder / name).rename(target / name)
+        for place in (folder / "adapter", result):  # the result last: killed in between, this is done again
+            if place.exists():
+                place.rename(target / place.name)
     else:
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)

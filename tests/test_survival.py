@@ -286,6 +286,47 @@ def test_a_budget_ends_it_verified_and_a_raised_one_goes_on(opened: Callable[...
     assert full["seconds"] > short["seconds"], "all attempts are counted"
 
 
+def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothing_that_is_trained_changed(
+    opened: Callable[..., Run],
+) -> None:
+    run = opened(checkpoint_every_steps=4)
+    first = training.train(run)
+    weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
+    trained = files.sha256(weights)
+    priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
+    again = training.train(priced)
+    shutil.rmtree(weights.parent)
+    repaired = training.train(priced)
+    with priced.lock("test"):
+        priced.record("training", status="running")  # as a kill after result.json was written leaves it
+    last = training.train(priced)
+    for result in (again, repaired, last):
+        assert result["validation_loss"] == first["validation_loss"] and result["steps"] == 6 and priced.status("training") == "complete"
+    assert again["usd"] > 0 and files.sha256(weights) == trained and last["attempts"] == 4
+    assert len(events(priced, "step")) == 6 and len(events(priced, "started")) == 4
+    kept = sorted(str(path.relative_to(priced.folder / "previous")).partition("/")[2] for path in priced.folder.glob("previous/*/*"))
+    assert kept == ["adapter", "adapter", "result.json", "result.json", "result.json"]
+    shutil.rmtree(priced.folder / "training" / "checkpoints")
+    weights.unlink()
+    assert training.train(priced)["attempts"] == 1, "nothing to go on from: trained anew, what was left of it is kept"
+    assert files.sha256(weights) == trained and len(list(priced.folder.glob("previous/*/log.jsonl"))) == 1
+
+
+def test_a_raised_patience_goes_on_and_the_best_adapter_stays_the_best(opened: Callable[..., Run]) -> None:
+    wild = {"max_steps": 30, "validate_every_steps": 1, "learning_rate": 0.3, "warmup_share": 0.0}
+    first = training.train(opened(**wild, early_stopping_patience=2))
+    run = opened(**wild, early_stopping_patience=4, checkpoint_every_steps=5)
+    more = training.train(run)
+    curve = {int(step): loss for step, loss in more["validation_curve"].items()}
+    assert first["stopped_by"] == "early_stopping" and more["steps"] >= first["steps"] + 1
+    assert [event["from_step"] for event in events(run, "started")] == [0, first["steps"]]
+    assert list(curve) == list(range(1, more["steps"] + 1)) and more["adapter_of_step"] == min(curve, key=curve.get)
+    assert {str(step): curve[step] for step in range(1, first["steps"] + 1)} == first["validation_curve"]
+    assert more["stopped_by"] == ("early_stopping" if more["steps"] < 30 else None)
+    saved = [event["step"] for event in events(run, "checkpoint") if event["step"] > first["steps"]]
+    assert saved == [step for step in range(first["steps"] + 1, more["steps"] + 1) if step % 5 == 0 or step == more["steps"]]
+
+
 # -- disk -----------------------------------------------------------------------------------------------------------
 
 
