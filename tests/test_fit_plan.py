@@ -213,6 +213,11 @@ def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
         prepared.settings, work, {"peak_memory_mib": 2 * result["peak_memory_mib"], "seconds": 1e9, "usd": 0.0}
     )
     assert not memory["held"] and memory["off"] == pytest.approx(-0.5, abs=0.01) and not seconds["held"]
+    rented = prepared.settings.model_copy(update={"instance": "g5.xlarge"})
+    low, high = fit_plan.as_set(rented, work).usd
+    for measured, off in ((2 * high, -0.5), (low / 2, 1.0), ((low + high) / 2, 0.0)):
+        usd = plan_table.score(rented, work, {"peak_memory_mib": 1, "seconds": 1.0, "usd": measured})[2]
+        assert usd["what"].endswith("USD") and usd["off"] == pytest.approx(off) and usd["held"] == (off == 0)
 
 
 def test_the_command_says_what_fits_and_fails_where_the_chosen_machine_does_not(settings: params.Settings, home) -> None:
