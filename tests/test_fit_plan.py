@@ -183,6 +183,14 @@ def test_tokens_are_counted_where_data_are_prepared(prepared: Run) -> None:
     assert whole.train_tokens == 2 * report["blocks"]["train"] * prepared.settings.max_tokens
 
 
+def test_held_out_tokens_are_told_from_the_training_tokens_of_the_same_data() -> None:
+    known = {"max_validation_tokens": 0, "validation_share": 0.1, "test_share": 0.3}
+    work = planned_work.work_of(params.Settings(run_name="nowhere", **known), tokens=600_000)
+    assert work.validation_tokens == pytest.approx(100_000, abs=1), "a tenth of a million, of which six tenths are trained on"
+    few = planned_work.work_of(params.Settings(run_name="nowhere", **{**known, "max_validation_tokens": 5000}), tokens=600_000)
+    assert few.validation_tokens == 5000
+
+
 def test_nothing_known_of_the_data_says_what_to_run(settings: params.Settings) -> None:
     with pytest.raises(ValueError, match="run notebook 01_explore_corpus"):
         planned_work.work_of(settings)
@@ -192,8 +200,10 @@ def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None
     from mistral_lib import inventory
 
     inventory.explore(Run.open(settings))
-    estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0}))
+    estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0, "max_validation_tokens": 0}))
     assert "estimated from corpus/inventory.json" in estimated.origin and estimated.train_tokens > 0
+    trained = int(estimated.origin.split()[1].replace(",", ""))
+    assert estimated.validation_tokens == pytest.approx(trained * 0.15 / 0.7, abs=1), "shares of the same rows"
 
 
 def test_operations_of_mistral_7b() -> None:
