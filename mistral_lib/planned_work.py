@@ -61,7 +61,18 @@ def _guessed(settings: Settings, tokens: int, origin: str) -> Work:
 
 
 def _planned(settings: Settings, blocks: int, validation: int, share: float, origin: str) -> Work:
-    blocks_a_step = settings.micro_batch_size * settings.gradient_accumulation_steps
-    trained = settings.max_steps * blocks_a_step if settings.max_steps else math.ceil(settings.epochs * blocks)
+    trained = settings.max_steps * _blocks_a_step(settings) if settings.max_steps else math.ceil(settings.epochs * blocks)
     measured = min(validation, settings.max_validation_tokens or validation)
-    return Work(trained * settings.max_tokens, measured, share, origin)
+    return Work(trained * settings.max_tokens, measured, share, steps(settings, blocks), origin)
+
+
+def steps(settings: Settings, blocks: int, effective_batch: int = 0) -> int:
+    """Optimizer steps of a training with so many blocks a pass; the last one of each pass takes what is left.
+
+    effective_batch: blocks of a step, where more processes share it than the settings know of.
+    """
+    return settings.max_steps or math.ceil(settings.epochs * math.ceil(blocks / (effective_batch or _blocks_a_step(settings))))
+
+
+def _blocks_a_step(settings: Settings) -> int:
+    return settings.micro_batch_size * settings.gradient_accumulation_steps

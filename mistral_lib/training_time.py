@@ -21,6 +21,7 @@ class Work:
     train_tokens: int  # of all epochs together, padding of packed blocks included
     validation_tokens: int  # that are measured
     supervised_share: float
+    steps: int  # optimizer steps
     origin: str  # where the counts come from
 
 

@@ -25,6 +25,8 @@ from mistral_lib import (
     largest_batch,
     memory_shortage,
     params,
+    planned_work,
+    run_estimate,
     stopping_rules,
     system_memory,
     training,
@@ -215,6 +217,17 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
     assert run.status("training") == "failed"
     assert checkpoints.last_whole(run.folder / "training" / "checkpoints").name == "checkpoint-2"
     assert training.train(run)["status"] == "complete", "from the last good checkpoint"
+
+
+def test_as_many_steps_are_made_as_the_plan_says_where_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
+    passes = {"max_steps": 0, "epochs": 2.0, "micro_batch_size": 8, "gradient_accumulation_steps": 5, "checkpoint_every_steps": 50}
+    run = opened(**passes)
+    blocks = len(load_from_disk(run.folder / "data" / "train"))
+    assert 1 <= blocks % 40 <= 20, "or rounding over both passes at once would come to the same"
+    result, work = training.train(run), planned_work.work_of(run.settings)
+    estimate = run_estimate.Estimate(run.settings, work, (1.0, 2.0))
+    planned = dict(estimate.rows())["steps"].split(" of ")[0]
+    assert result["steps"] == work.steps == int(planned) == planned_work.steps(run.settings, blocks) == 2 * math.ceil(blocks / 40)
 
 
 def test_broken_steps_are_left_out_and_counted_and_too_many_end_the_training(opened: Callable[..., Run]) -> None:
