@@ -63,7 +63,8 @@ def _guessed(settings: Settings, tokens: int, origin: str) -> Work:
 def _planned(settings: Settings, blocks: int, validation: int, share: float, origin: str) -> Work:
     trained = settings.max_steps * _blocks_a_step(settings) if settings.max_steps else math.ceil(settings.epochs * blocks)
     measured = min(validation, settings.max_validation_tokens or validation)
-    return Work(trained * settings.max_tokens, measured, share, steps(settings, blocks), origin)
+    count, every = steps(settings, blocks), settings.validate_every_steps
+    return Work(trained * settings.max_tokens, measured, share, count, math.ceil(count / every) if every else 0, origin)
 
 
 def steps(settings: Settings, blocks: int, effective_batch: int = 0) -> int:

@@ -213,6 +213,18 @@ def test_operations_of_mistral_7b() -> None:
     assert training_time.step_flops(config, 512, 1.0, True) == 1.5 * training_time.step_flops(config, 512, 1.0, False)
 
 
+def test_every_validation_takes_its_time() -> None:
+    settings = params.load(params.home.params() / "g5_mistral_7b.yaml", ["quantization=none"])
+    work = planned_work.work_of(settings, tokens=2_000_000)
+    assert (work.steps, work.validations) == (252, 6) and work.validation_tokens == 131_072
+    never = planned_work.work_of(settings.model_copy(update={"validate_every_steps": 0}), tokens=2_000_000)
+    fit, once = fit_plan.as_set(settings, work), fit_plan.as_set(settings, never)
+    measuring = work.validation_tokens * training_time.forward_flops(model_shapes.config_of(MISTRAL), 2048, work.supervised_share)
+    slow, fast = (rate * 1e12 for rate in params.instances()["g5.xlarge"]["attained_tflops"])
+    more = [longer - shorter for longer, shorter in zip(fit.seconds, once.seconds, strict=True)]
+    assert more == pytest.approx([5 * measuring / fast, 6 * measuring / slow]), "8 or 9 measurements in place of 3"
+
+
 def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
     work = planned_work.work_of(prepared.settings)
     fit = fit_plan.as_set(prepared.settings, work)

@@ -31,6 +31,7 @@ from mistral_lib import (
     system_memory,
     training,
     training_log,
+    training_time,
 )
 from mistral_lib.run import Run
 from tests.conftest import rows
@@ -219,15 +220,17 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
     assert training.train(run)["status"] == "complete", "from the last good checkpoint"
 
 
-def test_as_many_steps_are_made_as_the_plan_says_where_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
-    passes = {"max_steps": 0, "epochs": 2.0, "micro_batch_size": 8, "gradient_accumulation_steps": 5, "checkpoint_every_steps": 50}
-    run = opened(**passes)
+def test_as_many_steps_and_measurements_are_made_as_are_planned_where_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
+    passes = {"max_steps": 0, "epochs": 2.0, "micro_batch_size": 8, "gradient_accumulation_steps": 5}
+    run = opened(**passes, validate_every_steps=4)
     blocks = len(load_from_disk(run.folder / "data" / "train"))
     assert 1 <= blocks % 40 <= 20, "or rounding over both passes at once would come to the same"
     result, work = training.train(run), planned_work.work_of(run.settings)
     estimate = run_estimate.Estimate(run.settings, work, (1.0, 2.0))
     planned = dict(estimate.rows())["steps"].split(" of ")[0]
     assert result["steps"] == work.steps == int(planned) == planned_work.steps(run.settings, blocks) == 2 * math.ceil(blocks / 40)
+    least, most = training_time.measurements(work.validations)
+    assert work.validations == len(result["validation_curve"]) == 2 and least <= len(events(run, "measuring")) <= most == 5
 
 
 def test_broken_steps_are_left_out_and_counted_and_too_many_end_the_training(opened: Callable[..., Run]) -> None:
@@ -304,6 +307,7 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
 ) -> None:
     run = opened(checkpoint_every_steps=4)
     first = training.train(run)
+    assert training_time.measurements(planned_work.work_of(run.settings).validations) == (3, 3) and len(events(run, "measuring")) == 3
     weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
     trained = files.sha256(weights)
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
