@@ -1,6 +1,7 @@
 """The fit plan: what is counted equals what can be counted by hand and on real tensors; and what it says is of use."""
 
 import math
+import re
 import time
 
 import pytest
@@ -144,6 +145,19 @@ def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
     settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
     fit = fit_plan.best(settings, planned_work.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "it fits with max_tokens: " in fit.advice
+
+
+def test_two_changes_that_help_only_together_are_named_together() -> None:
+    settings = params.load(
+        params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"]
+    )
+    work = planned_work.work_of(settings, tokens=2_000_000)
+    advice = fit_plan.best(settings, work, "g4dn.xlarge").advice
+    length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 16384\)$", advice)[1])
+    told = settings.model_copy(update={"quantization": "nf4", "max_tokens": length})
+    assert fit_plan.best(told, work, "g4dn.xlarge").fits and length < 16384
+    for alone in ({"quantization": "nf4"}, {"max_tokens": length}, {"quantization": "nf4", "max_tokens": 2 * length}):
+        assert not fit_plan.best(settings.model_copy(update=alone), work, "g4dn.xlarge").fits
 
 
 def test_a_model_whose_sizes_are_not_known_is_refused_with_what_to_do(home, monkeypatch: pytest.MonkeyPatch) -> None:
