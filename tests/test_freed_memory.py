@@ -54,10 +54,11 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
 
     import torch
 
-    def faults() -> int:
+    def faults(floats: int = 12 * MIB, times: int = 20) -> int:
+        """Of pieces of 48 MiB: above the size from which glibc maps each anew."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(20):
-            torch.ones(12 * MIB)  # 48 MiB, above the size from which glibc maps each piece anew
+        for _ in range(times):
+            torch.ones(floats)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     usual = faults()
@@ -65,7 +66,7 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
         faults()  # the first one fetches the pages
         assert faults() < usual / 5
         inside = resident()
-    assert faults() >= usual / 2, "as before"
+    assert faults(64 * MIB, 4) >= usual / 2, "as before; larger ones, since gaps of 48 MiB may be left in the heap"
     assert resident() < inside
 
 
