@@ -1,4 +1,4 @@
-"""The fit plan for eyes: rows for a table, bars for a figure, lines for a terminal; and after the run, plan against measured."""
+"""The fit plan for eyes: rows for a table, lines for a terminal; and after the run, plan against measured."""
 
 import math
 from typing import Any
@@ -23,12 +23,6 @@ def rows(fits: list[Fit]) -> list[dict[str, Any]]:
         }
         for fit in fits
     ]  # fmt: skip
-
-
-def bars(fits: list[Fit]) -> dict[str, dict[str, float]]:
-    """GiB by machine and part, parts in one order and without those that are zero everywhere: for a stacked bar chart."""
-    names = list(dict.fromkeys(part for fit in fits for part, size in fit.parts.items() if size))
-    return {fit.instance: {part: fit.parts.get(part, 0) / GIB for part in names} for fit in fits}
 
 
 def parts(fit: Fit) -> list[dict[str, Any]]:

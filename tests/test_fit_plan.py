@@ -132,7 +132,6 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
         assert fit.needed == fit.peak == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
     assert sum(a10g.seconds) < sum(t4.seconds)
     assert "fits" in plan_table.text([t4, a10g], work) and plan_table.rows([t4])[0]["spare_gib"] > 0
-    assert sum(plan_table.bars([t4])["g4dn.xlarge"].values()) == pytest.approx(t4.needed / 2**30)
 
 
 def test_what_does_not_fit_names_what_to_change() -> None:
