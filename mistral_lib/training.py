@@ -91,23 +91,26 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
         raise
 
 
-def make_way(run: Run, folder: Path, changed: list[str]) -> None:
-    """Where nothing that is trained changed, the steps that were made stand: an unfinished training goes on, a finished one is
-    verified again from its last checkpoint, or goes on from there if what had ended it was raised; its result and adapter are
-    moved to previous/. Any other earlier training is moved there as a whole."""
-    result = folder / "result.json"
+def goes_on(folder: Path, changed: list[str]) -> bool:
+    """Whether the steps that an earlier training made stand: nothing that is trained changed, and where it came to a result there
+    is a checkpoint to verify it again from, or to go on from if what had ended it was raised."""
     same = all(reason.split(":")[0] in CONTINUE for reason in changed)
-    if not folder.exists() or (same and not result.exists()):
+    return same and (not (folder / "result.json").exists() or checkpoints.last_whole(folder / "checkpoints") is not None)
+
+
+def make_way(run: Run, folder: Path, changed: list[str]) -> None:
+    """Of a training that goes on, result and adapter are moved to previous/; any other earlier one is moved there as a whole."""
+    if not folder.exists():
         return
     target = run.previous("training")
-    if same and checkpoints.last_whole(folder / "checkpoints"):
-        target.mkdir(parents=True)
-        for place in (folder / "adapter", result):  # the result last: killed in between, this is done again
-            if place.exists():
-                place.rename(target / place.name)
-    else:
+    if not goes_on(folder, changed):
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
+    elif (folder / "result.json").exists():
+        target.mkdir(parents=True)
+        for name in ("adapter", "result.json"):  # the result last: killed in between, this is done again
+            if (folder / name).exists():
+                (folder / name).rename(target / name)
 
 
 class Training(OptimizerSteps):

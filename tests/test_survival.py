@@ -311,6 +311,8 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
     weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
     trained = files.sha256(weights)
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
+    assert training.goes_on(run.folder / "training", priced.changes("training", training.inputs_of(priced)))
+    assert not training.goes_on(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
     again = training.train(priced)
     shutil.rmtree(weights.parent)
     repaired = training.train(priced)
