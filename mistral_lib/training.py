@@ -233,7 +233,7 @@ class Training(OptimizerSteps):
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
             "seconds": round(self.spending.seconds(), 1),
             "usd": round(self.spending.usd(), 4),
-            "peak_memory_mib": hardware.peak_memory_mib(),
+            "peak_memory_mib": max(hardware.peak_memory_mib(), training_result.logged_peak_mib(self.log.events())),
         }
         files.write_json(self.folder / "result.json", result)
         return result

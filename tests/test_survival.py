@@ -34,6 +34,7 @@ from mistral_lib import (
     training_time,
 )
 from mistral_lib.run import Run
+from mistral_lib.training_log import TrainingLog
 from tests.conftest import rows
 
 
@@ -310,6 +311,9 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
     assert training_time.measurements(planned_work.work_of(run.settings).validations) == (3, 3) and len(events(run, "measuring")) == 3
     weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
     trained = files.sha256(weights)
+    TrainingLog(run.folder / "training" / "log.jsonl").write(
+        "step", step=6, steps=6, loss=2.0, peak_memory_mib=10**6
+    )  # as if it had been so
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
     assert training.goes_on(run.folder / "training", priced.changes("training", training.inputs_of(priced)))
     assert not training.goes_on(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
@@ -321,8 +325,9 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
     last = training.train(priced)
     for result in (again, repaired, last):
         assert result["validation_loss"] == first["validation_loss"] and result["steps"] == 6 and priced.status("training") == "complete"
+    assert last["peak_memory_mib"] == 10**6, "the most of all attempts"
     assert again["usd"] > 0 and files.sha256(weights) == trained and last["attempts"] == 4
-    assert len(events(priced, "step")) == 6 and len(events(priced, "started")) == 4
+    assert len(events(priced, "step")) == 7 and len(events(priced, "started")) == 4
     kept = sorted(str(path.relative_to(priced.folder / "previous")).partition("/")[2] for path in priced.folder.glob("previous/*/*"))
     assert kept == ["adapter", "adapter", "result.json", "result.json", "result.json"]
     shutil.rmtree(priced.folder / "training" / "checkpoints")
