@@ -37,6 +37,7 @@ class Chronicle(TrainerCallback):
     # -- the trainer's callbacks, in their order within a step ------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        state.save_steps = args.save_steps  # transformers goes on with the checkpoint's own, whatever the parameters say now
         if state.global_step and self._due(state) and not self._measured(state.global_step):
             self.validate(model, state, control)  # a stop had come in between
         self.step_began = time.perf_counter()

@@ -139,19 +139,28 @@ def host_shortage(config: Any, machine: dict[str, Any]) -> str:
 
 
 def what_would_have_to_change(settings: Settings, work: Work, fit: Fit) -> str:
-    """Changes that make it fit on this machine, tried one after another; and that none does, where none does."""
+    """Changes that make it fit on this machine, one alone or two together; and that none does, where none does."""
     if fit.host:
         return fit.host + ": take a machine with more memory"
-    found = []
-    if settings.quantization != "nf4" and _smallest(settings, work, fit, quantization="nf4").fits:
-        found.append("quantization: nf4")
-    length = settings.max_tokens // 2
-    while length >= SHORTEST and not (shorter := _smallest(settings, work, fit, max_tokens=length)).fits:
-        length //= 2
-    if length >= SHORTEST and shorter.fits:
-        found.append(f"max_tokens: {length} (now {settings.max_tokens})")
+    found, nf4 = [], {"quantization": "nf4"}
+    shorter = _longest(settings, work, fit)
+    if shorter:
+        found.append(f"max_tokens: {shorter} (now {settings.max_tokens})")
+    if settings.quantization != "nf4":
+        if _smallest(settings, work, fit, **nf4).fits:
+            found.insert(0, "quantization: nf4")
+        elif (length := _longest(settings, work, fit, **nf4)) > shorter:
+            found.append(f"quantization: nf4 and max_tokens: {length} together (now {settings.max_tokens})")
     short = f"{(fit.needed - fit.available) / GIB:.1f} GiB too much even with micro_batch_size: 1 and activation_checkpointing: true"
     return f"{short}; it fits with {' or '.join(found)}" if found else f"{short}; take a machine with more memory or a smaller base model"
+
+
+def _longest(settings: Settings, work: Work, fit: Fit, **changes: Any) -> int:
+    """The longest of half, a quarter, ... of max_tokens that fits with these changes; 0 if none does."""
+    length = settings.max_tokens // 2
+    while length >= SHORTEST and not _smallest(settings, work, fit, max_tokens=length, **changes).fits:
+        length //= 2
+    return length if length >= SHORTEST else 0
 
 
 def _smallest(settings: Settings, work: Work, fit: Fit, **changes: Any) -> Fit:

@@ -20,6 +20,9 @@ KEPT_IN_A_PASS = 2**27  # bytes: the same between two layers, where memory is wh
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, MMAP_MAX = -1, -2, -3, -4
 FOR_REUSE = {MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**30, TOP_PAD: 2**26, MMAP_MAX: 2**16}  # bytes, but for the last: pieces
 HOLDING = {TRIM_THRESHOLD: 2**31 - 1, MMAP_MAX: 0}
+USUAL = {TRIM_THRESHOLD: 2**26, MMAP_MAX: 2**16}  # what glibc raises the first one to by itself at most; the second is its default
+
+_asked = dict(USUAL)  # what this process asked for to last, and comes back to after `held`
 
 
 class _Counts(ctypes.Structure):
@@ -44,16 +47,21 @@ def _set(options: dict[int, int]) -> None:
             library.mallopt(option, value)
 
 
+def _set_to_last(options: dict[int, int]) -> None:
+    _asked.update(options)
+    _set(options)
+
+
 def keep_for_reuse() -> None:
     """Let freed tensors below 32 MiB stay in the heap for the next ones, for the rest of this process."""
-    _set(FOR_REUSE)
+    _set_to_last(FOR_REUSE)
 
 
 def give_back_large_ones() -> None:
     """Have pieces of 4 MiB and more go back to the system as soon as they are freed, for the rest of this process.
 
     Left alone, glibc raises that size to the largest piece that was ever freed, and columns of a million numbers then leave gaps."""
-    _set({MMAP_THRESHOLD: 2**22})
+    _set_to_last({MMAP_THRESHOLD: 2**22})
 
 
 def give_back(kept: int = KEPT) -> bool:
@@ -67,13 +75,13 @@ def held() -> Iterator[None]:
     """Inside, memory that is freed stays with the process, for work that asks for the same sizes again and again.
 
     Left alone, glibc hands large pieces back at once and the system fills them with zeros anew: 60,000 page faults a batch, a
-    sixth of the time of measuring. Given back at the end.
+    sixth of the time of measuring. Given back at the end; what the process asked for before, or glibc's usual thresholds, hold again.
     """
     _set(HOLDING)
     try:
         yield
     finally:
-        _set(FOR_REUSE)
+        _set(_asked)
         give_back(0)
 
 

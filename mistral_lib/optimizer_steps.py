@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, default_data_collator
 
-from mistral_lib import checkpoints, hardware, largest_batch, likelihood, memory_shortage, ranks, training_log
+from mistral_lib import checkpoints, hardware, largest_batch, likelihood, memory_shortage, planned_work, ranks, training_log
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.memory_shortage import BatchShape
 from mistral_lib.settings import Settings
@@ -100,7 +100,7 @@ class OptimizerSteps:
         )  # fmt: skip
 
     def steps_planned(self, blocks: Any) -> int:
-        return self.settings.max_steps or math.ceil(self.settings.epochs * math.ceil(len(blocks) / self.effective_batch()))
+        return planned_work.steps(self.settings, len(blocks), self.effective_batch())
 
     def effective_batch(self) -> int:
         """Blocks of an optimizer step, all processes together."""

@@ -1,5 +1,6 @@
-"""The fit plan for eyes: rows for a table, bars for a figure, lines for a terminal; and after the run, plan against measured."""
+"""The fit plan for eyes: rows for a table, lines for a terminal; and after the run, plan against measured."""
 
+import math
 from typing import Any
 
 from mistral_lib import params
@@ -22,12 +23,6 @@ def rows(fits: list[Fit]) -> list[dict[str, Any]]:
         }
         for fit in fits
     ]  # fmt: skip
-
-
-def bars(fits: list[Fit]) -> dict[str, dict[str, float]]:
-    """GiB by machine and part, parts in one order and without those that are zero everywhere: for a stacked bar chart."""
-    names = list(dict.fromkeys(part for fit in fits for part, size in fit.parts.items() if size))
-    return {fit.instance: {part: fit.parts.get(part, 0) / GIB for part in names} for fit in fits}
 
 
 def parts(fit: Fit) -> list[dict[str, Any]]:
@@ -65,12 +60,18 @@ def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[s
     """
     fit = as_set(settings, work)
     outside = fit.parts.get("CUDA context", 0) + (fit.parts["allocator"] if fit.gpu != "none" else 0)
-    memory, low, high = (fit.peak - outside) / MIB, *fit.seconds
-    measured, seconds = result["peak_memory_mib"], result["seconds"]
+    memory, measured = (fit.peak - outside) / MIB, result["peak_memory_mib"]
+    off = memory / measured - 1
     return [
-        {"what": "peak memory, MiB", "planned": f"{memory:.0f}", "measured": measured, "off": memory / measured - 1, "held": abs(memory / measured - 1) <= 0.1},
-        {"what": "training stage, seconds", "planned": span(low, high), "measured": seconds,
-         "off": min(0.0, high / seconds - 1) or max(0.0, low / seconds - 1), "held": low <= seconds <= high},
-        {"what": "training stage, USD", "planned": span(*fit.usd), "measured": result["usd"],
-         "off": 0.0, "held": fit.usd[0] <= result["usd"] <= fit.usd[1]},
-    ]  # fmt: skip
+        {"what": "peak memory, MiB", "planned": f"{memory:.0f}", "measured": measured, "off": off, "held": abs(off) <= 0.1},
+        _ranged("training stage, seconds", *fit.seconds, result["seconds"]),
+        _ranged("training stage, USD", *fit.usd, result["usd"]),
+    ]
+
+
+def _ranged(what: str, low: float, high: float, measured: float) -> dict[str, Any]:
+    """A row for what was planned as a range; `off` is the share by which its nearer end misses what was measured, 0 inside it."""
+    held = low <= measured <= high
+    nearer = high if measured > high else low
+    off = 0.0 if held else nearer / measured - 1 if measured else math.inf
+    return {"what": what, "planned": span(low, high), "measured": measured, "off": off, "held": held}

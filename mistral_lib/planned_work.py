@@ -18,9 +18,7 @@ def work_of(settings: Settings, tokens: int = 0) -> Work:
     """
     folder = home.runs() / settings.run_name
     if tokens:
-        return _planned(
-            settings, math.ceil(tokens / (FILL * settings.max_tokens)), tokens, SUPERVISED, f"{tokens:,} training tokens, stated"
-        )
+        return _guessed(settings, tokens, f"{tokens:,} training tokens, stated")
     if (folder / "data" / "report.json").is_file() and _made_with(folder, "data", settings):
         report = files.read_json(folder / "data" / "report.json")
         seen, graded = report["tokens"], report["supervised_tokens"]["train"]
@@ -52,12 +50,30 @@ def _explored(settings: Settings, folder: Path) -> Work:
     totals = files.read_json(folder / "corpus" / "inventory.json")["totals"]
     sample = pq.read_table(folder / "corpus" / "lengths.parquet", columns=["tokens"])["tokens"].to_numpy()
     tokens = int(sample.mean() * (totals["rows"] - totals["repeats"]) * (1 - settings.validation_share - settings.test_share))
-    known = f"about {tokens:,} training tokens, estimated from corpus/inventory.json"
-    return _planned(settings, math.ceil(tokens / (FILL * settings.max_tokens)), int(tokens * settings.validation_share), SUPERVISED, known)
+    return _guessed(settings, tokens, f"about {tokens:,} training tokens, estimated from corpus/inventory.json")
+
+
+def _guessed(settings: Settings, tokens: int, origin: str) -> Work:
+    """The work where only the training tokens of one pass are known: how they are packed and graded, and what is held out, is assumed."""
+    trained = 1 - settings.validation_share - settings.test_share
+    held_out = int(tokens * settings.validation_share / trained)
+    return _planned(settings, math.ceil(tokens / (FILL * settings.max_tokens)), held_out, SUPERVISED, origin)
 
 
 def _planned(settings: Settings, blocks: int, validation: int, share: float, origin: str) -> Work:
-    blocks_a_step = settings.micro_batch_size * settings.gradient_accumulation_steps
-    trained = settings.max_steps * blocks_a_step if settings.max_steps else math.ceil(settings.epochs * blocks)
+    trained = settings.max_steps * _blocks_a_step(settings) if settings.max_steps else math.ceil(settings.epochs * blocks)
     measured = min(validation, settings.max_validation_tokens or validation)
-    return Work(trained * settings.max_tokens, measured, share, origin)
+    count, every = steps(settings, blocks), settings.validate_every_steps
+    return Work(trained * settings.max_tokens, measured, share, count, math.ceil(count / every) if every else 0, origin)
+
+
+def steps(settings: Settings, blocks: int, effective_batch: int = 0) -> int:
+    """Optimizer steps of a training with so many blocks a pass; the last one of each pass takes what is left.
+
+    effective_batch: blocks of a step, where more processes share it than the settings know of.
+    """
+    return settings.max_steps or math.ceil(settings.epochs * math.ceil(blocks / (effective_batch or _blocks_a_step(settings))))
+
+
+def _blocks_a_step(settings: Settings) -> int:
+    return settings.micro_batch_size * settings.gradient_accumulation_steps

@@ -177,7 +177,7 @@ class Run:
 
     def complete(self, stage: str, figures: Mapping[str, Any]) -> None:
         """Hash what stands in the stage's folder and write, last of all, the word `complete`."""
-        outputs = {k: v for k, v in files.hashes(self.folder / stage, self.folder).items() if "/checkpoints/" not in k}
+        outputs = files.hashes(self.folder / stage, self.folder, without="checkpoints")
         self.record(stage, status="complete", ended=now(), outputs=outputs, figures=dict(figures))
 
     def previous(self, stage: str) -> Path:

@@ -28,11 +28,6 @@ class Estimate:
     fit: Any = None  # fit_plan.Fit
     way: Any = None  # fit_plan.Fit
 
-    @property
-    def steps(self) -> int:
-        s = self.settings
-        return max(1, math.ceil(self.work.train_tokens / (s.micro_batch_size * s.gradient_accumulation_steps * s.max_tokens)))
-
     def changes(self) -> dict[str, Any]:
         """The parameters that make it fit where it does not; empty if nothing has to change, or nothing helps."""
         found = {name: getattr(self.way, name) for name in WAY} if self.way is not None and self.way.fits else {}
@@ -50,8 +45,8 @@ class Estimate:
             ("memory", self._memory()),
             ("time", f"{duration(*self.seconds)} on {s.instance}"),
             ("USD", words if machine["usd_per_hour"] else "none: your own machine"),
-            ("steps", f"{self.steps:,} of {size:,} tokens ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}), saved every {s.checkpoint_every_steps:,}"),
-            ("budget", budget(s, self.seconds, self.steps, machine["usd_per_hour"])),
+            ("steps", f"{self.work.steps:,} of {size:,} tokens ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}), saved every {s.checkpoint_every_steps:,}"),
+            ("budget", budget(s, self.seconds, self.work.steps, machine["usd_per_hour"])),
             ("data", self.work.origin),
         ]  # fmt: skip
 

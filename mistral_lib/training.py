@@ -19,6 +19,7 @@ from transformers import set_seed
 from mistral_lib import (
     adapter_proof,
     base_model,
+    checkpoints,
     disk_space,
     files,
     freed_memory,
@@ -90,22 +91,26 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
         raise
 
 
-def make_way(run: Run, folder: Path, changed: list[str]) -> None:
-    """An unfinished training with the same settings and data goes on, and so does one that a budget ended, if it was raised;
-    any other earlier one is moved to previous/."""
+def goes_on(folder: Path, changed: list[str]) -> bool:
+    """Whether the steps that an earlier training made stand: nothing that is trained changed, and where it came to a result there
+    is a checkpoint to verify it again from, or to go on from if what had ended it was raised."""
     same = all(reason.split(":")[0] in CONTINUE for reason in changed)
-    result = folder / "result.json"
-    stopped_by = files.read_json(result).get("stopped_by") if result.exists() else None
-    if not folder.exists() or (same and not result.exists()):
+    return same and (not (folder / "result.json").exists() or checkpoints.last_whole(folder / "checkpoints") is not None)
+
+
+def make_way(run: Run, folder: Path, changed: list[str]) -> None:
+    """Of a training that goes on, result and adapter are moved to previous/; any other earlier one is moved there as a whole."""
+    if not folder.exists():
         return
     target = run.previous("training")
-    if same and changed and stopped_by in CONTINUE:  # its checkpoints and its log go on, what it came to is kept
-        target.mkdir(parents=True)
-        for name in ("result.json", "adapter"):
-            (folder / name).rename(target / name)
-    else:
+    if not goes_on(folder, changed):
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
+    elif (folder / "result.json").exists():
+        target.mkdir(parents=True)
+        for name in ("adapter", "result.json"):  # the result last: killed in between, this is done again
+            if (folder / name).exists():
+                (folder / name).rename(target / name)
 
 
 class Training(OptimizerSteps):
@@ -228,7 +233,7 @@ class Training(OptimizerSteps):
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
             "seconds": round(self.spending.seconds(), 1),
             "usd": round(self.spending.usd(), 4),
-            "peak_memory_mib": hardware.peak_memory_mib(),
+            "peak_memory_mib": max(hardware.peak_memory_mib(), training_result.logged_peak_mib(self.log.events())),
         }
         files.write_json(self.folder / "result.json", result)
         return result

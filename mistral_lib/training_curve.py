@@ -33,8 +33,8 @@ class Curves:
         return cls(training_log.steps(events), training_log.validations(events), measured.get("baseline"), measured.get("after training"))
 
     def points(self) -> list[tuple[int, float]]:
-        """Step and validation loss: the base model at 0, what was measured on the way, and the end."""
-        found = {event["step"]: event["loss"] for event in self.validations}
+        """Step and validation loss: the base model at 0, what was measured on the way and was a number, and the end."""
+        found = {event["step"]: event["loss"] for event in self.validations if event["loss"] is not None}
         if self.baseline is not None:
             found[0] = self.baseline
         if self.final is not None and self.steps:

@@ -138,10 +138,13 @@ class Dashboard(PlainTextBox):
 
 def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
     """Start the trainer, or attach to it, or find it done; and show it."""
-    reasons = run.reasons_to_run("training", training.inputs_of(run))
+    inputs = training.inputs_of(run)
+    reasons = run.reasons_to_run("training", inputs)
     if reasons and not trainer_process.is_alive(run):
-        kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/" if run.status("training") == "complete" else ""
-        say(f"training: runs, because {summary(reasons)}{kept}")
+        kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/"
+        if training.goes_on(run.folder / "training", run.changes("training", inputs)):
+            kept = "; it goes on from its last checkpoint, or is verified again if no step is missing"
+        say(f"training: runs, because {summary(reasons)}{kept if run.status('training') == 'complete' else ''}")
     if reasons:
         trainer_process.start(run)
     return Dashboard(run, planned_memory_mib)

@@ -86,11 +86,6 @@ def _as_one(source: Path | list[dict[str, Any]], kind: str) -> list[dict[str, An
     return curve
 
 
-def last(source: Path | list[dict[str, Any]], event: str) -> dict[str, Any]:
-    """The last event of a kind; an empty dict if there is none."""
-    return next((e for e in reversed(_events(source)) if e["event"] == event), {})
-
-
 def seconds_at_work(events: list[dict[str, Any]]) -> float:
     """How long trainers were at work on this, the time between them left out: from each `process` event to its last one."""
     total, began, latest = 0.0, math.inf, math.inf

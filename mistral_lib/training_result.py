@@ -31,3 +31,8 @@ def way(events: list[dict[str, Any]]) -> dict[str, Any]:
         "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),
         "skipped_steps": len(training_log.skipped(events)),
     }
+
+
+def logged_peak_mib(events: list[dict[str, Any]]) -> int:
+    """The most memory that any attempt has noted, MiB: the last one may have had nothing left to do but to verify."""
+    return max((event["peak_memory_mib"] for event in events if "peak_memory_mib" in event), default=0)

@@ -35,7 +35,7 @@ class TrainingStatus:
     hung                  alive, but without progress for longer than `patience_seconds`
     step, steps           optimizer steps done, and planned
     loss, gradient_norm, learning_rate, tokens_per_second   of the last step (nats per supervised token)
-    validation_loss, validation_step                the last measured validation loss, and after which step
+    validation_loss, validation_step                the last measured validation loss (None: it was no number), and after which step
     best_validation_loss, best_step                 the lowest one during training, and its step
     baseline_loss                                   the untouched base model's
     peak_memory_mib                                 the most that the trainer has held
@@ -109,7 +109,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Loss, rates and what happened on the way."""
     curve, measured = training_log.steps(events), training_log.validations(events)
     last = curve[-1] if curve else {}
-    best = min(measured, key=lambda event: event["loss"], default={})
+    best = min((event for event in measured if event["loss"] is not None), key=lambda event: event["loss"], default={})
     baseline = next((e["loss"] for e in reversed(events) if e["event"] == "validation" and e["what"] == "baseline"), None)
     sizes = next((e for e in reversed(events) if "gradient_accumulation_steps" in e), {})
     return {
@@ -179,10 +179,12 @@ def describe(now: TrainingStatus) -> str:
             f"step {now.step}/{now.steps}  loss {now.loss:.4f}  gradient norm {_number(now.gradient_norm)}  "
             f"learning rate {now.learning_rate:.3g}  {now.tokens_per_second:.0f} tokens/s  {now.peak_memory_mib:,} MiB"
         )
-    if now.validation_loss is not None:
+    if now.validation_step is not None:
+        best = (
+            f"best {now.best_validation_loss:.4f} after step {now.best_step}" if now.best_step is not None else "none was a number so far"
+        )
         lines.append(
-            f"validation loss {now.validation_loss:.4f} after step {now.validation_step}, "
-            f"best {now.best_validation_loss:.4f} after step {now.best_step}, base model {_number(now.baseline_loss)}"
+            f"validation loss {_number(now.validation_loss)} after step {now.validation_step}, {best}, base model {_number(now.baseline_loss)}"
         )
     if now.seconds:
         left = f", about {now.eta_seconds:.0f} s left" if now.eta_seconds is not None else ""

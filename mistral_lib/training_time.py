@@ -10,7 +10,7 @@ from typing import Any
 from mistral_lib.model_shapes import checkpoint_bytes, linear_parameters
 
 DISK_GB_PER_SECOND = (0.1, 1.0)  # reading the base model: a plain network volume, a fast local one
-LOADS, MEASUREMENTS = 2, 3  # base model at the start and for the proof; validation before, after, and reloaded
+LOADS = 2  # base model at the start and for the proof
 NF4_TRAFFIC = 4.5  # bytes moved to dequantise a weight: half a byte read, two written, two read again
 
 
@@ -21,6 +21,8 @@ class Work:
     train_tokens: int  # of all epochs together, padding of packed blocks included
     validation_tokens: int  # that are measured
     supervised_share: float
+    steps: int  # optimizer steps
+    validations: int  # during training
     origin: str  # where the counts come from
 
 
@@ -40,15 +42,24 @@ def step_flops(config: Any, max_tokens: int, supervised_share: float, checkpoint
     return (3 if checkpointing else 2) * forward_flops(config, max_tokens, supervised_share)
 
 
+def measurements(validations: int) -> tuple[int, int]:
+    """Fewest and most measurements of the validation loss: the base model, during training, the adapter that is kept (unless the
+    last one of the training was of it) and the same reloaded."""
+    return 2 + max(1, validations), 3 + validations
+
+
 def seconds(config: Any, work: Work, machine: dict[str, Any], *, max_tokens: int, micro_batch_size: int, checkpointing: bool,
             quantization: str) -> tuple[float, float]:  # fmt: skip
-    """Shortest and longest time of the training stage: loading, stepping, measuring three times."""
-    slow, fast = machine["attained_tflops"]
-    flops = work.train_tokens * step_flops(config, max_tokens, work.supervised_share, checkpointing)
-    flops += MEASUREMENTS * work.validation_tokens * forward_flops(config, max_tokens, work.supervised_share)
-    passes = (3 if checkpointing else 2) * work.train_tokens / (micro_batch_size * max_tokens)
-    passes += MEASUREMENTS * work.validation_tokens / (micro_batch_size * max_tokens)
-    moved = passes * linear_parameters(config) * NF4_TRAFFIC if quantization == "nf4" else 0
-    dequantising = moved / (machine["memory_gb_per_second"] * 1e9)
-    low, high = (LOADS * checkpoint_bytes(config) / (rate * 1e9) for rate in reversed(DISK_GB_PER_SECOND))
-    return low + flops / (fast * 1e12) + dequantising, high + flops / (slow * 1e12) + dequantising
+    """Shortest and longest time of the training stage: loading, stepping, measuring."""
+    step = step_flops(config, max_tokens, work.supervised_share, checkpointing)
+    forward = forward_flops(config, max_tokens, work.supervised_share)
+
+    def stage(count: int, tflops: float, disk: float) -> float:
+        measured = count * work.validation_tokens
+        passes = ((3 if checkpointing else 2) * work.train_tokens + measured) / (micro_batch_size * max_tokens)
+        moved = passes * linear_parameters(config) * NF4_TRAFFIC if quantization == "nf4" else 0
+        calculating = (work.train_tokens * step + measured * forward) / (tflops * 1e12)
+        return LOADS * checkpoint_bytes(config) / (disk * 1e9) + calculating + moved / (machine["memory_gb_per_second"] * 1e9)
+
+    (fewest, most), (slow, fast) = measurements(work.validations), machine["attained_tflops"]
+    return stage(fewest, fast, max(DISK_GB_PER_SECOND)), stage(most, slow, min(DISK_GB_PER_SECOND))

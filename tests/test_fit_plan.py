@@ -1,6 +1,7 @@
 """The fit plan: what is counted equals what can be counted by hand and on real tensors; and what it says is of use."""
 
 import math
+import re
 import time
 
 import pytest
@@ -131,7 +132,6 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
         assert fit.needed == fit.peak == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
     assert sum(a10g.seconds) < sum(t4.seconds)
     assert "fits" in plan_table.text([t4, a10g], work) and plan_table.rows([t4])[0]["spare_gib"] > 0
-    assert sum(plan_table.bars([t4])["g4dn.xlarge"].values()) == pytest.approx(t4.needed / 2**30)
 
 
 def test_what_does_not_fit_names_what_to_change() -> None:
@@ -144,6 +144,19 @@ def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
     settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
     fit = fit_plan.best(settings, planned_work.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "it fits with max_tokens: " in fit.advice
+
+
+def test_two_changes_that_help_only_together_are_named_together() -> None:
+    settings = params.load(
+        params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"]
+    )
+    work = planned_work.work_of(settings, tokens=2_000_000)
+    advice = fit_plan.best(settings, work, "g4dn.xlarge").advice
+    length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 16384\)$", advice)[1])
+    told = settings.model_copy(update={"quantization": "nf4", "max_tokens": length})
+    assert fit_plan.best(told, work, "g4dn.xlarge").fits and length < 16384
+    for alone in ({"quantization": "nf4"}, {"max_tokens": length}, {"quantization": "nf4", "max_tokens": 2 * length}):
+        assert not fit_plan.best(settings.model_copy(update=alone), work, "g4dn.xlarge").fits
 
 
 def test_a_model_whose_sizes_are_not_known_is_refused_with_what_to_do(home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +196,14 @@ def test_tokens_are_counted_where_data_are_prepared(prepared: Run) -> None:
     assert whole.train_tokens == 2 * report["blocks"]["train"] * prepared.settings.max_tokens
 
 
+def test_held_out_tokens_are_told_from_the_training_tokens_of_the_same_data() -> None:
+    known = {"max_validation_tokens": 0, "validation_share": 0.1, "test_share": 0.3}
+    work = planned_work.work_of(params.Settings(run_name="nowhere", **known), tokens=600_000)
+    assert work.validation_tokens == pytest.approx(100_000, abs=1), "a tenth of a million, of which six tenths are trained on"
+    few = planned_work.work_of(params.Settings(run_name="nowhere", **{**known, "max_validation_tokens": 5000}), tokens=600_000)
+    assert few.validation_tokens == 5000
+
+
 def test_nothing_known_of_the_data_says_what_to_run(settings: params.Settings) -> None:
     with pytest.raises(ValueError, match="run notebook 01_explore_corpus"):
         planned_work.work_of(settings)
@@ -192,8 +213,10 @@ def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None
     from mistral_lib import inventory
 
     inventory.explore(Run.open(settings))
-    estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0}))
+    estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0, "max_validation_tokens": 0}))
     assert "estimated from corpus/inventory.json" in estimated.origin and estimated.train_tokens > 0
+    trained = int(estimated.origin.split()[1].replace(",", ""))
+    assert estimated.validation_tokens == pytest.approx(trained * 0.15 / 0.7, abs=1), "shares of the same rows"
 
 
 def test_operations_of_mistral_7b() -> None:
@@ -201,6 +224,18 @@ def test_operations_of_mistral_7b() -> None:
     assert model_shapes.linear_parameters(config) == 6_979_321_856
     assert training_time.forward_flops(config, 1, 0.0) == pytest.approx(2 * 6.98e9, rel=0.001)
     assert training_time.step_flops(config, 512, 1.0, True) == 1.5 * training_time.step_flops(config, 512, 1.0, False)
+
+
+def test_every_validation_takes_its_time() -> None:
+    settings = params.load(params.home.params() / "g5_mistral_7b.yaml", ["quantization=none"])
+    work = planned_work.work_of(settings, tokens=2_000_000)
+    assert (work.steps, work.validations) == (252, 6) and work.validation_tokens == 131_072
+    never = planned_work.work_of(settings.model_copy(update={"validate_every_steps": 0}), tokens=2_000_000)
+    fit, once = fit_plan.as_set(settings, work), fit_plan.as_set(settings, never)
+    measuring = work.validation_tokens * training_time.forward_flops(model_shapes.config_of(MISTRAL), 2048, work.supervised_share)
+    slow, fast = (rate * 1e12 for rate in params.instances()["g5.xlarge"]["attained_tflops"])
+    more = [longer - shorter for longer, shorter in zip(fit.seconds, once.seconds, strict=True)]
+    assert more == pytest.approx([5 * measuring / fast, 6 * measuring / slow]), "8 or 9 measurements in place of 3"
 
 
 def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
@@ -213,6 +248,11 @@ def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
         prepared.settings, work, {"peak_memory_mib": 2 * result["peak_memory_mib"], "seconds": 1e9, "usd": 0.0}
     )
     assert not memory["held"] and memory["off"] == pytest.approx(-0.5, abs=0.01) and not seconds["held"]
+    rented = prepared.settings.model_copy(update={"instance": "g5.xlarge"})
+    low, high = fit_plan.as_set(rented, work).usd
+    for measured, off in ((2 * high, -0.5), (low / 2, 1.0), ((low + high) / 2, 0.0)):
+        usd = plan_table.score(rented, work, {"peak_memory_mib": 1, "seconds": 1.0, "usd": measured})[2]
+        assert usd["what"].endswith("USD") and usd["off"] == pytest.approx(off) and usd["held"] == (off == 0)
 
 
 def test_the_command_says_what_fits_and_fails_where_the_chosen_machine_does_not(settings: params.Settings, home) -> None:

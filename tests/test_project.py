@@ -21,6 +21,13 @@ def test_every_module_and_notebook_is_in_the_readme() -> None:
         assert any(ROOT.glob(f"*/{name}")), f"README names {name}, which is not there"
 
 
+def test_no_module_stands_in_two_rows_of_the_readmes_tree() -> None:
+    table = re.search(r"## The tree\n\n(.*?)\n\n", README, re.S)[1]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    named = [name for row in rows for name in re.findall(r"`(\w+\.py)`", row)]
+    assert len(named) > 100 and {name for name in named if named.count(name) > 1} == set()
+
+
 def test_the_readmes_links_resolve() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target

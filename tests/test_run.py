@@ -35,6 +35,20 @@ def test_a_complete_stage_is_recorded_with_hashes(run: Run) -> None:
     assert entry["parameters"]["max_tokens"] == 512 and "learning_rate" not in entry["parameters"]
 
 
+def test_checkpoints_are_no_outputs_and_are_not_read(run: Run) -> None:
+    """Those of a large model are gigabytes, and seal themselves."""
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("no file here fails when it is read")
+
+    def work(folder: Path) -> dict:
+        (folder / "checkpoints" / "checkpoint-5").mkdir(parents=True)
+        (folder / "checkpoints" / "checkpoint-5" / "weights").symlink_to("/proc/self/mem")  # its first byte is an I/O error
+        return write("text")(folder)
+
+    run.carry_out("data", {"a": "2"}, work)
+    assert list(run.entry("data")["outputs"]) == ["data/out.txt"]
+
+
 def test_an_unchanged_stage_is_skipped(run: Run) -> None:
     run.carry_out("data", {"a": "1"}, lambda folder: pytest.fail("the stage ran again"))
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def test_a_training_ends_complete_and_verified(prepared: Run) -> None:
     command = [sys.executable, "-m", "mistral_lib", "audit", str(prepared.folder)]
     gone = subprocess.run(command, capture_output=True, text=True)
     assert gone.returncode == 1 and "missing   small/training/adapter/adapter_model.safetensors" in gone.stdout
+    shutil.rmtree(prepared.folder / "training" / "checkpoints")
     finish(prepared)
     assert files.sha256(weights) == trained, "the same seed, data and parameters give the same adapter"
     data = bytearray(weights.read_bytes())

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mistral_lib import checkpoints, trainer_process, training_curve, training_dashboard
+from mistral_lib import checkpoints, trainer_process, training_curve, training_dashboard, training_log
 from mistral_lib.run import Run
 from mistral_lib.training_log import TrainingLog
 from mistral_lib.training_status import TrainingStatus
@@ -99,7 +99,11 @@ def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run, ca
     assert trainer_process.stop(long) == "no trainer is at work"
     again = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40))
     assert not trainer_process.is_alive(long) and asyncio.run(again.finished())["steps"] == 40, "done already: nothing is started"
+    capsys.readouterr()
+    priced = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40, instance="g5.xlarge"))
+    said = capsys.readouterr().err
+    assert "because instance: 'cpu' became 'g5.xlarge'; it goes on from its last checkpoint, or is verified again" in said
+    assert asyncio.run(priced.finished())["usd"] > 0 and len(training_log.steps(long.folder / "training" / "log.jsonl")) == 40
     changed = other(prepared, max_steps=1, checkpoint_every_steps=1)
-    (changed.folder / "previous").mkdir()
     (long.folder / "training").rename(changed.folder / "previous" / "training-1")
     assert [name.startswith("small, ") for name in training_curve.earlier_logs(changed)] == [True]

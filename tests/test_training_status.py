@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import files, params, training_log, training_status
+from mistral_lib import files, params, training_curve, training_log, training_status
 from mistral_lib.run import Run
+from mistral_lib.training_log import TrainingLog
+from tests.conftest import other
 
 STEP = {"loss": 2.5, "gradient_norm": 0.7, "learning_rate": 1e-3, "tokens_per_second": 300.0, "seconds": 1.0, "peak_memory_mib": 900,
         "eta_seconds": 60.0, "usd": 0.0}  # fmt: skip
@@ -70,6 +72,23 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
     fresh = Run.open(params.Settings(run_name="fresh"))
     assert (training_status.status(fresh).word, training_status.status(fresh).exit_code) == ("not started", 6)
     assert "start it with" in training_status.describe(training_status.status(fresh))
+
+
+def test_a_validation_loss_that_is_no_number_is_told_and_is_not_the_best(home: Path) -> None:
+    run = made(home, since=5.0)
+    log = TrainingLog(run.folder / "training" / "log.jsonl")
+    log.write("validation", what="after step 4", step=4, loss=None, best=False, seconds=1.0)  # what _finite makes of NaN
+    now = training_status.status(run)
+    assert (now.validation_loss, now.validation_step, now.best_validation_loss, now.best_step) == (None, 4, 2.6, 2)
+    assert "validation loss ? after step 4, best 2.6000 after step 2" in training_status.describe(now)
+    curves = training_curve.Curves.of(log.path)
+    assert curves.points() == [(0, 2.9), (2, 2.6), (3, 2.7)] and "validation from 2.900 to 2.700" in training_curve.in_words(curves)
+    assert "2.700" in training_curve.draw(curves).figure.get_label()
+    only = other(run, run_name="only")
+    TrainingLog(only.folder / "training" / "log.jsonl").write("validation", what="after step 1", step=1, loss=None, best=False, seconds=1.0)
+    first = training_status.status(only)
+    assert (first.best_validation_loss, first.best_step) == (None, None)
+    assert "validation loss ? after step 1, none was a number so far, base model ?" in training_status.describe(first)
 
 
 def test_time_between_attempts_is_neither_counted_nor_paid_for() -> None:
