@@ -1,4 +1,4 @@
-"""The verdict: `ship`, `do not ship` or `not enough evidence`, from rules whose thresholds stand in the params file.
+"""The verdict: `ship`, `do not ship` or `not enough evidence`, from rules; the thresholds of forgetting and stopping stand in the params file.
 
 A rule that has not enough data to be judged is `unknown`: it never counts as passed.
 """
