@@ -85,18 +85,25 @@ def _record(row: sources.Row, settings: Settings) -> Record | None:
 
 
 def _document_hash(row: sources.Row, settings: Settings) -> float:
-    """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record."""
+    """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record, or cannot be written as a line."""
     record = _record(row, settings)
-    return unit_hash(record.source_group) if record else UNREADABLE
+    return unit_hash(record.source_group) if record and _line(row, record, settings) else UNREADABLE
+
+
+def _line(row: sources.Row, record: Record, settings: Settings) -> bytes:
+    """What the record was made of, its domain and its source document named: its place in the file may have told them."""
+    used = {key: part for key, part in row.value.items() if key not in record.metadata}
+    named = {settings.domain_key: record.domain, settings.group_key: record.source_group}
+    try:
+        return orjson.dumps({**used, **named}, default=str, option=STYLE)
+    except TypeError:  # nested too deep, in a place that nothing is read from
+        return b""
 
 
 def _drawn(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray, settings: Settings) -> SampledFile:
-    """The wanted rows of a file; each names its domain and its source document, which its place in the file may have told."""
-    lines = []
-    for row in (row for row, wanted in zip(rows, mask.tolist(), strict=True) if wanted):
-        record = _record(row, settings)
-        value = {settings.domain_key: record.domain, settings.group_key: record.source_group, **row.value}
-        lines.append(orjson.dumps(value, default=str, option=STYLE))
+    """The wanted rows of a file."""
+    wanted = [row for row, drawn in zip(rows, mask.tolist(), strict=True) if drawn]
+    lines = [_line(row, _record(row, settings), settings) for row in wanted]
     return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines))
 
 

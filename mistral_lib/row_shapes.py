@@ -7,9 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
-from mistral_lib.turns import Unmappable, regular, text_of, turns
+from mistral_lib.turns import Unmappable, as_json, regular, text_of, turns
 
 Row = Mapping[str, Any]
 Content = dict[str, Any]  # messages or text, and repairs
@@ -127,7 +125,7 @@ def _table_row(value: Row) -> Content:
 
 
 def _cell(cell: Any) -> str:
-    return cell if isinstance(cell, str) else orjson.dumps(cell, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return cell if isinstance(cell, str) else as_json(cell)
 
 
 EXTRA = ("system", "history")

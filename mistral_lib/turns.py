@@ -67,6 +67,14 @@ def text_of(content: Any) -> str:
     raise Unmappable("text_is_not_a_string")
 
 
+def as_json(value: Any) -> str:
+    """A value that is no text as one line of JSON. Errors: Unmappable where it is nested deeper than can be written (254 levels)."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        raise Unmappable("nested_too_deep") from None
+
+
 def _calls(turn: Mapping[str, Any]) -> list[str]:
     """Each call as a line of JSON, its name and its arguments: a plain chat format has no other place for it."""
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
@@ -84,7 +92,7 @@ def _call(function: Any) -> str:
     if isinstance(arguments, str):
         with suppress(orjson.JSONDecodeError):  # what is no JSON is kept as the text that it is
             arguments = orjson.loads(arguments)  # OpenAI writes them as JSON in a string
-    return orjson.dumps({"name": function["name"], "arguments": arguments}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return as_json({"name": function["name"], "arguments": arguments})
 
 
 def regular(given: Iterable[tuple[str, str, str]]) -> tuple[list[Message], tuple[str, ...]]:

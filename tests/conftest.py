@@ -34,6 +34,13 @@ def rows(domain: str, count: int, first: int = 0) -> list[dict]:
     ]
 
 
+def deep_lines(levels: int = 1000) -> bytes:
+    """A row whose `input` is nested too deep to be written, and one that is deep only where nothing is read, which is a record."""
+    deep = b"[" * levels + b"1" + b"]" * levels
+    read = b'{"instruction": "Sum it up", "input": %s, "output": "A long enough answer."}\n'
+    return (read + b'{"prompt": "And this?", "completion": "It is a good enough answer.", "trace": %s}\n') % (deep, deep)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home for this test alone."""

@@ -13,7 +13,7 @@ from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
 from mistral_lib.near_copies import near_copies
 from mistral_lib.run import Run
-from tests.conftest import rows
+from tests.conftest import deep_lines, rows
 
 TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
 
@@ -171,6 +171,15 @@ def test_a_row_that_is_hostile_html_is_shown_as_text(corpus, settings) -> None:
     assert "a.jsonl:1" in explorer.head.value
     for panel in (explorer.raw, explorer.record, explorer.tokens):
         assert "<script" not in panel.value and "<img" not in panel.value
+
+
+def test_a_deeply_nested_row_is_shown_and_searched(corpus, run: Run) -> None:
+    files.write_bytes(corpus / "deep.jsonl", deep_lines())
+    explorer = CorpusExplorer(reopened(run), base_model.load_tokenizer(run.settings.base_model))
+    explorer.choices["file"].value = "deep.jsonl"
+    assert "nested_too_deep" in explorer.record.value and "Sum it up" in explorer.raw.value
+    explorer.query.value = "good enough"
+    assert "1 of 606" in explorer.status.value and "It is a good enough answer." in explorer.record.value
 
 
 def test_headless_it_is_plain_text(explorer: CorpusExplorer) -> None:

@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
-from mistral_lib import base_model, chat_format, files, inventory, params, preparation, splits
+from mistral_lib import base_model, chat_format, files, inventory, params, preparation, reasons, sources, splits
 from mistral_lib.records import map_row
 from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
-from tests.conftest import files_with, other, rows
+from tests.conftest import deep_lines, files_with, other, rows
 
 
 def reconciles(report: dict) -> bool:
@@ -30,6 +30,18 @@ def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corp
     assert len(ledger) == 609 and all(row["fate"] for row in ledger)
     rejected = files.read_json_lines(prepared.folder / "data" / "rejected.jsonl")
     assert [row["source"] for row in rejected] == [f"mess.jsonl:{n}" for n in (1, 2, 3, 9)]
+
+
+def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Settings, corpus: Path) -> None:
+    files.write_bytes(corpus / "deep.jsonl", deep_lines())
+    run = Run.open(settings)
+    report = preparation.prepare(run)
+    assert report["rejected"] == {"nested_too_deep": 1} and report["records_kept"] == 601
+    assert inventory.explore(run)["totals"]["problems"] == {"nested_too_deep": 1}
+    found = sources.of_settings(settings)
+    ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
+    [line] = reasons.table(ledger, found, settings)
+    assert line["for example"] == "deep.jsonl:1" and "Sum it up" in line["its answer"]
 
 
 def test_nothing_straddles(prepared: Run) -> None:

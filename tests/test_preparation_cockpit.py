@@ -5,7 +5,7 @@ import pytest
 from mistral_lib import base_model, files, preparation, preparation_trial, sources
 from mistral_lib.preparation_cockpit import PreparationCockpit, figures
 from mistral_lib.run import Run
-from tests.conftest import other, rows
+from tests.conftest import deep_lines, other, rows
 
 
 @pytest.fixture
@@ -78,6 +78,16 @@ def test_unreadable_rows_are_counted_and_not_drawn(settings, corpus) -> None:
     files.write_bytes(corpus / "odd.jsonl", b'{"colour": "blue"}\n{"prompt": "half')
     sample = preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000)
     assert (sample.rows, sample.looked_at, sample.unreadable) == (600, 602, 2)
+
+
+def test_a_deeply_nested_value_costs_its_own_row_and_no_other(settings, corpus, tokenizer) -> None:
+    in_a_message = b'{"messages": [{"role": "user", "content": "a", "x": %s}, {"role": "assistant", "content": "b"}]}' % (
+        b"[" * 300 + b"]" * 300
+    )
+    files.write_bytes(corpus / "deep.jsonl", deep_lines() + in_a_message)
+    sample = preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000)
+    assert (sample.rows, sample.unreadable) == (601, 2)
+    assert preparation_trial.carry_out(sample, settings, tokenizer)["records_kept"] == 601
 
 
 def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_path, monkeypatch) -> None:

@@ -136,6 +136,13 @@ def test_parts_of_text_are_joined():
 SECRET = "hunter2-do-not-print"
 
 
+def deep(value, levels: int = 300) -> list:
+    """As many levels as a JSON reader accepts and its writer does not."""
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -164,6 +171,13 @@ SECRET = "hunter2-do-not-print"
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "history_is_not_pairs"),
         ({"instruction": "a", "output": "b", "system": 5}, "text_is_not_a_string"),
         ({"chosen": "a", "rejected": "b"}, "preference_without_prompt"),
+        ({"instruction": "Sum it up", "input": deep(SECRET), "output": "b"}, "nested_too_deep"),
+        ({"question": "a", "answer": "b", "context": deep(SECRET)}, "nested_too_deep"),
+        ({"data": {"cell": deep(SECRET)}}, "nested_too_deep"),
+        (
+            {"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": deep(SECRET)}}]}]},
+            "nested_too_deep",
+        ),
         ({"data": SECRET}, "data_is_not_an_object"),
         ({"data": {}}, "empty_text"),
     ],

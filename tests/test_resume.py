@@ -18,7 +18,7 @@ from mistral_lib.full_disk import NoSpace
 from mistral_lib.record_store import BATCH, PART
 from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
-from tests.conftest import other, rows
+from tests.conftest import deep_lines, other, rows
 
 KILLS = int(os.environ.get("KILLS", "3"))
 
@@ -148,6 +148,8 @@ def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params
     found = sources.find([str(corpus)], "corpus_paths", "corpus")
     secret = {"prompt": "Who?", "completion": "Write to jane.doe" + "@" + "acme-corp.com, she will know what to do.", "module": "x"}
     files.write_json_lines(corpus / "red.jsonl", [*rows("red", 3 * BATCH), secret, {"colour": "red"}])
+    with open(corpus / "red.jsonl", "ab") as file:
+        file.write(deep_lines())
 
     def inspected(source_bytes: int) -> list:
         with inspectors.inspecting(settings, source_bytes) as inspect:
