@@ -84,9 +84,20 @@ class CorpusExplorer(PlainTextBox):
         self.together = False
         self.numbers = self.index.select(shortest, longest, **{name: control.value for name, control in self.choices.items()})
         if self.query.value:
-            self.status.value = "searching …"
-            self.numbers = self.index.search(self.numbers, shown_record.finder(self.query.value))
-        self._from_the_first()
+            self._search()
+        else:
+            self._from_the_first()
+
+    def _search(self) -> None:
+        """Of the rows that the filters leave those in which the query stands."""
+        self.status.value, asked, self.numbers = "searching …", self.numbers, self.numbers[:0]
+        try:
+            self.numbers = self.index.search(asked, shown_record.finder(self.query.value))
+        except (LookupError, SourceError) as error:
+            self._from_the_first()
+            self._show_fault(error)
+        else:
+            self._from_the_first()
 
     def _from_the_first(self) -> None:
         self.place.value, self.place.max = 1, max(1, len(self.numbers))
@@ -163,6 +174,7 @@ class CorpusExplorer(PlainTextBox):
             row = self.index.row(entry.number)
         except (LookupError, SourceError) as error:
             self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
+            self.exclude.disabled = self.alike.disabled = True  # nobody excludes what cannot be seen
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
         self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw_row(row))

@@ -84,5 +84,4 @@ _counts: dict[Any, tuple[int, int]] = {}  # of a file that has not changed since
 
 
 def _version(file: sources.SourceFile, settings: Settings) -> tuple[Any, ...]:
-    content = file.remote or (file.size, file.path.stat().st_mtime_ns)
-    return file.place, content, settings.salvage, settings.pdf_characters
+    return file.place, file.version, settings.salvage, settings.pdf_characters

@@ -115,7 +115,7 @@ def _why_nothing(source: str, expanded: list[SourceFile]) -> str:
 
 
 def _has_rows(file: SourceFile) -> bool:
-    return _readable(file, file.remote or (file.size, file.path.stat().st_mtime_ns))
+    return _readable(file, file.version)
 
 
 @lru_cache(maxsize=4096)

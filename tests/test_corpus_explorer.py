@@ -195,6 +195,23 @@ def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corp
     assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "said where it is looked for, not in a log"
 
 
+def test_a_line_put_in_on_top_excludes_no_other_record(explorer: CorpusExplorer, corpus) -> None:
+    """Each row then stands where another one stood, under a source that the index knows."""
+    explorer.choices["file"].value = "red.jsonl"
+    files.write_json_lines(corpus / "red.jsonl", [*rows("other", 1), *rows("red", 200)])
+    index, numbers = explorer.index, explorer.numbers
+    for look in (lambda: index.row(int(numbers[6])), lambda: index.search(numbers, bool), lambda: list(index.each())):
+        with pytest.raises(LookupError, match=r"red\.jsonl has changed since it was indexed"):
+            look()
+    explorer.place.value = 6
+    assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value
+    assert explorer.exclude.disabled and explorer.alike.disabled
+    explorer.query.value = "kernel"
+    assert "has changed since it was indexed" in explorer.status.value and not len(explorer.numbers)
+    explorer.query.value, explorer.choices["file"].value = "", "blue.jsonl"
+    assert not explorer.exclude.disabled and "&quot;completion&quot;" in explorer.raw.value, "other files are shown as before"
+
+
 def test_any_row_is_found_on_any_page_in_any_order(home, settings) -> None:
     count = 2 * PAGE + 7
     files.write_json_lines(home / "corpora" / "small" / "blue.jsonl", rows("blue", count))
