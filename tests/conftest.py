@@ -41,6 +41,18 @@ def deep_lines(levels: int = 1000) -> bytes:
     return (read + b'{"prompt": "And this?", "completion": "It is a good enough answer.", "trace": %s}\n') % (deep, deep)
 
 
+def twins() -> list[dict]:
+    """Answers that repeat each other behind prompts of which the first ones are long; in the second cluster all are."""
+    long = " ".join(f"word{n}" for n in range(300))
+    one, two = (
+        "It is the one thing that belongs to this and to no other.",
+        "Whatever you ask for, ask for it twice and wait until it is there.",
+    )
+    asked = [(long, one, "a"), (f"Twice {long}", one, "b"), ("What is it?", one, "c"), ("Which is it?", one, "d"), (long, two, "a")]
+    asked += [("What is it?", one, "c"), (f"Again {long}", two, "e")]
+    return [{"prompt": prompt, "completion": answer, "module": f"twin-{name}"} for prompt, answer, name in asked]
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home for this test alone."""

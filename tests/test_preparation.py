@@ -10,7 +10,7 @@ from mistral_lib import base_model, chat_format, files, inventory, params, prepa
 from mistral_lib.records import map_row
 from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
-from tests.conftest import deep_lines, files_with, other, rows
+from tests.conftest import deep_lines, files_with, other, rows, twins
 
 
 def reconciles(report: dict) -> bool:
@@ -149,6 +149,22 @@ def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> N
     assert [row["reason"] for row in ledger if row["fate"] == "near_duplicate"] == ["near.jsonl:1"] * 4
     unsearched = preparation.prepare(other(prepared, near_duplicate_threshold=1.0))
     assert unsearched["duplicates_near"] is None and unsearched["records_kept"] == 605
+
+
+def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.Settings, corpus: Path) -> None:
+    files.write_json_lines(corpus / "twins.jsonl", twins())
+    run = other(Run.open(settings), long_records="reject")
+    report = preparation.prepare(run)
+    assert reconciles(report) and report["leaked_near"] == report["leaked_document"] == 0
+    assert report["rejected"] == {"longer_than_max_tokens": 4} and (report["duplicates_near"], report["duplicates_exact"]) == (1, 1)
+    ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pylist()
+    fates = [(row["fate"], row["reason"]) for row in ledger if row["source"].startswith("twins")]
+    lost = ("rejected", "longer_than_max_tokens")
+    assert fates[2][0] in splits.SPLITS and fates[2][1] == ""
+    assert [*fates[:2], *fates[3:]] == [lost, lost, ("near_duplicate", "twins.jsonl:3"), lost, ("duplicate", "twins.jsonl:3"), lost]
+    [kept] = [row for row in ledger if row["source"] == "twins.jsonl:3"]
+    assert 0 < kept["supervised_tokens"] < kept["tokens"] and kept["record_id"] in splits_of(run)
+    assert sum(report["tokens"].values()) == sum(row["tokens"] for row in ledger)
 
 
 def test_too_many_lost_rows_stop_the_run(prepared: Run, corpus: Path) -> None:
