@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mistral_lib.turns import Unmappable, as_json, regular, text_of, turns
+from mistral_lib.turns import Unmappable, as_json, regular, text_of, trimmed, turns
 
 Row = Mapping[str, Any]
 Content = dict[str, Any]  # messages or text, and repairs
@@ -48,7 +48,7 @@ def _chat(given: list[tuple[str, str, str]], *more: str) -> Content:
 
 
 def _document(text: Any) -> Content:
-    text = text_of(text).strip()
+    text = trimmed(text_of(text))
     if not text:
         raise Unmappable("empty_text")
     return {"text": text}

@@ -58,7 +58,7 @@ def test_every_way_to_write_a_chat_gives_the_same_record(shape, row):
 @pytest.mark.parametrize(
     ("row", "shape", "text"),
     [
-        ({"text": " a document \n"}, "text", "a document"),
+        ({"text": "\n\n  a document \n"}, "text", "  a document"),
         ({"content": "a document", "title": "Its title", "url": "x"}, "content", "Its title\n\na document"),
         ({"content": "a document", "title": None}, "content", "a document"),
         ({"data": {"name": "Ada", "born": 1815, "died": None, "tags": ["x"]}}, "data", 'name: Ada\nborn: 1815\ntags: ["x"]'),
@@ -111,6 +111,39 @@ def test_of_a_preference_the_chosen_is_taken_and_it_is_said(row):
 def test_conversations_are_made_regular_and_each_repair_is_named(given, expected, repairs):
     record = mapped({"messages": given})
     assert (record.messages, record.repairs) == (expected, repairs)
+
+
+CODE = "    return 1\n\n    # end"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "def f():", "completion": CODE},
+        {"prompt": "def f():\n", "completion": f"\n\n{CODE}\n  \n"},
+        {"messages": chat("u:def f():", f"a:{CODE} ")},
+        {"text": f"\n{CODE}\n"},
+        {"data": {"text": CODE}},
+    ],
+)
+def test_the_first_line_keeps_its_indentation(row):
+    assert (mapped(row).answer, mapped(row).repairs) == (CODE, ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "repairs"),
+    [
+        (" It is 4.\n", "It is 4.", ("leading_blank_removed",)),
+        (" It is 4.\nAs ever.", "It is 4.\nAs ever.", ("leading_blank_removed",)),
+        (" * one\n * two", " * one\n * two", ()),
+        ("\tpass", "\tpass", ()),
+    ],
+)
+def test_one_blank_before_an_answer_is_taken_off_and_it_is_said(answer, expected, repairs):
+    assert (mapped({"prompt": ASK, "completion": answer}).answer, mapped({"prompt": ASK, "completion": answer}).repairs) == (
+        expected,
+        repairs,
+    )
 
 
 def test_calls_of_tools_keep_their_meaning():
