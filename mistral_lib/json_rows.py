@@ -58,7 +58,7 @@ def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row
         yield from _numbered(lines(io.BytesIO(data), reading.limits.line_bytes), name, reading)
         return
     for row in found:
-        yield from _unwrapped(row, name)
+        yield from _unwrapped(row)
 
 
 def _start(stream: BinaryIO, reading: Reading) -> list[bytes]:
@@ -96,13 +96,13 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _unwrapped(row: Row, name: str) -> Iterator[Row]:
+def _unwrapped(row: Row) -> Iterator[Row]:
     value = row.value
     if isinstance(value, dict) and not value.keys() & RECORD_KEYS:
         wrapped = [value[key] for key in WRAPPERS if isinstance(value.get(key), list)]
         value = wrapped[0] if len(wrapped) == 1 and all(isinstance(part, dict) for part in wrapped[0]) else value
     if isinstance(value, list):
-        yield from (Row(f"{name}:{number}", part, note=row.note) for number, part in enumerate(value, 1))
+        yield from (Row(f"{row.source}:{number}", part, note=row.note) for number, part in enumerate(value, 1))
     else:
         yield row
 

@@ -135,6 +135,13 @@ def test_a_torn_array_is_one_problem_and_no_file_of_lines(read, text):
     assert outcome(read("a.json", text.encode())) == [("a.json", "not_json")]
 
 
+def test_wrapped_rows_of_glued_objects_have_sources_of_their_own(read):
+    wrapped = b'{"data": [\n{"text": "a"}, {"text": "b"}\n]}\n\n' * 2
+    found = read("a.json", wrapped, salvage=True)
+    assert [row.value["text"] for row in found] == ["a", "b"] * 2 and all(row.note == "salvaged" for row in found)
+    assert [row.source for row in found] == ["a.json.1:1", "a.json.1:2", "a.json.2:1", "a.json.2:2"]
+
+
 def test_numbers_and_characters_that_strict_json_forbids(read):
     big = 10**25
     found = read("a.jsonl", b'{"text": "a", "score": NaN, "big": %d}\n{"text": "half \\ud83d an emoji"}\n' % big)
