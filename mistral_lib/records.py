@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from mistral_lib.redaction import redact
 from mistral_lib.row_shapes import COLUMNS, shaped
 from mistral_lib.turns import Message, Unmappable
 
@@ -72,7 +73,7 @@ def map_row(
     group = _named(places, group_key, (str, int))
     group = _named(places, "document", (str, int)) if group is None else group
     return Record(
-        domain=_named(places, domain_key, str) or file_domain(source),
+        domain=_without_secrets(_named(places, domain_key, str) or "") or file_domain(source),
         source=source,
         source_group=source if group is None else str(group),
         shape=shape,
@@ -89,6 +90,12 @@ def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
         if found is not None and isinstance(found, kind) and not isinstance(found, bool) and found != "":
             return found
     return None
+
+
+@lru_cache(maxsize=4096)
+def _without_secrets(domain: str) -> str:
+    """A domain stands in every artefact and on every axis; what is taken out of texts must not stand there."""
+    return redact(domain)[0]
 
 
 def file_domain(source: str) -> str:

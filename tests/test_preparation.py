@@ -184,8 +184,10 @@ def test_no_secret_of_the_corpus_stands_anywhere_below_the_run(prepared: Run, co
         "module": mail,
         "note": token,
     }
-    files.write_json_lines(corpus / "secret.jsonl", [row, {"text": f"half a row with {token}", "messages": 5}])
+    named = [{"text": f"A text of the domain that bears the name number {n}.", "domain": name} for n, name in enumerate((mail, token))]
+    files.write_json_lines(corpus / "secret.jsonl", [row, {"text": f"half a row with {token}", "messages": 5}, *named])
     report = preparation.prepare(prepared)
+    assert {"<EMAIL>", "<GITHUB_TOKEN>"} < {domain for split in report["domains"].values() for domain in split}
     assert sum(report["redacted"].values()) >= 3
     inventory.explore(prepared)
     assert not files_with(prepared.folder, token, mail)
