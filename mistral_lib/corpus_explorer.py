@@ -15,7 +15,7 @@ from mistral_lib import exclusions, near_copies, quality, shown_record
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.records import Record, map_row
+from mistral_lib.records import Record, record_of
 from mistral_lib.sources import Row, SourceError
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
@@ -193,8 +193,7 @@ class CorpusExplorer(PlainTextBox):
 
     def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
         """The record as training would see it; one that the checks reject, as it was mapped."""
-        s = self.settings
-        mapped = map_row(row.value, row.source, s.domain_key, s.group_key, s.columns, row.note or "")
+        mapped = record_of(row, self.settings)
         outcome = self.checks.inspect(mapped)
         return outcome.record or mapped, outcome
 

@@ -145,7 +145,7 @@ class CorpusIndex:
 
     def _rows(self, name: str) -> Iterator[sources.Row]:
         """Errors: LookupError, SourceError."""
-        return sources.rows(self._unchanged(name), salvage=self.settings.salvage, pdf_characters=self.settings.pdf_characters)
+        return sources.rows_of(self._unchanged(name), self.settings)
 
     def each(self) -> Iterator[tuple[int, sources.Row]]:
         """All rows with their numbers, each file read once."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mistral_lib import sources
-from mistral_lib.records import Unmappable, map_row
+from mistral_lib.records import Unmappable, record_of
 from mistral_lib.settings import Settings
 
 SHOWN = 8  # files of a kind that are named
@@ -41,11 +41,9 @@ def _named(names: list[str]) -> str:
 
 def first_row(file: sources.SourceFile, settings: Settings) -> str:
     """How the first row of a file would be understood: its shape, or why it is no record."""
-    row = next(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters))
+    row = next(sources.rows_of(file, settings))
     try:
-        if row.problem:
-            raise Unmappable(row.problem)
-        return map_row(row.value, row.source, columns=settings.columns).shape
+        return record_of(row, settings).shape
     except Unmappable as problem:
         return f"{NO_RECORD} ({problem}{_way_out(str(problem), row.value)})"
 
@@ -66,7 +64,7 @@ def counted(files: list[sources.SourceFile], settings: Settings) -> Iterator[str
         known = _counts.get(_version(file, settings))
         if known is None:
             here, odd = 0, 0
-            for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters):
+            for row in sources.rows_of(file, settings):
                 here, odd = here + 1, odd + (row.problem is not None)
                 now = time.monotonic()
                 if now - told > TELL:

@@ -19,7 +19,7 @@ import orjson
 from mistral_lib import sources
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.preparation import Preparation
-from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.settings import Settings
 from mistral_lib.splits import unit_hash
 
@@ -72,14 +72,12 @@ def draw(found: Sequence[sources.SourceFile], settings: Settings, rows: int = RO
 
 
 def _rows(file: sources.SourceFile, settings: Settings, most: int) -> Iterator[sources.Row]:
-    return islice(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), most)
+    return islice(sources.rows_of(file, settings), most)
 
 
 def _record(row: sources.Row, settings: Settings) -> Record | None:
-    if row.problem:
-        return None
     try:
-        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns)
+        return record_of(row, settings)
     except Unmappable:
         return None
 

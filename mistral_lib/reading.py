@@ -15,7 +15,7 @@ import numpy as np
 
 from mistral_lib import exclusions, quality, signatures, sources
 from mistral_lib.record_store import batch_of
-from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.settings import Settings
 from mistral_lib.stored_column import GrownColumn, StoredColumn
 
@@ -135,12 +135,9 @@ class Inspector:
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted; or None and the reason."""
-        if row.problem:
-            return None, row.problem
-        settings = self.settings
         try:
-            record = map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
-            refuse_unwanted(record, settings)
+            record = record_of(row, self.settings)
+            refuse_unwanted(record, self.settings)
         except Unmappable as refused:
             return None, str(refused)
         outcome = self.checks.inspect(record)

@@ -10,9 +10,10 @@ from typing import Any
 
 from mistral_lib.redaction import redact
 from mistral_lib.row_shapes import COLUMNS, shaped
+from mistral_lib.rows import Row
 from mistral_lib.turns import Message, Unmappable
 
-__all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "text_id"]
+__all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "record_of", "text_id"]
 
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
@@ -81,6 +82,13 @@ def map_row(
         repairs=repairs,
         **content,
     )
+
+
+def record_of(row: Row, settings: Any) -> Record:
+    """The record in a row that was read, by the parameters of a run. Errors: Unmappable with the row's own problem, or as map_row."""
+    if row.problem:
+        raise Unmappable(row.problem)
+    return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note)
 
 
 def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:

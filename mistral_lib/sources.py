@@ -16,7 +16,7 @@ from mistral_lib.rows import Reading, Row
 from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
 
-__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "absent", "find", "inputs", "of_settings", "resolve", "rows"]
+__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "absent", "find", "inputs", "of_settings", "resolve", "rows", "rows_of"]
 
 OPTIONAL = "optional:"
 CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
@@ -177,6 +177,11 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
         yield Row(file.name, None, exhausted.code)
     except OSError as error:
         raise _unreadable(file, error) from None
+
+
+def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
+    """Every row of one file as the parameters of a run want it read. Errors: SourceError."""
+    return rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.records import COLUMNS, Record, Unmappable, file_domain, map_row, text_id
+from mistral_lib.records import COLUMNS, Record, Unmappable, file_domain, map_row, record_of, text_id
+from mistral_lib.rows import Row
+from mistral_lib.settings import Settings
 
 ASK, REPLY = "What is 2 + 2?", "It is 4."
 CHAT = [{"role": "user", "content": ASK}, {"role": "assistant", "content": REPLY}]
@@ -251,6 +253,15 @@ def test_domain_group_and_note():
     assert [file_domain(s) for s in ("x/law.jsonl:3", "law.zip!a/b.pdf#2", "law.tar.gz!a.jsonl:1")] == ["law"] * 3
     assert [file_domain(s) for s in ("notes/a.md", "x/notes/b.txt.gz", "notes.zip!c.txt", "notes.pdf#2")] == ["notes"] * 4
     assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record: its own name would be a domain of one"
+
+
+def test_a_row_that_was_read_becomes_a_record_by_the_parameters_of_a_run():
+    run = Settings(domain_key="field", group_key="url", columns={"prompt": "ask", "answer": "reply"})
+    row = Row("a.jsonl:3", {"ask": ASK, "reply": REPLY, "field": "law", "url": "u"}, note="salvaged")
+    record = record_of(row, run)
+    assert (record.domain, record.source_group, record.shape, record.repairs) == ("law", "u", "columns", ("salvaged",))
+    with pytest.raises(Unmappable, match=r"^truncated_line$"):
+        record_of(Row("a.jsonl:4", None, "truncated_line"), run)
 
 
 def test_a_row_is_never_changed():
