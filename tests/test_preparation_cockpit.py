@@ -1,8 +1,9 @@
 """The preparation cockpit and the sample under it: what a moved slider shows is what the data stage would do."""
 
+import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import base_model, files, preparation, preparation_trial, sources
+from mistral_lib import base_model, exclusions, files, preparation, preparation_trial, sources
 from mistral_lib.preparation_cockpit import PreparationCockpit, figures
 from mistral_lib.run import Run
 from tests.conftest import deep_lines, other, rows
@@ -20,6 +21,16 @@ def cockpit(settings, corpus, tokenizer) -> PreparationCockpit:
 
 def test_a_sample_of_everything_gives_what_the_data_stage_gives(cockpit: PreparationCockpit, settings) -> None:
     assert figures(preparation.prepare(Run.open(settings))) == cockpit.before
+
+
+def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, corpus, tokenizer) -> None:
+    run = Run.open(settings)
+    preparation.prepare(run)
+    by_id = next(row["record_id"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist())
+    entries = {by_id: "", "red.jsonl:7": "", "blue.jsonl:200": "", "green.jsonl:999": "no such row", "red.jsonl.jsonl:1": "no such file"}
+    exclusions.write(run.folder / exclusions.NAME, entries)
+    cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert figures(preparation.prepare(run)) == cockpit.before and cockpit.before["rejected: excluded_by_hand"] == 3
 
 
 def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(settings, corpus, tokenizer) -> None:
