@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from mistral_lib.readers import without_endings
 from mistral_lib.redaction import redact
 from mistral_lib.row_shapes import COLUMNS, shaped
 from mistral_lib.rows import Row
@@ -17,6 +18,7 @@ __all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row
 
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
+PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, behind the name: line, page or pages, part of it
 LOOSE_TEXTS = "texts"  # domain of text files that stand in no folder of the source
 
 
@@ -107,12 +109,12 @@ def _without_secrets(domain: str) -> str:
 
 
 def file_domain(source: str) -> str:
-    """The domain of a row that names none: the archive's or the file's name without its ending; of a text file, which is a single
+    """The domain of a row that names none: the archive's or the file's name without its endings; of a text file, which is a single
     record, its folder's name: a folder of five hundred notes is one domain."""
-    return _first_name(source.split("!")[0].split("#")[0].rsplit(":", 1)[0])
+    return _first_name(PLACE.sub("", source.split("!")[0]))
 
 
 @lru_cache(maxsize=1024)
 def _first_name(path: str) -> str:
     place = PurePosixPath(path)
-    return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else place.name.split(".")[0]
+    return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else without_endings(place.name)

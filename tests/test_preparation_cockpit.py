@@ -39,7 +39,11 @@ def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(sett
         files.write_json_lines(corpus / f"{name}.part.jsonl", plain)
         (corpus / f"{name}.jsonl").unlink()
     cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
-    assert figures(preparation.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {"red", "green", "blue"}
+    assert figures(preparation.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {
+        "red.part",
+        "green.part",
+        "blue.part",
+    }
 
 
 def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, tokenizer) -> None:

@@ -252,6 +252,11 @@ def test_domain_group_and_note():
     assert mapped({"messages": chat("u:a", "a:b", "u:c")}, note="salvaged").repairs == ("salvaged", "cut_after_last_answer")
     assert [file_domain(s) for s in ("x/law.jsonl:3", "law.zip!a/b.pdf#2", "law.tar.gz!a.jsonl:1")] == ["law"] * 3
     assert [file_domain(s) for s in ("notes/a.md", "x/notes/b.txt.gz", "notes.zip!c.txt", "notes.pdf#2")] == ["notes"] * 4
+    assert [file_domain(f"{name}:7") for name in ("gpt3.5_code.jsonl", "gpt3.5_law.jsonl.gz", "C# tips.jsonl", "x/A.B.TSV.BZ2")] == [
+        "gpt3.5_code", "gpt3.5_law", "C# tips", "A.B"]  # fmt: skip
+    assert [file_domain(s) for s in ("v1.2.zip!a.jsonl:1", "v1.2.tgz!b/c.md", "law.pdf#3-5", "law.pdf#3.2", "a.b.json")] == [
+        "v1.2", "v1.2", "law", "law", "a.b"]  # fmt: skip
+    assert [file_domain(s) for s in ("a.b.jsonl:2.1", "a.b.json.1:2", "a.b.json.3", "a.b.json:4", "a.b.jsonl.bz2:5")] == ["a.b"] * 5
     assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record: its own name would be a domain of one"
 
 
