@@ -111,10 +111,11 @@ def _without_secrets(domain: str) -> str:
 def file_domain(source: str) -> str:
     """The domain of a row that names none: the archive's or the file's name without its endings; of a text file, which is a single
     record, its folder's name: a folder of five hundred notes is one domain."""
-    return _first_name(PLACE.sub("", source.split("!")[0]))
+    name, colon, line = source.rpartition(":")
+    return _first_name(name if colon and line.isdecimal() else source)
 
 
 @lru_cache(maxsize=1024)
-def _first_name(path: str) -> str:
-    place = PurePosixPath(path)
+def _first_name(source: str) -> str:
+    place = PurePosixPath(PLACE.sub("", source.split("!")[0]))
     return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else without_endings(place.name)
