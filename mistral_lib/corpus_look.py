@@ -16,14 +16,14 @@ TELL = 0.5  # seconds between two counts that are told
 
 
 def what_is_found(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
-    """The files of a run, none if something it needs is missing, and in words what is there."""
+    """The files of a run, none if something it needs is missing or cannot be read, and in words what is there."""
+    by_first_row: dict[str, list[str]] = {}
     try:
         found = sources.resolve(settings)
+        for file in found.files[:LOOKED_AT]:
+            by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     except sources.SourceError as error:
         return [], str(error).splitlines()
-    by_first_row: dict[str, list[str]] = {}
-    for file in found.files[:LOOKED_AT]:
-        by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     lines = [f"{len(found.files):,} files, {mib(found.files):,.2f} MiB; how the first row of each would be understood:"]
     ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # what needs a decision first
     lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
@@ -40,7 +40,7 @@ def _named(names: list[str]) -> str:
 
 
 def first_row(file: sources.SourceFile, settings: Settings) -> str:
-    """How the first row of a file would be understood: its shape, or why it is no record."""
+    """How the first row of a file would be understood: its shape, or why it is no record. Errors: SourceError."""
     row = next(sources.rows_of(file, settings))
     try:
         return record_of(row, settings).shape
