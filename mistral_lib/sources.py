@@ -16,7 +16,7 @@ from mistral_lib.rows import Reading, Row
 from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
 
-__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "absent", "find", "inputs", "of_settings", "resolve", "rows", "rows_of"]
+__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "find", "inputs", "of_settings", "resolve", "rows", "rows_of"]
 
 OPTIONAL = "optional:"
 CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
@@ -48,11 +48,6 @@ class Found:
 def of_settings(settings: Any) -> list[SourceFile]:
     """Corpus files first, operatives last. Errors: SourceError."""
     return resolve(settings).files
-
-
-def absent(settings: Any) -> list[Absent]:
-    """The optional sources that are left out. Errors: SourceError."""
-    return resolve(settings).absent
 
 
 def resolve(settings: Any) -> Found:

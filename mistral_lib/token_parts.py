@@ -113,4 +113,4 @@ def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) ->
     try:
         return long_records.cut(tokenizer, batch.records[place], tokens, refusal, settings.max_tokens, settings.long_records)
     except TemplateProblem:
-        return Fitted([], len(tokens[0]), int(batch.supervised[place]), "turns_cannot_stand_alone")
+        return Fitted([], len(tokens[0]), "turns_cannot_stand_alone")
