@@ -151,15 +151,16 @@ def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> N
     assert unsearched["duplicates_near"] is None and unsearched["records_kept"] == 605
 
 
-def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.Settings, corpus: Path) -> None:
+@pytest.mark.parametrize(("way", "reason"), [("reject", "longer_than_max_tokens"), ("truncate", "no_supervised_token_within_max_tokens")])
+def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.Settings, corpus: Path, way: str, reason: str) -> None:
     files.write_json_lines(corpus / "twins.jsonl", twins())
-    run = other(Run.open(settings), long_records="reject")
+    run = other(Run.open(settings), long_records=way)
     report = preparation.prepare(run)
     assert reconciles(report) and report["leaked_near"] == report["leaked_document"] == 0
-    assert report["rejected"] == {"longer_than_max_tokens": 4} and (report["duplicates_near"], report["duplicates_exact"]) == (1, 1)
+    assert report["rejected"] == {reason: 4} and (report["duplicates_near"], report["duplicates_exact"]) == (1, 1)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pylist()
     fates = [(row["fate"], row["reason"]) for row in ledger if row["source"].startswith("twins")]
-    lost = ("rejected", "longer_than_max_tokens")
+    lost = ("rejected", reason)
     assert fates[2][0] in splits.SPLITS and fates[2][1] == ""
     assert [*fates[:2], *fates[3:]] == [lost, lost, ("near_duplicate", "twins.jsonl:3"), lost, ("duplicate", "twins.jsonl:3"), lost]
     [kept] = [row for row in ledger if row["source"] == "twins.jsonl:3"]
