@@ -35,9 +35,6 @@ class Encoded:
         """Why no model can learn from this record; "" if one can."""
         return self.problem or ("" if self.supervised else "no_supervised_token")
 
-    def truncated(self, max_tokens: int) -> "Encoded":
-        return Encoded(self.input_ids[:max_tokens], self.labels[:max_tokens], self.problem)
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -15,7 +15,7 @@ from mistral_lib import exclusions, near_copies, quality, shown_record
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.records import Record, map_row
+from mistral_lib.records import Record, record_of
 from mistral_lib.sources import Row, SourceError
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
@@ -84,9 +84,20 @@ class CorpusExplorer(PlainTextBox):
         self.together = False
         self.numbers = self.index.select(shortest, longest, **{name: control.value for name, control in self.choices.items()})
         if self.query.value:
-            self.status.value = "searching …"
-            self.numbers = self.index.search(self.numbers, shown_record.finder(self.query.value))
-        self._from_the_first()
+            self._search()
+        else:
+            self._from_the_first()
+
+    def _search(self) -> None:
+        """Of the rows that the filters leave those in which the query stands."""
+        self.status.value, asked, self.numbers = "searching …", self.numbers, self.numbers[:0]
+        try:
+            self.numbers = self.index.search(asked, shown_record.finder(self.query.value))
+        except (LookupError, SourceError) as error:
+            self._from_the_first()
+            self._show_fault(error)
+        else:
+            self._from_the_first()
 
     def _from_the_first(self) -> None:
         self.place.value, self.place.max = 1, max(1, len(self.numbers))
@@ -163,6 +174,7 @@ class CorpusExplorer(PlainTextBox):
             row = self.index.row(entry.number)
         except (LookupError, SourceError) as error:
             self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
+            self.exclude.disabled = self.alike.disabled = True  # nobody excludes what cannot be seen
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
         self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw_row(row))
@@ -181,8 +193,7 @@ class CorpusExplorer(PlainTextBox):
 
     def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
         """The record as training would see it; one that the checks reject, as it was mapped."""
-        s = self.settings
-        mapped = map_row(row.value, row.source, s.domain_key, s.group_key, s.columns, row.note or "")
+        mapped = record_of(row, self.settings)
         outcome = self.checks.inspect(mapped)
         return outcome.record or mapped, outcome
 

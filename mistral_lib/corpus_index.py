@@ -5,6 +5,7 @@ looked at, a search reads the files once. So no copy of the corpus, and no secre
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -69,7 +70,7 @@ class CorpusIndex:
     def __init__(self, folder: Path, found: Sequence[sources.SourceFile], settings: Settings):
         table = pq.read_table(folder / NAME, read_dictionary=list(CHOICES))
         self.table, self.settings = table.combine_chunks(), settings
-        self.files = {file.name: file for file in found}
+        self.files = {file.name: (file, file.version) for file in found}
         self.characters = table["characters"].to_numpy()
         self.codes, self.names = {}, {}
         for choice in CHOICES:
@@ -114,10 +115,11 @@ class CorpusIndex:
         """The row as it stands in its file. Errors: LookupError if the file has changed since it was indexed."""
         first = int(self.starts[np.searchsorted(self.starts, number, side="right") - 1])
         entry = self.entry(number)
+        self._unchanged(entry.file)
         page, place = divmod(number - first, PAGE)
         rows = self.page(entry.file, page)
         if place >= len(rows) or rows[place].source != entry.source:
-            raise LookupError(f"{entry.file} has changed since it was indexed: run this notebook again from the top")
+            raise _changed(entry.file)
         return rows[place]
 
     def _page(self, name: str, page: int) -> list[sources.Row]:
@@ -129,10 +131,21 @@ class CorpusIndex:
         self.reading = (name, (page + 1) * PAGE, rest)
         return rows
 
-    def _rows(self, name: str) -> Iterator[sources.Row]:
+    def _unchanged(self, name: str) -> sources.SourceFile:
+        """The file, as it was when the index was opened: a line that was put in leaves every source a row, but another one.
+
+        Errors: LookupError."""
         if name not in self.files:
             raise LookupError(f"{name} is not among the files of this run any more: run this notebook again from the top")
-        return sources.rows(self.files[name], salvage=self.settings.salvage, pdf_characters=self.settings.pdf_characters)
+        file, version = self.files[name]
+        with suppress(OSError):  # of a file that is gone the reader says more
+            if file.version != version:
+                raise _changed(name)
+        return file
+
+    def _rows(self, name: str) -> Iterator[sources.Row]:
+        """Errors: LookupError, SourceError."""
+        return sources.rows_of(self._unchanged(name), self.settings)
 
     def each(self) -> Iterator[tuple[int, sources.Row]]:
         """All rows with their numbers, each file read once."""
@@ -148,6 +161,10 @@ class CorpusIndex:
             if len(wanted):
                 found += (first + place for place in _matching(self._rows(self.entry(first).file), wanted, matches))
         return np.array(found, np.int64)
+
+
+def _changed(name: str) -> LookupError:
+    return LookupError(f"{name} has changed since it was indexed: run this notebook again from the top")
 
 
 def _matching(rows: Iterator[sources.Row], wanted: np.ndarray, matches: Callable[[sources.Row], bool]) -> Iterator[int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mistral_lib import sources
-from mistral_lib.records import Unmappable, map_row
+from mistral_lib.records import Unmappable, record_of
 from mistral_lib.settings import Settings
 
 SHOWN = 8  # files of a kind that are named
@@ -16,14 +16,14 @@ TELL = 0.5  # seconds between two counts that are told
 
 
 def what_is_found(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
-    """The files of a run, none if something it needs is missing, and in words what is there."""
+    """The files of a run, none if something it needs is missing or cannot be read, and in words what is there."""
+    by_first_row: dict[str, list[str]] = {}
     try:
         found = sources.resolve(settings)
+        for file in found.files[:LOOKED_AT]:
+            by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     except sources.SourceError as error:
         return [], str(error).splitlines()
-    by_first_row: dict[str, list[str]] = {}
-    for file in found.files[:LOOKED_AT]:
-        by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     lines = [f"{len(found.files):,} files, {mib(found.files):,.2f} MiB; how the first row of each would be understood:"]
     ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # what needs a decision first
     lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
@@ -40,12 +40,10 @@ def _named(names: list[str]) -> str:
 
 
 def first_row(file: sources.SourceFile, settings: Settings) -> str:
-    """How the first row of a file would be understood: its shape, or why it is no record."""
-    row = next(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters))
+    """How the first row of a file would be understood: its shape, or why it is no record. Errors: SourceError."""
+    row = next(sources.rows_of(file, settings))
     try:
-        if row.problem:
-            raise Unmappable(row.problem)
-        return map_row(row.value, row.source, columns=settings.columns).shape
+        return record_of(row, settings).shape
     except Unmappable as problem:
         return f"{NO_RECORD} ({problem}{_way_out(str(problem), row.value)})"
 
@@ -66,7 +64,7 @@ def counted(files: list[sources.SourceFile], settings: Settings) -> Iterator[str
         known = _counts.get(_version(file, settings))
         if known is None:
             here, odd = 0, 0
-            for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters):
+            for row in sources.rows_of(file, settings):
                 here, odd = here + 1, odd + (row.problem is not None)
                 now = time.monotonic()
                 if now - told > TELL:
@@ -84,5 +82,4 @@ _counts: dict[Any, tuple[int, int]] = {}  # of a file that has not changed since
 
 
 def _version(file: sources.SourceFile, settings: Settings) -> tuple[Any, ...]:
-    content = file.remote or (file.size, file.path.stat().st_mtime_ns)
-    return file.place, content, settings.salvage, settings.pdf_characters
+    return file.place, file.version, settings.salvage, settings.pdf_characters

@@ -8,7 +8,7 @@ and in a bucket of more than SMALL_BUCKET texts the pairs that none of its first
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,8 +38,8 @@ class NearDuplicates:
     Errors: ValueError for a threshold outside (0.036, 1].
     """
 
-    def __init__(self, folder: Path, threshold: float = 0.8, seed: int = 42) -> None:
-        self.folder, self.threshold, self.seed = Path(folder), threshold, seed
+    def __init__(self, folder: Path, threshold: float = 0.8) -> None:
+        self.folder, self.threshold = Path(folder), threshold
         self.bands, self.rows = signatures.bands_and_rows(threshold)
         self.count = 0
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,12 +50,9 @@ class NearDuplicates:
     def __len__(self) -> int:
         return self.count
 
-    def add(self, texts: Sequence[str]) -> None:
-        """Sign a batch and append it; how texts are cut into batches changes nothing."""
-        self.append(signatures.sign(texts, self.threshold, self.seed))
-
     def append(self, batch: signatures.Signatures) -> None:
-        """Append what `signatures.sign(texts, threshold, seed)` made, in this process or in another.
+        """Append what `signatures.sign(texts, threshold, seed)` made, in this process or in another; how texts are cut into batches
+        changes nothing, the seed is the same for all.
 
         Errors: ValueError once pairs or clusters have been asked for.
         """

@@ -22,6 +22,7 @@ from mistral_lib.settings import Settings
 from mistral_lib.sources import Row
 
 WORTH_IT = 24 * 2**20  # bytes of sources from which on the start of further processes (a second or two) pays
+RECURSION = 4000  # of the interpreter: JSON of a thousand levels is read, and pickle goes down two calls for each
 MOST = 6  # processes: each holds about 160 MiB, and one core reads the files for no more than this
 Batches = Iterable[tuple[Any, list[tuple[int, Row]]]]
 Inspect = Callable[[Batches], Iterator[tuple[Any, Inspected]]]
@@ -40,6 +41,7 @@ def inspecting(settings: Settings, source_bytes: int) -> Iterator[Inspect]:
         inspector = Inspector(settings)
         yield lambda batches: ((label, inspector.inspect(rows)) for label, rows in batches)
         return
+    sys.setrecursionlimit(max(RECURSION, sys.getrecursionlimit()))
     with ExitStack() as stack:
         children = [stack.enter_context(_child(settings)) for _ in range(count)]
         threads = stack.enter_context(ThreadPoolExecutor(count))

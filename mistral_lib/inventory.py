@@ -10,7 +10,7 @@ from typing import Any
 from mistral_lib import base_model, files, sources
 from mistral_lib.corpus_index import IndexWriter
 from mistral_lib.progress import bar
-from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 from mistral_lib.splits import unit_hash
@@ -49,7 +49,7 @@ def survey(
     """The entry of one file. Over all files: `seen`, text hash → the file where it first stood, a `sample` of the records, the index."""
     shapes, domains, problems, repeats = Counter(), Counter(), Counter(), Counter()
     rows = 0
-    for row in _rows(file, settings):
+    for row in sources.rows_of(file, settings):
         rows += 1
         record, problem = _record(row, settings)
         record_id = record.record_id if record else ""
@@ -77,16 +77,10 @@ def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
         heapq.heapreplace(sample, one)
 
 
-def _rows(file: sources.SourceFile, settings: Settings) -> Iterator[sources.Row]:
-    return sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
-
-
 def _record(row: sources.Row, settings: Settings) -> tuple[Record | None, str]:
     """The record of a row, or None and why there is none."""
-    if row.problem:
-        return None, row.problem
     try:
-        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or ""), ""
+        return record_of(row, settings), ""
     except Unmappable as problem:
         return None, str(problem)
 

@@ -4,6 +4,7 @@ A line that is not JSON is looked at again: objects glued together are taken apa
 surrogates, which strict JSON forbids and real dumps contain, are made sound. Whatever is left is a problem with its reason.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ BOM = b"\xef\xbb\xbf"
 BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # whitespace, or the two characters \ and n, stand between glued objects
 WRAPPERS = ("data", "rows", "records", "examples", "items")  # {"data": [row, row, …]} is a file of rows ...
 RECORD_KEYS = {"messages", "conversations", "text", "prompt", "content", "question", "instruction", "chosen"}  # ... unless it is one itself
+PEEKED = 64  # lines that are read of a .json file to see whether it is one of lines; blank ones may stand before them
 _LONGEST_INTEGER = 18  # digits; longer ones do not fit 64 bits and cannot be written again
 
 
@@ -37,23 +39,54 @@ def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Ite
     for number, line in enumerate(found, 1):
         if line is None:
             yield Row(f"{name}:{number}", None, "line_too_long")
-        elif line.strip() and line.strip() != BOM:
+        elif _filled(line):
             yield from _parsed(line, f"{name}:{number}", reading, "not_json" if line.endswith(b"\n") else "truncated_line")
 
 
 def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
     """An array of rows, one object, or lines of objects that someone named .json. Errors: Refused if too large to hold."""
-    first = stream.readline(reading.limits.held_bytes + 1)
-    if len(first) > reading.limits.held_bytes:
-        raise Refused("too_large_to_hold")
-    second = stream.readline(reading.limits.line_bytes + 1)
-    if second.strip() and len(second) <= reading.limits.line_bytes and _is_object(first):
-        yield from _numbered(chain([first, second], lines(stream, reading.limits.line_bytes)), name, reading)
+    start = _start(stream, reading)
+    filled = [line for line in start if _filled(line)]
+    if len(filled) > 1 and len(filled[1]) <= reading.limits.line_bytes and _is_object(filled[0]):
+        yield from _numbered(chain(start, lines(stream, reading.limits.line_bytes)), name, reading)
         return
-    data = first + second + held(stream, reading.limits.held_bytes)
-    if data.strip() and data.strip() != BOM:
-        for row in _parsed(data, name, reading, "not_json"):
-            yield from _unwrapped(row, name)
+    data = b"".join(start) + held(stream, reading.limits.held_bytes)
+    if not _filled(data):
+        return
+    found = list(_parsed(data, name, reading, "not_json"))
+    if (len(found) > 1 or found[0].problem) and _mostly_lines(data, reading):
+        yield from _numbered(lines(io.BytesIO(data), reading.limits.line_bytes), name, reading)
+        return
+    for row in found:
+        yield from _unwrapped(row)
+
+
+def _start(stream: BinaryIO, reading: Reading) -> list[bytes]:
+    """The lines up to the second one that is not blank, or PEEKED lines. Errors: Refused for a first line too large to hold."""
+    start: list[bytes] = []
+    most, filled = reading.limits.held_bytes, 0
+    while filled < 2 and len(start) < PEEKED and (line := stream.readline(most + 1)):
+        if not filled and len(line) > most:
+            raise Refused("too_large_to_hold")
+        start.append(line)
+        if _filled(line):
+            most, filled = reading.limits.line_bytes, filled + 1
+    return start
+
+
+def _filled(line: bytes) -> bool:
+    return line.strip() not in (b"", BOM)
+
+
+def _mostly_lines(data: bytes, reading: Reading) -> bool:
+    """Whether two lines or more, and more than half of those that are not blank, are objects by themselves: so it is no torn array,
+    whose lines end with a comma."""
+    found = [
+        line is not None and _is_object(line)
+        for line in lines(io.BytesIO(data), reading.limits.line_bytes)
+        if line is None or _filled(line)
+    ]
+    return sum(found) > max(1, len(found) // 2)
 
 
 def _is_object(line: bytes) -> bool:
@@ -63,13 +96,13 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _unwrapped(row: Row, name: str) -> Iterator[Row]:
+def _unwrapped(row: Row) -> Iterator[Row]:
     value = row.value
     if isinstance(value, dict) and not value.keys() & RECORD_KEYS:
         wrapped = [value[key] for key in WRAPPERS if isinstance(value.get(key), list)]
         value = wrapped[0] if len(wrapped) == 1 and all(isinstance(part, dict) for part in wrapped[0]) else value
     if isinstance(value, list):
-        yield from (Row(f"{name}:{number}", part, note=row.note) for number, part in enumerate(value, 1))
+        yield from (Row(f"{row.source}:{number}", part, note=row.note) for number, part in enumerate(value, 1))
     else:
         yield row
 

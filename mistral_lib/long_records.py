@@ -30,7 +30,6 @@ class Fitted(Generic[Window]):
 
     windows: list[Window]
     tokens_lost: int = 0  # tokens of the record that stand in no window
-    supervised_tokens_lost: int = 0
     refusal: str = ""  # a reason code where no window is left
 
 
@@ -67,14 +66,14 @@ def _tokens(encoded: Encoded) -> Tokens:
 
 
 def _refused(tokens: Tokens, reason: str) -> Fitted[Tokens]:
-    return Fitted([], len(tokens[0]), int(tokens[1].sum()), reason)
+    return Fitted([], len(tokens[0]), reason)
 
 
 def _truncated(tokens: Tokens, max_tokens: int) -> Fitted[Tokens]:
     ids, graded = tokens
     if not graded[:max_tokens].any():
         return _refused(tokens, "no_supervised_token_within_max_tokens")
-    return Fitted([(ids[:max_tokens], graded[:max_tokens])], len(ids) - max_tokens, int(graded[max_tokens:].sum()))
+    return Fitted([(ids[:max_tokens], graded[:max_tokens])], len(ids) - max_tokens)
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
@@ -96,12 +95,12 @@ def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_to
     system = [message for message in turns[0] if message["role"] == "system"]
     chats = [system + [m for turn in turns[start:end] for m in turn if m["role"] != "system"] for start, end in groups]
     windows: list[Tokens] = []
-    lost = lost_supervised = 0
+    lost = 0
     for one in _encoded_chats(tokenizer, record, chats):
         fitted = Fitted([one]) if len(one[0]) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
         windows += fitted.windows
-        lost, lost_supervised = lost + fitted.tokens_lost, lost_supervised + fitted.supervised_tokens_lost
-    return Fitted(windows, lost, lost_supervised)
+        lost += fitted.tokens_lost
+    return Fitted(windows, lost)
 
 
 def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]]) -> list[Tokens]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mistral_lib import signatures
 from mistral_lib.corpus_index import CorpusIndex
-from mistral_lib.records import Unmappable, map_row
+from mistral_lib.records import Unmappable, record_of
 from mistral_lib.rows import Row
 
 TELL = 0.5  # seconds between two results
@@ -28,7 +28,8 @@ def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarr
     found, told, looked_at = {number}, time.monotonic(), 0
     for place, row in index.each() if wanted else ():
         words = signatures.folded_words(_answer(index, row))
-        if len(words) - signatures.GRAM + 1 >= least and _near(wanted, words, index.settings.near_duplicate_threshold):
+        enough = len(words) - signatures.GRAM + 1 >= least
+        if enough and signatures.jaccard(wanted, signatures.grams(words)) >= index.settings.near_duplicate_threshold:
             found.add(place)
         looked_at = place + 1
         if time.monotonic() - told > TELL:
@@ -37,16 +38,8 @@ def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarr
     yield len(index), np.array(sorted(found))
 
 
-def _near(wanted: set, words: list[str], threshold: float) -> bool:
-    grams = zip(*(words[k:] for k in range(signatures.GRAM)), strict=False)
-    return signatures.jaccard(wanted, set(grams)) >= threshold
-
-
 def _answer(index: CorpusIndex, row: Row) -> str:
-    settings = index.settings
-    if row.problem:
-        return ""
     try:
-        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "").answer
+        return record_of(row, index.settings).answer
     except Unmappable:
         return ""

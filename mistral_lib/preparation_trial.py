@@ -6,6 +6,7 @@ stands outside the sample are not seen, so repeats and leaks of the whole corpus
 
 import contextlib
 import io
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,17 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib import sources
+from mistral_lib import exclusions, sources
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.preparation import Preparation
-from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.settings import Settings
 from mistral_lib.splits import unit_hash
 
 ROWS = 1500  # rows of a sample: a trial then takes a second or two
 LOOKED_AT = 100_000  # rows of the corpus that are read for it, as many of each file
 UNREADABLE = 2.0
+RECORD_ID = re.compile("[0-9a-f]{16}")
 STYLE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
@@ -36,6 +38,7 @@ class SampledFile:
     name: str  # the file's name with .jsonl behind it
     origin: str
     data: bytes
+    sources: tuple[str, ...]  # of each line, where its row stands in the corpus
     remote: None = None
 
     @property
@@ -72,37 +75,53 @@ def draw(found: Sequence[sources.SourceFile], settings: Settings, rows: int = RO
 
 
 def _rows(file: sources.SourceFile, settings: Settings, most: int) -> Iterator[sources.Row]:
-    return islice(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), most)
+    return islice(sources.rows_of(file, settings), most)
 
 
 def _record(row: sources.Row, settings: Settings) -> Record | None:
-    if row.problem:
-        return None
     try:
-        return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns)
+        return record_of(row, settings)
     except Unmappable:
         return None
 
 
 def _document_hash(row: sources.Row, settings: Settings) -> float:
-    """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record."""
+    """A number in [0, 1) that all rows of a source document share; UNREADABLE for what is no record, or cannot be written as a line."""
     record = _record(row, settings)
-    return unit_hash(record.source_group) if record else UNREADABLE
+    return unit_hash(record.source_group) if record and _line(row, record, settings) else UNREADABLE
+
+
+def _line(row: sources.Row, record: Record, settings: Settings) -> bytes:
+    """What the record was made of, its domain and its source document named: its place in the file may have told them."""
+    used = {key: part for key, part in row.value.items() if key not in record.metadata}
+    named = {settings.domain_key: record.domain, settings.group_key: record.source_group}
+    try:
+        return orjson.dumps({**used, **named}, default=str, option=STYLE)
+    except TypeError:  # nested too deep, in a place that nothing is read from
+        return b""
 
 
 def _drawn(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray, settings: Settings) -> SampledFile:
-    """The wanted rows of a file; each names its domain and its source document, which its place in the file may have told."""
-    lines = []
-    for row in (row for row, wanted in zip(rows, mask.tolist(), strict=True) if wanted):
-        record = _record(row, settings)
-        value = {settings.domain_key: record.domain, settings.group_key: record.source_group, **row.value}
-        lines.append(orjson.dumps(value, default=str, option=STYLE))
-    return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines))
+    """The wanted rows of a file."""
+    wanted = [row for row, drawn in zip(rows, mask.tolist(), strict=True) if drawn]
+    lines = [_line(row, _record(row, settings), settings) for row in wanted]
+    return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines), tuple(row.source for row in wanted))
+
+
+def _exclusions(sample: Sample, settings: Settings) -> dict[str, str]:
+    """What is excluded from the run, its sources as they are in the sample: rows have other places there."""
+    places = {source: f"{file.name}:{line}" for file in sample.files for line, source in enumerate(file.sources, 1)}
+    entries = exclusions.load(settings).entries
+    return {places.get(entry, entry): entry for entry in entries if entry in places or RECORD_ID.fullmatch(entry)}
 
 
 def carry_out(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]:
     """What data/report.json would say of the sample. Errors: ValueError where nothing is left of it, or a parameter cannot be."""
-    tried = settings.model_copy(update={"strict": False, "max_rejected_share": 1.0})  # to be told what is lost, not to stop at it
+    excluded = _exclusions(sample, settings)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no bars beneath a slider
+        named = Path(folder).resolve() / exclusions.NAME
+        exclusions.write(named, excluded)
+        changes = {"strict": False, "max_rejected_share": 1.0, "exclude_file": str(named)}  # to be told what is lost, not to stop at it
+        tried = settings.model_copy(update=changes)
         parts = FinishedParts(Path(folder) / "work", "a trial is never taken up again")
         return Preparation(Path(folder), tried, tokenizer, parts).carry_out(sources.Found(files=list(sample.files)))

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from mistral_lib import boilerplate, redaction, text_cleaning
 from mistral_lib.records import Message, Record
-from mistral_lib.skeletons import skeleton, skeleton_hash
-
-__all__ = ["ACTIONS", "CHECKS", "CheckError", "Checks", "Limits", "Outcome", "skeleton", "skeleton_hash"]
 
 ACTIONS = ("flag", "redact", "reject", "off")
 JUDGED = ("flag", "reject", "off")

@@ -34,6 +34,14 @@ def kind_of(name: str) -> tuple[str, str | None]:
     return KINDS.get(inner.suffix, "unknown"), codec
 
 
+def without_endings(name: str) -> str:
+    """A file name without the endings that say its format: `gpt3.5_law.jsonl.gz` → `gpt3.5_law`, `v1.2` → `v1.2`."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() in CODECS:
+        path = PurePosixPath(path.stem)
+    return path.stem if path.suffix.lower() in KINDS or path.suffix.lower() in SHORT else str(path)
+
+
 def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
     """The rows of one file or member; one row with a problem if there is nothing to yield.
 

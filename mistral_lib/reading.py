@@ -15,8 +15,9 @@ import numpy as np
 
 from mistral_lib import exclusions, quality, signatures, sources
 from mistral_lib.record_store import batch_of
-from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.settings import Settings
+from mistral_lib.skeletons import skeleton_hash
 from mistral_lib.stored_column import GrownColumn, StoredColumn
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
@@ -135,12 +136,9 @@ class Inspector:
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted; or None and the reason."""
-        if row.problem:
-            return None, row.problem
-        settings = self.settings
         try:
-            record = map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
-            refuse_unwanted(record, settings)
+            record = record_of(row, self.settings)
+            refuse_unwanted(record, self.settings)
         except Unmappable as refused:
             return None, str(refused)
         outcome = self.checks.inspect(record)
@@ -158,7 +156,7 @@ def _numbers(record: Record | None, reason: str, domains: list[str], reasons: li
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
-    pattern = quality.skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is a pattern of its own
+    pattern = skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is a pattern of its own
     return key, _hash(answer), _hash(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
 
 

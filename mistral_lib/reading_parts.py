@@ -58,7 +58,7 @@ def _rows(
 ) -> Iterator[tuple[Place, int, sources.Row]]:
     for number, file in enumerate(source_files[first:], first):
         origin = ORIGINS.index(file.origin)
-        rows = enumerate(sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters), 1)
+        rows = enumerate(sources.rows_of(file, settings), 1)
         for count, row in islice(rows, taken if number == first else 0, None):
             yield (number, count), origin, row
 

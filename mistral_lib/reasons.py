@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mistral_lib import shown_record, sources
-from mistral_lib.records import Unmappable, map_row
+from mistral_lib.records import Unmappable, record_of
 from mistral_lib.redaction import redact
 from mistral_lib.settings import Settings
 from mistral_lib.splits import SPLITS
@@ -35,7 +35,7 @@ def _texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], setti
     """(source, its words redacted and cut) of each wanted source → origin, wherever it could be read at all."""
     for file in found:
         mine = {source for source, origin in wanted.items() if origin == file.origin and source.startswith(file.name)}
-        for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters) if mine else ():
+        for row in sources.rows_of(file, settings) if mine else ():
             if row.source in mine:
                 mine.remove(row.source)
                 yield row.source, _words(row, settings)
@@ -45,10 +45,8 @@ def _texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], setti
 
 def _words(row: sources.Row, settings: Settings) -> str:
     """The answer, or all that stands in a row that is no record; "" for one that is not even text."""
-    if row.value is None:
-        return " ".join(shown_record.raw_row(row, LONGEST).split())
     try:
-        answer = map_row(row.value, row.source, columns=settings.columns).answer
+        answer = record_of(row, settings).answer
         return shown_record.cut(" ".join(redact(answer)[0].split()), LONGEST)
     except Unmappable:
-        return " ".join(shown_record.raw(row.value, LONGEST).split())
+        return " ".join(shown_record.raw_row(row, LONGEST).split())

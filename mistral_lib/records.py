@@ -8,13 +8,17 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from mistral_lib.readers import without_endings
+from mistral_lib.redaction import redact
 from mistral_lib.row_shapes import COLUMNS, shaped
+from mistral_lib.rows import Row
 from mistral_lib.turns import Message, Unmappable
 
-__all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "text_id"]
+__all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "record_of", "text_id"]
 
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
+PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, behind the name: line, page or pages, part of it
 LOOSE_TEXTS = "texts"  # domain of text files that stand in no folder of the source
 
 
@@ -72,7 +76,7 @@ def map_row(
     group = _named(places, group_key, (str, int))
     group = _named(places, "document", (str, int)) if group is None else group
     return Record(
-        domain=_named(places, domain_key, str) or file_domain(source),
+        domain=_without_secrets(_named(places, domain_key, str) or "") or file_domain(source),
         source=source,
         source_group=source if group is None else str(group),
         shape=shape,
@@ -80,6 +84,13 @@ def map_row(
         repairs=repairs,
         **content,
     )
+
+
+def record_of(row: Row, settings: Any) -> Record:
+    """The record in a row that was read, by the parameters of a run. Errors: Unmappable with the row's own problem, or as map_row."""
+    if row.problem:
+        raise Unmappable(row.problem)
+    return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note)
 
 
 def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
@@ -91,13 +102,20 @@ def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
     return None
 
 
+@lru_cache(maxsize=4096)
+def _without_secrets(domain: str) -> str:
+    """A domain stands in every artefact and on every axis; what is taken out of texts must not stand there."""
+    return redact(domain)[0]
+
+
 def file_domain(source: str) -> str:
-    """The domain of a row that names none: the archive's or the file's name without its ending; of a text file, which is a single
+    """The domain of a row that names none: the archive's or the file's name without its endings; of a text file, which is a single
     record, its folder's name: a folder of five hundred notes is one domain."""
-    return _first_name(source.split("!")[0].split("#")[0].rsplit(":", 1)[0])
+    name, colon, line = source.rpartition(":")
+    return _first_name(name if colon and line.isdecimal() else source)
 
 
 @lru_cache(maxsize=1024)
-def _first_name(path: str) -> str:
-    place = PurePosixPath(path)
-    return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else place.name.split(".")[0]
+def _first_name(source: str) -> str:
+    place = PurePosixPath(PLACE.sub("", source.split("!")[0]))
+    return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else without_endings(place.name)

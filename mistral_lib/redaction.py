@@ -13,7 +13,6 @@ from mistral_lib import personal_data, secret_patterns
 from mistral_lib.rules import Rule, open_gates
 
 GROUPS: dict[str, tuple[Rule, ...]] = {"secrets": secret_patterns.RULES, "personal_data": personal_data.RULES}
-KINDS = {rule.kind: group for group, rules in GROUPS.items() for rule in rules}
 PLACEHOLDER = re.compile("<(?:" + "|".join(sorted({rule.placeholder[1:-1] for rules in GROUPS.values() for rule in rules})) + ")>")
 ROUNDS = 16  # two are usual; a text made to need one round for each of its characters must not hold up a run
 

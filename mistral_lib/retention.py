@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from mistral_lib import chat_format, long_records, probe_blocks, sources
-from mistral_lib.records import Record, Unmappable, map_row
+from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.settings import Settings
 
 MOST = 5000  # records that are considered, those with the smallest ids: a fair sample, however large the set is
@@ -58,11 +58,9 @@ def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet
 
 def _records(settings: Settings, trained: set[str], left_out: Counter) -> Iterator[Record]:
     for file in source_files(settings):
-        for row in sources.rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters):
+        for row in sources.rows_of(file, settings):
             try:
-                if row.problem:
-                    raise Unmappable(row.problem)
-                record = map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note or "")
+                record = record_of(row, settings)
             except Unmappable as reason:
                 left_out[str(reason)] += 1
                 continue

@@ -7,9 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
-from mistral_lib.turns import Unmappable, regular, text_of, turns
+from mistral_lib.turns import Unmappable, as_json, regular, text_of, trimmed, turns
 
 Row = Mapping[str, Any]
 Content = dict[str, Any]  # messages or text, and repairs
@@ -50,7 +48,7 @@ def _chat(given: list[tuple[str, str, str]], *more: str) -> Content:
 
 
 def _document(text: Any) -> Content:
-    text = text_of(text).strip()
+    text = trimmed(text_of(text))
     if not text:
         raise Unmappable("empty_text")
     return {"text": text}
@@ -127,7 +125,7 @@ def _table_row(value: Row) -> Content:
 
 
 def _cell(cell: Any) -> str:
-    return cell if isinstance(cell, str) else orjson.dumps(cell, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return cell if isinstance(cell, str) else as_json(cell)
 
 
 EXTRA = ("system", "history")

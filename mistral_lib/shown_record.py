@@ -17,6 +17,7 @@ from mistral_lib.rows import Row
 
 LONGEST = 6000  # characters of a row, or of a message, that are shown
 TOKENS = 400
+DEEPEST = 100  # levels of a row that are shown; it may have a thousand, and neither Python nor JSON's writer goes down so far
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
@@ -39,13 +40,17 @@ def raw(value: Any, longest: int = LONGEST) -> str:
     return cut(redaction.redact(text)[0], longest)
 
 
-def _redacted(value: Any) -> Any:
+def _redacted(value: Any, levels: int = DEEPEST) -> Any:
     """Each text by itself: in JSON's writing, a line end or a quotation mark could hide a value from the patterns."""
     if isinstance(value, str):
         return redaction.redact(value)[0]
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    if not levels:
+        return "…"
     if isinstance(value, Mapping):
-        return {key: _redacted(part) for key, part in value.items()}
-    return [_redacted(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: _redacted(part, levels - 1) for key, part in value.items()}
+    return [_redacted(part, levels - 1) for part in value]
 
 
 def record(found: Record, longest: int = LONGEST) -> str:
@@ -80,11 +85,13 @@ def finder(words: str) -> Callable[[Row], bool]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(part)
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping | list | tuple):
+            waiting += one.values() if isinstance(one, Mapping) else one
 
 
 def preformatted(text: str) -> str:

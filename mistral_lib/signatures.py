@@ -44,7 +44,11 @@ def folded_words(text: str) -> list[str]:
 
 def shingles(text: str) -> set[tuple[str, ...]]:
     """The distinct word 5-grams of a text; empty for texts with fewer than five words."""
-    words = folded_words(text)
+    return grams(folded_words(text))
+
+
+def grams(words: list[str]) -> set[tuple[str, ...]]:
+    """The distinct stretches of five words."""
     return set(zip(*(words[k:] for k in range(GRAM)), strict=False))
 
 

@@ -29,6 +29,14 @@ class SourceFile:
         return self.remote.size if self.remote else self.path.stat().st_size
 
     @property
+    def version(self) -> object:
+        """What changes when the content does. Errors: OSError for a file that is gone."""
+        if self.remote:
+            return self.remote
+        stat = self.path.stat()
+        return stat.st_size, stat.st_mtime_ns
+
+    @property
     def place(self) -> str:
         """Where it is: the one thing that no two files share."""
         return self.remote.url if self.remote else str(self.path.resolve())

@@ -16,7 +16,7 @@ from mistral_lib.rows import Reading, Row
 from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
 
-__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "absent", "find", "inputs", "of_settings", "resolve", "rows"]
+__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "find", "inputs", "of_settings", "resolve", "rows", "rows_of"]
 
 OPTIONAL = "optional:"
 CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
@@ -48,11 +48,6 @@ class Found:
 def of_settings(settings: Any) -> list[SourceFile]:
     """Corpus files first, operatives last. Errors: SourceError."""
     return resolve(settings).files
-
-
-def absent(settings: Any) -> list[Absent]:
-    """The optional sources that are left out. Errors: SourceError."""
-    return resolve(settings).absent
 
 
 def resolve(settings: Any) -> Found:
@@ -115,7 +110,7 @@ def _why_nothing(source: str, expanded: list[SourceFile]) -> str:
 
 
 def _has_rows(file: SourceFile) -> bool:
-    return _readable(file, file.remote or (file.size, file.path.stat().st_mtime_ns))
+    return _readable(file, file.version)
 
 
 @lru_cache(maxsize=4096)
@@ -177,6 +172,11 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
         yield Row(file.name, None, exhausted.code)
     except OSError as error:
         raise _unreadable(file, error) from None
+
+
+def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
+    """Every row of one file as the parameters of a run want it read. Errors: SourceError."""
+    return rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:

@@ -75,7 +75,7 @@ def assign(
         raise ValueError(f"validation_share {validation_share} and test_share {test_share}: each at least 0, together below 1")
     kept = np.ones(len(group), bool) if kept is None else kept
     earlier, place = earlier or Earlier(), places(group, seed)
-    drawn, appointed = _drawn(place, validation_share, test_share), earlier.held(group)
+    drawn, appointed = draw(place, validation_share, test_share), earlier.held(group)
     knot = knots(group, answer, pairs, key)
     sizes = np.bincount(knot[kept], minlength=len(group))
     split = np.zeros(len(group), np.uint8)
@@ -100,17 +100,13 @@ def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
     return np.bincount(domain.astype(np.int64) * len(SPLITS) + split, minlength=domains * len(SPLITS)).reshape(domains, len(SPLITS))
 
 
-def draw(group: np.ndarray, validation_share: float, test_share: float, seed: int) -> np.ndarray:
-    """The split that each group draws by itself, uint8 (n,): a function of its hash and the seed, of nothing else."""
-    return _drawn(places(group, seed), validation_share, test_share)
-
-
 def places(group: np.ndarray, seed: int) -> np.ndarray:
     """Where each group stands among all that could be, uint64 (n,): the smaller, the more protected. Different groups differ."""
     return mix(group ^ np.uint64(int.from_bytes(hashlib.sha256(f"splits/{seed}".encode()).digest()[:8], "big")))
 
 
-def _drawn(place: np.ndarray, validation_share: float, test_share: float) -> np.ndarray:
+def draw(place: np.ndarray, validation_share: float, test_share: float) -> np.ndarray:
+    """The split that each group draws by itself, uint8 (n,): a function of its place, of nothing else."""
     drawn = np.zeros(len(place), np.uint8)
     drawn[place < _bound(validation_share + test_share)] = 1
     drawn[place < _bound(test_share)] = 2

@@ -26,27 +26,30 @@ Made = tuple[dict[str, Any], dict[str, np.ndarray]]
 Part = tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
 
 
-def parts(tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settings, finished: FinishedParts) -> Iterator[Part]:
+def parts(
+    tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settings, finished: FinishedParts, turn: int = 0
+) -> Iterator[Part]:
     """Of every PART of the kept records: the folder of its tokens, the columns of its windows, the tokens lost, int64 (2, records with
-    a loss) record numbers and counts, and the numbers of the refused records by reason."""
+    a loss) record numbers and counts, and the numbers of the refused records by reason. turn: which selection of records
+    of the same preparation this is."""
     starts = range(0, max(len(kept), 1), PART)
     stream: Iterator[tuple[np.ndarray, EncodedBatch]] | None = None
     for start in starts:
-        done = finished.finished(_name(start)) if stream is None else None  # nothing is finished behind what is not
+        done = finished.finished(_name(turn, start)) if stream is None else None  # nothing is finished behind what is not
         if done is None:
             if stream is None:
                 if start:
                     say(f"data: {start:,} records were tokenised before, and are used")
                 stream = _encoded(tokenizer, store, kept, start)
-            done = _made(finished.begin(_name(start)), islice(stream, PART // BATCH), tokenizer, settings)
-            finished.seal(_name(start), *done)
+            done = _made(finished.begin(_name(turn, start)), islice(stream, PART // BATCH), tokenizer, settings)
+            finished.seal(_name(turn, start), *done)
         facts, arrays = done
         refused = {reason: arrays[f"refused-{place}"] for place, reason in enumerate(facts["refused"])}
-        yield finished.folder / _name(start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
+        yield finished.folder / _name(turn, start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
 
 
-def _name(start: int) -> str:
-    return f"tokens-{start // PART:05}"
+def _name(turn: int, start: int) -> str:
+    return f"tokens-{start // PART:05}" if not turn else f"tokens-{turn}-{start // PART:05}"
 
 
 def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], tokenizer: Any, settings: Settings) -> Made:
@@ -110,4 +113,4 @@ def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) ->
     try:
         return long_records.cut(tokenizer, batch.records[place], tokens, refusal, settings.max_tokens, settings.long_records)
     except TemplateProblem:
-        return Fitted([], len(tokens[0]), int(batch.supervised[place]), "turns_cannot_stand_alone")
+        return Fitted([], len(tokens[0]), "turns_cannot_stand_alone")

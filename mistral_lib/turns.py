@@ -44,7 +44,7 @@ def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
     calls = _calls(turn)
     text = "" if content is None and calls else text_of(content)
     if calls or role in CALLS:
-        return "assistant", "\n\n".join(part for part in (text.strip(), *calls) if part), "tool_call_as_text"
+        return "assistant", "\n\n".join(part for part in (trimmed(text), *calls) if part), "tool_call_as_text"
     return ROLES[role], text, "tool_output_as_user" if role in OUTPUTS else ""
 
 
@@ -67,6 +67,14 @@ def text_of(content: Any) -> str:
     raise Unmappable("text_is_not_a_string")
 
 
+def as_json(value: Any) -> str:
+    """A value that is no text as one line of JSON. Errors: Unmappable where it is nested deeper than can be written (254 levels)."""
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        raise Unmappable("nested_too_deep") from None
+
+
 def _calls(turn: Mapping[str, Any]) -> list[str]:
     """Each call as a line of JSON, its name and its arguments: a plain chat format has no other place for it."""
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
@@ -84,18 +92,33 @@ def _call(function: Any) -> str:
     if isinstance(arguments, str):
         with suppress(orjson.JSONDecodeError):  # what is no JSON is kept as the text that it is
             arguments = orjson.loads(arguments)  # OpenAI writes them as JSON in a string
-    return orjson.dumps({"name": function["name"], "arguments": arguments}, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return as_json({"name": function["name"], "arguments": arguments})
 
 
 def regular(given: Iterable[tuple[str, str, str]]) -> tuple[list[Message], tuple[str, ...]]:
     """The messages and the codes of what was repaired. Errors: Unmappable where no question with an answer is left."""
     repairs: list[str] = []
-    found = _system_first([(role, text.strip(), repair) for role, text, repair in given if text.strip() or role != "system"], repairs)
+    sound = [(role, _without_lead(trimmed(text), repairs), repair) for role, text, repair in given]
+    found = _system_first([turn for turn in sound if turn[1] or turn[0] != "system"], repairs)
     system, talk = (found[:1], found[1:]) if found and found[0][0] == "system" else ([], found)
     talk = _from_question_to_answer(talk, repairs)
     if any(not text for _, text in talk):
         raise Unmappable("empty_message")
     return [{"role": role, "content": text} for role, text in [*system, *_merged(talk, repairs)]], tuple(dict.fromkeys(repairs))
+
+
+def trimmed(text: str) -> str:
+    """Without empty lines in front and white space at the end; "" where nothing else is. The first line's indentation may be code's."""
+    return text.rstrip().lstrip("\n")
+
+
+def _without_lead(text: str, repairs: list[str]) -> str:
+    """Without the one blank that completions of older formats begin with: a chat template would write a second one. Where another
+    line is indented too, it is layout and stays."""
+    if not text.startswith(" ") or text[1].isspace() or "\n " in text:
+        return text
+    repairs.append("leading_blank_removed")
+    return text[1:]
 
 
 def _system_first(given: list[tuple[str, str, str]], repairs: list[str]) -> list[tuple[str, str]]:

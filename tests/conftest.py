@@ -34,6 +34,25 @@ def rows(domain: str, count: int, first: int = 0) -> list[dict]:
     ]
 
 
+def deep_lines(levels: int = 1000) -> bytes:
+    """A row whose `input` is nested too deep to be written, and one that is deep only where nothing is read, which is a record."""
+    deep = b"[" * levels + b"1" + b"]" * levels
+    read = b'{"instruction": "Sum it up", "input": %s, "output": "A long enough answer."}\n'
+    return (read + b'{"prompt": "And this?", "completion": "It is a good enough answer.", "trace": %s}\n') % (deep, deep)
+
+
+def twins() -> list[dict]:
+    """Answers that repeat each other behind prompts of which the first ones are long; in the second cluster all are."""
+    long = " ".join(f"word{n}" for n in range(300))
+    one, two = (
+        "It is the one thing that belongs to this and to no other.",
+        "Whatever you ask for, ask for it twice and wait until it is there.",
+    )
+    asked = [(long, one, "a"), (f"Twice {long}", one, "b"), ("What is it?", one, "c"), ("Which is it?", one, "d"), (long, two, "a")]
+    asked += [("What is it?", one, "c"), (f"Again {long}", two, "e")]
+    return [{"prompt": prompt, "completion": answer, "module": f"twin-{name}"} for prompt, answer, name in asked]
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home for this test alone."""

@@ -13,7 +13,7 @@ from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
 from mistral_lib.near_copies import near_copies
 from mistral_lib.run import Run
-from tests.conftest import rows
+from tests.conftest import deep_lines, rows
 
 TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
 
@@ -173,6 +173,15 @@ def test_a_row_that_is_hostile_html_is_shown_as_text(corpus, settings) -> None:
         assert "<script" not in panel.value and "<img" not in panel.value
 
 
+def test_a_deeply_nested_row_is_shown_and_searched(corpus, run: Run) -> None:
+    files.write_bytes(corpus / "deep.jsonl", deep_lines())
+    explorer = CorpusExplorer(reopened(run), base_model.load_tokenizer(run.settings.base_model))
+    explorer.choices["file"].value = "deep.jsonl"
+    assert "nested_too_deep" in explorer.record.value and "Sum it up" in explorer.raw.value
+    explorer.query.value = "good enough"
+    assert "1 of 606" in explorer.status.value and "It is a good enough answer." in explorer.record.value
+
+
 def test_headless_it_is_plain_text(explorer: CorpusExplorer) -> None:
     assert explorer._repr_mimebundle_()["text/plain"] == explorer.plain
     assert explorer.plain.startswith("604 rows to explore; the first record:\nblue.jsonl:1 · blue")
@@ -184,6 +193,23 @@ def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corp
         explorer.index.row(500)
     explorer.place.value = 590
     assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "said where it is looked for, not in a log"
+
+
+def test_a_line_put_in_on_top_excludes_no_other_record(explorer: CorpusExplorer, corpus) -> None:
+    """Each row then stands where another one stood, under a source that the index knows."""
+    explorer.choices["file"].value = "red.jsonl"
+    files.write_json_lines(corpus / "red.jsonl", [*rows("other", 1), *rows("red", 200)])
+    index, numbers = explorer.index, explorer.numbers
+    for look in (lambda: index.row(int(numbers[6])), lambda: index.search(numbers, bool), lambda: list(index.each())):
+        with pytest.raises(LookupError, match=r"red\.jsonl has changed since it was indexed"):
+            look()
+    explorer.place.value = 6
+    assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value
+    assert explorer.exclude.disabled and explorer.alike.disabled
+    explorer.query.value = "kernel"
+    assert "has changed since it was indexed" in explorer.status.value and not len(explorer.numbers)
+    explorer.query.value, explorer.choices["file"].value = "", "blue.jsonl"
+    assert not explorer.exclude.disabled and "&quot;completion&quot;" in explorer.raw.value, "other files are shown as before"
 
 
 def test_any_row_is_found_on_any_page_in_any_order(home, settings) -> None:

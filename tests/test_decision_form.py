@@ -1,5 +1,7 @@
 """The decision form, operated through its Python objects: what it finds, refuses and writes."""
 
+from pathlib import Path
+
 import pytest
 
 from mistral_lib import home as places
@@ -20,6 +22,14 @@ def settled(form: DecisionForm) -> str:
     form.counting.wait()
     form.estimating.wait()
     return form.verdict.value
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="a file that even root cannot read: Linux has one")
+def test_a_file_that_cannot_be_read_is_said_in_the_form_and_not_only_in_a_log(form: DecisionForm, corpus) -> None:
+    (corpus / "unreadable.jsonl").symlink_to("/proc/self/mem")  # is opened, and then an error of the machine
+    form.controls["corpus_paths"].value = "corpora/small/"
+    assert "Not found:" in form.found.value and "unreadable.jsonl (corpus_paths): cannot be read" in form.found.value
+    assert form.save.disabled
 
 
 def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -> None:

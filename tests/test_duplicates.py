@@ -42,7 +42,7 @@ def search(folder, texts: list[str], batch: int = 500, **options) -> tuple[np.nd
     """(pairs, clusters) of texts added in batches."""
     near = NearDuplicates(folder, **options)
     for start in range(0, len(texts), batch):
-        near.add(texts[start : start + batch])
+        near.append(signatures.sign(texts[start : start + batch], near.threshold, 42))
 
     def text_of(positions):
         assert list(positions) == sorted(set(positions))
@@ -167,7 +167,7 @@ def test_folding_and_short_texts(tmp_path):
 
 def test_short_texts_are_never_fetched(tmp_path):
     near = NearDuplicates(tmp_path)
-    near.add([f"answer {number}" for number in range(500)] + ["answer 7"])
+    near.append(signatures.sign([f"answer {number}" for number in range(500)] + ["answer 7"], near.threshold, 42))
     assert near.pairs(pytest.fail).tolist() == [[7, 500]]
 
 
@@ -205,7 +205,7 @@ def test_order_changes_no_tie_not_even_in_large_buckets(tmp_path):
 def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
     texts = family(random.Random(5), 3000, 120, 0)
     near = NearDuplicates(tmp_path)
-    near.add(texts)
+    near.append(signatures.sign(texts, near.threshold, 42))
     fetched = 0
 
     def text_of(positions):
@@ -220,10 +220,10 @@ def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
 def test_a_search_starts_afresh_and_takes_no_texts_afterwards(tmp_path):
     search(tmp_path, ["one two three four five six"] * 2)
     near = NearDuplicates(tmp_path)
-    near.add(["one two three four five six"])
+    near.append(signatures.sign(["one two three four five six"], near.threshold, 42))
     assert near.pairs(lambda positions: []).shape == (0, 2)
     with pytest.raises(ValueError, match="after the search"):
-        near.add(["seven"])
+        near.append(signatures.sign(["seven"], near.threshold, 42))
     assert NearDuplicates(tmp_path / "empty").clusters(lambda positions: []).tolist() == []
 
 
@@ -231,7 +231,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from mistral_lib import duplicates, splits
+from mistral_lib import duplicates, signatures, splits
 def text(i):
     return " ".join(f"w{(i - i % 16 // 15) * 7919 % 1000003 + k * k}" for k in range(12)) + (" x" if i % 16 == 15 else "")
 def peak():
@@ -240,7 +240,7 @@ texts_of = lambda positions: [text(i) for i in positions]
 def run(n):
     near = duplicates.NearDuplicates(Path(sys.argv[1]))
     for start in range(0, n, 1000):
-        near.add(texts_of(range(start, start + 1000)))
+        near.append(signatures.sign(texts_of(range(start, start + 1000)), 0.8, 42))
     leader, pairs = near.clusters(texts_of), near.pairs(texts_of)
     ids = np.arange(n, dtype=np.uint64)
     splits.assign(ids // np.uint64(3), ids, pairs, ids, np.zeros(n, np.int32), 0.05, 0.05, 42)

@@ -53,7 +53,6 @@ def test_the_windows_grade_what_the_whole_record_grades(name, contents, with_sys
     assert all(window.labels[0] == IGNORED and len(window.labels) == len(window.input_ids) for window in fitted.windows)
     assert all(label in (IGNORED, token) for window in fitted.windows for token, label in zip(window.input_ids, window.labels, strict=True))
     assert fitted == fit(tokenizer, one, max_tokens)[1]
-    assert fitted.supervised_tokens_lost == 0
 
 
 def test_a_record_that_fits_is_left_alone(tokenizer):
@@ -97,14 +96,14 @@ def test_each_window_of_a_long_answer_begins_with_the_prompt_and_only_the_last_e
 
 def test_a_prompt_above_half_a_window_keeps_its_end_and_the_loss_is_counted(tokenizer):
     one = chat("Read this: " + PARAGRAPHS, "Short. " * 50)
-    _, fitted = fit(tokenizer, one, 128)
+    whole, fitted = fit(tokenizer, one, 128)
     prompt = chat_format.prompt_ids(tokenizer, one.messages[:-1])
     for window in fitted.windows:
         context = window.labels.index(next(label for label in window.labels if label != IGNORED))
         assert context == 64
         assert window.input_ids[context - 10 : context] == prompt[-10:]
     assert fitted.tokens_lost == len(prompt) - 64
-    assert fitted.supervised_tokens_lost == 0
+    assert [token for window in fitted.windows for token in graded(window)] == graded(whole), "nothing of the answer is lost"
 
 
 def test_chats_of_many_turns_are_cut_between_turns_first(tokenizer):
@@ -122,11 +121,10 @@ def test_chats_of_many_turns_are_cut_between_turns_first(tokenizer):
 def test_truncate_and_reject_count_what_is_lost(tokenizer):
     one = chat("Tell me all.", PARAGRAPHS)
     whole, cut = fit(tokenizer, one, 128, "truncate")
-    assert cut.windows == [whole.truncated(128)]
+    assert cut.windows == [chat_format.Encoded(whole.input_ids[:128], whole.labels[:128])]
     assert cut.tokens_lost == len(whole.input_ids) - 128
-    assert cut.supervised_tokens_lost == whole.supervised - cut.windows[0].supervised
     _, refused = fit(tokenizer, one, 128, "reject")
-    assert refused == long_records.Fitted([], len(whole.input_ids), whole.supervised, "longer_than_max_tokens")
+    assert refused == long_records.Fitted([], len(whole.input_ids), "longer_than_max_tokens")
     _, nothing = fit(tokenizer, chat(PARAGRAPHS, "Yes."), 128, "truncate")
     assert nothing.refusal == "no_supervised_token_within_max_tokens"
 

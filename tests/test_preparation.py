@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
-from mistral_lib import base_model, chat_format, files, inventory, params, preparation, splits
+from mistral_lib import base_model, chat_format, files, inventory, params, preparation, reasons, sources, splits
 from mistral_lib.records import map_row
 from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
-from tests.conftest import files_with, other, rows
+from tests.conftest import deep_lines, files_with, other, rows, twins
 
 
 def reconciles(report: dict) -> bool:
@@ -30,6 +30,18 @@ def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corp
     assert len(ledger) == 609 and all(row["fate"] for row in ledger)
     rejected = files.read_json_lines(prepared.folder / "data" / "rejected.jsonl")
     assert [row["source"] for row in rejected] == [f"mess.jsonl:{n}" for n in (1, 2, 3, 9)]
+
+
+def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Settings, corpus: Path) -> None:
+    files.write_bytes(corpus / "deep.jsonl", deep_lines())
+    run = Run.open(settings)
+    report = preparation.prepare(run)
+    assert report["rejected"] == {"nested_too_deep": 1} and report["records_kept"] == 601
+    assert inventory.explore(run)["totals"]["problems"] == {"nested_too_deep": 1}
+    found = sources.of_settings(settings)
+    ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
+    [line] = reasons.table(ledger, found, settings)
+    assert line["for example"] == "deep.jsonl:1" and "Sum it up" in line["its answer"]
 
 
 def test_nothing_straddles(prepared: Run) -> None:
@@ -139,6 +151,23 @@ def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> N
     assert unsearched["duplicates_near"] is None and unsearched["records_kept"] == 605
 
 
+@pytest.mark.parametrize(("way", "reason"), [("reject", "longer_than_max_tokens"), ("truncate", "no_supervised_token_within_max_tokens")])
+def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.Settings, corpus: Path, way: str, reason: str) -> None:
+    files.write_json_lines(corpus / "twins.jsonl", twins())
+    run = other(Run.open(settings), long_records=way)
+    report = preparation.prepare(run)
+    assert reconciles(report) and report["leaked_near"] == report["leaked_document"] == 0
+    assert report["rejected"] == {reason: 4} and (report["duplicates_near"], report["duplicates_exact"]) == (1, 1)
+    ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pylist()
+    fates = [(row["fate"], row["reason"]) for row in ledger if row["source"].startswith("twins")]
+    lost = ("rejected", reason)
+    assert fates[2][0] in splits.SPLITS and fates[2][1] == ""
+    assert [*fates[:2], *fates[3:]] == [lost, lost, ("near_duplicate", "twins.jsonl:3"), lost, ("duplicate", "twins.jsonl:3"), lost]
+    [kept] = [row for row in ledger if row["source"] == "twins.jsonl:3"]
+    assert 0 < kept["supervised_tokens"] < kept["tokens"] and kept["record_id"] in splits_of(run)
+    assert sum(report["tokens"].values()) == sum(row["tokens"] for row in ledger)
+
+
 def test_too_many_lost_rows_stop_the_run(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
     with pytest.raises(preparation.TooMuchLost, match=r"61 of 661 rows were rejected, and max_rejected_share = 0.05.*unknown_shape"):
@@ -156,8 +185,10 @@ def test_no_secret_of_the_corpus_stands_anywhere_below_the_run(prepared: Run, co
         "module": mail,
         "note": token,
     }
-    files.write_json_lines(corpus / "secret.jsonl", [row, {"text": f"half a row with {token}", "messages": 5}])
+    named = [{"text": f"A text of the domain that bears the name number {n}.", "domain": name} for n, name in enumerate((mail, token))]
+    files.write_json_lines(corpus / "secret.jsonl", [row, {"text": f"half a row with {token}", "messages": 5}, *named])
     report = preparation.prepare(prepared)
+    assert {"<EMAIL>", "<GITHUB_TOKEN>"} < {domain for split in report["domains"].values() for domain in split}
     assert sum(report["redacted"].values()) >= 3
     inventory.explore(prepared)
     assert not files_with(prepared.folder, token, mail)

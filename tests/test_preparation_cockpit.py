@@ -1,11 +1,12 @@
 """The preparation cockpit and the sample under it: what a moved slider shows is what the data stage would do."""
 
+import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import base_model, files, preparation, preparation_trial, sources
+from mistral_lib import base_model, exclusions, files, preparation, preparation_trial, sources
 from mistral_lib.preparation_cockpit import PreparationCockpit, figures
 from mistral_lib.run import Run
-from tests.conftest import other, rows
+from tests.conftest import deep_lines, other, rows
 
 
 @pytest.fixture
@@ -22,13 +23,27 @@ def test_a_sample_of_everything_gives_what_the_data_stage_gives(cockpit: Prepara
     assert figures(preparation.prepare(Run.open(settings))) == cockpit.before
 
 
+def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, corpus, tokenizer) -> None:
+    run = Run.open(settings)
+    preparation.prepare(run)
+    by_id = next(row["record_id"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist())
+    entries = {by_id: "", "red.jsonl:7": "", "blue.jsonl:200": "", "green.jsonl:999": "no such row", "red.jsonl.jsonl:1": "no such file"}
+    exclusions.write(run.folder / exclusions.NAME, entries)
+    cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert figures(preparation.prepare(run)) == cockpit.before and cockpit.before["rejected: excluded_by_hand"] == 3
+
+
 def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(settings, corpus, tokenizer) -> None:
     for name in ("red", "green", "blue"):
         plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows(name, 90)]
         files.write_json_lines(corpus / f"{name}.part.jsonl", plain)
         (corpus / f"{name}.jsonl").unlink()
     cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
-    assert figures(preparation.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {"red", "green", "blue"}
+    assert figures(preparation.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {
+        "red.part",
+        "green.part",
+        "blue.part",
+    }
 
 
 def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, tokenizer) -> None:
@@ -78,6 +93,16 @@ def test_unreadable_rows_are_counted_and_not_drawn(settings, corpus) -> None:
     files.write_bytes(corpus / "odd.jsonl", b'{"colour": "blue"}\n{"prompt": "half')
     sample = preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000)
     assert (sample.rows, sample.looked_at, sample.unreadable) == (600, 602, 2)
+
+
+def test_a_deeply_nested_value_costs_its_own_row_and_no_other(settings, corpus, tokenizer) -> None:
+    in_a_message = b'{"messages": [{"role": "user", "content": "a", "x": %s}, {"role": "assistant", "content": "b"}]}' % (
+        b"[" * 300 + b"]" * 300
+    )
+    files.write_bytes(corpus / "deep.jsonl", deep_lines() + in_a_message)
+    sample = preparation_trial.draw(sources.of_settings(settings), settings, rows=10_000)
+    assert (sample.rows, sample.unreadable) == (601, 2)
+    assert preparation_trial.carry_out(sample, settings, tokenizer)["records_kept"] == 601
 
 
 def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_path, monkeypatch) -> None:

@@ -170,7 +170,7 @@ def test_hostile_text_takes_no_more_than_linear_time(piece):
     record = chat((piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH])
     started = time.process_time()
     Checks().inspect(record)
-    quality.skeleton(record.answer)
+    skeletons.skeleton(record.answer)
     assert time.process_time() - started < 1
 
 
@@ -181,19 +181,19 @@ def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
         "Processed content from Annual Review.docx (3 pages)",
         "Processed content from data/in/x.pdf (111 pages)",
     ]
-    assert len({quality.skeleton(text) for text in same}) == 1
+    assert len({skeletons.skeleton(text) for text in same}) == 1
     assert (
         len(
             {
-                quality.skeleton(f"{name} is a city with {n:,} people.")
+                skeletons.skeleton(f"{name} is a city with {n:,} people.")
                 for name, n in [("Bern", 1), ("New York", 8_000_000), ("Zürich", 400)]
             }
         )
         == 1
     )
-    assert quality.skeleton("the list is sorted in place") != quality.skeleton("the list is copied first")
-    assert quality.skeleton_hash(same[0]) == quality.skeleton_hash(same[1]) != quality.skeleton_hash("another one")
-    assert 0 <= quality.skeleton_hash("") < 2**64
+    assert skeletons.skeleton("the list is sorted in place") != skeletons.skeleton("the list is copied first")
+    assert skeletons.skeleton_hash(same[0]) == skeletons.skeleton_hash(same[1]) != skeletons.skeleton_hash("another one")
+    assert 0 <= skeletons.skeleton_hash("") < 2**64
 
 
 @settings(max_examples=30)

@@ -104,6 +104,44 @@ def test_line_ends_marks_and_blank_lines_change_nothing(read, name):
     assert [row.value for row in read(name, untouched)] == ROWS
 
 
+JSON_LINES = b"".join(b'{"text": "row %d"}\n' % n for n in range(1, 1001))
+
+
+@pytest.mark.parametrize(
+    ("before", "problems"),
+    [
+        (b'{"text": "cut o\n', [("a.json:1", "not_json")]),
+        (b"\n", []),
+        (b"\xef\xbb\xbf\n\n", []),
+        (b"\n" * 200, []),
+        (b'{"text": "row 0"}\n\n', []),
+        (b'{"text": "a"}{"text": "b"}\n', [("a.json:1", "glued_json")]),
+        (b'\n{"text": "caf\xe9"}\n{"text": "row 0"}\n', [("a.json:2", "not_utf8")]),
+    ],
+)
+@pytest.mark.parametrize("ending", [b"", b'\n\n{"text": "cut o'])
+def test_lines_named_json_lose_no_more_than_the_damaged_ones(read, before, problems, ending):
+    found = read("a.json", before + JSON_LINES + ending)
+    last = before.count(b"\n") + (1003 if ending else 1000)
+    expected = [*problems, *([(f"a.json:{last}", "truncated_line")] if ending else [])]
+    assert [(row.source, row.problem) for row in found if row.problem] == expected
+    texts = [row.value["text"] for row in found if not row.problem]
+    assert texts[-1000:] == [f"row {n}" for n in range(1, 1001)] and len(texts) <= 1001
+    assert found[-1].source == f"a.json:{last}"
+
+
+@pytest.mark.parametrize("text", ['[\n{"text": "a"},\n{"text": "b"},\n{"text": "c"}\n', '{"data": [\n{"text": "a"}\n,\n{"text": "b"}\n'])
+def test_a_torn_array_is_one_problem_and_no_file_of_lines(read, text):
+    assert outcome(read("a.json", text.encode())) == [("a.json", "not_json")]
+
+
+def test_wrapped_rows_of_glued_objects_have_sources_of_their_own(read):
+    wrapped = b'{"data": [\n{"text": "a"}, {"text": "b"}\n]}\n\n' * 2
+    found = read("a.json", wrapped, salvage=True)
+    assert [row.value["text"] for row in found] == ["a", "b"] * 2 and all(row.note == "salvaged" for row in found)
+    assert [row.source for row in found] == ["a.json.1:1", "a.json.1:2", "a.json.2:1", "a.json.2:2"]
+
+
 def test_numbers_and_characters_that_strict_json_forbids(read):
     big = 10**25
     found = read("a.jsonl", b'{"text": "a", "score": NaN, "big": %d}\n{"text": "half \\ud83d an emoji"}\n' % big)

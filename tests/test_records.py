@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.records import COLUMNS, Record, Unmappable, file_domain, map_row, text_id
+from mistral_lib.records import COLUMNS, Record, Unmappable, file_domain, map_row, record_of, text_id
+from mistral_lib.rows import Row
+from mistral_lib.settings import Settings
 
 ASK, REPLY = "What is 2 + 2?", "It is 4."
 CHAT = [{"role": "user", "content": ASK}, {"role": "assistant", "content": REPLY}]
@@ -58,7 +60,7 @@ def test_every_way_to_write_a_chat_gives_the_same_record(shape, row):
 @pytest.mark.parametrize(
     ("row", "shape", "text"),
     [
-        ({"text": " a document \n"}, "text", "a document"),
+        ({"text": "\n\n  a document \n"}, "text", "  a document"),
         ({"content": "a document", "title": "Its title", "url": "x"}, "content", "Its title\n\na document"),
         ({"content": "a document", "title": None}, "content", "a document"),
         ({"data": {"name": "Ada", "born": 1815, "died": None, "tags": ["x"]}}, "data", 'name: Ada\nborn: 1815\ntags: ["x"]'),
@@ -113,6 +115,39 @@ def test_conversations_are_made_regular_and_each_repair_is_named(given, expected
     assert (record.messages, record.repairs) == (expected, repairs)
 
 
+CODE = "    return 1\n\n    # end"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "def f():", "completion": CODE},
+        {"prompt": "def f():\n", "completion": f"\n\n{CODE}\n  \n"},
+        {"messages": chat("u:def f():", f"a:{CODE} ")},
+        {"text": f"\n{CODE}\n"},
+        {"data": {"text": CODE}},
+    ],
+)
+def test_the_first_line_keeps_its_indentation(row):
+    assert (mapped(row).answer, mapped(row).repairs) == (CODE, ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "repairs"),
+    [
+        (" It is 4.\n", "It is 4.", ("leading_blank_removed",)),
+        (" It is 4.\nAs ever.", "It is 4.\nAs ever.", ("leading_blank_removed",)),
+        (" * one\n * two", " * one\n * two", ()),
+        ("\tpass", "\tpass", ()),
+    ],
+)
+def test_one_blank_before_an_answer_is_taken_off_and_it_is_said(answer, expected, repairs):
+    assert (mapped({"prompt": ASK, "completion": answer}).answer, mapped({"prompt": ASK, "completion": answer}).repairs) == (
+        expected,
+        repairs,
+    )
+
+
 def test_calls_of_tools_keep_their_meaning():
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
     openai = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call, call]}, {"role": "tool", "content": "4"}, CHAT[1]]
@@ -134,6 +169,13 @@ def test_parts_of_text_are_joined():
 
 
 SECRET = "hunter2-do-not-print"
+
+
+def deep(value, levels: int = 300) -> list:
+    """As many levels as a JSON reader accepts and its writer does not."""
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize(
@@ -164,6 +206,13 @@ SECRET = "hunter2-do-not-print"
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "history_is_not_pairs"),
         ({"instruction": "a", "output": "b", "system": 5}, "text_is_not_a_string"),
         ({"chosen": "a", "rejected": "b"}, "preference_without_prompt"),
+        ({"instruction": "Sum it up", "input": deep(SECRET), "output": "b"}, "nested_too_deep"),
+        ({"question": "a", "answer": "b", "context": deep(SECRET)}, "nested_too_deep"),
+        ({"data": {"cell": deep(SECRET)}}, "nested_too_deep"),
+        (
+            {"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": deep(SECRET)}}]}]},
+            "nested_too_deep",
+        ),
         ({"data": SECRET}, "data_is_not_an_object"),
         ({"data": {}}, "empty_text"),
     ],
@@ -203,7 +252,21 @@ def test_domain_group_and_note():
     assert mapped({"messages": chat("u:a", "a:b", "u:c")}, note="salvaged").repairs == ("salvaged", "cut_after_last_answer")
     assert [file_domain(s) for s in ("x/law.jsonl:3", "law.zip!a/b.pdf#2", "law.tar.gz!a.jsonl:1")] == ["law"] * 3
     assert [file_domain(s) for s in ("notes/a.md", "x/notes/b.txt.gz", "notes.zip!c.txt", "notes.pdf#2")] == ["notes"] * 4
+    assert [file_domain(f"{name}:7") for name in ("gpt3.5_code.jsonl", "gpt3.5_law.jsonl.gz", "C# tips.jsonl", "x/A.B.TSV.BZ2")] == [
+        "gpt3.5_code", "gpt3.5_law", "C# tips", "A.B"]  # fmt: skip
+    assert [file_domain(s) for s in ("v1.2.zip!a.jsonl:1", "v1.2.tgz!b/c.md", "law.pdf#3-5", "law.pdf#3.2", "a.b.json")] == [
+        "v1.2", "v1.2", "law", "law", "a.b"]  # fmt: skip
+    assert [file_domain(s) for s in ("a.b.jsonl:2.1", "a.b.json.1:2", "a.b.json.3", "a.b.json:4", "a.b.jsonl.bz2:5")] == ["a.b"] * 5
     assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record: its own name would be a domain of one"
+
+
+def test_a_row_that_was_read_becomes_a_record_by_the_parameters_of_a_run():
+    run = Settings(domain_key="field", group_key="url", columns={"prompt": "ask", "answer": "reply"})
+    row = Row("a.jsonl:3", {"ask": ASK, "reply": REPLY, "field": "law", "url": "u"}, note="salvaged")
+    record = record_of(row, run)
+    assert (record.domain, record.source_group, record.shape, record.repairs) == ("law", "u", "columns", ("salvaged",))
+    with pytest.raises(Unmappable, match=r"^truncated_line$"):
+        record_of(Row("a.jsonl:4", None, "truncated_line"), run)
 
 
 def test_a_row_is_never_changed():

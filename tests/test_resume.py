@@ -18,7 +18,7 @@ from mistral_lib.full_disk import NoSpace
 from mistral_lib.record_store import BATCH, PART
 from mistral_lib.run import Run
 from mistral_lib.sources import SourceError
-from tests.conftest import other, rows
+from tests.conftest import deep_lines, other, rows, twins
 
 KILLS = int(os.environ.get("KILLS", "3"))
 
@@ -99,6 +99,25 @@ def test_a_killed_preparation_goes_on_where_it_was(parted: Run, capsys: pytest.C
     assert artefacts(parted) == artefacts(undisturbed)
 
 
+def test_stopped_among_stand_ins_for_refused_records_it_goes_on_there(settings: params.Settings, corpus: Path) -> None:
+    files.write_json_lines(corpus / "twins.jsonl", twins())
+    run = Run.open(settings.model_copy(update={"long_records": "reject"}))
+    work = run.folder / ".data.work"
+    with pytest.raises(preparation.TooMuchLost):
+        preparation.prepare(other(run, strict=True))
+    (work / "tokens-2-00000" / "sealed.json").unlink()  # as a kill in the second turn leaves it
+    sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/sealed.json")}
+    assert {path.parent.name for path in sealed} == {"tokens-00000", "tokens-1-00000"}
+    with pytest.raises(preparation.TooMuchLost):
+        preparation.prepare(other(run, strict=True))
+    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "sealed.json").exists()
+    preparation.prepare(run)
+    undisturbed = other(run, run_name="undisturbed")
+    preparation.prepare(undisturbed)
+    assert artefacts(run) == artefacts(undisturbed)
+    assert files.read_json(run.folder / "data" / "report.json")["rejected"] == {"longer_than_max_tokens": 4}
+
+
 def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
     killed_once(parted, work / "rows-00000" / "sealed.json")
@@ -148,6 +167,8 @@ def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params
     found = sources.find([str(corpus)], "corpus_paths", "corpus")
     secret = {"prompt": "Who?", "completion": "Write to jane.doe" + "@" + "acme-corp.com, she will know what to do.", "module": "x"}
     files.write_json_lines(corpus / "red.jsonl", [*rows("red", 3 * BATCH), secret, {"colour": "red"}])
+    with open(corpus / "red.jsonl", "ab") as file:
+        file.write(deep_lines())
 
     def inspected(source_bytes: int) -> list:
         with inspectors.inspecting(settings, source_bytes) as inspect:

@@ -83,7 +83,7 @@ def test_optional_sources_may_be_missing_and_are_reported(corpus):
     (corpus / "zero.jsonl").touch()
     chosen = settings("mine/a.jsonl", "optional:nowhere", "optional:zero.jsonl", "optional:other", operatives=("optional:later.zip",))
     assert names(sources.of_settings(chosen)) == ["mine/a.jsonl", "other/a.jsonl"]
-    absent = sources.absent(chosen)
+    absent = sources.resolve(chosen).absent
     assert [(a.key, a.source) for a in absent] == [
         ("corpus_paths", "nowhere"), ("corpus_paths", "zero.jsonl"), ("operatives_paths", "later.zip")
     ]  # fmt: skip

@@ -130,7 +130,7 @@ def test_added_records_move_nobody_but_by_the_stated_rule(rows, data):
     tied_by_new = np.isin(knot[old], knot[new])
     by_need = stood_in(after, rows)[old]  # where the whole corpus would have nothing in a split, someone known must go there
     assert (now == before)[~tied_by_new & ~by_need].all()  # otherwise, whom no new record is tied to stays
-    drawn = np.maximum(splits.draw(rows.group, 0.2, 0.2, 42), rows.remembered(after).held(rows.group))
+    drawn = np.maximum(splits.draw(splits.places(rows.group, 42), 0.2, 0.2), rows.remembered(after).held(rows.group))
     for record in old[now > before]:  # who gave way is tied to a group that has the place by itself
         assert drawn[knot == knot[record]].max() == after.split[record]
     assert after.gave_way == (after.split > drawn).sum()
@@ -148,7 +148,7 @@ def test_where_a_tie_takes_the_last_of_a_split_someone_known_stands_in():
 
 
 def test_a_new_record_that_ties_training_to_test_makes_training_give_way():
-    drawn = splits.draw(np.arange(100, dtype=np.uint64), 0.2, 0.2, 42)
+    drawn = splits.draw(splits.places(np.arange(100, dtype=np.uint64), 42), 0.2, 0.2)
     train, test = int(np.flatnonzero(drawn == 0)[0]), int(np.flatnonzero(drawn == 2)[0])
     apart = [(train, 1, 0), (train, 2, 0), (test, 3, 0)]
     assert Rows.of(apart, []).assign().split.tolist() == [0, 0, 2]
@@ -212,13 +212,13 @@ def test_a_domain_gets_its_share_within_the_stated_bound(count):
 
 def test_the_draws_alone_decide_where_they_leave_nothing_empty():
     done = spread(2000).assign(0.08, 0.08)
-    assert (done.split == splits.draw(spread(2000).group, 0.08, 0.08, 42)).all()
+    assert (done.split == splits.draw(splits.places(spread(2000).group, 42), 0.08, 0.08)).all()
     assert done.appointed == {"seed": 42, "test": [], "validation": []}
 
 
 def test_who_was_appointed_stays_although_added_documents_draw_the_place():
     rows = documents(400, 5)
-    drawn = splits.draw(rows.group, 0.08, 0.08, 42)
+    drawn = splits.draw(splits.places(rows.group, 42), 0.08, 0.08)
     small, held_out = rows.chosen(np.flatnonzero(drawn == 0)[:60]), rows.chosen(np.flatnonzero(drawn > 0))
     first = small.assign(0.08, 0.08)
     assert len(first.appointed["test"]) == len(first.appointed["validation"]) == 1  # 20 documents that all drew training
@@ -233,9 +233,9 @@ def test_who_was_appointed_stays_although_added_documents_draw_the_place():
 
 def test_a_known_document_is_not_appointed_when_its_domain_grows_enough_to_ask_for_one():
     rows = documents(400, 5, 1)
-    training = rows.chosen(np.flatnonzero(splits.draw(rows.group, 0.08, 0.08, 42) == 0)[:14])
+    training = rows.chosen(np.flatnonzero(splits.draw(splits.places(rows.group, 42), 0.08, 0.08) == 0)[:14])
     training.domain[:] = 1
-    rest = rows.chosen(np.flatnonzero(splits.draw(rows.group, 0.08, 0.08, 42) >= 0)[200:])  # domain 0 has every split
+    rest = rows.chosen(np.flatnonzero(splits.draw(splits.places(rows.group, 42), 0.08, 0.08) >= 0)[200:])  # domain 0 has every split
     whole = Rows(
         *(np.concatenate([getattr(training, name), getattr(rest, name)]) for name in ("group", "answer", "pairs", "key", "domain"))
     )
@@ -278,7 +278,7 @@ def test_the_limit_of_large_knots_moves_only_when_the_corpus_doubles():
 
 
 def test_duplicates_tie_but_are_not_counted():
-    drawn = splits.draw(np.arange(100, dtype=np.uint64), 0.2, 0.2, 42)
+    drawn = splits.draw(splits.places(np.arange(100, dtype=np.uint64), 42), 0.2, 0.2)
     train, test = int(np.flatnonzero(drawn == 0)[0]), int(np.flatnonzero(drawn == 2)[0])
     rows = Rows.of([(train, 1, 0), (train, 2, 1), (test, 1, 0)], [])
     done = rows.assign(kept=np.array([True, True, False]))  # the test record is dropped as a copy of the first

@@ -3,11 +3,12 @@
 make bench                                   the demo corpus against bare tokenisation and against TRL's own preparation
 RECORDS=1000000 make bench                   also that many generated records, each size in a process of its own
 
-Where the time goes, checks off, 6,764 rows, seconds of processor time (least of 8; the machine was too busy for times by the clock):
-  main thread 0.58: reading and mapping 0.23 (row to record 0.07, hashes 0.03, storing 0.02), chats to runs of text 0.05, tokens joined
-  and long records cut 0.09, records read again 0.03, blocks packed and written 0.06, ledger 0.05
-  beside it, without Python's lock: tiktoken 0.33 in three threads (tokenizers: 1.5). All together 1.2; before tiktoken 3.0.
-  TRL: 3.7 to 4.5 for messages, 4.1 to 4.8 for prompt and completion, nearly all in one thread.
+Where the time goes, checks off, 6,764 rows, one core, seconds of processor time (least of 8):
+  main thread 0.58 to 0.60: reading and mapping 0.23 (row to record 0.07, hashes 0.03, storing 0.02), chats to runs of text 0.05, tokens
+  joined and long records cut 0.09, records read again 0.05, blocks packed and written 0.08, ledger 0.05; what is left is splits, leak, mixture
+  beside it, without Python's lock: tiktoken 0.49 in three threads (tokenizers: 1.5). All together 1.11 to 1.16; before tiktoken 3.0.
+  TRL: 3.7 to 4.5 for messages, 4.1 to 4.8 for prompt and completion, nearly all in one thread. This is processor time too: the multiples
+  in CHANGELOG.md are by the clock on four cores, as this benchmark prints them.
 """
 
 import os
