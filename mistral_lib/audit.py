@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home, sources
+from mistral_lib import files, home, stage_inputs
 from mistral_lib.run import Run, named
 from mistral_lib.settings import STAGES
 
@@ -61,7 +61,7 @@ def _stage(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[Finding]:
     yield from _outputs(run, entry)
     if stage == "training":
         yield from (_below(f, run.folder.name) for f in audit_adapter(run.folder / stage / "adapter") if f.status != "verified")
-    reasons = list(_outdated(run, stage, stages))
+    reasons = list(_outdated(run, stage))
     if reasons:
         yield Finding(place, "stale", "; ".join(reasons))
 
@@ -81,18 +81,13 @@ def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(f"{run.folder.name}/{name}", "verified", f"sha256 {fact['sha256'][:12]}")
 
 
-def _outdated(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[str]:
+def _outdated(run: Run, stage: str) -> Iterator[str]:
     """Parameters or inputs that are not those the stage was made with any more."""
-    current = dict(stages[stage]["inputs"])
-    for upstream in stages.values():
-        for name, fact in upstream.get("outputs", {}).items():
-            if name in current:
-                current[name] = fact["sha256"]
-    if stage in ("corpus", "data"):
-        try:
-            current = {**{k: v for k, v in current.items() if "/" not in k}, **sources.inputs(sources.of_settings(run.settings))}
-        except (ValueError, OSError) as error:
-            yield f"its sources cannot be read again: {error}"
+    current = run.entry(stage)["inputs"]
+    try:
+        current = stage_inputs.of(run, stage, fetch=False)
+    except (ValueError, RuntimeError, OSError) as error:
+        yield f"what it was made from cannot be read again: {error}"
     yield from run.changes(stage, current)
 
 

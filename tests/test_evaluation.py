@@ -116,6 +116,16 @@ def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch
     assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
 
 
+def test_a_changed_retention_set_makes_the_evaluation_stale(run: Run, home: Path) -> None:
+    kept = home / "kept.jsonl"
+    files.write_json_lines(kept, [{"text": f"Quite another text, number {n}, of which training knows nothing."} for n in range(30)])
+    run = other(run, retention_paths=["kept.jsonl"])
+    evaluation.evaluate(run)
+    assert [str(f) for f in audit.audit(run.folder) if f.status != "verified"] == []
+    files.write_json_lines(kept, [{"text": "Another text again, which nobody has measured."}])
+    assert [f.reason for f in audit.audit(run.folder) if f.status == "stale"] == ["input retention/kept.jsonl changed"]
+
+
 def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -> None:
     put_adapter(run, lambda name, tensor: torch.zeros_like(tensor) if "lora_B" in name else tensor)
     result = evaluation.evaluate(run)
