@@ -48,12 +48,20 @@ def audit_run(folder: Path) -> list[Finding]:
         stages = run.manifest()["stages"]
     except (ValueError, KeyError) as error:
         return [Finding(f"{folder.name}", "altered", f"its record cannot be read: {error}")]
-    findings = [finding for stage in stages for finding in _stage(run, stage, stages)]
+    findings = [finding for stage in stages for finding in _stage(run, stage)]
     return findings or [Finding(folder.name, "missing", "no stage was ever started")]
 
 
-def _stage(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[Finding]:
-    entry, place = stages[stage], f"{run.folder.name}/{stage}"
+def doubts(run: Run, stage: str) -> list[Finding]:
+    """What keeps one stage from being vouched for: its findings that are not `verified`; never empty unless it is complete."""
+    try:
+        return [finding for finding in _stage(run, stage) if finding.status != "verified"]
+    except (ValueError, KeyError) as error:
+        return [Finding(f"{run.folder.name}/{stage}", "altered", f"the run's record cannot be read: {error}")]
+
+
+def _stage(run: Run, stage: str) -> Iterator[Finding]:
+    entry, place = run.entry(stage), f"{run.folder.name}/{stage}"
     status = run.status(stage)
     if status != "complete":
         yield Finding(place, "missing", f"not complete: {status}" + (f" ({entry['error']})" if entry.get("error") else ""))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import audit, base_model, exclusions, files, preparation
+from mistral_lib import audit, base_model, exclusions, files, notebook_runs, preparation
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 from tests.conftest import other
@@ -128,3 +128,20 @@ def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhe
 def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
     assert not base_model.is_here("nobody/has-this-model") and not base_model.is_here("s3://no-such-bucket/model")
     assert not base_model.is_here("./models/nowhere")
+
+
+def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
+    """As `run` asks: a lost or damaged manifest vouches for nothing, and neither does a stage that never ran."""
+    notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
+    copy = prepared.folder / "notebooks" / notebook.name
+    files.write_text(copy, "{}")
+    files.write_json(copy.with_name("done.json"), {notebook.name: notebook_runs.key(prepared, notebook)})
+    assert notebook_runs.is_done(prepared, notebook) and audit.doubts(prepared, "data") == []
+    assert [finding.reason for finding in audit.doubts(prepared, "training")] == ["not complete: not started"]
+    exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
+    assert not notebook_runs.is_done(prepared, notebook), "a record left out by hand asks for the data anew"
+    (prepared.folder / exclusions.NAME).unlink()
+    for damage in ("{", "{}", None):
+        manifest = prepared.folder / "manifest.json"
+        manifest.write_text(damage) if damage else manifest.unlink()
+        assert audit.doubts(prepared, "data") and not notebook_runs.is_done(prepared, notebook)
