@@ -35,7 +35,6 @@ from mistral_lib.run import FORMAT, Run
 __all__ = ["RecordLoss", "evaluate", "read_records"]
 
 JUDGING = {"answer_formats", "max_retention_loss", "min_stop_rate"}  # parameters that no measured number depends on
-MEASURING = ("seed", "max_tokens", "micro_batch_size", "long_records", "domain_key", "group_key", "columns", "salvage", "pdf_characters")
 WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 
 
@@ -47,9 +46,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     lm_eval_tasks.refuse_without(run.settings.lm_eval_tasks)
     inputs = stage_inputs.of(run, "evaluation")
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
-    key = files.digest(
-        [inputs, wanted, {name: getattr(run.settings, name) for name in MEASURING}, FORMAT["evaluation"], generation.AT_ONCE]
-    )
+    key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if whole(run) else None
     run.carry_out(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).carry_out()

@@ -116,6 +116,22 @@ def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch
     assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
 
 
+SHAPING = {"seed": 7, "max_tokens": 64, "micro_batch_size": 1, "long_records": "truncate", "domain_key": "kind", "group_key": "page",
+           "columns": {"text": "body"}, "salvage": False, "pdf_characters": 500}  # fmt: skip
+
+
+def test_every_parameter_that_shapes_what_is_measured_asks_for_a_new_evaluation(run: Run, home: Path) -> None:
+    """The retention set is read and packed by parameters of the data stage: with them changed its numbers would be others."""
+    texts = [{"text": " ".join(f"word{n} of text {k}" for n in range(20)), "kind": f"k{k % 3}"} for k in range(20)]
+    files.write_json_lines(home / "kept.jsonl", texts)
+    run = other(run, retention_paths=["kept.jsonl"], max_probe_tokens=0)
+    assert set(evaluation.evaluate(run)["retention"]["domains"]) == {"kept"}
+    for name, value in SHAPING.items():
+        (doubt,) = audit.doubts(other(run, **{name: value}), "evaluation")
+        assert doubt.status == "stale" and doubt.reason.startswith(f"{name}: ")
+    assert set(evaluation.evaluate(other(run, domain_key="kind"))["retention"]["domains"]) == {"k0", "k1", "k2"}
+
+
 def test_a_changed_retention_set_makes_the_evaluation_stale(run: Run, home: Path) -> None:
     kept = home / "kept.jsonl"
     files.write_json_lines(kept, [{"text": f"Quite another text, number {n}, of which training knows nothing."} for n in range(30)])
