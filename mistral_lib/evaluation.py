@@ -41,7 +41,7 @@ WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 def evaluate(run: Run) -> dict[str, Any]:
     """Do the evaluation stage unless it is done, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet.
+    Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet, NotFinite.
     """
     lm_eval_tasks.refuse_without(run.settings.lm_eval_tasks)
     inputs = stage_inputs.of(run, "evaluation")

@@ -23,6 +23,7 @@ from mistral_lib import (
     evaluation,
     files,
     likelihood,
+    measurements,
     params,
     preparation,
     report,
@@ -148,6 +149,16 @@ def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -
     assert result["largest_logit_difference"] == 0.0
     assert result["overall"]["difference"] == result["overall"]["low"] == result["overall"]["high"] == 0.0
     assert result["retention"]["change"]["value"] == 0.0 and result["verdict"] == "not enough evidence"
+
+
+def test_a_loss_that_is_no_number_ends_the_evaluation_and_names_the_record(run: Run) -> None:
+    put_adapter(run, lambda name, tensor: torch.full_like(tensor, float("nan")) if "layers.1" in name and "lora_B" in name else tensor)
+    with pytest.raises(
+        measurements.NotFinite,
+        match=r"test: record [0-9a-f]{16} \(\w+\) has a loss of nan with the adapter model, computed in torch\.\w+;.*try dtype=float32",
+    ):
+        evaluation.evaluate(run)
+    assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluation.WORK / "test.jsonl") == []
 
 
 def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(run: Run, home: Path) -> None:
