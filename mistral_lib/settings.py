@@ -21,7 +21,7 @@ def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
 class Settings(BaseModel):
     """All parameters of a run. The defaults are the demo: they run on a CPU, without a hub or an account."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     run_name: str = _field("demo", "name of the run folder below runs/", "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = _field(42, "seed of splits, initial adapter and data order", "data training evaluation", ge=0)
