@@ -115,7 +115,7 @@ def sentence(found: dict[str, Any]) -> tuple[str, str]:
             f"no run is surely the best: {verdict.NOT_ENOUGH}",
             f"Lowest is {best['name']}, {numbers} Not surely worse: {', '.join(unsure)}.",
         )
-    return f"lowest loss: {best['name']}", f"{numbers[0].upper()}{numbers[1:]} Every other run is worse beyond chance."
+    return f"lowest loss: {best['name']}", f"{numbers} Every other run is worse beyond chance."
 
 
 def page(found: dict[str, Any]) -> str:

@@ -15,9 +15,8 @@ from mistral_lib import figure_style, params, preparation_trial
 from mistral_lib.params import ParameterError
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.preparation_trial import Sample
-from mistral_lib.settings import Settings
+from mistral_lib.settings import LENGTHS, Settings
 
-LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 MOST_DOMAINS = 12  # of more, the weights are typed in the parameters cell
 WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}, "continuous_update": False}
 

@@ -12,6 +12,7 @@ from mistral_lib.quality import CHECKS, Limits
 Action = Literal["redact", "flag", "reject", "off"]
 Judgement = Literal["reject", "flag", "off"]
 STAGES = ("corpus", "data", "training", "evaluation")
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
 
 
 def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
