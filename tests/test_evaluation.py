@@ -99,6 +99,10 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
         assert (run.folder / "evaluation" / card).read_text().startswith("---\n")
     page = (run.folder / "evaluation" / "report.html").read_text()
     assert result["verdict"] in page and all(one["rule"] in page for one in result["rules"])
+    words, samples = "The retention set is", files.read_json_lines(run.folder / "evaluation" / "samples.jsonl")
+    assert words in page and words not in report.page(run, {**result, "retention": None}, samples), (
+        "nothing is said of what was not measured"
+    )
     assert "Plan against measured" in page and "training stage, seconds" in page
     refuse_outside_requests(page)
 
