@@ -94,7 +94,7 @@ def _outdated(run: Run, stage: str) -> Iterator[str]:
     current = run.entry(stage)["inputs"]
     try:
         current = stage_inputs.of(run, stage, fetch=False)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         yield f"what it was made from cannot be read again: {error}"
     yield from run.changes(stage, current)
 
