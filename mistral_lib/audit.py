@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home, sources
+from mistral_lib import files, home, stage_inputs
 from mistral_lib.run import Run, named
 from mistral_lib.settings import STAGES
 
@@ -48,12 +48,20 @@ def audit_run(folder: Path) -> list[Finding]:
         stages = run.manifest()["stages"]
     except (ValueError, KeyError) as error:
         return [Finding(f"{folder.name}", "altered", f"its record cannot be read: {error}")]
-    findings = [finding for stage in stages for finding in _stage(run, stage, stages)]
+    findings = [finding for stage in stages for finding in _stage(run, stage)]
     return findings or [Finding(folder.name, "missing", "no stage was ever started")]
 
 
-def _stage(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[Finding]:
-    entry, place = stages[stage], f"{run.folder.name}/{stage}"
+def doubts(run: Run, stage: str) -> list[Finding]:
+    """What keeps one stage from being vouched for: its findings that are not `verified`; never empty unless it is complete."""
+    try:
+        return [finding for finding in _stage(run, stage) if finding.status != "verified"]
+    except (ValueError, KeyError) as error:
+        return [Finding(f"{run.folder.name}/{stage}", "altered", f"the run's record cannot be read: {error}")]
+
+
+def _stage(run: Run, stage: str) -> Iterator[Finding]:
+    entry, place = run.entry(stage), f"{run.folder.name}/{stage}"
     status = run.status(stage)
     if status != "complete":
         yield Finding(place, "missing", f"not complete: {status}" + (f" ({entry['error']})" if entry.get("error") else ""))
@@ -61,7 +69,7 @@ def _stage(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[Finding]:
     yield from _outputs(run, entry)
     if stage == "training":
         yield from (_below(f, run.folder.name) for f in audit_adapter(run.folder / stage / "adapter") if f.status != "verified")
-    reasons = list(_outdated(run, stage, stages))
+    reasons = list(_outdated(run, stage))
     if reasons:
         yield Finding(place, "stale", "; ".join(reasons))
 
@@ -81,18 +89,13 @@ def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(f"{run.folder.name}/{name}", "verified", f"sha256 {fact['sha256'][:12]}")
 
 
-def _outdated(run: Run, stage: str, stages: dict[str, Any]) -> Iterator[str]:
+def _outdated(run: Run, stage: str) -> Iterator[str]:
     """Parameters or inputs that are not those the stage was made with any more."""
-    current = dict(stages[stage]["inputs"])
-    for upstream in stages.values():
-        for name, fact in upstream.get("outputs", {}).items():
-            if name in current:
-                current[name] = fact["sha256"]
-    if stage in ("corpus", "data"):
-        try:
-            current = {**{k: v for k, v in current.items() if "/" not in k}, **sources.inputs(sources.of_settings(run.settings))}
-        except (ValueError, OSError) as error:
-            yield f"its sources cannot be read again: {error}"
+    current = run.entry(stage)["inputs"]
+    try:
+        current = stage_inputs.of(run, stage, fetch=False)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        yield f"what it was made from cannot be read again: {error}"
     yield from run.changes(stage, current)
 
 

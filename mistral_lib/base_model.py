@@ -40,6 +40,18 @@ def locate(name: str, weights: bool = True) -> Path:
     return place
 
 
+def is_here(name: str) -> bool:
+    """Whether a base model, or of one on the hub configuration and tokenizer, is on this machine and need not be fetched or converted."""
+    if name == demo_model.NAME:
+        return demo_model.is_here()
+    if name.startswith("s3://"):
+        return stored_model.is_here(name)
+    try:
+        return _local(name) is not None or hub_model.is_here(name)
+    except BaseModelError:
+        return False
+
+
 def _local(name: str) -> Path | None:
     """The folder that a name means; None for a hub id. Errors: BaseModelError for a folder that is not there."""
     folder = Path(name).expanduser()
@@ -103,9 +115,9 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256((tokenizer.backend_tokenizer.to_str() + tokenizer.chat_template).encode()).hexdigest()
 
 
-def identity(name: str) -> str:
-    """Changes when the weights do: the commit of a hub model, else a fingerprint of the folder."""
-    place = locate(name)
+def identity(name: str, weights: bool = True) -> str:
+    """Changes when the weights do: the commit of a hub model, else a fingerprint of the folder. weights: as in `locate`."""
+    place = locate(name, weights)
     return hub_model.commit(place) if _on_hub(name) else model_folder.identity(place)
 
 

@@ -52,9 +52,8 @@ def refuse_unvouched(run: Run) -> None:
         raise NotComparable(
             f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter for it first"
         )
-    bad = [f for f in audit.audit_run(run.folder) if f.status != "verified" and f.artefact.startswith(f"{run.folder.name}/evaluation")]
-    if bad:
-        raise NotComparable(f"{place} cannot be vouched for: {bad[0]}; evaluate it again")
+    if doubts := audit.doubts(run, "evaluation"):
+        raise NotComparable(f"{place} cannot be vouched for: {doubts[0]}; evaluate it again")
 
 
 def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: list[dict[str, Any]]) -> None:
@@ -116,7 +115,7 @@ def sentence(found: dict[str, Any]) -> tuple[str, str]:
             f"no run is surely the best: {verdict.NOT_ENOUGH}",
             f"Lowest is {best['name']}, {numbers} Not surely worse: {', '.join(unsure)}.",
         )
-    return f"lowest loss: {best['name']}", f"{numbers[0].upper()}{numbers[1:]} Every other run is worse beyond chance."
+    return f"lowest loss: {best['name']}", f"{numbers} Every other run is worse beyond chance."
 
 
 def page(found: dict[str, Any]) -> str:

@@ -47,14 +47,15 @@ def row(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
     folder = home.runs() / alternative.settings.run_name
     if not (folder / "manifest.json").exists():
         return facts
-    run, findings = Run.existing(folder), audit.audit_run(folder)
+    run = Run.existing(folder)
     facts["status"], facts["measured_on"] = "failed" if failure else run.status("training"), _measured_on(run)
     for stage, figures in (("training", training_figures), ("evaluation", evaluation_figures)):
-        doubts = [f for f in findings if f.artefact.startswith(f"{folder.name}/{stage}") and f.status != "verified"]
-        if run.status(stage) == "complete" and not doubts:
-            facts |= figures(files.read_json(folder / stage / "result.json"))
-        elif run.status(stage) == "complete":
+        if run.status(stage) != "complete":
+            continue
+        if doubts := audit.doubts(run, stage):
             facts["status"] = f"{stage} {doubts[0].status}"
+        else:
+            facts |= figures(files.read_json(folder / stage / "result.json"))
     return facts
 
 

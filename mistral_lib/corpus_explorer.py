@@ -5,6 +5,7 @@ run's exclusion file at once (exclusions.py), and can be written there by hand a
 """
 
 import html
+from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets
@@ -134,12 +135,12 @@ class CorpusExplorer(PlainTextBox):
         self._show()
 
     def toggle_exclusion(self) -> None:
-        """Write the shown record into the exclusion file, or take it out of it."""
+        """Write the shown record into the exclusion file, or take it out of it, by whichever name it stands there."""
         entries, entry = self._excluded(), self._entry()
         if entry is None or not entry.record_id:
             return
-        if entry.record_id in entries:
-            del entries[entry.record_id]
+        if named := named_in(entries, entry):
+            entries = {name: note for name, note in entries.items() if name not in named}
         else:
             entries[entry.record_id] = entry.source
         exclusions.write(self.excluded_file, entries)
@@ -165,7 +166,7 @@ class CorpusExplorer(PlainTextBox):
         self.exclude_all.layout.display = "" if self.together and len(self.numbers) > 1 else "none"
         self.previous.disabled, self.next.disabled = self.place.value <= 1, self.place.value >= len(self.numbers)
         self.exclude.disabled = self.alike.disabled = entry is None or not entry.record_id
-        out = entry is not None and (entry.record_id in excluded or entry.source in excluded)
+        out = entry is not None and bool(named_in(excluded, entry))
         self.exclude.description = "take it in again" if out else "exclude this record"
         if entry is None:
             self.head.value, self.raw.value, self.record.value, self.tokens.value = "no row is left: loosen a filter", "", "", ""
@@ -204,6 +205,11 @@ class CorpusExplorer(PlainTextBox):
         first = self.index.entry(int(records[0]))
         found, _ = self._checked(self.index.row(first.number))
         return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{shown_record.record(found, 300)}"
+
+
+def named_in(excluded: Mapping[str, str], entry: Entry) -> set[str]:
+    """The names by which a row stands in the exclusion file: its record's id, its source, both or none."""
+    return {entry.record_id, entry.source} & excluded.keys()
 
 
 def headline(entry: Entry) -> str:

@@ -15,10 +15,9 @@ from mistral_lib.latest_job import LatestJob
 from mistral_lib.params import ParameterError
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.run_estimate import Estimate, estimates
-from mistral_lib.settings import Settings, meaning
+from mistral_lib.settings import LENGTHS, Settings, meaning
 from mistral_lib.sources import SourceFile
 
-LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
 PATHS = ("corpus_paths", "operatives_paths")
 DECISIONS = ("run_name", "objective", *PATHS, "base_model", "instance", "max_tokens", "max_steps", "epochs", "max_hours", "max_usd")
@@ -35,7 +34,7 @@ class DecisionForm(PlainTextBox):
     a decision changes, not before: nobody waits for it where no form is shown.
     """
 
-    def __init__(self, settings: Settings, estimate: Estimator | None = estimates):
+    def __init__(self, settings: Settings, estimate: Estimator = estimates):
         self.notebook, self.given, self.estimate, self.way = settings, settings, estimate, {}
         self.estimating, self.counting = LatestJob[Estimate](), LatestJob[str]()
         self.start = Dropdown(options=_files(), description="start from", **WIDE)
@@ -51,7 +50,7 @@ class DecisionForm(PlainTextBox):
         super().__init__([both, ipywidgets.HBox([self.save, self.replace]), self.said], "")
         self._check()
         self.plain = self._plain()
-        self.verdict.value = "Change a value, or choose what to start from, to see what it would take." if estimate else ""
+        self.verdict.value = "Change a value, or choose what to start from, to see what it would take."
 
     def _connect(self) -> None:
         self._filling = False
@@ -103,7 +102,7 @@ class DecisionForm(PlainTextBox):
         self.estimating.cancel()
         self.counting.cancel()
         settings, found = self._check()
-        if settings and self.estimate:
+        if settings:
             self.rows.value, self.verdict.value = "counting rows …", "estimating …"
             self.counting.start(corpus_look.counted(found, settings), self._show_rows, lambda error: self._show_rows(str(error)))
             self.estimating.start(self.estimate(settings, found), self._show_estimate, self._show_no_estimate)

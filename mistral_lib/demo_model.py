@@ -25,14 +25,23 @@ def folder() -> Path:
 
     Errors: ModuleNotFoundError that names the command which installs the wheel; ValueError if the logits differ.
     """
-    place = home.models() / "smollm2-135m-instruct"
-    if not (place / "conversion.json").exists():
+    place = _place()
+    if not is_here():
         gguf = _gguf()
         say(f"converting {gguf.name} to a MistralForCausalLM, once, about half a minute")
         partial = files.fresh_folder(place.with_name(f".{place.name}.{os.getpid()}.partial"))
         files.write_json(partial / "conversion.json", convert(gguf, partial))
         files.put_once(partial, place)
     return place
+
+
+def _place() -> Path:
+    return home.models() / "smollm2-135m-instruct"
+
+
+def is_here() -> bool:
+    """Whether it was converted already."""
+    return (_place() / "conversion.json").exists()
 
 
 def _gguf() -> Path:

@@ -24,7 +24,7 @@ from mistral_lib import (
     prompt_use,
     report,
     retention,
-    sources,
+    stage_inputs,
     verdict,
 )
 from mistral_lib.generation import read_records
@@ -35,35 +35,23 @@ from mistral_lib.run import FORMAT, Run
 __all__ = ["RecordLoss", "evaluate", "read_records"]
 
 JUDGING = {"answer_formats", "max_retention_loss", "min_stop_rate"}  # parameters that no measured number depends on
-MEASURING = ("seed", "max_tokens", "micro_batch_size", "long_records", "domain_key", "group_key", "columns", "salvage", "pdf_characters")
 WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 
 
 def evaluate(run: Run) -> dict[str, Any]:
     """Do the evaluation stage unless it is done, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet.
+    Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet, NotFinite.
     """
     lm_eval_tasks.refuse_without(run.settings.lm_eval_tasks)
-    inputs = inputs_of(run)
+    inputs = stage_inputs.of(run, "evaluation")
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
-    key = files.digest(
-        [inputs, wanted, {name: getattr(run.settings, name) for name in MEASURING}, FORMAT["evaluation"], generation.AT_ONCE]
-    )
+    key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if whole(run) else None
     run.carry_out(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).carry_out()
     )
     return files.read_json(run.folder / "evaluation" / "result.json")
-
-
-def inputs_of(run: Run) -> dict[str, str]:
-    """What the evaluation depends on: the adapter, the splits, the retention set. Errors: RuntimeError, SourceError."""
-    trained = run.require("training", "run notebook 03_train_adapter first")["outputs"]
-    data = run.require("data", "run notebook 02_prepare_data first")["outputs"]
-    wanted = ("training/adapter/", "data/test/", "data/train/", "data/records")
-    made = {name: fact["sha256"] for name, fact in {**trained, **data}.items() if name.startswith(wanted)}
-    return {**made, **sources.inputs(retention.source_files(run.settings))}
 
 
 def whole(run: Run) -> bool:

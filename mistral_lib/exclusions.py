@@ -14,6 +14,7 @@ from mistral_lib import files, home
 
 REASON = "excluded_by_hand"
 NAME = "excluded.txt"
+HEADER = "# Left out of the data stage: a record id (every copy of that text) or a source (one row) a line."
 
 
 class ExclusionError(ValueError):
@@ -59,21 +60,35 @@ def load(settings: Any) -> Exclusions:
 
 def read(path: Path) -> dict[str, str]:
     """`{entry: note}` in the order of the file. Errors: ExclusionError for a file that is no text."""
+    return {entry: note for entry, note in map(_parsed, _lines(path)) if entry}
+
+
+def _lines(path: Path) -> list[str]:
+    """Errors: ExclusionError."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        return path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ExclusionError(
             f"{home.short(path)}: cannot be read as text ({type(error).__name__}); expected a record id or a source a line"
         ) from None
-    pairs = (line.partition("  #") for line in lines if line.strip() and not line.startswith("#"))
-    return {entry.strip(): note.strip() for entry, _, note in pairs}
+
+
+def _parsed(line: str) -> tuple[str, str]:
+    """Entry and note of a line; both empty for a comment or a blank line."""
+    entry, _, note = ("" if line.lstrip().startswith("#") else line).partition("  #")
+    return entry.strip(), note.strip()
 
 
 def write(path: Path, entries: Mapping[str, str]) -> None:
-    """Replace the file by these entries and their notes, whole or not at all."""
-    lines = ["# Left out of the data stage: a record id (every copy of that text) or a source (one row) a line."]
-    lines += [f"{entry}  # {note}" if note else entry for entry, note in entries.items()]
-    files.write_text(path, "\n".join(lines) + "\n")
+    """Make the file name these entries, whole or not at all: comments and lines of entries that stay are kept, others go, new ones join last.
+
+    Errors: ExclusionError for a file that is no text.
+    """
+    there = _lines(path) if path.exists() else [HEADER]
+    kept = [line for line in there if not (entry := _parsed(line)[0]) or entry in entries]
+    known = {_parsed(line)[0] for line in kept}
+    new = [f"{entry}  # {note}" if note else entry for entry, note in entries.items() if entry not in known]
+    files.write_text(path, "\n".join([*kept, *new]) + "\n")
 
 
 def inputs(settings: Any) -> dict[str, str]:

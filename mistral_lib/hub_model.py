@@ -47,6 +47,19 @@ def folder(name: str, weights: bool = True) -> Path:
         raise BaseModelError(f"base_model = {name!r}: {words}") from error
 
 
+def is_here(name: str) -> bool:
+    """Whether the cache on this machine holds configuration and tokenizer; the hub is not asked. Errors: BaseModelError."""
+    wanted = revision(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        snapshot_download(repository(name), revision=wanted, allow_patterns=list(SMALL_FILES), local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return False
+    return True
+
+
 def commit(place: Path) -> str:
     """The commit of a folder in the cache: the hub's own word for what stands in it."""
     return place.name

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import base_model, files, sources
+from mistral_lib import base_model, files, sources, stage_inputs
 from mistral_lib.corpus_index import IndexWriter
 from mistral_lib.progress import bar
 from mistral_lib.records import Record, Unmappable, record_of
@@ -22,7 +22,7 @@ def explore(run: Run) -> dict[str, Any]:
     """Do the corpus stage unless it is done, and return corpus/inventory.json. Errors: SourceError."""
     source_files = sources.of_settings(run.settings)
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    inputs = {**sources.inputs(source_files), "tokenizer": base_model.tokenizer_hash(tokenizer)}
+    inputs = stage_inputs.of(run, "corpus", source_files)
     run.carry_out("corpus", inputs, lambda folder: write_inventory(folder, run.settings, source_files, tokenizer, inputs))
     return files.read_json(run.folder / "corpus" / "inventory.json")
 

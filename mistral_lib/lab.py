@@ -16,6 +16,7 @@ from mistral_lib import files, home
 
 PORT = 8888  # the first one tried
 LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::", "*", "")  # every address that this machine has
 FIRST = "notebooks/00_start_here.ipynb"
 SETTINGS = {  # JupyterLab's defaults for this workbook; what a user chose in its settings wins
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -46,8 +47,13 @@ def options(port: int, token: str, wishes: Sequence[str] = ()) -> list[str]:
         chosen.append("--allow-root")
     if remote(os.environ):
         chosen.append("--no-browser")
-    chosen = [option for option in chosen if option.split("=")[0] not in {wish.split("=")[0] for wish in wishes}]
+    chosen = [option for option in chosen if _name(option) not in set(map(_name, wishes))]
     return [*chosen, *(wish for wish in wishes if ".token=" not in wish), f"--IdentityProvider.token={token}"]
+
+
+def _name(option: str) -> str:
+    """`--ip` and `--ServerApp.ip` are one option."""
+    return option.split("=")[0].replace("ServerApp.", "")
 
 
 def settings_folder() -> Path:
@@ -60,16 +66,33 @@ def remote(environment: Mapping[str, str]) -> bool:
     return "SSH_CONNECTION" in environment
 
 
-def tunnel(port: int, environment: Mapping[str, str]) -> str:
+def tunnel(port: int | str, environment: Mapping[str, str]) -> str:
     """The ssh line that makes `port` of this machine reachable as the same port of one's own."""
     here = environment["SSH_CONNECTION"].split()[2]  # client address, client port, server address, server port
     public = ipaddress.ip_address(here).is_global
     return f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{here if public else '<the address that you logged in to>'}"
 
 
-def welcome(port: int, token: str, environment: Mapping[str, str]) -> str:
-    """Where to find the page, and from another machine: how."""
+def wished(wishes: Sequence[str], name: str, default: str) -> str:
+    """What the wishes say of `ip` or `port`, the last of them; the default if nothing."""
+    found = default
+    for wish, following in zip(wishes, [*wishes[1:], default], strict=False):
+        key, equals, value = wish.partition("=")
+        if key in (f"--{name}", f"--ServerApp.{name}"):
+            found = value if equals else following
+    return found
+
+
+def welcome(port: int, token: str, environment: Mapping[str, str], wishes: Sequence[str] = ()) -> str:
+    """Where to find the page, and from another machine: how. wishes: as in `options`."""
+    address, port = wished(wishes, "ip", LOOPBACK), wished(wishes, "port", str(port))
     page = f"http://{LOOPBACK}:{port}/lab/tree/{FIRST}?token={token}"
+    if address not in (LOOPBACK, "localhost", "::1"):
+        page = page.replace(LOOPBACK, "<the address of this machine>" if address in EVERYWHERE else address, 1)
+        return (
+            f"JupyterLab: {page}\nIt listens at {address or '*'}, as you wished, and not on this machine alone: whoever reaches it and has the token "
+            "runs code here. Ctrl-C twice ends it; a training that it started goes on."
+        )
     if not remote(environment):
         return f"JupyterLab: {page}\nIt listens on this machine alone. Ctrl-C twice ends it; a training that it started goes on."
     return (
@@ -88,5 +111,5 @@ def open_lab(port: int | None = None, wishes: Sequence[str] = ()) -> None:
     port, token = port or free_port(), secrets.token_hex(24)
     files.write_json(settings_folder() / "overrides.json", SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever kernels the user has
-    print(welcome(port, token, os.environ), file=sys.stderr, flush=True)
+    print(welcome(port, token, os.environ, wishes), file=sys.stderr, flush=True)
     LabApp.launch_instance(argv=options(port, token, wishes))  # as an argument list of this process: `ps` does not show the token

@@ -4,6 +4,7 @@ The files belong to one key, a hash of everything that the numbers depend on. Ru
 changed rule judges anew what was measured once.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +17,10 @@ from mistral_lib.likelihood import RecordLoss
 from mistral_lib.progress import bar
 
 KEY = "key.json"
+
+
+class NotFinite(ValueError):
+    """A loss came out as NaN or infinity; the message names the record and the way out."""
 
 
 class Measurements:
@@ -48,16 +53,32 @@ class Measurements:
         return done
 
     def losses(self, name: str, model: Any, blocks: Any, micro_batch_size: int) -> dict[str, list[RecordLoss]]:
-        """`base` and `adapter` losses of every record in packed blocks, each batch measured with the adapter off and on."""
+        """`base` and `adapter` losses of every record in packed blocks, each batch measured with the adapter off and on.
+
+        Errors: NotFinite, before anything of that batch is written.
+        """
 
         def measure(start: int) -> dict[str, list[list[Any]]]:
             rows = blocks[start : start + micro_batch_size]
             found = likelihood.paired_batch_losses(model, rows)
+            refuse_not_finite(name, found, model.dtype)
             return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in losses] for who, losses in found.items()}
 
         with freed_memory.held():
             found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
         return {who: likelihood.added_up([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
+
+
+def refuse_not_finite(name: str, found: dict[str, list[RecordLoss]], dtype: Any) -> None:
+    """Rules and comparisons count what is below or above: a NaN is neither, and would pass. Errors: NotFinite."""
+    for who, losses in found.items():
+        for loss in losses:
+            if not math.isfinite(loss.nats):
+                raise NotFinite(
+                    f"{name}: record {loss.record_id} ({loss.domain}) has a loss of {loss.nats} with the {who} model, computed in {dtype}; "
+                    "expected a finite number, and no verdict rests on anything else: try dtype=float32 (training then runs anew as well); "
+                    "if it is float32 already, train with a lower learning_rate"
+                )
 
 
 def _key(folder: Path) -> str:

@@ -73,10 +73,14 @@ def words(text: str) -> list[str]:
 
 
 def training_answers(data: Path) -> Iterator[str]:
-    """What the adapter was trained to write, one answer at a time."""
+    """What the adapter was trained to write, one answer at a time: of a chat every turn of the assistant's, since all of them are graded."""
     import pyarrow.parquet as pq
 
     for batch in pq.ParquetFile(data / "records.parquet").iter_batches(1024, columns=["split", "messages", "text"]):
         for row in batch.to_pylist():
-            if row["split"] == "train":
-                yield row["text"] if row["text"] is not None else orjson.loads(row["messages"])[-1]["content"]
+            if row["split"] != "train":
+                continue
+            if row["text"] is not None:
+                yield row["text"]
+            else:
+                yield from (message["content"] for message in orjson.loads(row["messages"]) if message["role"] == "assistant")

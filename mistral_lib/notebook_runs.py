@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mistral_lib import audit, base_model, files, home, params, sources, trainer_process, training_log
 from mistral_lib.progress import say
-from mistral_lib.run import Run, RunInUse
+from mistral_lib.run import Run
 from mistral_lib.settings import STAGES
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
@@ -41,8 +41,7 @@ def run(settings: params.Settings, only: list[str] | None = None) -> int:
     sources.of_settings(settings)  # paths that are not there stop the run here
     base_model.locate(settings.base_model, weights=False)  # and so does a base model that cannot be used
     run_ = Run.open(settings)
-    if (holder := run_.holder()) is not None:
-        raise RunInUse(f"{home.short(run_.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it")
+    run_.refuse_if_in_use()
     fresh = True  # whether everything before this notebook was skipped
     for number, path in enumerate(chosen, 1):
         label = f"[{number}/{len(chosen)}] {path.stem}"
@@ -73,8 +72,7 @@ def is_done(run_: Run, path: Path) -> bool:
     if not copy.exists() or not ledger.exists() or files.read_json(ledger).get(path.name) != key(run_, path):
         return False
     stage = STAGE.get(path.name[:2])
-    place = f"{run_.folder.name}/{stage}"
-    return stage is None or all(f.status == "verified" for f in audit.audit_run(run_.folder) if f.artefact.startswith(place))
+    return stage is None or not audit.doubts(run_, stage)
 
 
 def execute(run_: Run, path: Path) -> str | None:

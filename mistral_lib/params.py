@@ -3,7 +3,6 @@
 The parameters themselves stand in settings.py.
 """
 
-import ast
 import difflib
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mistral_lib import files, home
+from mistral_lib import files, home, parameters_cell
 from mistral_lib.settings import Settings, meaning
 
 
@@ -23,7 +22,8 @@ class ParameterError(ValueError):
 
 def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
     """Settings from plain values. Errors: ParameterError that lists every fault at once, `origin` naming the file."""
-    faults, good = [], dict(values)
+    faults = [_no_name(key) for key in values if not isinstance(key, str)]
+    good = {key: value for key, value in values.items() if isinstance(key, str)}
     try:
         Settings.model_validate(good)
     except ValidationError as error:
@@ -35,6 +35,13 @@ def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
     if faults:
         raise ParameterError("\n".join(f"{origin}: {fault}" for fault in faults))
     return Settings.model_validate(good)
+
+
+def _no_name(key: Any) -> str:
+    return (
+        f"{key!r} stands where a parameter's name is expected: YAML reads on, off, yes and no as true/false, digits as a number, null as "
+        "nothing; quote it, or correct it to a name"
+    )
 
 
 def _explain(fault: Mapping[str, Any], key: str) -> str:
@@ -157,7 +164,6 @@ def differing(settings: Settings) -> list[str]:
 
 # -- what a notebook's parameters are -----------------------------------------------------------------------------------
 
-INJECTED = "# Parameters"  # how the cell begins that papermill puts in
 FILE = "params_file"  # the one name of a parameters cell that is no parameter of a run
 NONE = "none"
 
@@ -173,8 +179,7 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
     because papermill only warns about them. Errors: ParameterError.
     """
     cells = names.get("In", [])
-    typed = _typed(cells)
-    injected = {name for source in cells if source.startswith(INJECTED) for name in _assigned(source)}
+    typed, injected = parameters_cell.typed(cells), parameters_cell.injected(cells)
     values = {name: names[name] for name in typed | set(Settings.names()) if name in names}
     place = _file(values.pop(FILE, ""), values, batch=bool(injected))
     if place is None:
@@ -224,29 +229,3 @@ def _default(name: str) -> Any:
     if name not in Settings.model_fields:
         return ParameterError  # nothing equals it: unknown names are kept, to be refused
     return Settings.model_fields[name].default
-
-
-def _typed(cells: Iterable[str]) -> set[str]:
-    """The names that the parameters cells assign as they stand now.
-
-    `In` keeps every text that a cell was ever run with: a misspelling that was corrected would be refused until the kernel is restarted.
-    So a cell stands for an earlier one if it assigns half of the same names or more. What papermill puts in stands beside the cell.
-    """
-    standing: list[set[str]] = []
-    for source in cells:
-        names = set(_assigned(source))
-        if names and not source.startswith(INJECTED):
-            standing = [earlier for earlier in standing if len(names & earlier) < len(earlier) / 2]
-        standing.append(names)
-    return set().union(*standing)
-
-
-def _assigned(source: str) -> list[str]:
-    """The names that a cell assigns, if it holds nothing but `name = literal`; else none."""
-    try:
-        statements = ast.parse(source).body
-        for statement in statements:
-            ast.literal_eval(statement.value)
-        return [statement.targets[0].id for statement in statements]
-    except (SyntaxError, AttributeError, ValueError):
-        return []

@@ -28,12 +28,12 @@ from mistral_lib import (
     sources,
     split_blocks,
     splits,
+    stage_inputs,
     token_parts,
 )
 from mistral_lib.appointments import Earlier
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
-from mistral_lib.exclusions import inputs as excluded_inputs
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.freed_memory import give_back, give_back_large_ones, only_new_garbage_searched
 from mistral_lib.progress import say
@@ -70,7 +70,7 @@ def prepare(run: Run) -> dict[str, Any]:
     for missing in found.absent:
         say(str(missing))
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    inputs = {**sources.inputs(found.files), "tokenizer": base_model.tokenizer_hash(tokenizer), **excluded_inputs(run.settings)}
+    inputs = stage_inputs.of(run, "data", found.files)
     work = run.folder / ".data.work"
 
     def carry_out(folder: Path) -> dict[str, Any]:

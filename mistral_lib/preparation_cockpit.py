@@ -15,9 +15,8 @@ from mistral_lib import figure_style, params, preparation_trial
 from mistral_lib.params import ParameterError
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.preparation_trial import Sample
-from mistral_lib.settings import Settings
+from mistral_lib.settings import LENGTHS, Settings
 
-LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 MOST_DOMAINS = 12  # of more, the weights are typed in the parameters cell
 WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}, "continuous_update": False}
 
@@ -33,6 +32,7 @@ class PreparationCockpit(PlainTextBox):
         self.domains = [name.removeprefix(TOKENS_OF) for name in self.before if name.startswith(TOKENS_OF)]
         weighed = self.domains if len(self.domains) <= MOST_DOMAINS else []
         self.weights = {name: _weight(settings, name) for name in weighed}
+        self.unmoved, self.unmoved_weights = _values(self.controls), _values(self.weights)
         self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_width": "46em"})
         for control in (*self.controls.values(), *self.weights.values()):
             control.observe(self.update, "value")
@@ -53,12 +53,11 @@ class PreparationCockpit(PlainTextBox):
         return of + (f"; {self.sample.unreadable:,} more cannot be read, whatever is chosen here" if self.sample.unreadable else "")
 
     def changes(self) -> dict[str, Any]:
-        """The parameters that the controls set otherwise than this run."""
-        chosen = {name: round(value, 3) if isinstance(value := control.value, float) else value for name, control in self.controls.items()}
-        moved = {name: round(control.value, 3) for name, control in self.weights.items()}
-        chosen["domain_weights"] = {**self.settings.domain_weights, **{name: weight for name, weight in moved.items() if weight != 1}}
-        for name in [name for name, weight in moved.items() if weight == 1]:
-            chosen["domain_weights"].pop(name, None)
+        """The parameters whose controls were moved from what this run says."""
+        chosen, weights = _moved(self.controls, self.unmoved), _moved(self.weights, self.unmoved_weights)
+        if weights:
+            together = {**self.settings.domain_weights, **weights}
+            chosen["domain_weights"] = {name: weight for name, weight in together.items() if name not in weights or weight != 1}
         return {name: value for name, value in chosen.items() if value != getattr(self.settings, name)}
 
     def update(self, _: Any = None) -> None:
@@ -77,6 +76,16 @@ class PreparationCockpit(PlainTextBox):
         lines = "\n".join(f"{name} = {value!r}" for name, value in changes.items())
         typed = f"To prepare the whole corpus like this, type in the parameters cell:<pre>{html.escape(lines)}</pre>"
         self.message.value = typed if changes else "Move a slider: the right column shows what it would do."
+
+
+def _values(controls: Mapping[str, ipywidgets.Widget]) -> dict[str, Any]:
+    return {name: control.value for name, control in controls.items()}
+
+
+def _moved(controls: Mapping[str, ipywidgets.Widget], unmoved: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the controls that do not stand where they began; a slider's sums of steps without what rounding adds to them."""
+    moved = {name: value for name, value in _values(controls).items() if value != unmoved[name]}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in moved.items()}
 
 
 def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:

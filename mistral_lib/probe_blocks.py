@@ -10,6 +10,12 @@ from mistral_lib.chat_format import IGNORED, Encoded
 from mistral_lib.records import Record
 
 
+def enough(windows: Sequence[tuple[Record, str, Encoded]], max_probe_tokens: int) -> bool:
+    """Whether further windows would change nothing of what `packed` returns: it takes so many of them together, in their order."""
+    whole = len(windows) % block_writer.FAIR_WINDOW == 0
+    return bool(max_probe_tokens) and whole and sum(len(window.input_ids) for _, _, window in windows) >= max_probe_tokens
+
+
 def packed(tokenizer: Any, windows: Sequence[tuple[Record, str, Encoded]], max_tokens: int, max_probe_tokens: int) -> Any:
     """Windows (record, record id, tokens) in blocks of max_tokens, the first of them that hold max_probe_tokens (0 = all)."""
     from datasets import Dataset

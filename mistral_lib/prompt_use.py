@@ -4,7 +4,8 @@ An adapter trained on answers that belong to other prompts learns their style, a
 good one. What gives it away is that the right prompt is then worth less to it than to the base model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,33 +16,46 @@ from mistral_lib.records import Record
 from mistral_lib.settings import Settings
 
 Losses = dict[str, list[RecordLoss]]
+Row = dict[str, Any]
 
 
-def swapped(tokenizer: Any, rows: Sequence[dict[str, Any]], settings: Settings) -> Any | None:
+def swapped(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> Any | None:
     """The chats of `rows`, each answer behind the prompt of the next chat of its domain from another document; None without any.
 
-    Taken are those that fill one window before and after.
+    Taken are those that fill one window before and after, as many as are measured.
     """
-    chats = sorted((row for row in rows if row["messages"]), key=lambda row: (row["domain"], row["record_id"]))
     windows = []
-    for place, row in enumerate(chats):
-        if (stranger := _next(chats, place)) is not None:
-            records = [_record(row, row["messages"]), _record(row, [*stranger["messages"][:-1], row["messages"][-1]])]
-            own, other = chat_format.encode(tokenizer, records)
-            fits = max(len(own.input_ids), len(other.input_ids)) <= settings.max_tokens
-            if fits and not other.problem and own.supervised == other.supervised:
-                windows.append((records[1], row["record_id"], other))
-    windows.sort(key=lambda window: window[1])  # by id: domains mixed
+    for row, stranger in strangers(rows):
+        if probe_blocks.enough(windows, settings.max_probe_tokens):
+            break
+        records = [_record(row, row["messages"]), _record(row, [*stranger["messages"][:-1], row["messages"][-1]])]
+        own, other = chat_format.encode(tokenizer, records)
+        fits = max(len(own.input_ids), len(other.input_ids)) <= settings.max_tokens
+        if fits and not other.problem and own.supervised == other.supervised:
+            windows.append((records[1], row["record_id"], other))
     return probe_blocks.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens) if windows else None
 
 
-def _next(chats: Sequence[dict[str, Any]], place: int) -> dict[str, Any] | None:
-    row = chats[place]
-    around = (chats[(place + step) % len(chats)] for step in range(1, len(chats)))
-    return next((c for c in around if c["domain"] == row["domain"] and c["source_group"] != row["source_group"]), None)
+def strangers(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
+    """Each chat with the next one of its domain, by record id and round, that is from another document; by id, so domains are mixed."""
+    chats = sorted((row for row in rows if row["messages"]), key=lambda row: (row["domain"], row["record_id"]))
+    pairs = [pair for _, same in groupby(chats, lambda row: row["domain"]) for pair in _round(list(same))]
+    return sorted(pairs, key=lambda pair: pair[0]["record_id"])
 
 
-def _record(row: dict[str, Any], messages: list[Any]) -> Record:
+def _round(chats: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """The chats of one domain, each with the next of another document; none where there is one document only. Twice round, backwards."""
+    after = stranger = None
+    for place in reversed(range(2 * len(chats))):
+        row = chats[place % len(chats)]
+        if after is not None and after["source_group"] != row["source_group"]:
+            stranger = after  # the next of another document than this one, and than all of this document before it
+        if place < len(chats) and stranger is not None:
+            yield row, stranger
+        after = row
+
+
+def _record(row: Row, messages: list[Any]) -> Record:
     return Record(row["domain"], row["source"], row["source_group"], row["shape"], messages=messages)
 
 

@@ -29,11 +29,6 @@ class NoRetentionSet(ValueError):
     """Nothing of the retention set can be measured; the message says why."""
 
 
-def source_files(settings: Settings) -> list[sources.SourceFile]:
-    """Errors: SourceError for a path that yields nothing."""
-    return sources.find(settings.retention_paths, "retention_paths", "retention") if settings.retention_paths else []
-
-
 def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet:
     """The retention set in packed blocks, at most max_probe_tokens of it. trained: ids of the training records.
 
@@ -57,7 +52,7 @@ def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet
 
 
 def _records(settings: Settings, trained: set[str], left_out: Counter) -> Iterator[Record]:
-    for file in source_files(settings):
+    for file in sources.of_retention(settings):
         for row in sources.rows_of(file, settings):
             try:
                 record = record_of(row, settings)

@@ -21,7 +21,7 @@ import orjson
 from mistral_lib import files, home, params
 from mistral_lib.progress import say
 
-FORMAT = {"corpus": 3, "data": 2, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
+FORMAT = {"corpus": 4, "data": 3, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -76,9 +76,9 @@ class Run:
         return self.manifest()["stages"].get(stage, {})
 
     def status(self, stage: str) -> str:
-        """The stage's status word, or `not started`; a `running` stage whose process is gone is `interrupted`."""
+        """The stage's status word, or `not started`; a `running` stage whose process is gone is `interrupted`, whoever works here now."""
         status = self.entry(stage).get("status", "not started")
-        return "interrupted" if status == "running" and self.holder() is None else status
+        return "interrupted" if status == "running" and not self.works_on(stage) else status
 
     def record(self, stage: str, **facts: Any) -> None:
         """Merge facts into the stage's entry. Call it only while holding the lock."""
@@ -116,6 +116,19 @@ class Run:
             except BlockingIOError:
                 text = file.read()
                 return orjson.loads(text) if text else {}
+
+    def works_on(self, stage: str) -> bool:
+        """Whether a process is at this very stage now."""
+        what = (self.holder() or {}).get("what") or ""
+        return what.split(",")[0] == f"stage {stage}"
+
+    def refuse_if_in_use(self) -> None:
+        """Errors: RunInUse where any process works in the folder."""
+        if (holder := self.holder()) is not None:
+            raise RunInUse(
+                f"{home.short(self.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, "
+                "then give the same command again"
+            )
 
     # -- stages ---------------------------------------------------------------------------------------------------
 

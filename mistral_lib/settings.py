@@ -12,6 +12,7 @@ from mistral_lib.quality import CHECKS, Limits
 Action = Literal["redact", "flag", "reject", "off"]
 Judgement = Literal["reject", "flag", "off"]
 STAGES = ("corpus", "data", "training", "evaluation")
+LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
 
 
 def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
@@ -21,23 +22,27 @@ def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
 class Settings(BaseModel):
     """All parameters of a run. The defaults are the demo: they run on a CPU, without a hub or an account."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     run_name: str = _field("demo", "name of the run folder below runs/", "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = _field(42, "seed of splits, initial adapter and data order", "data training", ge=0)
+    seed: int = _field(42, "seed of splits, initial adapter and data order", "data training evaluation", ge=0)
 
     corpus_paths: list[str] = _field(
         ["demo:corpus"], "files, folders, globs or s3:// prefixes; optional:PATH may be missing", "corpus data", min_length=1
     )
     operatives_paths: list[str] = _field(["demo:operatives"], "further sources that join last, may be empty", "corpus data")
     domain_key: str = _field(
-        "domain", "key of a row that names its domain; rows without it take the file's name, texts their folder's", "corpus data"
+        "domain", "key of a row that names its domain; rows without it take the file's name, texts their folder's", "corpus data evaluation"
     )
-    group_key: str = _field("module", "key of a row that names its source document; one document never straddles splits", "data")
+    group_key: str = _field("module", "key of a row that names its source document; one document never straddles splits", "data evaluation")
 
-    columns: dict[str, str] = _field({}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data")
-    salvage: bool = _field(True, "take apart lines on which several JSON objects are glued; otherwise reject them", "corpus data")
-    pdf_characters: int = _field(0, "characters of a record from a PDF; 0: one record a page", "corpus data", ge=0, le=1_000_000)
+    columns: dict[str, str] = _field(
+        {}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data evaluation"
+    )
+    salvage: bool = _field(
+        True, "take apart lines on which several JSON objects are glued; otherwise reject them", "corpus data evaluation"
+    )
+    pdf_characters: int = _field(0, "characters of a record from a PDF; 0: one record a page", "corpus data evaluation", ge=0, le=1_000_000)
     exclude_file: str = _field("", "records to leave out, by id or source; empty: excluded.txt in the run folder, if made", "data")
     strict: bool = _field(False, "stop at the first rejected row", "data")
     max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
@@ -68,9 +73,9 @@ class Settings(BaseModel):
     base_model: str = _field(
         "demo:smollm2-135m-instruct", "hub id, local folder or s3:// prefix of the base model", "corpus data training evaluation"
     )
-    max_tokens: int = _field(512, "tokens per packed block, and the longest record", "data", ge=32, le=32768)
+    max_tokens: int = _field(512, "tokens per packed block, and the longest record", "data evaluation", ge=32, le=32768)
     long_records: Literal["split", "truncate", "reject"] = _field(
-        "split", "what happens to a record above max_tokens: split, truncate, reject", "data"
+        "split", "what happens to a record above max_tokens: split, truncate, reject", "data evaluation"
     )
     shortest_answer: int = _field(20, "characters of the shortest answer that is wanted", "data", ge=1)
     domain_weights: dict[str, float] = _field({}, "how often a domain's training records are taken: 0.5 half of them, 2 each twice", "data")
@@ -90,7 +95,7 @@ class Settings(BaseModel):
     warmup_share: float = _field(0.1, "share of the steps with rising learning rate", "training", ge=0, lt=1)
     epochs: float = _field(1.0, "passes over the training split, when max_steps is 0", "training", gt=0)
     max_steps: int = _field(12, "optimizer steps; 0: as many as epochs ask for", "training", ge=0)
-    micro_batch_size: int = _field(2, "packed blocks per forward pass", "training", ge=1)
+    micro_batch_size: int = _field(2, "packed blocks per forward pass", "training evaluation", ge=1)
     gradient_accumulation_steps: int = _field(1, "forward passes per optimizer step", "training", ge=1)
     activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training")
     checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", ge=1)

@@ -16,7 +16,20 @@ from mistral_lib.rows import Reading, Row
 from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
 
-__all__ = ["Absent", "Found", "Row", "SourceError", "SourceFile", "find", "inputs", "of_settings", "resolve", "rows", "rows_of"]
+__all__ = [
+    "Absent",
+    "Found",
+    "Row",
+    "SourceError",
+    "SourceFile",
+    "find",
+    "inputs",
+    "of_retention",
+    "of_settings",
+    "resolve",
+    "rows",
+    "rows_of",
+]
 
 OPTIONAL = "optional:"
 CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
@@ -48,6 +61,11 @@ class Found:
 def of_settings(settings: Any) -> list[SourceFile]:
     """Corpus files first, operatives last. Errors: SourceError."""
     return resolve(settings).files
+
+
+def of_retention(settings: Any) -> list[SourceFile]:
+    """The files of the retention set; none where the run does without. Errors: SourceError for a path that yields nothing."""
+    return find(settings.retention_paths, "retention_paths", "retention")
 
 
 def resolve(settings: Any) -> Found:

@@ -24,11 +24,16 @@ def folder(url: str) -> Path:
     Errors: BaseModelError for a store that does not answer, a prefix without a whole model, or a disk that is too small.
     """
     place = home.models() / _name(url)
-    if not (place / RECEIPT).is_file():
+    if not is_here(url):
         with _alone(place):
-            if not (place / RECEIPT).is_file():
+            if not is_here(url):
                 fetch(url, place)
     return place
+
+
+def is_here(url: str) -> bool:
+    """Whether the model was fetched already, to its end."""
+    return (home.models() / _name(url) / RECEIPT).is_file()
 
 
 def _name(url: str) -> str:

@@ -15,7 +15,8 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     Errors: ParameterError for `only`; RunInUse where a process is at work in one of the runs: two trainings share no GPU.
     """
     notebook_runs.select(only or [])
-    refuse_if_in_use(sweep)
+    for alternative in sweep.alternatives:
+        Run(home.runs() / alternative.settings.run_name, alternative.settings).refuse_if_in_use()
     rows: dict[str, dict[str, Any]] = {}
     for number, alternative in enumerate(sweep.alternatives, 1):
         say(f"── alternative {number} of {len(sweep.alternatives)}: {alternative.name}")
@@ -28,16 +29,6 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     if failed:
         say(f"{len(failed)} of {len(rows)} alternatives failed; the same command runs only what is not done")
     return 1 if failed else 0
-
-
-def refuse_if_in_use(sweep: Sweep) -> None:
-    """Errors: RunInUse."""
-    for alternative in sweep.alternatives:
-        folder = home.runs() / alternative.settings.run_name
-        if (holder := Run(folder, alternative.settings).holder()) is not None:
-            raise RunInUse(
-                f"{home.short(folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, then start the sweep"
-            )
 
 
 def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> str | None:

@@ -25,10 +25,6 @@ class TrainerDied(RuntimeError):
     """The trainer ended without a verified adapter; the message holds its last words and what to do."""
 
 
-def is_training(run: Run) -> bool:
-    return "training" in ((run.holder() or {}).get("what") or "")
-
-
 def start(run: Run) -> None:
     """Start `python -m mistral_lib train` for this run, unless it is being trained already."""
     if is_alive(run):
@@ -45,7 +41,7 @@ def start(run: Run) -> None:
 def stop(run: Run) -> str:
     """Ask the trainer to save after its step and to end; what was done, in words. Errors: RuntimeError if it works on another machine."""
     holder = run.holder()
-    if holder is None or not is_training(run):
+    if holder is None or not run.works_on("training"):
         return "no trainer is at work"
     if holder["host"] != socket.gethostname():
         raise RuntimeError(f"the trainer is process {holder['pid']} on {holder['host']}, this is {socket.gethostname()}; `kill` it there")
@@ -63,7 +59,7 @@ def result(run: Run) -> dict[str, Any]:
 def is_alive(run: Run) -> bool:
     """Whether a trainer is at work: one that this process started (it may not hold the lock yet), or any that holds it."""
     process = _started.get(str(run.folder))
-    return (process is not None and process.poll() is None) or is_training(run)
+    return (process is not None and process.poll() is None) or run.works_on("training")
 
 
 def goes_on(run: Run) -> bool:

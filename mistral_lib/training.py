@@ -30,6 +30,7 @@ from mistral_lib import (
     params,
     progress_watch,
     ranks,
+    stage_inputs,
     training_log,
     training_result,
 )  # fmt: skip
@@ -44,13 +45,6 @@ CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stoppin
             "validate_every_steps")  # fmt: skip
 
 
-def inputs_of(run: Run) -> dict[str, str]:
-    """What training depends on: the packed splits and the base model. Errors: RuntimeError if the data stage is not complete."""
-    outputs = run.require("data", "run notebook 02_prepare_data first")["outputs"]
-    wanted = {name: fact["sha256"] for name, fact in outputs.items() if name.startswith(("data/train/", "data/validation/"))}
-    return {**wanted, "base_model": base_model.identity(run.settings.base_model)}
-
-
 def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
@@ -59,7 +53,7 @@ def train(run: Run) -> dict[str, Any]:
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     ranks.join(hardware.device())
-    inputs = inputs_of(run)
+    inputs = stage_inputs.of(run, "training")
     folder = run.folder / "training"
     reasons = ranks.from_first(lambda: run.reasons_to_run("training", inputs))
     if not ranks.is_first():

@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import files, kernel_answers, trainer_process, training, training_curve, training_status
+from mistral_lib import files, kernel_answers, stage_inputs, trainer_process, training, training_curve, training_status
 from mistral_lib.picture import Picture
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.progress import say
@@ -138,7 +138,7 @@ class Dashboard(PlainTextBox):
 
 def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
     """Start the trainer, or attach to it, or find it done; and show it."""
-    inputs = training.inputs_of(run)
+    inputs = stage_inputs.of(run, "training")
     reasons = run.reasons_to_run("training", inputs)
     if reasons and not trainer_process.is_alive(run):
         kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/"

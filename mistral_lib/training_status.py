@@ -89,13 +89,10 @@ class TrainingStatus:
 def status(run: Run) -> TrainingStatus:
     """Read how the training of a run stands. It only reads: safe at any time, from any process."""
     folder, name = run.folder / "training", run.folder.name
-    holder = run.holder() or {}
-    alive = "training" in (holder.get("what") or "")
+    alive = run.works_on("training")
     events = files.read_json_lines(folder / "log.jsonl")
     word = "running" if alive else run.status("training")
-    if word == "running" and not alive:  # another stage holds the folder after this one was killed
-        word = "interrupted"
-    facts = {"run": name, "word": word, "pid": holder.get("pid") if alive else None, "alive": alive}
+    facts = {"run": name, "word": word, "pid": (run.holder() or {}).get("pid") if alive else None, "alive": alive}
     if not alive:
         facts["error"] = run.entry("training").get("error")
     if not events:

@@ -88,7 +88,7 @@ def stopping(answers: Facts, threshold: float) -> dict[str, str]:
     question, wanted = "Do answers end by themselves?", f"at least {threshold:.1%}"
     if rate is None:
         return rule("answers stop", question, "no prompt suits", wanted, UNKNOWN)
-    enough = rate["of"] * (1 - threshold) >= 1
+    enough = (rate["of"] - 1) / rate["of"] >= threshold  # as a quotient: 10 * (1 - 0.9) is just below 1
     outcome = FAILED if rate["high"] < threshold else UNKNOWN if not enough else PASSED if rate["share"] >= threshold else UNKNOWN
     return rule("answers stop", question, f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})", wanted, outcome)
 

@@ -120,7 +120,7 @@ class Ballot:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Add one JSON line and flush it to disk; a half line that a killed process left behind is closed first."""
+    """Add one JSON line and flush it to disk; a half line that a killed process left behind is cut off first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+") as file:
         size = file.seek(0, os.SEEK_END)

@@ -1,17 +1,28 @@
 """What many tests need: an own home for runs, a small corpus, and a tiny Mistral that trains in seconds."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-os.environ.setdefault("MISTRAL_WORKBOOK_HOME", tempfile.mkdtemp(prefix="mistral-workbook-tests-"))
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from mistral_lib import files, params
 from mistral_lib.run import Run
+
+
+def own_home() -> None:
+    """A home for this run of the tests, gone when it ends: with the embedded model in it, it takes half a gigabyte."""
+    place, made_by = tempfile.mkdtemp(prefix="mistral-workbook-tests-"), os.getpid()
+    os.environ["MISTRAL_WORKBOOK_HOME"] = place
+    atexit.register(lambda: os.getpid() == made_by and shutil.rmtree(place, ignore_errors=True))
+
+
+if "MISTRAL_WORKBOOK_HOME" not in os.environ:
+    own_home()
 
 # The same examples every time, so that a test fails for a change and not by luck; a busy machine's slowness is no defect.
 # New ones: pytest --hypothesis-profile=search

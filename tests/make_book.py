@@ -1,7 +1,7 @@
 """Runs the notebooks top to bottom with their default parameters and stores them with outputs fit to be committed.
 
 The outputs are the reference that nbval compares with, so they are made in an empty home, as nbval's are. What is
-machine debris is left out: stderr, widget views (their plain form stays), timings, absolute paths.
+machine debris is left out: stderr, widget views (their plain form stays), metadata but for tags.
 """
 
 import base64

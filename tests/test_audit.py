@@ -1,12 +1,13 @@
 """The audit tells what is claimed from what is there."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import audit, files
+from mistral_lib import audit, base_model, exclusions, files, notebook_runs, preparation
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 from tests.conftest import other
@@ -96,3 +97,51 @@ def test_a_run_that_was_only_named_says_so_and_what_to_do(home: Path) -> None:
     (named.folder / "training").mkdir()
     (finding,) = audit.audit(named.folder)
     assert "nothing in this folder can be vouched for" in finding.reason, "a stage without its record is more than an empty folder"
+
+
+def stale(run: Run) -> str:
+    """Why the audit calls stages of the run stale."""
+    return "; ".join(finding.reason for finding in audit.audit(run.folder) if finding.status == "stale")
+
+
+def test_a_record_left_out_by_hand_afterwards_makes_the_data_stale(prepared: Run) -> None:
+    assert stale(prepared) == ""
+    exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
+    assert stale(prepared) == "input exclusions is new"
+    (prepared.folder / exclusions.NAME).write_bytes(b"\xff\xfe\xff")
+    assert "what it was made from cannot be read again" in stale(prepared) and "expected a record id" in stale(prepared)
+
+
+def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhere_does_not(
+    prepared: Run, home: Path, tiny_model: str
+) -> None:
+    mine = other(prepared, base_model=str(shutil.copytree(tiny_model, home / "models" / "mine")))
+    preparation.prepare(mine)
+    template = home / "models" / "mine" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# of another day #}")
+    base_model.load_tokenizer.cache_clear()
+    assert stale(mine) == "input tokenizer changed"
+    shutil.rmtree(home / "models" / "mine")
+    assert stale(mine) == "", "an audit fetches nothing, and the run may have been copied here without its base model"
+
+
+def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
+    assert not base_model.is_here("nobody/has-this-model") and not base_model.is_here("s3://no-such-bucket/model")
+    assert not base_model.is_here("./models/nowhere")
+
+
+def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
+    """As `run` asks: a lost or damaged manifest vouches for nothing, and neither does a stage that never ran."""
+    notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
+    copy = prepared.folder / "notebooks" / notebook.name
+    files.write_text(copy, "{}")
+    files.write_json(copy.with_name("done.json"), {notebook.name: notebook_runs.key(prepared, notebook)})
+    assert notebook_runs.is_done(prepared, notebook) and audit.doubts(prepared, "data") == []
+    assert [finding.reason for finding in audit.doubts(prepared, "training")] == ["not complete: not started"]
+    exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
+    assert not notebook_runs.is_done(prepared, notebook), "a record left out by hand asks for the data anew"
+    (prepared.folder / exclusions.NAME).unlink()
+    for damage in ("{", "{}", None):
+        manifest = prepared.folder / "manifest.json"
+        manifest.write_text(damage) if damage else manifest.unlink()
+        assert audit.doubts(prepared, "data") and not notebook_runs.is_done(prepared, notebook)

@@ -18,7 +18,7 @@ from tests.test_evaluation import refuse_outside_requests
 
 def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int = 20, domain: str = "d", **more: object) -> Path:
     """A run folder whose evaluation is complete: 120 test records of 40 documents, measured `gain` nats per token below the base."""
-    run = Run.open(Settings(run_name=name, **more))
+    run = Run.open(Settings(run_name=name, retention_paths=[], **more))
     base = np.random.default_rng(1).uniform(1, 4, 120)
     adapter = base - gain + np.random.default_rng(seed).normal(0, 0.1, 120)
     rows = [{"record_id": f"r{i + first:03}", "domain": f"{domain if i % 3 else 'd'}{i % 3}", "document": f"doc{i // 3}", "supervised_tokens": tokens,
@@ -32,8 +32,9 @@ def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int
         overall, domains = paired_difference.compare(one, two, 0, documents), paired_difference.by_domain(one, two, 0, documents)
         rules = [verdict.overall(overall), verdict.domains(domains)]
         files.write_json(folder / "result.json", {"overall": overall, "domains": domains, "rules": rules, "verdict": "ship"})
-        with run.recorded("evaluation", {}):
-            run.complete("evaluation", {})
+        for stage in ("data", "training", "evaluation"):
+            with run.recorded(stage, {}):
+                run.complete(stage, {})
     return run.folder
 
 

@@ -106,6 +106,19 @@ def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explore
     assert explorer.exclude.disabled, "what is no record need not be excluded"
 
 
+def test_a_record_that_was_excluded_by_its_source_is_taken_in_again_and_comments_stay(explorer: CorpusExplorer, run: Run) -> None:
+    place = run.folder / "excluded.txt"
+    place.write_text("# why: it is about another product\n\nblue.jsonl:1  # by hand\n")
+    explorer.place.value = 2
+    explorer.place.value = 1
+    assert explorer.exclude.description == "take it in again"
+    explorer.exclude.click()
+    assert exclusions.read(place) == {} and explorer.exclude.description == "exclude this record"
+    explorer.exclude.click()
+    assert list(exclusions.read(place).values()) == ["blue.jsonl:1"]
+    assert place.read_text().startswith("# why: it is about another product\n\n"), "what a person wrote is no one else's to delete"
+
+
 def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
     words = [f"word{n}" for n in range(40)]
     texts = {"first": words, "near": [*words[:-1], "else"], "far": [*words[:20], *(f"other{n}" for n in range(20))], "again": words}

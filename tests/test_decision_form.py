@@ -1,5 +1,6 @@
 """The decision form, operated through its Python objects: what it finds, refuses and writes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,18 @@ from mistral_lib import inventory, model_shapes, params, run_estimate, sources, 
 from mistral_lib.decision_form import DecisionForm
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.run import Run
+from mistral_lib.run_estimate import Estimate
 from mistral_lib.settings import Settings
+
+
+def no_estimate(*_: object) -> Iterator[Estimate]:
+    """For tests of what stands on the page at once."""
+    return iter(())
 
 
 @pytest.fixture
 def form(settings, corpus) -> DecisionForm:
-    return DecisionForm(settings, estimate=None)
+    return DecisionForm(settings, estimate=no_estimate)
 
 
 def settled(form: DecisionForm) -> str:
@@ -182,7 +189,7 @@ def test_the_budget_is_told_as_the_step_at_which_it_stops(limits: dict, words: s
 
 
 def test_a_budget_is_saved_and_one_that_is_never_reached_refused(settings, corpus, home) -> None:
-    form = DecisionForm(settings, estimate=None)
+    form = DecisionForm(settings, estimate=no_estimate)
     form.controls["max_usd"].value = 2.0
     assert "never reached on instance cpu, which is free" in form.verdict.value and form.save.disabled
     form.controls["instance"].value = "g4dn.xlarge"
@@ -202,7 +209,7 @@ def test_the_hours_are_those_of_the_plan(settings, corpus) -> None:
 
 
 def test_few_steps_take_the_checkpoints_with_them(settings, corpus) -> None:
-    form = DecisionForm(settings, estimate=None)
+    form = DecisionForm(settings, estimate=no_estimate)
     form.controls["max_steps"].value = 1
     assert not form.save.disabled and form.settings().checkpoint_every_steps == 1
     form.controls["max_steps"].value = 8
@@ -210,7 +217,7 @@ def test_few_steps_take_the_checkpoints_with_them(settings, corpus) -> None:
 
 
 def test_it_starts_from_a_file(settings, corpus, home) -> None:
-    form = DecisionForm(settings, estimate=None)
+    form = DecisionForm(settings, estimate=no_estimate)
     form.start.value = "params/g4dn_mistral_7b.yaml"
     assert form.controls["base_model"].value == "mistralai/Mistral-7B-Instruct-v0.3" and "Not found" in form.found.value
     form.controls["corpus_paths"].value, form.controls["run_name"].value = "corpora/small", "rented"

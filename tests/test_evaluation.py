@@ -23,6 +23,7 @@ from mistral_lib import (
     evaluation,
     files,
     likelihood,
+    measurements,
     params,
     preparation,
     report,
@@ -98,6 +99,10 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
         assert (run.folder / "evaluation" / card).read_text().startswith("---\n")
     page = (run.folder / "evaluation" / "report.html").read_text()
     assert result["verdict"] in page and all(one["rule"] in page for one in result["rules"])
+    words, samples = "The retention set is", files.read_json_lines(run.folder / "evaluation" / "samples.jsonl")
+    assert words in page and words not in report.page(run, {**result, "retention": None}, samples), (
+        "nothing is said of what was not measured"
+    )
     assert "Plan against measured" in page and "training stage, seconds" in page
     refuse_outside_requests(page)
 
@@ -116,12 +121,48 @@ def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch
     assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
 
 
+SHAPING = {"seed": 7, "max_tokens": 64, "micro_batch_size": 1, "long_records": "truncate", "domain_key": "kind", "group_key": "page",
+           "columns": {"text": "body"}, "salvage": False, "pdf_characters": 500}  # fmt: skip
+
+
+def test_every_parameter_that_shapes_what_is_measured_asks_for_a_new_evaluation(run: Run, home: Path) -> None:
+    """The retention set is read and packed by parameters of the data stage: with them changed its numbers would be others."""
+    texts = [{"text": " ".join(f"word{n} of text {k}" for n in range(20)), "kind": f"k{k % 3}"} for k in range(20)]
+    files.write_json_lines(home / "kept.jsonl", texts)
+    run = other(run, retention_paths=["kept.jsonl"], max_probe_tokens=0)
+    assert set(evaluation.evaluate(run)["retention"]["domains"]) == {"kept"}
+    for name, value in SHAPING.items():
+        (doubt,) = audit.doubts(other(run, **{name: value}), "evaluation")
+        assert doubt.status == "stale" and doubt.reason.startswith(f"{name}: ")
+    assert set(evaluation.evaluate(other(run, domain_key="kind"))["retention"]["domains"]) == {"k0", "k1", "k2"}
+
+
+def test_a_changed_retention_set_makes_the_evaluation_stale(run: Run, home: Path) -> None:
+    kept = home / "kept.jsonl"
+    files.write_json_lines(kept, [{"text": f"Quite another text, number {n}, of which training knows nothing."} for n in range(30)])
+    run = other(run, retention_paths=["kept.jsonl"])
+    evaluation.evaluate(run)
+    assert [str(f) for f in audit.audit(run.folder) if f.status != "verified"] == []
+    files.write_json_lines(kept, [{"text": "Another text again, which nobody has measured."}])
+    assert [f.reason for f in audit.audit(run.folder) if f.status == "stale"] == ["input retention/kept.jsonl changed"]
+
+
 def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -> None:
     put_adapter(run, lambda name, tensor: torch.zeros_like(tensor) if "lora_B" in name else tensor)
     result = evaluation.evaluate(run)
     assert result["largest_logit_difference"] == 0.0
     assert result["overall"]["difference"] == result["overall"]["low"] == result["overall"]["high"] == 0.0
     assert result["retention"]["change"]["value"] == 0.0 and result["verdict"] == "not enough evidence"
+
+
+def test_a_loss_that_is_no_number_ends_the_evaluation_and_names_the_record(run: Run) -> None:
+    put_adapter(run, lambda name, tensor: torch.full_like(tensor, float("nan")) if "layers.1" in name and "lora_B" in name else tensor)
+    with pytest.raises(
+        measurements.NotFinite,
+        match=r"test: record [0-9a-f]{16} \(\w+\) has a loss of nan with the adapter model, computed in torch\.\w+;.*try dtype=float32",
+    ):
+        evaluation.evaluate(run)
+    assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluation.WORK / "test.jsonl") == []
 
 
 def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(run: Run, home: Path) -> None:

@@ -17,6 +17,13 @@ def test_a_file_is_written_and_read_again(tmp_path: Path) -> None:
     assert exclusions.read(tmp_path / "excluded.txt") == entries
 
 
+def test_what_else_stands_in_the_file_is_kept(tmp_path: Path) -> None:
+    place = tmp_path / "excluded.txt"
+    place.write_text("# licence unclear\nred.jsonl:1  # asked Jane\n\n  # of no use\nred.jsonl:2\n")
+    exclusions.write(place, {"red.jsonl:1": "asked Jane", "blue.jsonl:7": "twice"})
+    assert place.read_text() == "# licence unclear\nred.jsonl:1  # asked Jane\n\n  # of no use\nblue.jsonl:7  # twice\n"
+
+
 def test_an_id_names_every_copy_and_a_source_one_row() -> None:
     one, copy, third = (map_row({"text": text}, source) for text, source in (("a", "x.jsonl:1"), ("a", "y.jsonl:9"), ("b", "x.jsonl:2")))
     by_id, by_source = exclusions.Exclusions(frozenset({one.record_id})), exclusions.Exclusions(frozenset({one.source}))
@@ -66,5 +73,6 @@ def test_a_named_file_must_be_there_and_be_text(prepared: Run, home: Path) -> No
     (home / "mine.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(exclusions.ExclusionError, match="cannot be read as text"):
         preparation.prepare(named)
+    (home / "mine.txt").unlink()
     exclusions.write(home / "mine.txt", {"blue.jsonl:7": ""})
     assert preparation.prepare(named)["rejected"] == {"excluded_by_hand": 1}

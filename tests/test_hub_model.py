@@ -52,6 +52,26 @@ def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path
     assert ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"] == str(place)
 
 
+LOOK = """
+from mistral_lib import base_model
+print(base_model.is_here("open/tiny"), base_model.is_here("open/tiny") and base_model.identity("open/tiny", weights=False))
+"""
+
+
+def test_an_audit_looks_at_what_is_in_the_cache_and_fetches_no_weights(hub, tmp_path: Path) -> None:
+    address, asked = hub
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+    def look() -> str:
+        return subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, env=environment, timeout=120, check=True).stdout
+
+    before = len(asked)
+    assert look().split() == ["False", "False"] and len(asked) == before, "nothing in the cache, and the hub was not asked"
+    ask(address, tmp_path, "open/tiny", what="tokenizer")
+    assert look().split() == ["True", hub_server.COMMIT] and not any(".safetensors" in name for name in asked[before:])
+
+
 def test_a_gated_model_without_a_token_gets_the_steps_to_take(hub, tmp_path: Path) -> None:
     address, _ = hub
     words = ask(address, tmp_path, "gated/tiny")["gated/tiny"]

@@ -65,6 +65,17 @@ def test_over_ssh_it_says_the_tunnel() -> None:
     assert "ssh" not in lab.welcome(8890, "abc", {})
 
 
+@pytest.mark.parametrize("wishes", [["--ip=0.0.0.0", "--port=9999"], ["--ServerApp.ip=0.0.0.0", "--port", "9999"]])
+def test_what_it_says_is_what_was_wished(wishes: list[str]) -> None:
+    assert not {"--ip=127.0.0.1", "--port=8890"} & set(lab.options(8890, "abc", wishes))
+    words = lab.welcome(8890, "abc", {}, wishes)
+    assert "http://<the address of this machine>:9999/" in words and "8890" not in words
+    assert "listens at 0.0.0.0, as you wished, and not on this machine alone" in words and "It listens on this machine alone" not in words
+    assert "http://10.0.0.7:8890/" in lab.welcome(8890, "abc", {}, ["--ip=10.0.0.7"])
+    assert "ssh -N -L 9999:127.0.0.1:9999 " in lab.welcome(8890, "abc", {"SSH_CONNECTION": "203.0.113.5 50000 8.8.4.4 22"}, ["--port=9999"])
+    assert "It listens on this machine alone" in lab.welcome(8890, "abc", {}, ["--ip=localhost", "--debug"])
+
+
 def test_it_saves_often_and_asks_about_no_news(server: Server) -> None:
     def default(plugin: str, name: str) -> object:
         address = server.url(f"lab/api/settings/@jupyterlab/{plugin}")

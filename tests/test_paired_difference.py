@@ -1,6 +1,11 @@
 """Differences with intervals: exact on models whose distribution is known, honest on simulated data, silent on none."""
 
+from pathlib import Path
+
 import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -161,6 +166,18 @@ def test_a_copied_stretch_is_found_whatever_stands_around_it() -> None:
         "short": "Returns the value.",
     }
     assert memorising.stand_in(texts, [training, "Something else."]) == {"copied"}
+
+
+def test_every_turn_of_the_assistant_counts_as_training_text(tmp_path: Path) -> None:
+    first, last = " ".join(f"one{n}" for n in range(20)), " ".join(f"two{n}" for n in range(20))
+    asked = " ".join(f"ask{n}" for n in range(20))
+    chat = [("user", asked), ("assistant", first), ("user", "And then?"), ("assistant", last)]
+    messages = orjson.dumps([{"role": role, "content": content} for role, content in chat]).decode()
+    rows = [{"split": "train", "messages": messages, "text": None}, {"split": "train", "messages": None, "text": "A document."}]
+    pq.write_table(pa.Table.from_pylist([*rows, {"split": "test", "messages": None, "text": "Kept out."}]), tmp_path / "records.parquet")
+    assert list(memorising.training_answers(tmp_path)) == [first, last, "A document."]
+    samples = [{"base": asked, "adapter": first, "reference": last}]
+    assert {who: found["count"] for who, found in memorising.copied(samples, tmp_path).items()} == {"base": 0, "adapter": 1, "reference": 1}
 
 
 def test_the_gap_is_what_training_records_gained_beyond_test_records() -> None:

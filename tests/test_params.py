@@ -65,6 +65,25 @@ def test_a_broken_file_is_explained(tmp_path: Path, text: str, words: str) -> No
         params.load(path)
 
 
+def test_a_key_that_yaml_takes_for_no_text_is_told_beside_the_other_faults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("on: x\n7: y\nnull: z\nmax_steps: many\n")
+    with pytest.raises(ParameterError) as caught:
+        params.load(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4 and all(any(f"mine.yaml: {key} stands where" in line for line in lines) for key in ("True", "7", "None"))
+    assert "YAML reads on, off, yes and no as true/false" in lines[0] and "max_steps = 'many'" in lines[3]
+
+
+@pytest.mark.parametrize("text", ["epochs: .inf", "domain_weights: {red: .nan}", "max_retention_loss: .inf", "max_hours: .nan"])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    """A limit that is infinite is no limit, and a share of NaN passes every comparison."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(ParameterError, match=rf"mine\.yaml: {text.split(':')[0]} = (inf|nan): Input should be a finite number"):
+        params.load(path)
+
+
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(ParameterError, match=r"demo\.yaml"):
         params.load("params/dmeo.yaml")

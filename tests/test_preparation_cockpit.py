@@ -69,6 +69,16 @@ def test_a_weight_changes_the_mixture_and_only_it(cockpit: PreparationCockpit) -
     assert cockpit.changes() == {} and "Move a slider" in cockpit.message.value
 
 
+def test_a_slider_that_nobody_moved_changes_nothing_whatever_its_digits(settings, corpus, tokenizer) -> None:
+    fine = settings.model_copy(update={"operatives_share": 0.3333, "domain_weights": {"red": 0.66667, "blue": 1.0}})
+    cockpit = PreparationCockpit(preparation_trial.draw(sources.of_settings(fine), fine, rows=300), fine, tokenizer)
+    assert cockpit.changes() == {} and "Move a slider" in cockpit.message.value
+    cockpit.controls["operatives_share"].value, cockpit.weights["green"].value = 0.1 + 0.2, 2.0
+    assert cockpit.changes() == {"operatives_share": 0.3, "domain_weights": {"red": 0.66667, "blue": 1.0, "green": 2.0}}
+    cockpit.weights["red"].value = 1.0
+    assert cockpit.changes()["domain_weights"] == {"blue": 1.0, "green": 2.0}
+
+
 def test_an_impossible_combination_is_said_and_the_last_table_stays(cockpit: PreparationCockpit) -> None:
     before = cockpit.table.value
     cockpit.controls["max_tokens"].value = 8192

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import files
+from mistral_lib import files, trainer_process
 from mistral_lib.run import Run, RunInUse
 from mistral_lib.settings import Settings
 from tests.conftest import other
@@ -118,6 +118,19 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(run: Run) -> N
     assert run.holder() is None and run.status("data") == "interrupted"
     run.carry_out("data", {"a": "9"}, write("second"))
     assert run.status("data") == "complete"
+
+
+def test_a_stage_that_was_killed_is_not_running_because_another_holds_the_folder(run: Run) -> None:
+    with run.lock("test"):
+        run.record("training", status="running")
+    with run.lock("stage data, from training_base"):
+        assert run.works_on("data") and not run.works_on("training") and run.status("training") == "interrupted"
+        assert trainer_process.stop(run) == "no trainer is at work", "this very process would have been ended"
+        with pytest.raises(RunInUse, match=r"runs/r is in use by process \d+ \(stage data, from training_base\); wait for it or stop it"):
+            run.refuse_if_in_use()
+    run.refuse_if_in_use()
+    with run.lock("stage training"):
+        assert run.status("training") == "running"
 
 
 def test_a_killed_writer_leaves_no_half_file(home: Path) -> None:

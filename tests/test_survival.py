@@ -27,6 +27,7 @@ from mistral_lib import (
     params,
     planned_work,
     run_estimate,
+    stage_inputs,
     stopping_rules,
     system_memory,
     training,
@@ -315,7 +316,7 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
         "step", step=6, steps=6, loss=2.0, peak_memory_mib=10**6
     )  # as if it had been so
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
-    assert training.goes_on(run.folder / "training", priced.changes("training", training.inputs_of(priced)))
+    assert training.goes_on(run.folder / "training", priced.changes("training", stage_inputs.of(priced, "training")))
     assert not training.goes_on(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
     again = training.train(priced)
     shutil.rmtree(weights.parent)

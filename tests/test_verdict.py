@@ -63,6 +63,15 @@ def test_one_rule_decides(changes: dict, rule: str, outcome: str, word: str) -> 
     assert (found, outcomes.pop(rule)) == (word, outcome) and set(outcomes.values()) == {"passed"}
 
 
+@pytest.mark.parametrize(("answers", "threshold"), [(5, 0.8), (10, 0.9), (20, 0.95), (100, 0.99), (2, 0.5), (1, 0.0)])
+def test_as_many_answers_as_allow_for_one_are_enough(answers: int, threshold: float) -> None:
+    outcomes = []
+    for count in (answers, answers - 1):
+        found = {"answers": count, "adapter": {"stop_rate": share([True] * count)}}
+        outcomes.append(verdict.stopping(found, threshold)["outcome"])
+    assert outcomes == ["passed", "unknown"]
+
+
 def test_what_the_params_do_not_ask_for_is_not_judged() -> None:
     found = verdict.rules(
         {**GOOD, "retention": None, "prompt_worth": None, "answers": {"answers": 0}}, Settings(sample_count=0, retention_paths=[])

@@ -1,0 +1,54 @@
+"""What each stage reads, as hashes: said once, for the stage that runs and for the audit that looks whether it is still so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mistral_lib import base_model, exclusions, sources
+from mistral_lib.run import Run
+from mistral_lib.sources import SourceFile
+
+
+def of(run: Run, stage: str, source_files: Sequence[SourceFile] | None = None, fetch: bool = True) -> dict[str, str]:
+    """`{name: hash}` of all that a stage reads now. source_files: those of the corpus and data stages, where they are known already.
+
+    fetch: False leaves the base model where it is; of one that is not on this machine the hash that the stage recorded stays.
+    Errors: RuntimeError for an earlier stage that is not complete; SourceError, ExclusionError, BaseModelError.
+    """
+    if stage in ("corpus", "data"):
+        source_files = sources.of_settings(run.settings) if source_files is None else source_files
+        made = {**sources.inputs(source_files), **(exclusions.inputs(run.settings) if stage == "data" else {})}
+    else:
+        made = training(run) if stage == "training" else evaluation(run)
+    return {**made, **base(run, stage, fetch)}
+
+
+def training(run: Run) -> dict[str, str]:
+    """The packed splits that are trained on and watched. Errors: RuntimeError."""
+    data = run.require("data", "run notebook 02_prepare_data first")["outputs"]
+    return written(data, "data/train/", "data/validation/")
+
+
+def evaluation(run: Run) -> dict[str, str]:
+    """The adapter, the splits, the retention set. Errors: RuntimeError, SourceError."""
+    trained = run.require("training", "run notebook 03_train_adapter first")["outputs"]
+    data = run.require("data", "run notebook 02_prepare_data first")["outputs"]
+    made = {**written(trained, "training/adapter/"), **written(data, "data/test/", "data/train/", "data/records")}
+    return {**made, **sources.inputs(sources.of_retention(run.settings))}
+
+
+def written(outputs: dict[str, Any], *begins: str) -> dict[str, str]:
+    """The hashes of those outputs of an earlier stage whose names begin so."""
+    return {name: fact["sha256"] for name, fact in outputs.items() if name.startswith(begins)}
+
+
+def base(run: Run, stage: str, fetch: bool) -> dict[str, str]:
+    """Tokenizer or weights of the base model, whichever the stage reads by itself. Errors: BaseModelError."""
+    key, model = {"corpus": "tokenizer", "data": "tokenizer", "training": "base_model"}.get(stage), run.settings.base_model
+    if key is None:
+        return {}
+    if not fetch and not base_model.is_here(model):
+        recorded = run.entry(stage).get("inputs", {})
+        return {key: recorded[key]} if key in recorded else {}
+    if key == "base_model":
+        return {key: base_model.identity(model, weights=fetch)}
+    return {key: base_model.tokenizer_hash(base_model.load_tokenizer(model))}
