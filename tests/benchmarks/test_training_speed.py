@@ -1,7 +1,7 @@
 """How fast and how lean is a training, beside TRL's SFTTrainer on the same records?
 
 make bench                  10 steps of 2 x 512 tokens, SmolLM2-135M as Mistral, LoRA r 16 on all linears, medians of 3
-STEPS=20 REPEATS=5 ...      more of them        PROFILE=1 ...   also where our time goes
+STEPS=20 REPEATS=5 ...      more of them        PROFILE=1 ...   also where our time goes, unquantised and on one thread
 
 Everybody computes in bfloat16 with LoRA weights in float32, has the same records, effective batch, seed, rate and schedule. TRL gets its
 model in bfloat16 without quantisation, which is its fast way, and else its defaults (activation checkpointing among them; a line shows
@@ -27,10 +27,9 @@ VARIANTS = ("ours_nf4", "ours_bf16", "trl_packing", "trl_packing_no_checkpointin
 STEPS, REPEATS = int(os.environ.get("STEPS", "10")), int(os.environ.get("REPEATS", "3"))
 
 
-def train_once(variant: str, run: Run, folder: Path, *more: str) -> dict:
+def train_once(variant: str, run: Run, folder: Path, *more: str, **environment: str) -> dict:
     command = [sys.executable, "-m", "tests.benchmarks.one_training", variant, str(run.folder), str(STEPS), str(folder), *more]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -46,7 +45,7 @@ def test_training_beside_trl(tmp_path: Path) -> None:
     middle = {variant: {key: median(one[key] for one in ones) for key in ones[0] if key != "variant"} for variant, ones in found.items()}
     show(middle)
     if "PROFILE" in os.environ:
-        print(train_once("ours_nf4", run, tmp_path / "profiled", "profile")["profile"])
+        print(train_once("ours_bf16", run, tmp_path / "profiled", "profile", OMP_NUM_THREADS="1")["profile"])
     ours, theirs = middle["ours_bf16"], middle["trl_packing"]
     assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=0.01), "the same loss after the same tokens"
     assert middle["ours_nf4"]["peak_mib"] <= theirs["peak_mib"] and ours["peak_mib"] <= theirs["peak_mib"]
