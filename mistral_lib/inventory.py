@@ -96,6 +96,15 @@ def _totals(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def contained(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Names of the redundant files: every row of theirs is a record that stood in earlier files already, whatever its metadata says."""
+    return [
+        entry["name"]
+        for entry in entries
+        if 0 < entry["rows"] == sum(rows for earlier, rows in entry["repeats"].items() if earlier != entry["name"])
+    ]
+
+
 def write_lengths(folder: Path, records: list[Record], tokenizer: Any) -> None:
     """lengths.parquet: characters, and tokens by the base model's and by Mistral's v3 tokenizer, chat format not counted."""
     import pyarrow as pa

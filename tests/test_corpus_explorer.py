@@ -38,6 +38,18 @@ def explorer(run: Run) -> CorpusExplorer:
     return CorpusExplorer(index, base_model.load_tokenizer(run.settings.base_model))
 
 
+def test_files_that_are_wholly_contained_in_earlier_ones_are_named(settings, corpus) -> None:
+    red, blue = ([{**row, "page": 2} for row in files.read_json_lines(corpus / f"{name}.jsonl")] for name in ("red", "blue"))
+    files.write_json_lines(corpus / "s_metadata.jsonl", red)  # as red.jsonl, but for one number
+    files.write_json_lines(corpus / "t_two_of_one.jsonl", red[:50] + blue[:30] + red[:2])
+    files.write_json_lines(corpus / "u_one_new.jsonl", [*red[:50], {"text": "One row that stands nowhere else."}])
+    files.write_json_lines(corpus / "v_own_repeats.jsonl", [{"text": "A text that says this twice."}] * 2)
+    files.write_json_lines(corpus / "w_one_unusable.jsonl", [*red[:50], {"colour": "blue"}])
+    entries = inventory.explore(Run.open(settings))["files"]
+    assert inventory.contained(entries) == ["s_metadata.jsonl", "t_two_of_one.jsonl"]
+    assert {entry["name"]: entry["repeats"] for entry in entries}["t_two_of_one.jsonl"] == {"red.jsonl": 52, "blue.jsonl": 30}
+
+
 def test_it_opens_at_the_first_row_and_steps_through(explorer: CorpusExplorer) -> None:
     assert "604 of 604 rows" in explorer.status.value and "blue.jsonl:1 " in explorer.head.value
     assert explorer.previous.disabled and not explorer.next.disabled

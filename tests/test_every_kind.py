@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice, permutations
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, given, settings, strategies
 from mistral_lib import files, preparation, splits
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
-from tests.conftest import rows
-from tests.containers import DOCUMENTS, ROWS, STRUCTURED
+from tests.conftest import TOPICS, rows
+from tests.containers import DOCUMENTS, ROWS, STRUCTURED, json_lines
 
 Q, A = "How large is a block?", "A block holds max_tokens tokens, whatever happens."
 SHAPES = {
@@ -28,7 +29,12 @@ SHAPES = {
     "preference": {"prompt": Q, "chosen": f"{A} (chosen)", "rejected": "I do not know that."},
 }  # fmt: skip
 GOOD = json.dumps({"question": Q, "answer": f"{A} %s"})
-# file name → its bytes, and what becomes of its rows: a reason, or "kept"
+SECRET = "Xk29" + "vQ7m" + "Tz4p"
+LICENCE = (
+    "Permission is hereby granted, free of charge, to any person obtaining a copy of this software, to deal in it without restriction."
+)
+ANSWERS = [f"The {a} is what the {b} holds before the {c} is read." for a, b, c in islice(permutations(TOPICS, 3), 112)]
+# file name → its bytes, and what becomes of its rows: the reason of a rejected one, or its fate
 DEFECTS: dict[str, tuple[bytes, list[str]]] = {
     "glued.jsonl": ((GOOD % "g1" + r"\n" + GOOD % "g2").encode(), ["kept", "kept"]),
     "not_json.jsonl": (b"this is no JSON\n" + (GOOD % "n").encode(), ["not_json", "kept"]),
@@ -48,8 +54,30 @@ DEFECTS: dict[str, tuple[bytes, list[str]]] = {
     "html.jsonl": (json.dumps({"text": "<div><span class='a'></span><p></p></div>" * 9 + "x"}).encode(), ["mostly_html"]),
     "literal_newlines.jsonl": (json.dumps({"prompt": Q, "completion": r"First line.\nSecond line.\nThird line, unlike all."}).encode(), ["kept"]),
     "control.jsonl": (json.dumps({"prompt": Q, "completion": "Write </s> or [/INST] to end it, and mean the text."}).encode(), ["kept"]),
+    "invisible.jsonl": (json.dumps({"text": "A\u00a0cafe\u0301 with a zero\u200bwidth blank, a BOM\ufeff and a soft\u00ad hyphen."}).encode(), ["kept"]),
+    "chrome.jsonl": (json.dumps({"prompt": "What does the page say?", "completion": "Skip to main content. We use cookies: accept all cookies, or manage cookies."}).encode(), ["boilerplate"]),
+    "licence.jsonl": (json.dumps({"prompt": "What is in setup.py?", "completion": f"# {LICENCE}"}).encode(), ["boilerplate"]),
+    "url.jsonl": (json.dumps({"text": f"Clone it from https://robot:{SECRET}@git.example.org/a.git and build it."}).encode(), ["kept"]),
+    "assigned.jsonl": (json.dumps({"text": f"Before the start, set DB_PASSWORD={SECRET} in the file .env and load it."}).encode(), ["kept"]),
+    "home_path.jsonl": (json.dumps({"text": "The log of it stands in /home/jgutierrez/logs/train.txt, a line a step."}).encode(), ["kept"]),
+    "fences.jsonl": (json.dumps({"prompt": "How is it started?", "completion": "With these lines:\n```bash\nmake setup\nmake demo"}).encode(), ["kept"]),
+    "long.jsonl": (json.dumps({"text": " ".join(f"Sentence {n} is unlike all the others." for n in range(300))}).encode(), ["kept"]),
+    "many_answers.jsonl": (json_lines([{"prompt": "What of it?", "completion": answer} for answer in ANSWERS]), ["kept"] * 112),
+    "metadata_only.jsonl": (json_lines([{"prompt": "What of it?", "completion": answer, "page": 7} for answer in ANSWERS[:2]]), ["duplicate"] * 2),
+    "two_domains.jsonl": (json_lines([{"prompt": f"What of {d}?", "completion": f"{A} (domains)", "domain": d} for d in ("it", "that")]), ["kept", "near_duplicate"]),
     "key.jsonl": (json.dumps({"text": "-----BEGIN " + "PRIVATE KEY-----\nMIIEvQ" + "Ab1+" * 20 + "\n-----END " + "PRIVATE KEY-----\nKeep this one secret."}).encode(), ["kept"]),
 }  # fmt: skip
+# file name → the kept answer or text, once it is repaired and redacted
+LEFT = {
+    "literal_newlines.jsonl": "First line.\nSecond line.\nThird line, unlike all.",
+    "invisible.jsonl": "A caf\u00e9 with a zerowidth blank, a BOM and a soft hyphen.",
+    "control.jsonl": "Write </s> or [/INST] to end it, and mean the text.",
+    "url.jsonl": "Clone it from https://<CREDENTIALS>@git.example.org/a.git and build it.",
+    "assigned.jsonl": "Before the start, set DB_PASSWORD=<SECRET> in the file .env and load it.",
+    "home_path.jsonl": "The log of it stands in /home/<USER>/logs/train.txt, a line a step.",
+    "fences.jsonl": "With these lines:\n```bash\nmake setup\nmake demo",
+    "key.jsonl": "<PRIVATE_KEY>\nKeep this one secret.",
+}
 
 
 def write(folder: Path, names: set[str] | None = None) -> None:
@@ -96,6 +124,16 @@ def of(ledger: list[dict], name: str) -> list[dict]:
     return [row for row in ledger if row["source"].split("!")[0].split("#")[0].split(":")[0] == name]
 
 
+def fate(row: dict) -> str:
+    return row["reason"] if row["fate"] == "rejected" else "kept" if row["fate"] in splits.SPLITS else row["fate"]
+
+
+def kept_texts(home: Path) -> dict[str, str]:
+    """The text or answer of the last kept record of each file, as training has it."""
+    kept = pq.read_table(home / "runs" / "kinds" / "data" / "records.parquet").to_pylist()
+    return {row["source"].split(":")[0]: row["text"] or json.loads(row["messages"])[-1]["content"] for row in kept}
+
+
 def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: str) -> None:
     report, ledger = prepared(home, tiny_model)
     assert reconciled(report, ledger)
@@ -105,12 +143,15 @@ def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: s
     for name in SHAPES:
         assert [row["shape"] for row in of(ledger, f"shape_{name}.jsonl")] == [name]
     for name, (_, fates) in DEFECTS.items():
-        found = [row["reason"] if row["fate"] == "rejected" else "kept" for row in of(ledger, name)]
-        assert found == fates, name
+        assert [fate(row) for row in of(ledger, name)] == fates, name
     for name in DOCUMENTS:
         assert len(of(ledger, name)) == 1, name
-    assert report["redacted"]["private_key"] == 1 and report["repairs"]["salvaged"] == 2
-    assert report["repairs"]["chosen_of_preference"] == 1 and report["repairs"]["unescaped_newlines"] == 1
+    assert {name: text for name, text in kept_texts(home).items() if name in LEFT} == LEFT
+    assert report["redacted"] == {"private_key": 1, "url_credentials": 1, "secret_assignment": 1, "home_path": 1}
+    assert report["repairs"] == {"salvaged": 2, "chosen_of_preference": 1, "unescaped_newlines": 1, "normalised": 1}
+    assert report["flags"] == {"control_strings": 1, "odd_code_fences": 1}
+    assert of(ledger, "long.jsonl")[0]["tokens"] > 256 and report["tokens_lost_to_length"] == 0
+    assert sum(report["windows"].values()) > report["records_kept"], "the long record is windows of max_tokens"
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -44,10 +46,17 @@ def test_the_readmes_commands_are_understood() -> None:
             __main__.parser().parse_args(words[3:])
 
 
-def test_the_environment_installs_the_lock() -> None:
+def test_the_environment_installs_the_lock(tmp_path: Path) -> None:
+    """pip itself reads the list that conda would hand it, all together in one file; what it names is installed here, so nothing is fetched."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert "python=3.11" in environment["dependencies"] and "-r requirements.txt" in pip
+    shutil.copy(ROOT / "requirements.txt", tmp_path)  # a file's -r is relative to it, its -e to where pip is started
+    (tmp_path / "list.txt").write_text("\n".join(pip))
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-build-isolation", "-r", tmp_path / "list.txt"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"Would install (.+)-[\d.]+", done.stdout) == ["mistral-workbook"], done.stdout[-2000:]
 
 
 def test_the_lock_pins_all_that_the_project_declares() -> None:
