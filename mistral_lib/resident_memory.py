@@ -10,7 +10,9 @@ from mistral_lib import demo_model, freed_memory, home, model_shapes
 from mistral_lib.model_memory import GIB, Peak, Step
 
 LIBRARIES = round(0.56 * GIB)  # Python, PyTorch, transformers, peft, bitsandbytes: code and data
-PREPARED = round(0.19 * GIB)  # matrix products prepared for the last 64 shapes (see mistral_lib/__init__.py), two threads' heaps, the trainer itself
+PREPARED = round(
+    0.19 * GIB
+)  # matrix products prepared for the last 64 shapes (see mistral_lib/__init__.py), two threads' heaps, the trainer itself
 WEIGHTS_FILE = "weights file, mapped"
 QUANTISED_ON_THE_WAY = round(0.1 * GIB)  # gaps that 4-bit weights leave where they were made
 

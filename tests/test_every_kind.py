@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings, strategies
 
 from mistral_lib import files, preparation, splits
-from mistral_lib.run import Run
+from mistral_lib.run import FORMAT, Run
 from mistral_lib.settings import Settings
 from tests.conftest import TOPICS, rows
 from tests.containers import DOCUMENTS, ROWS, STRUCTURED, json_lines
@@ -152,6 +153,23 @@ def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: s
     assert report["flags"] == {"control_strings": 1, "odd_code_fences": 1}
     assert of(ledger, "long.jsonl")[0]["tokens"] > 256 and report["tokens_lost_to_length"] == 0
     assert sum(report["windows"].values()) > report["records_kept"], "the long record is windows of max_tokens"
+
+
+# what the corpus above is prepared to, by run.FORMAT["data"]
+PREPARED_TO = {3: "abfcdab755e77b85cd12d99e6b50e228762d8f1aa1014623c4feb3518efd1624"}
+
+
+def test_other_results_are_another_form(home: Path, tiny_model: str) -> None:
+    """Results of an earlier version of the library are used again as long as FORMAT says that they would come out the same."""
+    prepared(home, tiny_model)
+    data = home / "runs" / "kinds" / "data"
+    tables = [pq.read_table(data / f"{name}.parquet").to_pylist() for name in ("ledger", "records")]
+    blocks = [load_from_disk(data / split).to_list() for split in splits.SPLITS]
+    found = files.digest([tables, blocks])
+    assert PREPARED_TO.get(FORMAT["data"]) == found, (
+        f"the same corpus is prepared to something else ({found}): raise run.FORMAT['data'], so that earlier results count as stale, "
+        "and write the new digest here"
+    )
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
