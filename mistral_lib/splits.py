@@ -78,12 +78,8 @@ def assign(
     drawn, appointed = draw(place, validation_share, test_share), earlier.held(group)
     knot = knots(group, answer, pairs, key)
     sizes = np.bincount(knot[kept], minlength=len(group))
-    split = np.zeros(len(group), np.uint8)
-    np.maximum.at(split, knot, drawn)  # the most protected draw of each knot
     large = sizes > large_limit(int(kept.sum()), large_share)
-    overruled = int(sizes[large & (split > 0)].sum())
-    split[large] = 0
-    np.maximum.at(split, knot, appointed)
+    split, overruled = _of_knots(knot, drawn, appointed, large, sizes)
     if (by_domain(split[knot[kept]], domain[kept])[:, 1:] == 0).any():
         members = appointments.Kept(knot[kept], domain[kept], place[kept], key[kept], sizes)
         shares = {appointments.TEST: test_share, appointments.VALIDATION: validation_share}
@@ -92,6 +88,17 @@ def assign(
     split, drawn = split[knot], np.maximum(drawn, appointed)
     gave_way, shown = int((split > drawn)[kept].sum()), appointments.report(group, appointed, seed)
     return Assignment(split, gave_way, overruled, int(large.sum()), by_domain(split[kept], domain[kept]), shown)
+
+
+def _of_knots(knot: np.ndarray, drawn: np.ndarray, appointed: np.ndarray, large: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, int]:
+    """The split of each knot by the position that leads it, uint8 (n,): the most protected that one of its groups drew or was
+    appointed to, training for a large one that nobody was appointed to. And how many kept records that overrules."""
+    split = np.zeros(len(knot), np.uint8)
+    np.maximum.at(split, knot, drawn)
+    overruled = int(sizes[large & (split > 0)].sum())
+    split[large] = 0
+    np.maximum.at(split, knot, appointed)
+    return split, overruled
 
 
 def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
