@@ -38,7 +38,11 @@ def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
 def active(result: Facts) -> dict[str, str]:
     largest = result["largest_logit_difference"]
     return rule(
-        "adapter is active", "Do logits differ when it is switched on?", f"{largest:.3g}", "above 0", PASSED if largest > 0 else UNKNOWN
+        "adapter is active",
+        "Do logits differ when it is switched on?",
+        f"by {largest:.3g} at most",
+        "at all",
+        PASSED if largest > 0 else UNKNOWN,
     )
 
 
