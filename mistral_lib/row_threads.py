@@ -4,6 +4,7 @@ Left to itself PyTorch puts all threads to one operator at a time and has them w
 take a fraction of a millisecond, and much of the machine waits. On a GPU, and with one row or one thread, nothing is divided.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -35,6 +36,9 @@ def side_by_side(work: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]
 def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
     """Python threads of which each has its share of PyTorch's threads."""
     return ThreadPoolExecutor(workers, "rows", initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along
 
 
 def divisible(model: torch.nn.Module) -> bool:

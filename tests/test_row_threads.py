@@ -1,5 +1,6 @@
 """Rows side by side: the loss and the gradients of the whole batch, whatever the number of threads; nothing behind an error."""
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
@@ -85,6 +86,16 @@ def test_an_error_is_raised_when_all_have_ended() -> None:
     with pytest.raises(MemoryError, match="no room"):
         row_threads.side_by_side(work, ["broken", "slow"])
     assert ended.is_set()
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert row_threads.side_by_side(str.upper, ["a", "b"]) == ["A", "B"]
+    process = multiprocessing.get_context("fork").Process(target=row_threads.side_by_side, args=(str.upper, ["a", "b"]))
+    process.start()
+    process.join(timeout=30)
+    alive = process.is_alive()
+    process.kill()
+    assert not alive and process.exitcode == 0
 
 
 def test_threads_are_shared_out_among_the_parts() -> None:
