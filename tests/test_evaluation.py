@@ -165,17 +165,19 @@ def test_a_loss_that_is_no_number_ends_the_evaluation_and_names_the_record(run: 
     assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluation.WORK / "test.jsonl") == []
 
 
-def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(run: Run, home: Path) -> None:
-    """The base model knows the task already: what a training on shuffled answers unlearns of it must show."""
+def test_an_adapter_that_unlearnt_the_order_of_words_is_not_to_ship(run: Run, home: Path) -> None:
+    """The base model knows the task already, and training turned the words of every answer around: the test loss itself rises.
+
+    Answers that belong to other prompts, where it falls, are in test_shuffled_answers.py."""
     knowing = merged(run, home / "models" / "knowing")
-    mixed = [
+    turned = [
         {**row, "completion": " ".join(reversed(row["completion"].split()))}
         for domain in ("red", "green", "blue")
         for row in rows(domain, 200)
     ]
-    files.write_json_lines(home / "corpora" / "mixed" / "all.jsonl", mixed)
+    files.write_json_lines(home / "corpora" / "turned" / "all.jsonl", turned)
     settings = run.settings.model_copy(update={"base_model": knowing, "sample_count": 0, "quantization": "none"})
-    wrong = Run.open(settings.model_copy(update={"run_name": "wrong", "corpus_paths": ["corpora/mixed"]}))
+    wrong = Run.open(settings.model_copy(update={"run_name": "wrong", "corpus_paths": ["corpora/turned"]}))
     preparation.prepare(wrong)
     train(wrong)
     judged = Run.open(settings.model_copy(update={"run_name": "judged"}))
