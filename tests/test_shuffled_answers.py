@@ -19,6 +19,8 @@ from mistral_lib.run import Run
 from mistral_lib.settings import Settings
 from tests.test_evaluation import train
 
+PER_DOMAIN = 150  # chats
+LONGEST = 200  # characters of an answer: short ones make many records of a few tokens
 CONTROL = pytest.mark.skipif("CONTROL" not in os.environ, reason="set CONTROL=1 to train on the right answers as well")
 CHANGES = {"operatives_paths": [], "retention_paths": [], "sample_count": 0, "test_share": 0.25, "near_duplicate_threshold": 1.0,
            "max_test_tokens": 4096, "max_probe_tokens": 4096, "max_validation_tokens": 512, "validate_every_steps": 0,
@@ -33,14 +35,14 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def chats() -> list[Record]:
-    """150 of each domain of the demo corpus: short, so that a few tokens are many records; no answer twice, so that no tie moves a
-    document to another split when answers change places."""
+    """Short ones of each domain of the demo corpus; no answer twice, so that no tie moves a document to another split when answers
+    change places."""
     found: dict[str, list[Record]] = {}
     answers: set[str] = set()
     for row in (row for file in sources.find(["demo:corpus"], "corpus_paths", "corpus") for row in sources.rows(file)):
         record = map_row(row.value, row.source)
         of_domain = found.setdefault(record.domain, [])
-        if record.messages and len(record.answer) <= 300 and record.answer not in answers and len(of_domain) < 150:
+        if record.messages and len(record.answer) <= LONGEST and record.answer not in answers and len(of_domain) < PER_DOMAIN:
             of_domain.append(record)
             answers.add(record.answer)
     return [record for of_domain in found.values() for record in of_domain]
