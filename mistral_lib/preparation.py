@@ -1,7 +1,7 @@
 """The data stage: from raw rows to packed train, validation and test splits, with the fate of every input row.
 
 read → exact duplicates → near-duplicates → splits → token windows → packed blocks → ledger and report. Texts and tokens
-wait on disk; memory holds some fifty bytes per row: at most 588 MiB for a million generated rows, 546 for a hundred thousand.
+wait on disk; memory holds some fifty bytes per row: at most 600 MiB for a million generated rows, 546 for a hundred thousand.
 
 A killed preparation goes on where it was: finished parts wait in the hidden folder .data.work of the run, under a key of
 content, parameters, tokenizer and code. All artefacts are the same bytes whenever the same is prepared, on any number of cores and

@@ -1,4 +1,4 @@
-"""How fast and how lean is preparation? Figures are printed, never asserted: the machine decides them.
+"""How fast and how lean is preparation? Times are printed, never asserted: the machine decides them; memory is asserted.
 
 make bench                                   the demo corpus against bare tokenisation and against TRL's own preparation
 RECORDS=1000000 make bench                   also that many generated records, each size in a process of its own
