@@ -40,8 +40,8 @@ def active(result: Facts) -> dict[str, str]:
     return rule(
         "adapter is active",
         "Do logits differ when it is switched on?",
-        f"by {largest:.3g} at most",
-        "at all",
+        f"largest difference {largest:.3g}",
+        "above 0",
         PASSED if largest > 0 else UNKNOWN,
     )
 
