@@ -63,11 +63,12 @@ def describe() -> dict[str, Any]:
     """Device, memory, disk and cores; memory and disk in GiB."""
     import torch
 
+    place = next(folder for folder in (home.home(), *home.home().parents) if folder.exists())  # the first run makes it
     facts = {
         "device": device(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
-        "disk_free_gib": round(shutil.disk_usage(home.home()).free / GIB, 1),
+        "disk_free_gib": round(shutil.disk_usage(place).free / GIB, 1),
         "python": platform.python_version(),
     }
     if torch.cuda.is_available():

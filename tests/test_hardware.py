@@ -1,0 +1,14 @@
+"""What is said of the machine, also before the first run has made anything."""
+
+from pathlib import Path
+
+import pytest
+
+from mistral_lib import hardware, home
+
+
+def test_a_home_that_is_not_there_yet_has_the_disk_that_it_will_stand_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(home.VARIABLE, str(tmp_path / "new" / "home"))
+    there = hardware.describe()
+    assert there["disk_free_gib"] > 0 and there["cores"] >= 1
+    assert not (tmp_path / "new").exists()
