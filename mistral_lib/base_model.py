@@ -134,8 +134,6 @@ def load_base(settings: Settings) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
-    from mistral_lib import ranks
-
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers warns of its own name
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
@@ -145,7 +143,10 @@ def load_base(settings: Settings) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        locate(settings.base_model), device_map={"": ranks.place(hardware.device())}, output_loading_info=True, **options
+        locate(settings.base_model),
+        device_map={"": hardware.device_of_this_process(hardware.device())},
+        output_loading_info=True,
+        **options,
     )
     refuse_invented(settings.base_model, loaded)
     if _on_hub(settings.base_model):

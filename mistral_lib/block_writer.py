@@ -50,3 +50,9 @@ def _lists(values: np.ndarray | list[list[str]], kind: pa.DataType) -> pa.Array:
         return pa.array(values, type=kind)
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()), type=kind)
+
+
+def first_blocks(dataset: Any, max_tokens: int) -> Any:
+    """As many leading blocks as hold `max_tokens` tokens (0 = all). Preparation put them in an order that makes them a fair sample."""
+    count = max_tokens // len(dataset[0]["input_ids"]) if max_tokens else len(dataset)
+    return dataset.select(range(min(len(dataset), count)))

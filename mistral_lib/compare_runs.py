@@ -92,9 +92,9 @@ def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, 
     rows = []
     for (one, two), facts in found.items():
         p = corrected.get(f"{one}\n{two}")
-        sure = p is not None and p < verdict.ALPHA
-        better = (two if facts["difference"] < 0 else one) if sure else verdict.NOT_ENOUGH
-        rows.append({"first": one, "second": two, **facts, "holm_p": p, "better": better})
+        facts = {**facts, "holm_p": p}
+        better = (two if facts["difference"] < 0 else one) if paired_difference.is_sure(facts) else verdict.NOT_ENOUGH
+        rows.append({"first": one, "second": two, **facts, "better": better})
     return rows
 
 

@@ -28,7 +28,7 @@ class CorpusExplorer(PlainTextBox):
 
     def __init__(self, index: CorpusIndex, tokenizer: Any):
         self.index, self.tokenizer, self.settings = index, tokenizer, index.settings
-        self.checks = quality.Checks(self.settings.check_actions(), self.settings.check_limits())
+        self.checks = quality.Checks(self.settings)
         self.excluded_file = exclusions.place(self.settings)
         self.numbers, self.together, self.looking = np.arange(len(index)), False, LatestJob[tuple[int, np.ndarray]]()
         self._build()
@@ -195,8 +195,8 @@ class CorpusExplorer(PlainTextBox):
     def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
         """The record as training would see it; one that the checks reject, as it was mapped."""
         mapped = record_of(row, self.settings)
-        outcome = self.checks.inspect(mapped)
-        return outcome.record or mapped, outcome
+        outcome = self.checks.inspect(mapped.texts)
+        return mapped if outcome.texts is None else mapped.with_texts(outcome.texts), outcome
 
     def _plain(self) -> str:
         records = self.index.select(problem="none")

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from mistral_lib import (
     answer_metrics,
     base_model,
+    block_writer,
     cards,
     files,
     generation,
     hardware,
-    likelihood,
     lm_eval_tasks,
     memorising,
     paired_difference,
@@ -96,7 +96,7 @@ class Evaluation:
         """Base and adapter on the test split."""
         self.records = read_records(self.data, "test")
         documents = self.documents = {row["record_id"]: row["source_group"] for row in self.records}
-        blocks = likelihood.first_blocks(self.test, self.settings.max_test_tokens)
+        blocks = block_writer.first_blocks(self.test, self.settings.max_test_tokens)
         largest = self.measured.each("active", [0], lambda _: largest_logit_difference(self.model, blocks), "adapter off and on")[0]
         losses = self.losses = self.measure("test", blocks)
         pq.write_table(loss_table(losses, documents), self.folder / "losses.parquet")

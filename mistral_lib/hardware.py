@@ -19,6 +19,11 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def device_of_this_process(device: str) -> str:
+    """`cuda:0`, `cuda:1`, … if there are several GPUs and a process for each (torchrun sets LOCAL_RANK); `cpu` stays as it is."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
+
 def choose_dtype(wish: str = "auto") -> tuple[str, str]:
     """The compute type's name and the reason for it.
 

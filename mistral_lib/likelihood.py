@@ -137,9 +137,3 @@ def by_domain(losses: Iterable[RecordLoss]) -> dict[str, list[RecordLoss]]:
     for loss in losses:
         found.setdefault(loss.domain, []).append(loss)
     return dict(sorted(found.items()))
-
-
-def first_blocks(dataset: Any, max_tokens: int) -> Any:
-    """As many leading blocks as hold `max_tokens` tokens (0 = all). Preparation put them in an order that makes them a fair sample."""
-    count = max_tokens // len(dataset[0]["input_ids"]) if max_tokens else len(dataset)
-    return dataset.select(range(min(len(dataset), count)))

@@ -4,13 +4,12 @@ All in nats per supervised token; base and adapter, train and validation keep th
 begin with what it shows, and then give its numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from mistral_lib.figure_style import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, new_axes
-from mistral_lib.verdict import ALPHA
 
 UNIT = "nats per supervised token"
 LINK = "#bbbbbb"  # joins two marks of one domain
@@ -68,29 +67,22 @@ def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     return axes
 
 
-def differences(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
+def differences(domains: Mapping[str, Mapping[str, Any]], sure: Collection[str]) -> Axes:
     """Forest plot: adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better.
 
-    A filled point still differs from zero after the correction for looking at several domains; one without a line has too few documents.
+    sure: the rows that differ from zero beyond chance (paired_difference.is_sure): filled. A point without a line has too few documents.
     """
     axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
-    for place, facts in enumerate(domains.values()):
+    for place, (name, facts) in enumerate(domains.items()):
         if facts["low"] is not None:
             axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER, zorder=1)
-        axes.scatter([facts["difference"]], [place], facecolor=ADAPTER if is_sure(facts) else "white", edgecolor=ADAPTER, zorder=2)
+        axes.scatter([facts["difference"]], [place], facecolor=ADAPTER if name in sure else "white", edgecolor=ADAPTER, zorder=2)
     axes.axvline(0, color="black", linewidth=0.8)
     _rows(axes, [f"{name} ({facts['records']})" for name, facts in domains.items()])
     axes.set_xlabel("adapter − base, nats per supervised token, with 95 % interval; filled: sure")
-    sure = [name for name, facts in domains.items() if is_sure(facts)]
-    found = f"surely different from the base model: {', '.join(sure) or 'none'}, of {len(domains)} rows"
+    found = f"surely different from the base model: {', '.join(name for name in domains if name in sure) or 'none'}, of {len(domains)} rows"
     axes.figure.set_label(f"{found}\nadapter − base, {UNIT}: " + ", ".join(f"{name} {interval(facts)}" for name, facts in domains.items()))
     return axes
-
-
-def is_sure(facts: Mapping[str, Any]) -> bool:
-    """Whether a difference is beyond chance, corrected for many domains where it is one of them."""
-    p = facts.get("holm_p", facts.get("p"))
-    return p is not None and p < ALPHA
 
 
 def interval(facts: Mapping[str, Any]) -> str:

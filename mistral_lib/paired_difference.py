@@ -18,6 +18,7 @@ from mistral_lib.likelihood import RecordLoss
 RESAMPLES = 4999
 FEWEST = 5  # source documents from which an interval is given
 LEVEL = 0.95
+ALPHA = 0.05  # p-values below it are beyond chance
 POWER = 0.8  # how surely the smallest detectable difference would have been seen
 AT_ONCE = 5_000_000  # drawn document numbers in memory at a time
 
@@ -137,3 +138,14 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
         corrected[name] = largest
     return corrected
+
+
+def is_sure(facts: Mapping[str, Any]) -> bool:
+    """Whether a difference is beyond chance, corrected for many domains if it is one of them. No p-value: it is not."""
+    p = facts.get("holm_p", facts.get("p"))
+    return p is not None and p < ALPHA
+
+
+def sure(by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names whose difference is beyond chance."""
+    return [name for name, facts in by_name.items() if is_sure(facts)]

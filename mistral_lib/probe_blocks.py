@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import block_writer, likelihood, packing
+from mistral_lib import block_writer, packing
 from mistral_lib.chat_format import IGNORED, Encoded
 from mistral_lib.records import Record
 
@@ -27,4 +27,4 @@ def packed(tokenizer: Any, windows: Sequence[tuple[Record, str, Encoded]], max_t
         block = packing.block(parts, max_tokens, tokenizer.pad_token_id)
         names = {"record_ids": [windows[n][1] for n in members], "domains": [windows[n][0].domain for n in members]}
         blocks.append({**{name: column.tolist() for name, column in block.items()}, **names})
-    return likelihood.first_blocks(Dataset.from_list(blocks), max_probe_tokens)
+    return block_writer.first_blocks(Dataset.from_list(blocks), max_probe_tokens)

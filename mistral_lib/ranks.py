@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl
 
+from mistral_lib import hardware
 from mistral_lib.stop_signal import StopSignal
 
 PATIENCE = timedelta(hours=12)  # how long the others wait while the first one measures a large base model
@@ -29,11 +30,6 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def place(device: str) -> str:
-    """The device of this process: with several GPUs, each process has its own."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
-
-
 def join(device: str) -> None:
     """Meet the other processes, before anything else. On a CPU they talk through gloo, on GPUs through NCCL.
 
@@ -46,7 +42,7 @@ def join(device: str) -> None:
         )
     if count() > 1 and not dist.is_initialized():
         if device == "cuda":
-            torch.cuda.set_device(place(device))
+            torch.cuda.set_device(hardware.device_of_this_process(device))
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
 
 

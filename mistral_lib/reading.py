@@ -115,7 +115,7 @@ class Inspector:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.checks = quality.Checks(settings.check_actions(), settings.check_limits())
+        self.checks = quality.Checks(settings)
         self.excluded = exclusions.load(settings)
 
     def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> Inspected:
@@ -141,14 +141,15 @@ class Inspector:
             refuse_unwanted(record, self.settings)
         except Unmappable as refused:
             return None, str(refused)
-        outcome = self.checks.inspect(record)
-        if entry := self.excluded.entry(record, outcome.record):
+        outcome = self.checks.inspect(record.texts)
+        checked = None if outcome.texts is None else record.with_texts(outcome.texts)
+        if entry := self.excluded.entry(record, checked):
             counts["excluded"][entry] += 1
             return None, exclusions.REASON
         for name, found in (("redacted", outcome.redacted), ("repairs", (*record.repairs, *outcome.repairs)), ("flags", outcome.flags)):
             if found:
                 counts[name].update(found)
-        return outcome.record, outcome.reason
+        return checked, outcome.reason
 
 
 def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], longest_pattern: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -43,6 +43,20 @@ class Record:
     @property
     def record_id(self) -> str:
         return text_id(self.canonical)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text of the record: its messages in order, the answer last; or the document."""
+        return [self.text] if self.text is not None else [message["content"] for message in self.messages]
+
+    def with_texts(self, texts: list[str]) -> "Record":
+        """The record with other texts, as many as `texts` has; itself if they are the same."""
+        if texts == self.texts:
+            return self
+        if self.text is not None:
+            return replace(self, text=texts[0])
+        messages: list[Message] = [{**message, "content": text} for message, text in zip(self.messages, texts, strict=True)]
+        return replace(self, messages=messages)
 
     @property
     def answer(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment
 from matplotlib.axes import Axes
 
-from mistral_lib import answer_metrics, cards, files, loss_plots, plan_table, planned_work, training_log, verdict
+from mistral_lib import answer_metrics, cards, files, loss_plots, paired_difference, plan_table, planned_work, training_log, verdict
 from mistral_lib.picture import Picture
 from mistral_lib.run import Run
 from mistral_lib.settings import Settings
@@ -47,9 +47,10 @@ def render(kind: str, **facts: Any) -> str:
 def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]) -> dict[str, Picture]:
     """By name; the page takes each one's url and words."""
     steps = training_log.steps(run.folder / "training" / "log.jsonl")
+    compared = {**result["domains"], "all": result["overall"]}
     drawn = {
         "paired": loss_plots.paired_losses(result["domains"]),
-        "differences": loss_plots.differences({**result["domains"], "all": result["overall"]}),
+        "differences": loss_plots.differences(compared, paired_difference.sure(compared)),
         "curve": loss_plots.loss_curve(steps, validation["base"], validation["adapter"]),
     }
     return {name: Picture(narrow(axes)) for name, axes in drawn.items()}

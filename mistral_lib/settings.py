@@ -7,16 +7,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mistral_lib.quality import CHECKS, Limits
-
 Action = Literal["redact", "flag", "reject", "off"]
 Judgement = Literal["reject", "flag", "off"]
+Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
 STAGES = ("corpus", "data", "training", "evaluation")
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
 
 
 def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
     return Field(default, description=meaning, json_schema_extra={"stages": stages.split()}, validate_default=True, **limits)
+
+
+def _check(default: str, meaning: str) -> Any:
+    """A check of the data stage: its value is what it does with a record in which it finds something."""
+    return Field(default, description=meaning, json_schema_extra={"stages": ["data"], "check": True}, validate_default=True)
 
 
 class Settings(BaseModel):
@@ -47,22 +51,22 @@ class Settings(BaseModel):
     strict: bool = _field(False, "stop at the first rejected row", "data")
     max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
 
-    normalised: Literal["redact", "off"] = _field("redact", "repair: one Unicode form, one line end, nothing invisible", "data")
-    unescaped_newlines: Literal["redact", "off"] = _field("redact", "repair: literal backslash-n in a text without newlines", "data")
-    secrets: Action = _field("redact", "private keys, provider tokens, URL credentials, secret-like assignments", "data")
-    personal_data: Action = _field("redact", "e-mail, telephone, IBAN and card numbers, user names in home paths", "data")
-    answer_too_short: Judgement = _field("reject", "answers with fewer characters than shortest_answer", "data")
-    boilerplate: Judgement = _field("reject", "cookie banner, licence header, error page or menu instead of an answer", "data")
-    placeholder_answer: Judgement = _field("reject", "TODO, lorem ipsum, 'Processed content from <file>'", "data")
-    refusal: Judgement = _field("flag", "the answer is an assistant's refusal", "data")
-    mostly_html: Judgement = _field("reject", "more than html_share of the answer stands in tags", "data")
-    low_letter_share: Judgement = _field("flag", "fewer letters than letter_share of the answer", "data")
-    low_script_share: Judgement = _field("off", "fewer letters of the script than script_share", "data")
-    odd_code_fences: Judgement = _field("flag", "a code block is opened and never closed", "data")
-    control_strings: Judgement = _field("flag", "a chat template's control string stands in the text, as mere text", "data")
+    normalised: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line end, nothing invisible")
+    unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: literal backslash-n in a text without newlines")
+    secrets: Action = _check("redact", "private keys, provider tokens, URL credentials, secret-like assignments")
+    personal_data: Action = _check("redact", "e-mail, telephone, IBAN and card numbers, user names in home paths")
+    answer_too_short: Judgement = _check("reject", "answers with fewer characters than shortest_answer")
+    boilerplate: Judgement = _check("reject", "cookie banner, licence header, error page or menu instead of an answer")
+    placeholder_answer: Judgement = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
+    refusal: Judgement = _check("flag", "the answer is an assistant's refusal")
+    mostly_html: Judgement = _check("reject", "more than html_share of the answer stands in tags")
+    low_letter_share: Judgement = _check("flag", "fewer letters than letter_share of the answer")
+    low_script_share: Judgement = _check("off", "fewer letters of the script than script_share")
+    odd_code_fences: Judgement = _check("flag", "a code block is opened and never closed")
+    control_strings: Judgement = _check("flag", "a chat template's control string stands in the text, as mere text")
     html_share: float = _field(0.5, "share of an answer's characters", "data", ge=0, le=1)
     letter_share: float = _field(0.25, "share of an answer's characters that are not blank", "data", ge=0, le=1)
-    script: str = _field("latin", "the script that low_script_share asks for", "data")
+    script: Script = _field("latin", "the script that low_script_share asks for", "data")
     script_share: float = _field(0.5, "share of an answer's letters", "data", ge=0, le=1)
     most_repeated_pattern: int = _field(
         50, "answers that may differ only by names and numbers; more are rejected as placeholder_text; 0: any number", "data", ge=0
@@ -136,15 +140,15 @@ class Settings(BaseModel):
         return {key: getattr(self, key) for key in self.names() if name in stages_of(key)}
 
     def check_actions(self) -> dict[str, str]:
-        """What each quality check does: flag, redact, reject or off."""
+        """What each check of the data stage does: flag, redact, reject or off."""
         return {name: getattr(self, name) for name in CHECKS}
-
-    def check_limits(self) -> Limits:
-        return Limits(**{name: getattr(self, name) for name in Limits.__slots__})
 
     @classmethod
     def names(cls) -> list[str]:
         return list(cls.model_fields)
+
+
+CHECKS = tuple(name for name, field in Settings.model_fields.items() if "check" in field.json_schema_extra)
 
 
 def stages_of(name: str) -> list[str]:

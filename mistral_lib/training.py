@@ -19,6 +19,7 @@ from transformers import set_seed
 from mistral_lib import (
     adapter_proof,
     base_model,
+    block_writer,
     checkpoints,
     disk_space,
     files,
@@ -128,7 +129,7 @@ class Training(OptimizerSteps):
         data = self.run.folder / "data"
         blocks = largest_batch.loaded(data / "train", "training")
         held_out = largest_batch.loaded(data / "validation", "validation")
-        self.validation = likelihood.first_blocks(held_out, self.settings.max_validation_tokens)
+        self.validation = block_writer.first_blocks(held_out, self.settings.max_validation_tokens)
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2

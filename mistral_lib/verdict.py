@@ -6,11 +6,11 @@ A rule that has not enough data to be judged is `unknown`: it never counts as pa
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mistral_lib import paired_difference
 from mistral_lib.settings import Settings
 
 SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
-ALPHA = 0.05
 
 Facts = Mapping[str, Any]
 
@@ -62,7 +62,7 @@ def span(facts: Facts, percent: bool = False) -> str:
 
 def domains(by_domain: Mapping[str, Facts]) -> dict[str, str]:
     """Worse is a domain whose loss rose by more than chance explains, corrected for looking at all domains (Holm)."""
-    worse = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is not None and f["holm_p"] < ALPHA]
+    worse = [name for name, f in by_domain.items() if f["difference"] > 0 and paired_difference.is_sure(f)]
     unsure = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is None]
     outcome = FAILED if worse else UNKNOWN if unsure else PASSED
     number = f"{len(worse)} of {len(by_domain)} worse" + (f": {', '.join(worse)}" if worse else "")

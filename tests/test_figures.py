@@ -14,7 +14,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from mistral_lib import figure_style, flow_plot, home, loss_plots, plots, report, training_curve
+from mistral_lib import figure_style, flow_plot, home, loss_plots, paired_difference, plots, report, training_curve
 from mistral_lib.picture import Picture
 
 LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}
@@ -86,12 +86,12 @@ CASES: dict[str, Callable[[], Axes]] = {
     "draw, beside an earlier run": lambda: training_curve.draw(CURVES, LONGER, "an_earlier_run, 23 Nov 14:05:09"),
     "draw, nothing yet": lambda: training_curve.draw(training_curve.Curves([], [], None, None)),
     "paired_losses, in the report": lambda: report.narrow(loss_plots.paired_losses(LOSSES)),
-    "differences, in the report": lambda: report.narrow(loss_plots.differences(LOSSES)),
+    "differences, in the report": lambda: report.narrow(loss_plots.differences(LOSSES, ["domain_0"])),
     "paired_losses, one": lambda: loss_plots.paired_losses({"only": LOSSES["domain_1"]}),
     "paired_losses": lambda: loss_plots.paired_losses(LOSSES),
     "run_differences": lambda: loss_plots.run_differences({name: {"demo": facts, "another_run": facts} for name, facts in LOSSES.items()}),
     "alternatives": lambda: loss_plots.alternatives(SWEPT),
-    "differences": lambda: loss_plots.differences(LOSSES),
+    "differences": lambda: loss_plots.differences(LOSSES, ["domain_0"]),
     "flow": lambda: flow_plot.flow(counts({"placeholder_answer": 1}), 512),
     "flow, many reasons": lambda: flow_plot.flow(counts(REASONS), 32768),
     "flow, nearly all lost": lambda: flow_plot.flow(counts({"unknown_shape": 500_000, "not_json": 4}, near=None), 512),
@@ -213,7 +213,7 @@ def test_the_words_of_losses_begin_with_what_was_found() -> None:
     worse = {"good": LOSSES["domain_0"], "bad": {**LOSSES["domain_1"], "adapter": 3.5}}
     assert first(loss_plots.paired_losses(worse)) == "the adapter's loss is lower in 1 of 2 domains"
     judged = {"good": {**LOSSES["domain_0"], "holm_p": 0.01}, "unsure": {**LOSSES["domain_1"], "holm_p": 0.2}}
-    assert first(loss_plots.differences(judged)) == "surely different from the base model: good, of 2 rows"
+    assert first(loss_plots.differences(judged, paired_difference.sure(judged))) == "surely different from the base model: good, of 2 rows"
     assert first(loss_plots.alternatives(SWEPT)).startswith("lowest validation loss: lora_rank=1 learning_rate=0.01, 2.4000")
     rows = {name: {"demo": facts, "other": {**facts, "difference": -0.9}} for name, facts in worse.items()}
     assert first(loss_plots.run_differences(rows)) == "lowest of the runs, by rows of 2: demo in 0, other in 2"

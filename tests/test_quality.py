@@ -2,6 +2,7 @@
 
 import string
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_lib import boilerplate, quality, skeletons
-from mistral_lib.quality import CheckError, Checks, Limits
-from mistral_lib.records import Record
+from mistral_lib import settings as run_settings
+from mistral_lib.params import ParameterError, validate
+from mistral_lib.quality import Checks, Outcome
+from mistral_lib.settings import CHECKS, Settings
 
 GOOD = "Call sorted(names): it returns a new list and leaves the old one as it was."
 
 
-def chat(answer: str, question: str = "How do I sort?") -> Record:
-    return Record(
-        "code", "a.jsonl:1", "a", "messages", messages=[{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    )
+QUESTION = "How do I sort?"
 
 
-def document(text: str) -> Record:
-    return Record("code", "a.txt:1", "a", "text", text=text)
+def inspect(answer: str, question: str = QUESTION, **parameters: object) -> Outcome:
+    """What the checks make of a chat of two messages."""
+    return Checks(Settings(**parameters)).inspect([question, answer])
 
 
 COOKIES = "This website uses cookies to improve your experience. Accept all cookies or read our cookie policy."
@@ -72,52 +73,54 @@ LEFT_ALONE = [
 
 @pytest.mark.parametrize(("check", "answer"), FOUND)
 def test_a_check_rejects_flags_or_is_off_as_asked(check, answer):
-    others = dict.fromkeys(quality.CHECKS, "off")
-    rejected = Checks({**others, check: "reject"}).inspect(chat(answer))
-    assert (rejected.record, rejected.reason) == (None, check)
-    flagged = Checks({**others, check: "flag"}).inspect(chat(answer))
-    assert (flagged.record, flagged.reason, flagged.flags) == (chat(answer), "", (check,))
-    assert Checks(others).inspect(chat(answer)) == quality.Outcome(chat(answer))
+    others = dict.fromkeys(CHECKS, "off")
+    rejected = inspect(answer, **{**others, check: "reject"})
+    assert (rejected.texts, rejected.reason) == (None, check)
+    flagged = inspect(answer, **{**others, check: "flag"})
+    assert (flagged.texts, flagged.reason, flagged.flags) == ([QUESTION, answer], "", (check,))
+    assert inspect(answer, **others) == quality.Outcome([QUESTION, answer])
+
+
+def test_the_settings_name_every_check_and_every_script():
+    judged = set(Checks(Settings())._judges())
+    assert set(CHECKS) == judged | {"normalised", "unescaped_newlines", "secrets", "personal_data", "control_strings"}
+    assert get_args(run_settings.Script) == tuple(boilerplate.SCRIPTS)
 
 
 @pytest.mark.parametrize("answer", LEFT_ALONE)
-def test_good_answers_stay_the_same_object(answer):
-    record = chat(answer)
-    outcome = Checks({"low_letter_share": "reject", "refusal": "reject"}).inspect(record)
-    assert outcome.record is record
-    assert (outcome.reason, outcome.flags, outcome.redacted, outcome.repairs) == ("", (), {}, ())
+def test_good_answers_stay_as_they_are(answer):
+    assert inspect(answer, low_letter_share="reject", refusal="reject") == Outcome([QUESTION, answer])
 
 
 def test_script_share_tells_scripts_apart():
-    checks = Checks({"low_script_share": "reject"}, Limits(script="latin"))
-    assert checks.inspect(chat("Это ответ на русском языке, а не на английском.")).reason == "low_script_share"
-    assert checks.inspect(chat("Přílišžluťoučký kůň úpěl ďábelské ódy.")).reason == ""
-    assert Checks({"low_script_share": "reject"}, Limits(script="cyrillic")).inspect(chat("Это ответ на русском языке.")).reason == ""
+    latin = {"low_script_share": "reject", "script": "latin"}
+    assert inspect("Это ответ на русском языке, а не на английском.", **latin).reason == "low_script_share"
+    assert inspect("Přílišžluťoučký kůň úpěl ďábelské ódy.", **latin).reason == ""
+    assert inspect("Это ответ на русском языке.", low_script_share="reject", script="cyrillic").reason == ""
 
 
 def test_repairs_and_redactions_are_made_in_every_message_and_counted():
-    outcome = Checks().inspect(chat("See\xa0/home/anna/x\r\nor ask anna@firma.org about it.", "Who is bob@firma.org?"))
-    assert [m["content"] for m in outcome.record.messages] == ["Who is <EMAIL>?", "See /home/<USER>/x\nor ask <EMAIL> about it."]
+    outcome = inspect("See\xa0/home/anna/x\r\nor ask anna@firma.org about it.", "Who is bob@firma.org?")
+    assert outcome.texts == ["Who is <EMAIL>?", "See /home/<USER>/x\nor ask <EMAIL> about it."]
     assert outcome.redacted == {"email": 2, "home_path": 1}
     assert outcome.repairs == ("normalised",)
-    assert outcome.record.source == "a.jsonl:1"
 
 
 def test_documents_are_repaired_too():
-    outcome = Checks().inspect(document(r"First line here.\nSecond line here.\nThird."))
-    assert outcome.record == document("First line here.\nSecond line here.\nThird.")
+    outcome = Checks(Settings()).inspect([r"First line here.\nSecond line here.\nThird."])
+    assert outcome.texts == ["First line here.\nSecond line here.\nThird."]
     assert outcome.repairs == ("unescaped_newlines",)
 
 
 def test_what_is_empty_after_cleaning_or_redaction_is_rejected():
-    assert Checks().inspect(chat("\u200b\ufeff")).reason == "empty_answer"
-    assert Checks().inspect(chat(GOOD, "\u200b")).reason == "empty_message"
-    assert Checks({"answer_too_short": "off"}).inspect(chat("anna@firma.org")).reason == "empty_answer"
+    assert inspect("\u200b\ufeff").reason == "empty_answer"
+    assert inspect(GOOD, "\u200b").reason == "empty_message"
+    assert inspect("anna@firma.org", answer_too_short="off").reason == "empty_answer"
 
 
 def test_faults_of_the_settings_are_named_all_at_once():
-    with pytest.raises(CheckError) as caught:
-        Checks({"boilerplat": "reject", "secrets": "maybe", "refusal": "redact"}, Limits(script="klingon", html_share=2))
+    with pytest.raises(ParameterError) as caught:
+        validate({"boilerplat": "reject", "secrets": "maybe", "refusal": "redact", "script": "klingon", "html_share": 2})
     message = str(caught.value)
     assert all(word in message for word in ("boilerplat", "maybe", "refusal", "klingon", "html_share"))
 
@@ -125,20 +128,13 @@ def test_faults_of_the_settings_are_named_all_at_once():
 @settings(max_examples=150)
 @given(st.text(), st.text())
 def test_any_record_is_inspected_and_a_second_look_changes_nothing(question, answer):
-    checks = Checks(
-        {
-            **dict.fromkeys(quality.CHECKS, "flag"),
-            "normalised": "redact",
-            "unescaped_newlines": "redact",
-            "secrets": "redact",
-            "personal_data": "redact",
-        }
-    )
-    outcome = checks.inspect(chat(answer, question))
-    assert (outcome.record is None) == bool(outcome.reason)
-    if outcome.record:
-        again = checks.inspect(outcome.record)
-        assert again.record is outcome.record
+    asked = {**dict.fromkeys(CHECKS, "flag"), **dict.fromkeys(CHECKS[:4], "redact")}  # the first four repair and redact
+    checks = Checks(Settings(**asked))
+    outcome = checks.inspect([question, answer])
+    assert (outcome.texts is None) == bool(outcome.reason)
+    if outcome.texts:
+        again = checks.inspect(outcome.texts)
+        assert again.texts == outcome.texts
         assert (again.redacted, again.repairs) == ({}, ())
 
 
@@ -167,10 +163,10 @@ def test_any_record_is_inspected_and_a_second_look_changes_nothing(question, ans
     ],
 )
 def test_hostile_text_takes_no_more_than_linear_time(piece):
-    record = chat((piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH])
+    answer = (piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH]
     started = time.process_time()
-    Checks().inspect(record)
-    skeletons.skeleton(record.answer)
+    inspect(answer)
+    skeletons.skeleton(answer)
     assert time.process_time() - started < 1
 
 
