@@ -81,9 +81,10 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    from mistral_lib import audit, run
+    from mistral_lib import audit
+    from mistral_lib.run import all_runs
 
-    places = [arguments.folder] if arguments.folder else run.all_runs()
+    places = [arguments.folder] if arguments.folder else all_runs()
     findings = [finding for place in places for finding in audit.audit(place)]
     print("\n".join(map(str, findings)) or "no runs yet")
     return 0 if all(finding.status == "verified" for finding in findings) else 1

@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mistral_lib import figure_style, files, run, training_log
+from mistral_lib import figure_style, files, training_log
+from mistral_lib.run import Run, all_runs
 
 SMOOTHING = 0.8  # weight of the past in the running mean of the batches' losses
 FEWEST_TO_SMOOTH = 20  # steps
@@ -110,10 +111,10 @@ def in_words(curves: Curves) -> str:
     return words + (f"; validation from {points[0][1]:.3f} to {points[-1][1]:.3f}." if points else ".")
 
 
-def earlier_logs(this: run.Run) -> dict[str, Path]:
+def earlier_logs(this: Run) -> dict[str, Path]:
     """The logs of other trainings that have steps, newest first: earlier ones of this run, then those of other runs."""
     own = this.folder.glob("previous/training-*/log.jsonl")
-    others = (folder / "training" / "log.jsonl" for folder in run.all_runs() if folder.resolve() != this.folder.resolve())
+    others = (folder / "training" / "log.jsonl" for folder in all_runs() if folder.resolve() != this.folder.resolve())
     found = [path for path in (*own, *others) if path.exists() and b'"step"' in path.read_bytes()]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return {_name(path): path for path in found}
