@@ -81,7 +81,7 @@ def place(name: str) -> Path:
     """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
     part = name.removeprefix("demo:")
     if part == "retention":
-        return demo_retention.place()
+        return demo_retention.retention_place()
     if part not in ("corpus", "operatives"):
         raise ValueError(f"{name!r} is no embedded source; expected demo:corpus, demo:operatives or demo:retention")
     return _built() / part

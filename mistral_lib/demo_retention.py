@@ -16,15 +16,15 @@ from mistral_lib.progress import say
 PACKAGES = ("arrow", "attrs", "beautifulsoup4", "boto3", "charset-normalizer", "fonttools", "fsspec", "httpx",
             "jupyterlab", "nbclient", "networkx", "papermill", "pillow", "prompt_toolkit", "pyparsing", "python-dateutil", "regex",
             "requests", "rich", "sortedcontainers", "sympy", "tqdm", "traitlets", "typer", "urllib3", "wcwidth", "wrapt", "yarl")  # fmt: skip
-SHORTEST, LETTERS = 120, 0.7  # characters of a paragraph, and the share of them that are letters
+SHORTEST_PARAGRAPH, LETTERS = 120, 0.7  # characters of a paragraph, and the share of them that are letters
 PARAGRAPHS = 6  # of each package at most
-BUILDER = 1  # raise it when the rows change for the same packages
+RETENTION_BUILDER = 1  # raise it when the rows change for the same packages
 
 
-def place() -> Path:
+def retention_place() -> Path:
     """The folder behind `demo:retention`, built if it is not there."""
     versions = {name: version(name) for name in PACKAGES}
-    folder = home.corpora() / f"demo-retention-{files.digest([BUILDER, versions])[:8]}"
+    folder = home.corpora() / f"demo-retention-{files.digest([RETENTION_BUILDER, versions])[:8]}"
     if not folder.exists():
         say("building the embedded retention set from the descriptions of " + ", ".join(PACKAGES))
         partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
@@ -41,5 +41,5 @@ def paragraphs(package: str) -> Iterator[str]:
         words = " ".join(block.split())
         letters = sum(character.isalpha() for character in words)
         prose = not re.match(r"\s{4}|[-*+#>|=.\d<`]|>>>|\[!", block) and "://" not in words and words.endswith((".", "!", ":"))
-        if prose and len(words) >= SHORTEST and letters >= LETTERS * len(words):
+        if prose and len(words) >= SHORTEST_PARAGRAPH and letters >= LETTERS * len(words):
             yield words

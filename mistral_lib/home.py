@@ -8,12 +8,14 @@ nbval each start notebooks in a different one.
 import os
 from pathlib import Path
 
+import mistral_lib
+
 VARIABLE = "MISTRAL_WORKBOOK_HOME"
 
 
 def project() -> Path:
     """The folder that holds `notebooks/` and `params/`, found from this file and not from the current directory."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(mistral_lib.__file__).resolve().parents[1]
     if not (root / "notebooks").is_dir() or not (root / "params").is_dir():
         raise FileNotFoundError(
             f"mistral_lib is at {root}, which holds no notebooks/ and params/: "

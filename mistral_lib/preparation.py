@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import mistral_lib
 from mistral_lib import (
     base_model,
     data_report,
@@ -87,7 +88,7 @@ def prepare(run: Run) -> dict[str, Any]:
 
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
     """What the finished parts of a preparation depend on."""
-    code = {path.name: files.sha256(path) for path in Path(__file__).parent.glob("*.py")}
+    code = {path.name: files.sha256(path) for path in Path(mistral_lib.__file__).parent.rglob("*.py")}
     used = {name: value for name, value in settings.stage("data").items() if name not in LATE}
     return files.digest([used, inputs, code, {name: version(name) for name in LIBRARIES}])
 

@@ -9,7 +9,7 @@ from mistral_lib.redaction import redact
 from mistral_lib.settings import Settings
 from mistral_lib.splits import SPLITS
 
-LONGEST = 160  # characters of an example
+LONGEST_EXAMPLE = 160  # characters of an example
 
 
 def table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) 
     why = dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"])
     counts = why.value_counts()
     first = {reason: dropped[why == reason].iloc[0] for reason in sorted(counts.index, key=lambda reason: (-counts[reason], reason))}
-    texts = dict(_texts({row["source"]: row["origin"] for row in first.values()}, found, settings))
+    texts = dict(_example_texts({row["source"]: row["origin"] for row in first.values()}, found, settings))
     return [
         {
             "reason": reason,
@@ -31,7 +31,7 @@ def table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) 
     ]
 
 
-def _texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], settings: Settings) -> Iterator[tuple[str, str]]:
+def _example_texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], settings: Settings) -> Iterator[tuple[str, str]]:
     """(source, its words redacted and cut) of each wanted source → origin, wherever it could be read at all."""
     for file in found:
         mine = {source for source, origin in wanted.items() if origin == file.origin and source.startswith(file.name)}
@@ -47,6 +47,6 @@ def _words(row: sources.Row, settings: Settings) -> str:
     """The answer, or all that stands in a row that is no record; "" for one that is not even text."""
     try:
         answer = record_of(row, settings).answer
-        return shown_record.cut(" ".join(redact(answer)[0].split()), LONGEST)
+        return shown_record.cut(" ".join(redact(answer)[0].split()), LONGEST_EXAMPLE)
     except Unmappable:
-        return " ".join(shown_record.raw_row(row, LONGEST).split())
+        return " ".join(shown_record.raw_row(row, LONGEST_EXAMPLE).split())

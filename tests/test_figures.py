@@ -110,7 +110,7 @@ def axes(request: pytest.FixtureRequest):
 
 def drawing_functions() -> set[str]:
     """The library's public functions that return axes with a picture on them."""
-    trees = [ast.parse(path.read_text()) for path in (home.project() / "mistral_lib").glob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in (home.project() / "mistral_lib").rglob("*.py")]
     every = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns]
     return {node.name for node in every if ast.unparse(node.returns) == "Axes" and not node.name.startswith("_")} - HELPERS
 

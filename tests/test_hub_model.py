@@ -110,7 +110,7 @@ def test_a_hub_out_of_reach_is_told_with_the_way_around(tmp_path: Path) -> None:
 
 def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
     code = (
-        "import sys; from pathlib import Path; from mistral_lib import base_model, params\n"
+        "import sys; from pathlib import Path; from mistral_lib import params; from mistral_lib import base_model\n"
         "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
         "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
         "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
