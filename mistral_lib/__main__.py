@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mistral_lib import params
+from mistral_lib.run import params
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -64,19 +64,20 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def tensorboard(arguments: argparse.Namespace) -> int:
-    from mistral_lib import home, tensorboard_export
-    from mistral_lib.run import Run
+    from mistral_lib import tensorboard_export
+    from mistral_lib.run import Run, paths
 
     folder = tensorboard_export.export(Run.existing(arguments.run_folder))
-    print(f"tensorboard --logdir {home.short(folder)}")
+    print(f"tensorboard --logdir {paths.short(folder)}")
     return 0
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from mistral_lib import compare_runs, home
+    from mistral_lib import compare_runs
+    from mistral_lib.run import paths
 
     found, place = compare_runs.write(arguments.run_folders, arguments.out)
-    print("\n".join([*compare_runs.sentence(found), f"page: {home.short(place)}"]))
+    print("\n".join([*compare_runs.sentence(found), f"page: {paths.short(place)}"]))
     return 0
 
 

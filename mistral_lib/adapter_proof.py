@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from mistral_lib import base_model, disk_space, files
-from mistral_lib.settings import Settings
+from mistral_lib import base_model
+from mistral_lib.run import disk, files
+from mistral_lib.run.settings import Settings
 
 SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
 
@@ -37,7 +38,7 @@ def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
     """The adapter with its provenance, written beside its place and renamed. Errors: TrainingFailed, DiskFull."""
     vouch_for(model, initial)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    disk_space.require(folder, disk_space.adapter_bytes(trainable), "the adapter", "The checkpoints are whole. ")
+    disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are whole. ")
     partial, place = files.fresh_folder(folder / ".adapter.partial"), folder / "adapter"
     model.save_pretrained(partial)
     weights = files.sha256(partial / "adapter_model.safetensors")

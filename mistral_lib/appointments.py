@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from mistral_lib import files
+from mistral_lib.run import files
 
 TEST, VALIDATION = 2, 1  # their numbers in splits.SPLITS, the more protected one first
 NAMES = {TEST: "test", VALIDATION: "validation"}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home, stage_inputs
-from mistral_lib.run import Run, named
-from mistral_lib.settings import STAGES
+from mistral_lib import stage_inputs
+from mistral_lib.run import Run, files, paths
+from mistral_lib.run.folder import named
+from mistral_lib.run.settings import STAGES
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -31,7 +32,7 @@ def audit(folder: Path) -> list[Finding]:
     if (folder / "params.yaml").exists() or (folder / "manifest.json").exists():
         return audit_run(folder)
     if not folder.is_dir():
-        return [Finding(home.short(folder.resolve()), "missing", "no such folder")]
+        return [Finding(paths.short(folder.resolve()), "missing", "no such folder")]
     return audit_adapter(folder)
 
 

@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import chat_template, demo_model, hardware, home, hub_model, model_folder, stored_model
+from mistral_lib import chat_template, demo_model, hub_model, model_folder, stored_model
 from mistral_lib.model_folder import BaseModelError
-from mistral_lib.settings import Settings
+from mistral_lib.run import hardware, paths
+from mistral_lib.run.settings import Settings
 
 CONTROL_LIKE = re.compile(r"<\|[^|<>\s]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")  # how models write their control tokens
 
@@ -55,7 +56,7 @@ def is_here(name: str) -> bool:
 def _local(name: str) -> Path | None:
     """The folder that a name means; None for a hub id. Errors: BaseModelError for a folder that is not there."""
     folder = Path(name).expanduser()
-    folder = folder if folder.is_absolute() else home.home() / folder
+    folder = folder if folder.is_absolute() else paths.home() / folder
     if folder.is_dir():
         return folder
     if not is_hub_id(name):

@@ -8,9 +8,9 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import files, votes
+from mistral_lib import votes
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files
 
 KEYS = {"1": "left", "l": "left", "2": "tie", "t": "tie", "3": "right", "r": "right"}
 PLAIN = "(blind vote: two answers in random order, left, right or tie with one key; open this notebook in JupyterLab to vote)"

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mistral_lib import files, packing
+from mistral_lib import packing
+from mistral_lib.run import files
 
 TRAIN_WINDOW = 32_768  # windows packed together: enough for full blocks, bounded in memory
 FAIR_WINDOW = 48  # the same for held-out splits: small, so that the first blocks are a fair sample of the split

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from mistral_lib import base_model, files, hub_model, verdict
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib import base_model, hub_model, verdict
+from mistral_lib.run import Run, files
+from mistral_lib.run.settings import Settings
 
 
 def base_model_name(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import disk_space, files
+from mistral_lib.run import disk, files
 
 SEAL = "whole.json"
 PARTIAL = ".checkpoint.partial"
@@ -58,17 +58,17 @@ def put_in_place(folder: Path, name: str, wanted: int, what: str) -> Iterator[Pa
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    if not disk_space.has_room(folder, wanted):
-        raise disk_space.DiskFull(errno.ENOSPC, disk_space.message(folder, wanted, what, _safe(folder)))
+    if not disk.has_room(folder, wanted):
+        raise disk.DiskFull(errno.ENOSPC, disk.message(folder, wanted, what, _safe(folder)))
     partial.mkdir()
     try:
         yield partial
         seal(partial)
     except Exception as error:
-        full = disk_space.is_full(folder, error)
+        full = disk.is_full(folder, error)
         shutil.rmtree(partial, ignore_errors=True)
         if full:
-            raise disk_space.DiskFull(errno.ENOSPC, disk_space.message(folder, wanted, what, _safe(folder))) from error
+            raise disk.DiskFull(errno.ENOSPC, disk.message(folder, wanted, what, _safe(folder))) from error
         raise
     shutil.rmtree(folder / name, ignore_errors=True)  # from an attempt that came as far, and was not whole
     partial.rename(folder / name)

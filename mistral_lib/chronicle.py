@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from mistral_lib import checkpoints, disk_space, freed_memory, hardware, training_log
-from mistral_lib.settings import Settings
+from mistral_lib import checkpoints, training_log
+from mistral_lib.run import allocator, disk, hardware
+from mistral_lib.run.settings import Settings
 from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import Stopped, StopSignal
 from mistral_lib.stopping_rules import Health, StoppingRules
@@ -28,7 +29,7 @@ class Chronicle(TrainerCallback):
     ):  # fmt: skip
         self.settings, self.log, self.stop, self.spending, self.health = settings, log, stop, spending, health
         self.place, self.measure = place, measure
-        self.tokens_per_step, self.adapter_bytes = tokens_per_step, disk_space.adapter_bytes(trainable_parameters)
+        self.tokens_per_step, self.adapter_bytes = tokens_per_step, disk.adapter_bytes(trainable_parameters)
         self.rules = StoppingRules.of(settings, spending.usd_per_hour)
         self.validations = training_log.validations(log.events())
         self.stopped_by: str | None = None
@@ -43,7 +44,7 @@ class Chronicle(TrainerCallback):
         self.step_began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        freed_memory.give_back()
+        allocator.give_back()
         if self.stop.wished:
             control.should_save = control.should_training_stop = True
             return control

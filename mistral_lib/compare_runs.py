@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mistral_lib import audit, files, home, loss_plots, paired_difference, report, verdict
+from mistral_lib import audit, loss_plots, paired_difference, report, verdict
 from mistral_lib.likelihood import RecordLoss
 from mistral_lib.picture import Picture
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, paths
 
 SHOWN = 3  # differing records that an error names
 NAMED_ELSEWHERE = ("run_name",)
@@ -47,7 +47,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
 
 def refuse_unvouched(run: Run) -> None:
     """Errors: NotComparable."""
-    place = home.short(run.folder)
+    place = paths.short(run.folder)
     if run.status("evaluation") != "complete":
         raise NotComparable(
             f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter for it first"
@@ -60,7 +60,7 @@ def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: l
     """Errors: NotComparable where the test records, or their tokens, are not the same."""
     left, right = ({row["record_id"]: row["supervised_tokens"] for row in table} for table in (one, two))
     alone = sorted(left.keys() ^ right.keys())
-    where = f"{home.short(first.folder)} and {home.short(second.folder)}"
+    where = f"{paths.short(first.folder)} and {paths.short(second.folder)}"
     if alone:
         raise NotComparable(
             f"{where} were measured on different test records: {len(left)} and {len(right)}, {len(left.keys() & right.keys())} of them the same "
@@ -78,7 +78,7 @@ def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: l
 def names(runs: Sequence[Run]) -> list[str]:
     """The runs' names; with their home in front where two are called the same."""
     short = [run.folder.name for run in runs]
-    return short if len(set(short)) == len(short) else [home.short(run.folder) for run in runs]
+    return short if len(set(short)) == len(short) else [paths.short(run.folder) for run in runs]
 
 
 def losses(table: list[dict[str, Any]]) -> list[RecordLoss]:
@@ -135,6 +135,6 @@ def page(found: dict[str, Any]) -> str:
 def write(folders: Sequence[Path], place: Path | None = None) -> tuple[dict[str, Any], Path]:
     """Compare the runs and write the page: to `place`, or beside the runs' own folders in runs/comparisons/. Errors: NotComparable."""
     found = compare(folders)
-    place = place or home.runs() / "comparisons" / ("_".join(Path(run["name"]).name for run in found["runs"])[:120] + ".html")
+    place = place or paths.runs() / "comparisons" / ("_".join(Path(run["name"]).name for run in found["runs"])[:120] + ".html")
     files.write_text(place, page(found))
     return found, place

@@ -6,9 +6,10 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import audit, files, home, loss_plots
+from mistral_lib import audit, loss_plots
 from mistral_lib.picture import Picture
-from mistral_lib.run import Run, now
+from mistral_lib.run import Run, files, paths
+from mistral_lib.run.folder import now
 from mistral_lib.sweep import Alternative, Sweep
 
 PAGE = Path(__file__).with_name("comparison_page.html")
@@ -44,7 +45,7 @@ def blank(alternative: Alternative, failure: str | None = None) -> dict[str, Any
 def row(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
     """One alternative: what it changes, and of each finished stage that the audit verifies its figures; None for the rest."""
     facts = blank(alternative, failure)
-    folder = home.runs() / alternative.settings.run_name
+    folder = paths.runs() / alternative.settings.run_name
     if not (folder / "manifest.json").exists():
         return facts
     run = Run.existing(folder)

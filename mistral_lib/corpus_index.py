@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib import sources
 from mistral_lib.records import Record
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"
 PAGE = 256  # rows that are read together

@@ -6,7 +6,7 @@ from typing import Any
 
 from mistral_lib import sources
 from mistral_lib.records import Unmappable, record_of
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 SHOWN = 8  # files of a kind that are named
 LOOKED_AT = 200  # files of which the first row is read

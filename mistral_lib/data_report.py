@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mistral_lib import files, mixture, packing, splits
+from mistral_lib import mixture, packing, splits
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
 from mistral_lib.records import text_id
+from mistral_lib.run import files
 
 LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain", pa.string()), ("shape", pa.string()), ("record_id", pa.string()),
                     ("fate", pa.string()), ("reason", pa.string()), ("tokens", pa.int32()), ("supervised_tokens", pa.int32()),

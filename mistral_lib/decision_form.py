@@ -10,12 +10,13 @@ from typing import Any
 import ipywidgets
 from ipywidgets import Button, Checkbox, Combobox, Dropdown, FloatText, IntText, SelectionSlider, Text, Textarea
 
-from mistral_lib import corpus_look, home, params
+from mistral_lib import corpus_look
 from mistral_lib.latest_job import LatestJob
-from mistral_lib.params import ParameterError
 from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.run import params, paths
+from mistral_lib.run.params import ParameterError
+from mistral_lib.run.settings import LENGTHS, Settings, meaning
 from mistral_lib.run_estimate import Estimate, estimates
-from mistral_lib.settings import LENGTHS, Settings, meaning
 from mistral_lib.sources import SourceFile
 
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
@@ -139,7 +140,7 @@ class DecisionForm(PlainTextBox):
 
     def _save(self) -> None:
         settings = self.settings()
-        path = home.runs() / f"{settings.run_name}.yaml"
+        path = paths.runs() / f"{settings.run_name}.yaml"
         try:
             done = params.save(settings, path, self.replace.value)
         except FileExistsError as error:
@@ -149,7 +150,7 @@ class DecisionForm(PlainTextBox):
         steps = (
             f"Step by step: run the cells below, then notebooks 01 to 04; they take this file as long as it is the last one saved\n"
             f"(a run_name that is typed in a parameters cell names its own file).\n"
-            f"Headless: python -m mistral_lib run {home.short(path)}\nTyped instead, in the parameters cells where they stand:\n"
+            f"Headless: python -m mistral_lib run {paths.short(path)}\nTyped instead, in the parameters cells where they stand:\n"
         )
         text = html.escape(steps + "\n".join(chosen or ["nothing: these are the defaults"]))
         self.said.value = _lines("Saved:", [done]) + f'<pre style="white-space:pre-wrap;line-height:1.4">{text}</pre>'
@@ -182,8 +183,8 @@ def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:
 
 def _files() -> list[tuple[str, str]]:
     """What a form may start from: this notebook, the files that come with the workbook, those that were saved."""
-    places = [*home.params().glob("*.yaml"), *home.runs().glob("*.yaml")]
-    names = [home.short(path) for path in sorted(places) if path.name != "instances.yaml"]
+    places = [*paths.params().glob("*.yaml"), *paths.runs().glob("*.yaml")]
+    names = [paths.short(path) for path in sorted(places) if path.name != "instances.yaml"]
     return [(AS_GIVEN, ""), *((name, name) for name in names)]
 
 

@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import demo_retention, files, home, pdf_writer
-from mistral_lib.progress import bar, say
+from mistral_lib import demo_retention, pdf_writer
+from mistral_lib.run import files, paths
+from mistral_lib.run.progress import bar, say
 
 ENTRIES_PER_LIBRARY = 1000
 ENTRIES_PER_MODULE = 10  # so that many source documents share each domain
@@ -90,7 +91,7 @@ def place(name: str) -> Path:
 def _built() -> Path:
     """Build beside the final place, then rename: a killed build leaves nothing that looks whole."""
     versions = _versions()
-    folder = home.corpora() / f"demo-{files.digest([BUILDER, versions])[:8]}"
+    folder = paths.corpora() / f"demo-{files.digest([BUILDER, versions])[:8]}"
     if not folder.exists():
         say("building the embedded corpus from the docstrings of " + ", ".join(f"{k} {v}" for k, v in versions.items()))
         partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))

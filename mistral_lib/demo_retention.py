@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from importlib.metadata import metadata, version
 from pathlib import Path
 
-from mistral_lib import files, home
-from mistral_lib.progress import say
+from mistral_lib.run import files, paths
+from mistral_lib.run.progress import say
 
 PACKAGES = ("arrow", "attrs", "beautifulsoup4", "boto3", "charset-normalizer", "fonttools", "fsspec", "httpx",
             "jupyterlab", "nbclient", "networkx", "papermill", "pillow", "prompt_toolkit", "pyparsing", "python-dateutil", "regex",
@@ -24,7 +24,7 @@ RETENTION_BUILDER = 1  # raise it when the rows change for the same packages
 def retention_place() -> Path:
     """The folder behind `demo:retention`, built if it is not there."""
     versions = {name: version(name) for name in PACKAGES}
-    folder = home.corpora() / f"demo-retention-{files.digest([RETENTION_BUILDER, versions])[:8]}"
+    folder = paths.corpora() / f"demo-retention-{files.digest([RETENTION_BUILDER, versions])[:8]}"
     if not folder.exists():
         say("building the embedded retention set from the descriptions of " + ", ".join(PACKAGES))
         partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))

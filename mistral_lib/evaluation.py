@@ -15,9 +15,7 @@ from mistral_lib import (
     base_model,
     block_writer,
     cards,
-    files,
     generation,
-    hardware,
     lm_eval_tasks,
     memorising,
     paired_difference,
@@ -30,7 +28,8 @@ from mistral_lib import (
 from mistral_lib.generation import read_records
 from mistral_lib.likelihood import RecordLoss
 from mistral_lib.measurements import Measurements
-from mistral_lib.run import FORMAT, Run
+from mistral_lib.run import Run, files, hardware
+from mistral_lib.run.folder import FORMAT
 
 __all__ = ["RecordLoss", "evaluate", "read_records"]
 

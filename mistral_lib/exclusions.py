@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, home
+from mistral_lib.run import files, paths
 
 REASON = "excluded_by_hand"
 NAME = "excluded.txt"
@@ -41,8 +41,8 @@ def place(settings: Any) -> Path:
     """The exclusion file of a run: the one that its parameters name, or excluded.txt in its folder."""
     if settings.exclude_file:
         named = Path(settings.exclude_file).expanduser()
-        return named if named.is_absolute() else home.home() / named
-    return home.runs() / settings.run_name / NAME
+        return named if named.is_absolute() else paths.home() / named
+    return paths.runs() / settings.run_name / NAME
 
 
 def load(settings: Any) -> Exclusions:
@@ -69,7 +69,7 @@ def _lines(path: Path) -> list[str]:
         return path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ExclusionError(
-            f"{home.short(path)}: cannot be read as text ({type(error).__name__}); expected a record id or a source a line"
+            f"{paths.short(path)}: cannot be read as text ({type(error).__name__}); expected a record id or a source a line"
         ) from None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib import files
+from mistral_lib.run import files
 
 SEAL, KEY = "sealed.json", "key.txt"
 

@@ -7,9 +7,10 @@ training (micro batch, accumulation, checkpointing) is chosen that keeps the wis
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mistral_lib import hardware, model_memory, model_shapes, params, resident_memory, training_time
+from mistral_lib import model_memory, model_shapes, resident_memory, training_time
 from mistral_lib.model_memory import GIB, Step
-from mistral_lib.settings import Settings
+from mistral_lib.run import hardware, params
+from mistral_lib.run.settings import Settings
 from mistral_lib.training_time import Work
 
 CUDA_CONTEXT = round(0.5 * GIB)  # the driver's context and the workspaces of cuBLAS: assumed, not measured

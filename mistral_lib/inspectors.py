@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
-from mistral_lib import home
 from mistral_lib.reading import Inspected, Inspector
-from mistral_lib.settings import Settings
+from mistral_lib.run import paths
+from mistral_lib.run.settings import Settings
 from mistral_lib.sources import Row
 
 WORTH_IT = 24 * 2**20  # bytes of sources from which on the start of further processes (a second or two) pays
@@ -85,7 +85,7 @@ def _child(settings: Settings) -> Iterator[subprocess.Popen]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(home.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join([str(paths.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     code = "from mistral_lib import inspectors; inspectors.serve()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mistral_lib import files, home
+from mistral_lib.run import files, paths
 
 PORT = 8888  # the first one tried
 LOOPBACK = "127.0.0.1"
@@ -40,7 +40,7 @@ def free_port(first: int = PORT, tries: int = 100) -> int:
 def options(port: int, token: str, wishes: Sequence[str] = ()) -> list[str]:
     """JupyterLab's command line: `wishes` may change everything but the token, for a page that runs code must not go without."""
     chosen = [
-        f"--ip={LOOPBACK}", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={home.project()}",
+        f"--ip={LOOPBACK}", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={paths.project()}",
         f"--LabApp.default_url=/lab/tree/{FIRST}", "--KernelSpecManager.allowed_kernelspecs=python3", f"--LabApp.app_settings_dir={settings_folder()}",
     ]  # fmt: skip
     if os.geteuid() == 0:
@@ -58,7 +58,7 @@ def _name(option: str) -> str:
 
 def settings_folder() -> Path:
     """Where JupyterLab finds SETTINGS."""
-    return home.home() / ".lab"
+    return paths.home() / ".lab"
 
 
 def remote(environment: Mapping[str, str]) -> bool:

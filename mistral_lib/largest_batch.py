@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mistral_lib import hardware, home, likelihood
+from mistral_lib import likelihood
 from mistral_lib.chat_format import IGNORED
+from mistral_lib.run import hardware, paths
 
 ROWS = 256  # blocks that are held in memory at a time
 
@@ -38,7 +39,7 @@ def loaded(place: Path, split: str) -> Any:
         blocks = ()
     if not len(blocks):
         raise NothingToLearn(
-            f"the {split} split holds no block, expected at least one: look at {home.short(place.parent / 'report.json')} for what became "
+            f"the {split} split holds no block, expected at least one: look at {paths.short(place.parent / 'report.json')} for what became "
             "of the rows, and prepare the data again (notebook 02)"
         )
     return blocks

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import home
+from mistral_lib.run import paths
 
 COMMAND = "pip install lm-eval==0.4.13"
 
@@ -42,7 +42,7 @@ def _results(model: Any, tokenizer: Any, task: str, batch_size: int, without_ada
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    own = home.home() / Path(task).expanduser() if task.endswith(".yaml") else None
+    own = paths.home() / Path(task).expanduser() if task.endswith(".yaml") else None
     manager = TaskManager(include_path=str(own.parent) if own else None)
     with model.disable_adapter() if without_adapter else nullcontext():
         asked = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)

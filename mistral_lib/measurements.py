@@ -12,9 +12,10 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import files, freed_memory, likelihood
+from mistral_lib import likelihood
 from mistral_lib.likelihood import RecordLoss
-from mistral_lib.progress import bar
+from mistral_lib.run import allocator, files
+from mistral_lib.run.progress import bar
 
 KEY = "key.json"
 
@@ -64,7 +65,7 @@ class Measurements:
             refuse_not_finite(name, found, model.dtype)
             return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in losses] for who, losses in found.items()}
 
-        with freed_memory.held():
+        with allocator.held():
             found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
         return {who: likelihood.added_up([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
 

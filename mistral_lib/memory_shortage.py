@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistral_lib import freed_memory, progress_watch, system_memory
-from mistral_lib.settings import Settings
+from mistral_lib import progress_watch
+from mistral_lib.run import allocator, system_memory
+from mistral_lib.run.settings import Settings
 
 WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS
 NEARLY_NONE = 0.05  # share of the memory that was left at the last note of progress
@@ -108,7 +109,7 @@ def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None], tog
             if isinstance(error, OutOfMemory) or not known:
                 raise
             why = in_words(error)
-        freed_memory.give_back_everything()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
+        allocator.give_back_everything()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
         shrink(why)
 
 

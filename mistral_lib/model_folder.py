@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import files, home, weight_files
+from mistral_lib import weight_files
+from mistral_lib.run import files, paths
 
 SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")  # all but the weights
 WEIGHT_FILES = ("*.safetensors",)
@@ -42,7 +43,7 @@ def check(folder: Path, weights: bool = True, shown: str = "") -> None:
     faults += tokenizer_faults(folder, rows, holder)
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
-        raise BaseModelError(f"{shown or home.short(folder)} cannot be used as base model:\n{lines}")
+        raise BaseModelError(f"{shown or paths.short(folder)} cannot be used as base model:\n{lines}")
 
 
 def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict[str, Any]:

@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mistral_lib import audit, base_model, files, home, params, sources, trainer_process, training_log
-from mistral_lib.progress import say
-from mistral_lib.run import Run
-from mistral_lib.settings import STAGES
+from mistral_lib import audit, base_model, sources, trainer_process, training_log
+from mistral_lib.run import Run, files, params, paths
+from mistral_lib.run.progress import say
+from mistral_lib.run.settings import STAGES
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def notebooks() -> list[Path]:
-    return sorted(home.notebooks().glob("[0-9][0-9]_*.ipynb"))
+    return sorted(paths.notebooks().glob("[0-9][0-9]_*.ipynb"))
 
 
 def select(only: list[str]) -> list[Path]:
@@ -127,9 +127,9 @@ def outcome(run_: Run) -> str:
     """The last words of a run: base against adapter and where the report is, as far as the run came."""
     if run_.status("evaluation") != "complete":
         done = [stage for stage in STAGES if run_.status(stage) == "complete"]
-        return f"{home.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"
+        return f"{paths.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"
     result = files.read_json(run_.folder / "evaluation" / "result.json")
     rows = [*result["domains"].items(), ("all", result["overall"])]
     lines = [f"{'domain':24} records    base  adapter  difference   (test, nats per supervised token)"]
     lines += [f"{name:24} {f['records']:7}  {f['base']:6.3f}  {f['adapter']:7.3f}  {f['difference']:+10.3f}" for name, f in rows]
-    return "\n".join([*lines, result["sentence"], f"report: {home.short(run_.folder / 'evaluation' / 'report.html')}"])
+    return "\n".join([*lines, result["sentence"], f"report: {paths.short(run_.folder / 'evaluation' / 'report.html')}"])

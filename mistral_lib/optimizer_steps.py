@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, default_data_collator
 
-from mistral_lib import checkpoints, hardware, largest_batch, likelihood, memory_shortage, planned_work, ranks, training_log
+from mistral_lib import checkpoints, largest_batch, likelihood, memory_shortage, planned_work, ranks, training_log
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.memory_shortage import BatchShape
-from mistral_lib.settings import Settings
+from mistral_lib.run import hardware
+from mistral_lib.run.settings import Settings
 from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import Stopped, StopSignal
 from mistral_lib.stopping_rules import Health

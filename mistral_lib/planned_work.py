@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from mistral_lib import files, home
-from mistral_lib.settings import Settings
+from mistral_lib.run import files, paths
+from mistral_lib.run.settings import Settings
 from mistral_lib.training_time import Work
 
 FILL = 0.97  # share of a packed block that holds tokens, for an estimate; the data report has the true one
@@ -16,7 +16,7 @@ def work_of(settings: Settings, tokens: int = 0) -> Work:
 
     Errors: ValueError where nothing is known of the data, or what is known is of other data.
     """
-    folder = home.runs() / settings.run_name
+    folder = paths.runs() / settings.run_name
     if tokens:
         return _guessed(settings, tokens, f"{tokens:,} training tokens, stated")
     if (folder / "data" / "report.json").is_file() and _made_with(folder, "data", settings):

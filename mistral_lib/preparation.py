@@ -21,8 +21,6 @@ import mistral_lib
 from mistral_lib import (
     base_model,
     data_report,
-    files,
-    full_disk,
     mixture,
     near_search,
     reading_parts,
@@ -36,12 +34,12 @@ from mistral_lib.appointments import Earlier
 from mistral_lib.duplicates import NearDuplicates, first_occurrence
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.freed_memory import give_back, give_back_large_ones, only_new_garbage_searched
-from mistral_lib.progress import say
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run import Run, disk, files
+from mistral_lib.run.allocator import give_back, give_back_large_ones, only_new_garbage_searched
+from mistral_lib.run.progress import say
+from mistral_lib.run.settings import Settings
 from mistral_lib.skeletons import repeated
 from mistral_lib.stored_column import StoredColumn
 from mistral_lib.token_store import TokenStore
@@ -75,7 +73,7 @@ def prepare(run: Run) -> dict[str, Any]:
     work = run.folder / ".data.work"
 
     def carry_out(folder: Path) -> dict[str, Any]:
-        with full_disk.explained(run.folder, folder, work):
+        with disk.explained(run.folder, folder, work):
             finished = FinishedParts(work, _key(run.settings, inputs))
             before = Earlier.of(run.folder / "data", run.settings.seed)
             report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)

@@ -11,11 +11,12 @@ from typing import Any
 import ipywidgets
 from ipywidgets import Dropdown, FloatSlider, HBox, IntSlider, SelectionSlider
 
-from mistral_lib import figure_style, params, preparation_trial
-from mistral_lib.params import ParameterError
+from mistral_lib import figure_style, preparation_trial
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.preparation_trial import Sample
-from mistral_lib.settings import LENGTHS, Settings
+from mistral_lib.run import params
+from mistral_lib.run.params import ParameterError
+from mistral_lib.run.settings import LENGTHS, Settings
 
 MOST_DOMAINS = 12  # of more, the weights are typed in the parameters cell
 WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}, "continuous_update": False}

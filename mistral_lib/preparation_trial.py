@@ -21,7 +21,7 @@ from mistral_lib import exclusions, sources
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.preparation import Preparation
 from mistral_lib.records import Record, Unmappable, record_of
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 from mistral_lib.splits import unit_hash
 
 ROWS = 1500  # rows of a sample: a trial then takes a second or two

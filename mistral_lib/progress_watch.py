@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, system_memory
+from mistral_lib.run import files, system_memory
 
 NOTE = ".progress.json"  # hidden: not a part of the result
 EVERY = 2.0  # seconds between two notes

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl
 
-from mistral_lib import hardware
+from mistral_lib.run import hardware
 from mistral_lib.stop_signal import StopSignal
 
 PATIENCE = timedelta(hours=12)  # how long the others wait while the first one measures a large base model

@@ -16,7 +16,7 @@ import numpy as np
 from mistral_lib import exclusions, quality, signatures, sources
 from mistral_lib.record_store import batch_of
 from mistral_lib.records import Record, Unmappable, record_of
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 from mistral_lib.skeletons import skeleton_hash
 from mistral_lib.stored_column import GrownColumn, StoredColumn
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from mistral_lib import inspectors, sources
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.progress import bar, say
 from mistral_lib.reading import COLUMNS, ORIGINS, Inspected
 from mistral_lib.record_store import BATCH, PART, RecordWriter
-from mistral_lib.settings import Settings
+from mistral_lib.run.progress import bar, say
+from mistral_lib.run.settings import Settings
 from mistral_lib.signatures import Signatures
 
 SIGNED = ("exact", "words", "bands", "sketch")

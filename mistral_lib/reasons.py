@@ -6,7 +6,7 @@ from typing import Any
 from mistral_lib import shown_record, sources
 from mistral_lib.records import Unmappable, record_of
 from mistral_lib.redaction import redact
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 from mistral_lib.splits import SPLITS
 
 LONGEST_EXAMPLE = 160  # characters of an example

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment
 from matplotlib.axes import Axes
 
-from mistral_lib import answer_metrics, cards, files, loss_plots, paired_difference, plan_table, planned_work, training_log, verdict
+from mistral_lib import answer_metrics, cards, loss_plots, paired_difference, plan_table, planned_work, training_log, verdict
 from mistral_lib.picture import Picture
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run import Run, files
+from mistral_lib.run.settings import Settings
 
 PAGE = Path(__file__).with_name("report_page.html")
 COLOURS = {verdict.SHIP: "#00664b", verdict.DO_NOT_SHIP: "#a13f00", verdict.NOT_ENOUGH: "#595959"}

@@ -6,8 +6,9 @@ on configurations that were not used for these constants.
 
 from typing import Any
 
-from mistral_lib import demo_model, freed_memory, home, model_shapes
+from mistral_lib import demo_model, model_shapes
 from mistral_lib.model_memory import GIB, Peak, Step
+from mistral_lib.run import allocator, paths
 
 LIBRARIES = round(0.56 * GIB)  # Python, PyTorch, transformers, peft, bitsandbytes: code and data
 PREPARED = round(
@@ -41,7 +42,7 @@ def gaps(step: Step, tensors: Peak) -> int:
     """Freed memory between tensors that no tensor of the pass fits in. Seen to be about one tensor of the MLP's width in float32 per
     layer; a checkpointed pass has what it keeps, and as much again as the layer at work holds."""
     if step.checkpointing:
-        return freed_memory.KEPT_IN_A_PASS + tensors.parts["activations"] + tensors.parts["backward pass"]
+        return allocator.KEPT_IN_A_PASS + tensors.parts["activations"] + tensors.parts["backward pass"]
     config = model_shapes.config_of(step.base_model)
     return 4 * config.intermediate_size * step.micro_batch_size * step.max_tokens * config.num_hidden_layers
 
@@ -51,5 +52,5 @@ def stored(name: str) -> tuple[int, str]:
     config: Any = model_shapes.config_of(name)
     if name == demo_model.NAME:
         return 2 * model_shapes.checkpoint_bytes(config), "float32"
-    sizes = [file.stat().st_size for file in (home.home() / name).glob("*.safetensors")]
+    sizes = [file.stat().st_size for file in (paths.home() / name).glob("*.safetensors")]
     return sum(sizes) or model_shapes.checkpoint_bytes(config), str(config.dtype or "bfloat16").removeprefix("torch.")

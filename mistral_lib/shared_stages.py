@@ -8,9 +8,9 @@ import os
 import shutil
 from collections.abc import Iterable
 
-from mistral_lib import files, home
-from mistral_lib.progress import say
-from mistral_lib.run import FORMAT, Run, now
+from mistral_lib.run import Run, files, paths
+from mistral_lib.run.folder import FORMAT, now
+from mistral_lib.run.progress import say
 
 SHARED = ("corpus", "data")  # what training reads; a training itself is never taken over
 
@@ -46,11 +46,11 @@ def adopt(run: Run, other: Run, stage: str) -> bool:
         found = {f"{stage}/{name}": fact for name, fact in files.hashes(partial, partial).items()}
         if found != entry["outputs"]:
             shutil.rmtree(partial)
-            say(f"{stage}: not taken over from {home.short(other.folder)}, whose files are not those that it recorded")
+            say(f"{stage}: not taken over from {paths.short(other.folder)}, whose files are not those that it recorded")
             return False
         files.replace_folder(partial, run.folder / stage, run.previous(stage))
-        run.record(stage, **{**entry, "taken_over": {"from": home.short(other.folder), "at": now()}})
-    say(f"{stage}: taken over from {home.short(other.folder)}, verified: same parameters, same inputs")
+        run.record(stage, **{**entry, "taken_over": {"from": paths.short(other.folder), "at": now()}})
+    say(f"{stage}: taken over from {paths.short(other.folder)}, verified: same parameters, same inputs")
     return True
 
 

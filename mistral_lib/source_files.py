@@ -11,8 +11,9 @@ from glob import glob
 from pathlib import Path
 from typing import BinaryIO
 
-from mistral_lib import demo, home, object_store
+from mistral_lib import demo, object_store
 from mistral_lib.object_store import RemoteObject
+from mistral_lib.run import paths
 from mistral_lib.streams import CHUNK
 
 
@@ -53,7 +54,7 @@ def place_of(source: str) -> Path:
     if source.startswith("demo:"):
         return demo.place(source)
     path = Path(source).expanduser()
-    return path if path.is_absolute() else home.home() / path
+    return path if path.is_absolute() else paths.home() / path
 
 
 def expand(source: str, origin: str) -> Iterator[SourceFile]:

@@ -11,8 +11,10 @@ from functools import lru_cache
 from glob import has_magic
 from typing import Any
 
-from mistral_lib import files, home, readers
+from mistral_lib import readers
 from mistral_lib.rows import Reading, Row
+from mistral_lib.run import files
+from mistral_lib.run import paths as home
 from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
 

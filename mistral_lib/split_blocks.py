@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mistral_lib import block_writer, packing
-from mistral_lib.freed_memory import give_back
-from mistral_lib.progress import bar
+from mistral_lib.run.allocator import give_back
+from mistral_lib.run.progress import bar
 
 
 def write(prep: Any, number: int, name: str) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 SKIPPED_IN_A_ROW = 8  # float16's loss scale halves at each skip: 65536 is tamed well before
 SKIPPED_SHARE = 0.1  # of all steps

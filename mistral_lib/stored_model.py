@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mistral_lib import files, home, model_folder, object_store
+from mistral_lib import model_folder, object_store
 from mistral_lib.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
 from mistral_lib.object_store import RemoteObject
-from mistral_lib.progress import bar, say
+from mistral_lib.run import files, paths
+from mistral_lib.run.progress import bar, say
 
 RECEIPT = "fetched.json"  # where the folder is from: written with each object, so that a broken fetch goes on
 SPARE = 2**30  # bytes of disk that stay free
@@ -23,7 +24,7 @@ def folder(url: str) -> Path:
 
     Errors: BaseModelError for a store that does not answer, a prefix without a whole model, or a disk that is too small.
     """
-    place = home.models() / _name(url)
+    place = paths.models() / _name(url)
     if not is_here(url):
         with _alone(place):
             if not is_here(url):
@@ -33,7 +34,7 @@ def folder(url: str) -> Path:
 
 def is_here(url: str) -> bool:
     """Whether the model was fetched already, to its end."""
-    return (home.models() / _name(url) / RECEIPT).is_file()
+    return (paths.models() / _name(url) / RECEIPT).is_file()
 
 
 def _name(url: str) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import home, params
-from mistral_lib.params import ParameterError
-from mistral_lib.settings import Settings
+from mistral_lib.run import params, paths
+from mistral_lib.run.params import ParameterError
+from mistral_lib.run.settings import Settings
 
 KEYS = {
     "params_file": "the parameter file that all alternatives start from",
@@ -40,18 +40,18 @@ class Sweep:
     @property
     def folder(self) -> Path:
         """Where the comparison is written; no run itself."""
-        return home.runs() / self.name
+        return paths.runs() / self.name
 
 
 def load(path: Path) -> Sweep:
     """Errors: ParameterError that lists every fault of the file and of all its alternatives at once."""
     path = Path(path)
-    origin, values = home.short(path.resolve()), params.read_yaml(path)
+    origin, values = paths.short(path.resolve()), params.read_yaml(path)
     faults = [_unknown(key) for key in values if key not in KEYS]
     faults += _wrong_kinds(values)
     base = _base(values.get("params_file"), path, faults)
     name = _slug(path.stem)
-    if (home.runs() / name / "params.yaml").exists():
+    if (paths.runs() / name / "params.yaml").exists():
         faults.append(f"runs/{name} is a run, and this sweep's comparison would be written into it; rename the sweep file")
     sound = _sound(values)
     changes = named_changes(sound["grid"], sound["alternatives"], faults)
@@ -98,7 +98,7 @@ def _base(given: Any, path: Path, faults: list[str]) -> Settings:
     if not isinstance(given, str):
         faults.append(f"params_file = {given!r}: expected {KEYS['params_file']}, such as params/demo.yaml")
         return Settings()
-    places = (path.resolve().parent / given, home.project() / given)
+    places = (path.resolve().parent / given, paths.project() / given)
     try:
         return params.load(next((place for place in places if place.is_file()), Path(given)))
     except ParameterError as error:

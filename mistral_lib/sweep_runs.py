@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from mistral_lib import comparison, home, notebook_runs, shared_stages
-from mistral_lib.progress import say
-from mistral_lib.run import Run, RunInUse
-from mistral_lib.settings import STAGES
+from mistral_lib import comparison, notebook_runs, shared_stages
+from mistral_lib.run import Run, RunInUse, paths
+from mistral_lib.run.progress import say
+from mistral_lib.run.settings import STAGES
 from mistral_lib.sweep import Alternative, Sweep
 
 
@@ -16,7 +16,7 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     """
     notebook_runs.select(only or [])
     for alternative in sweep.alternatives:
-        Run(home.runs() / alternative.settings.run_name, alternative.settings).refuse_if_in_use()
+        Run(paths.runs() / alternative.settings.run_name, alternative.settings).refuse_if_in_use()
     rows: dict[str, dict[str, Any]] = {}
     for number, alternative in enumerate(sweep.alternatives, 1):
         say(f"── alternative {number} of {len(sweep.alternatives)}: {alternative.name}")
@@ -52,7 +52,7 @@ def last_error(run_: Run) -> str:
     for stage in STAGES:
         if (status := run_.status(stage)) in ("failed", "interrupted"):
             return f"{stage} {status}: {run_.entry(stage).get('error') or 'its process was killed'}"
-    return f"a notebook failed; see the executed copy in {home.short(run_.folder / 'notebooks')}/"
+    return f"a notebook failed; see the executed copy in {paths.short(run_.folder / 'notebooks')}/"
 
 
 def earlier(sweep: Sweep, alternative: Alternative) -> list[Run]:
@@ -61,7 +61,7 @@ def earlier(sweep: Sweep, alternative: Alternative) -> list[Run]:
     found = []
     for name in dict.fromkeys(names):
         try:
-            found.append(Run.existing(home.runs() / name))
+            found.append(Run.existing(paths.runs() / name))
         except (OSError, ValueError):  # not run yet, or not readable any more
             continue
     return found

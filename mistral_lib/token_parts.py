@@ -13,9 +13,9 @@ from mistral_lib.chat_format import TemplateProblem
 from mistral_lib.encoded_batch import EncodedBatch, encode_batches
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.long_records import Fitted, Tokens
-from mistral_lib.progress import bar, say
 from mistral_lib.record_store import PART, RecordStore
-from mistral_lib.settings import Settings
+from mistral_lib.run.progress import bar, say
+from mistral_lib.run.settings import Settings
 from mistral_lib.token_store import COLUMNS, TokenWriter, Windows
 
 BATCH = 512  # records tokenised at once; a part is a whole number of batches

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, disk_space, freed_memory, likelihood, memory_shortage, ranks, row_threads
+from mistral_lib import checkpoints, likelihood, memory_shortage, ranks, row_threads
 from mistral_lib.chronicle import Chronicle
+from mistral_lib.run import allocator, disk
 from mistral_lib.stop_signal import StopSignal
 
 
@@ -22,7 +23,7 @@ class SupervisedTrainer(Trainer):
     """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the chronicle."""
 
     def __init__(self, in_order: bool, chronicle: Chronicle | None = None, stop: StopSignal | None = None, **options: Any):
-        freed_memory.keep_for_reuse()
+        allocator.keep_for_reuse()
         _answer_with_losses(options["model"])
         several = (ranks.SharedWish(stop), ranks.SharedDecisions()) if stop and ranks.count() > 1 else (None, None)
         super().__init__(callbacks=[callback for callback in (several[0], chronicle, several[1]) if callback], **options)
@@ -111,7 +112,7 @@ class SupervisedTrainer(Trainer):
         if not all(torch.isfinite(p).all() for p in weights):
             self.chronicle.health.broken(self.state.global_step, checkpoints.last_whole(place))
         trainable = sum(p.numel() for p in weights)
-        wanted, what = disk_space.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
+        wanted, what = disk.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
         with checkpoints.put_in_place(place, name, wanted, what) as partial:
             self._save_into(partial, model, trial)
             for path in (partial / name).iterdir():

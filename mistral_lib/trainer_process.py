@@ -12,9 +12,9 @@ import sys
 import time
 from typing import Any
 
-from mistral_lib import files, home, memory_shortage, training_status
-from mistral_lib.progress import say
-from mistral_lib.run import Run
+from mistral_lib import memory_shortage, training_status
+from mistral_lib.run import Run, files, paths
+from mistral_lib.run.progress import say
 
 POLL = 1.0  # seconds between two looks at the log
 
@@ -33,9 +33,9 @@ def start(run: Run) -> None:
     words = run.folder / "training.out"
     with open(words, "ab") as out:
         command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home.project(), start_new_session=True)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=paths.project(), start_new_session=True)
     _started[str(run.folder)] = process
-    say(f"training: process {process.pid} started; its own words are in {home.short(words)}")
+    say(f"training: process {process.pid} started; its own words are in {paths.short(words)}")
 
 
 def stop(run: Run) -> str:

@@ -21,22 +21,25 @@ from mistral_lib import (
     base_model,
     block_writer,
     checkpoints,
-    disk_space,
-    files,
-    freed_memory,
-    hardware,
     largest_batch,
     likelihood,
     memory_shortage,
-    params,
     progress_watch,
     ranks,
     stage_inputs,
     training_log,
     training_result,
-)  # fmt: skip
+)
 from mistral_lib.optimizer_steps import OptimizerSteps
-from mistral_lib.run import Run, summary
+from mistral_lib.run import (
+    Run,
+    allocator,
+    disk,
+    files,
+    hardware,
+    params,  # fmt: skip
+)
+from mistral_lib.run.folder import summary
 from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import StopSignal
 from mistral_lib.training_log import NoLog, TrainingLog
@@ -133,7 +136,7 @@ class Training(OptimizerSteps):
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
-        disk_space.require(self.folder, self.missing_bytes(), "a training with its checkpoints")
+        disk.require(self.folder, self.missing_bytes(), "a training with its checkpoints")
         with progress_watch.noted(model, self.folder):
             self.try_largest(model, blocks, counts)  # 3
             before = self.baseline(model)  # 4
@@ -141,7 +144,7 @@ class Training(OptimizerSteps):
             after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
         adapter = adapter_proof.save(model, self.settings, self.folder, initial)  # 7
         del model  # and what it held is given back: no two models at a time
-        freed_memory.give_back_everything()
+        allocator.give_back_everything()
         reloaded = self.check(adapter, initial, after)  # 8
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
 
@@ -167,16 +170,16 @@ class Training(OptimizerSteps):
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
-        freed_memory.give_back(0)  # loading leaves gaps, ever other ones
+        allocator.give_back(0)  # loading leaves gaps, ever other ones
         if self.settings.activation_checkpointing and hardware.device() == "cpu":
-            freed_memory.give_back_between_layers(model)
+            allocator.give_back_between_layers(model)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)
 
     def missing_bytes(self) -> int:
         """What this training will write beyond what an earlier attempt has written."""
-        return max(0, disk_space.whole_training_bytes(self.trainable) - disk_space.held(self.folder))
+        return max(0, disk.whole_training_bytes(self.trainable) - disk.held(self.folder))
 
     def measure(self, model: Any, when: str, without_adapter: bool = False) -> list[likelihood.RecordLoss]:
         self.log.write("measuring", what=when, blocks=len(self.validation))

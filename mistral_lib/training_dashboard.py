@@ -12,11 +12,12 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import files, kernel_answers, stage_inputs, trainer_process, training, training_curve, training_status
+from mistral_lib import kernel_answers, stage_inputs, trainer_process, training, training_curve, training_status
 from mistral_lib.picture import Picture
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.progress import say
-from mistral_lib.run import Run, summary
+from mistral_lib.run import Run, files
+from mistral_lib.run.folder import summary
+from mistral_lib.run.progress import say
 from mistral_lib.stop_signal import Stopped
 from mistral_lib.training_status import TrainingStatus
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import files
+from mistral_lib.run import files
 
 
 class TrainingLog:

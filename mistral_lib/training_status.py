@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import files, params, progress_watch, training_log
-from mistral_lib.run import Run
+from mistral_lib import progress_watch, training_log
+from mistral_lib.run import Run, files, params
 
 EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 3, "running": 4, "hung": 5, "not started": 6}
 DOING = {

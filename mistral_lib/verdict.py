@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mistral_lib import paired_difference
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"

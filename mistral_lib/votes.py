@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import files
+from mistral_lib.run import files
 
 CHOICES = ("left", "right", "tie")
 COLUMNS = ("pair_id", "prompt", "left", "right", "choice")

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from mistral_lib import files, params
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, params
 
 
 def own_home() -> None:

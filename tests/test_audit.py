@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import audit, base_model, exclusions, files, notebook_runs, preparation
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib import audit, base_model, exclusions, notebook_runs, preparation
+from mistral_lib.run import Run, files
+from mistral_lib.run.settings import Settings
 from tests.conftest import other
 
 

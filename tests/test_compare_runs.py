@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import compare_runs, files, paired_difference, verdict
+from mistral_lib import compare_runs, paired_difference, verdict
 from mistral_lib.likelihood import RecordLoss
-from mistral_lib.params import Settings
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files
+from mistral_lib.run.params import Settings
 from tests.test_evaluation import refuse_outside_requests
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import base_model, corpus_index, exclusions, files, inventory, signatures, sources
+from mistral_lib import base_model, corpus_index, exclusions, inventory, signatures, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
 from mistral_lib.near_copies import near_copies
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files
 from tests.conftest import deep_lines, rows
 
 TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))

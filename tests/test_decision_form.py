@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import home as places
-from mistral_lib import inventory, model_shapes, params, run_estimate, sources, training_time
+from mistral_lib import inventory, model_shapes, run_estimate, sources, training_time
 from mistral_lib.decision_form import DecisionForm
 from mistral_lib.latest_job import LatestJob
-from mistral_lib.run import Run
+from mistral_lib.run import Run, params
+from mistral_lib.run import paths as places
+from mistral_lib.run.settings import Settings
 from mistral_lib.run_estimate import Estimate
-from mistral_lib.settings import Settings
 
 
 def no_estimate(*_: object) -> Iterator[Estimate]:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import demo, demo_model, files, sources
+from mistral_lib import demo, demo_model, sources
 from mistral_lib.records import map_row
-from mistral_lib.settings import Settings
+from mistral_lib.run import files
+from mistral_lib.run.settings import Settings
 
 
 def test_the_corpus_is_real_and_varied() -> None:

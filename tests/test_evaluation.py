@@ -17,22 +17,9 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 
-from mistral_lib import (
-    audit,
-    base_model,
-    evaluation,
-    files,
-    likelihood,
-    measurements,
-    params,
-    preparation,
-    report,
-    retention,
-    training,
-    verdict,
-)
+from mistral_lib import audit, base_model, evaluation, likelihood, measurements, preparation, report, retention, training, verdict
 from mistral_lib.chat_format import IGNORED
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, params
 from tests.conftest import other, rows
 
 

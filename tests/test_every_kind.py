@@ -11,9 +11,10 @@ import pytest
 from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings, strategies
 
-from mistral_lib import files, preparation, splits
-from mistral_lib.run import FORMAT, Run
-from mistral_lib.settings import Settings
+from mistral_lib import preparation, splits
+from mistral_lib.run import Run, files
+from mistral_lib.run.folder import FORMAT
+from mistral_lib.run.settings import Settings
 from tests.conftest import TOPICS, rows
 from tests.containers import DOCUMENTS, ROWS, STRUCTURED, json_lines
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import exclusions, files, preparation
+from mistral_lib import exclusions, preparation
 from mistral_lib.records import map_row
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files
 from tests.conftest import other
 
 

@@ -14,8 +14,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from mistral_lib import figure_style, flow_plot, home, loss_plots, paired_difference, plots, report, training_curve
+from mistral_lib import figure_style, flow_plot, loss_plots, paired_difference, plots, report, training_curve
 from mistral_lib.picture import Picture
+from mistral_lib.run import paths
 
 LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}
 NOTES = {"faq": 900, **{f"note{n}": 1 + n % 3 for n in range(3000)}}
@@ -110,7 +111,7 @@ def axes(request: pytest.FixtureRequest):
 
 def drawing_functions() -> set[str]:
     """The library's public functions that return axes with a picture on them."""
-    trees = [ast.parse(path.read_text()) for path in (home.project() / "mistral_lib").rglob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in (paths.project() / "mistral_lib").rglob("*.py")]
     every = [node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef) and node.returns]
     return {node.name for node in every if ast.unparse(node.returns) == "Axes" and not node.name.startswith("_")} - HELPERS
 

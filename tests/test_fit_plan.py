@@ -9,13 +9,10 @@ import torch
 
 from mistral_lib import (
     base_model,
-    files,
     fit_plan,
-    freed_memory,
     likelihood,
     model_memory,
     model_shapes,
-    params,
     plan_table,
     planned_work,
     resident_memory,
@@ -23,7 +20,7 @@ from mistral_lib import (
 )
 from mistral_lib.live_memory import LiveMemory
 from mistral_lib.model_memory import MIB, Step
-from mistral_lib.run import Run
+from mistral_lib.run import Run, allocator, files, params
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
@@ -100,7 +97,7 @@ def test_on_a_cpu_the_weights_file_and_the_gaps_are_counted(step: Step) -> None:
     assert beside(dtype="bfloat16") == 0 and beside(dtype="bfloat16", loading=True) == size, "copies: the file is closed after loading"
     plain, twice, saving = (Step(**{**step.__dict__, **one}) for one in ({}, {"max_tokens": 256}, {"checkpointing": True}))
     assert resident_memory.gaps(twice, model_memory.peak(twice)) == 2 * resident_memory.gaps(plain, model_memory.peak(plain)) > 0
-    assert resident_memory.gaps(saving, model_memory.peak(saving)) > freed_memory.KEPT_IN_A_PASS
+    assert resident_memory.gaps(saving, model_memory.peak(saving)) > allocator.KEPT_IN_A_PASS
     small = resident_memory.parts_of(step, model_memory.peak(step))
     assert small[resident_memory.WEIGHTS_FILE] < 8192, "its weights are the file, all but the header"
     read = Step(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mistral_lib import freed_memory
+from mistral_lib.run import allocator
 
 MIB = 2**20
 PIECE = 100_000  # bytes: below glibc's threshold for a mapping of its own
@@ -24,8 +24,8 @@ def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
     last = pieces[-1]  # lies behind the others, and keeps the heap from shrinking by itself
     pieces.clear()
     before = resident()
-    assert not freed_memory.give_back(kept=2**40) and resident() >= before - 8 * MIB
-    assert freed_memory.give_back(kept=64 * MIB)
+    assert not allocator.give_back(kept=2**40) and resident() >= before - 8 * MIB
+    assert allocator.give_back(kept=64 * MIB)
     assert resident() < before - 200 * MIB
     assert len(last) > 0
 
@@ -34,10 +34,11 @@ def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
 def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> None:
     import torch
 
-    from mistral_lib import base_model, params
+    from mistral_lib import base_model
+    from mistral_lib.run import params
 
     model = base_model.load_base(params.Settings(base_model=tiny_model, quantization="none", dtype="float32"))
-    freed_memory.give_back_between_layers(model)
+    allocator.give_back_between_layers(model)
     pieces = [bytearray(os.urandom(64) * (PIECE // 64)) for _ in range(3000)]
     last = pieces[-1]
     pieces.clear()
@@ -62,7 +63,7 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     usual = faults()
-    with freed_memory.held():
+    with allocator.held():
         faults()  # the first one fetches the pages
         assert faults() < usual / 5
         inside = resident()

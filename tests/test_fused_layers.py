@@ -10,7 +10,7 @@ from mistral_lib import base_model, fused_loss, likelihood, paired_layers
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.fused_attention import RecordAttention, Records
 from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 
 def batch_of(run: Run) -> dict[str, torch.Tensor]:

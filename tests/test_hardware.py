@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import hardware, home
+from mistral_lib.run import hardware, paths
 
 
 def test_a_home_that_is_not_there_yet_has_the_disk_that_it_will_stand_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(home.VARIABLE, str(tmp_path / "new" / "home"))
+    monkeypatch.setenv(paths.VARIABLE, str(tmp_path / "new" / "home"))
     there = hardware.describe()
     assert there["disk_free_gib"] > 0 and there["cores"] >= 1
     assert not (tmp_path / "new").exists()

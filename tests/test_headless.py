@@ -7,8 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mistral_lib import files, home, params
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, params, paths
 from tests.conftest import files_with, rows
 
 
@@ -96,7 +95,7 @@ def test_a_failing_cell_ends_the_run_with_its_error_and_the_next_run_goes_on(par
 def test_plain_papermill_works_from_any_directory(params_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "elsewhere" / "out.ipynb"
     out.parent.mkdir()
-    source = home.notebooks() / "02_prepare_data.ipynb"
+    source = paths.notebooks() / "02_prepare_data.ipynb"
     done = subprocess.run(
         [sys.executable, "-m", "papermill", str(source), str(out), "-f", str(params_file), "--no-progress-bar"],
         cwd=out.parent, capture_output=True, text=True,

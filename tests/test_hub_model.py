@@ -110,13 +110,13 @@ def test_a_hub_out_of_reach_is_told_with_the_way_around(tmp_path: Path) -> None:
 
 def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
     code = (
-        "import sys; from pathlib import Path; from mistral_lib import params; from mistral_lib import base_model\n"
+        "import sys; from pathlib import Path; from mistral_lib.run import params; from mistral_lib import base_model\n"
         "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
         "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
         "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
         "model.save_pretrained(sys.argv[2]); print(base_model.load_adapter(settings, Path(sys.argv[2])).peft_config['default'].revision)"
     )
-    from mistral_lib import params
+    from mistral_lib.run import params
 
     (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny@v1"})))
     environment = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from mistral_lib import base_model, likelihood, packing
 from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 
 def test_packed_losses_equal_separate_ones(prepared: Run, tiny_model: str) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mistral_lib import base_model, model_folder, params, weight_files
+from mistral_lib import base_model, model_folder, weight_files
 from mistral_lib.base_model import BaseModelError
+from mistral_lib.run import params
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mistral_lib import home
+from mistral_lib.run import paths
 from tests.nbval_tolerance import Tolerant
 
 SOURCE = "print('kept 7880 records')\nprint('loss 2.5687')"
@@ -19,7 +19,7 @@ def nbval(folder: Path, stored: str, count: int | None = 1) -> int:
     cell = nbformat.v4.new_code_cell(SOURCE, execution_count=count, outputs=[nbformat.v4.new_output("stream", name="stdout", text=stored)])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "x.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "tests.nbval_tolerance", "-p", "no:cacheprovider"]
-    return subprocess.run([*command, str(folder / "x.ipynb")], cwd=home.project(), capture_output=True).returncode
+    return subprocess.run([*command, str(folder / "x.ipynb")], cwd=paths.project(), capture_output=True).returncode
 
 
 @pytest.mark.parametrize(

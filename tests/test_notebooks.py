@@ -8,11 +8,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mistral_lib import home, params
-from mistral_lib.settings import Settings
+from mistral_lib.run import params, paths
+from mistral_lib.run.settings import Settings
 from tests import make_book
 
-NOTEBOOKS = sorted(home.notebooks().glob("*.ipynb"))
+NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 WIDEST = 125  # characters that a cell shows at 1440 pixels, with the list of files beside it
 
 
@@ -81,7 +81,7 @@ def test_it_keeps_the_books_form(notebook) -> None:
 def test_links_between_notebooks_resolve(notebook) -> None:
     for cell in notebook.cells:
         for target in re.findall(r"\]\((\w+\.ipynb)\)", cell.source):
-            assert Path(home.notebooks(), target).exists()
+            assert Path(paths.notebooks(), target).exists()
 
 
 def test_its_code_fits_a_page(notebook) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from mistral_lib import files, training
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib import training
+from mistral_lib.run import Run, files
+from mistral_lib.run.settings import Settings
 from mistral_lib.stop_signal import StopSignal
 from tests.conftest import other
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import home as places
-from mistral_lib import params, settings
-from mistral_lib.params import ParameterError
-from mistral_lib.settings import Settings
+from mistral_lib.run import params, settings
+from mistral_lib.run import paths as places
+from mistral_lib.run.params import ParameterError
+from mistral_lib.run.settings import Settings
 
 FILES = sorted(p for p in places.params().glob("*.yaml") if p.name != "instances.yaml")
 

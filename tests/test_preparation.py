@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
-from mistral_lib import base_model, chat_format, files, inventory, params, preparation, reasons, sources, splits
+from mistral_lib import base_model, chat_format, inventory, preparation, reasons, sources, splits
 from mistral_lib.records import map_row
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, params
 from mistral_lib.sources import SourceError
 from tests.conftest import deep_lines, files_with, other, rows, twins
 

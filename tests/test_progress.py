@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mistral_lib import progress
+from mistral_lib.run import progress
 
 
 def test_what_is_done_at_once_shows_no_bar_and_what_takes_long_does(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from mistral_lib import __main__, home
+from mistral_lib import __main__
+from mistral_lib.run import paths
 
-ROOT = home.project()
+ROOT = paths.project()
 README = (ROOT / "README.md").read_text()
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mistral_lib import base_model, chat_format, prompt_use
-from mistral_lib.params import Settings
+from mistral_lib.run.params import Settings
 
 
 def chat(number: int, domain: str, document: str) -> dict:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_lib import boilerplate, quality, skeletons
-from mistral_lib import settings as run_settings
-from mistral_lib.params import ParameterError, validate
 from mistral_lib.quality import Checks, Outcome
-from mistral_lib.settings import CHECKS, Settings
+from mistral_lib.run import settings as run_settings
+from mistral_lib.run.params import ParameterError, validate
+from mistral_lib.run.settings import CHECKS, Settings
 
 GOOD = "Call sorted(names): it returns a new list and leaves the old one as it was."
 

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from mistral_lib import audit, checkpoints, files, ranks, training_log
-from mistral_lib.run import Run
+from mistral_lib import audit, checkpoints, ranks, training_log
+from mistral_lib.run import Run, files
 from tests.conftest import other
 
 TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port")

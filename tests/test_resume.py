@@ -12,11 +12,11 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-from mistral_lib import files, inspectors, params, preparation, reading_parts, sources
+from mistral_lib import inspectors, preparation, reading_parts, sources
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.full_disk import NoSpace
 from mistral_lib.record_store import BATCH, PART
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, params
+from mistral_lib.run.disk import NoSpace
 from mistral_lib.sources import SourceError
 from tests.conftest import deep_lines, other, rows, twins
 

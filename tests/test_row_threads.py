@@ -11,7 +11,7 @@ from datasets import load_from_disk
 
 from mistral_lib import base_model, likelihood, row_threads
 from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 
 @pytest.fixture(params=[1, 2, 3])

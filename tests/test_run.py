@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import files, trainer_process
-from mistral_lib.run import Run, RunInUse
-from mistral_lib.settings import Settings
+from mistral_lib import trainer_process
+from mistral_lib.run import Run, RunInUse, files
+from mistral_lib.run.settings import Settings
 from tests.conftest import other
 
 
@@ -136,7 +136,7 @@ def test_a_stage_that_was_killed_is_not_running_because_another_holds_the_folder
 def test_a_killed_writer_leaves_no_half_file(home: Path) -> None:
     target = home / "big.json"
     files.write_json(target, {"version": 1})
-    code = f"from pathlib import Path; from mistral_lib import files\nwhile True: files.write_json(Path({str(target)!r}), {{'version': 2, 'x': 'y' * 5_000_000}})"
+    code = f"from pathlib import Path; from mistral_lib.run import files\nwhile True: files.write_json(Path({str(target)!r}), {{'version': 2, 'x': 'y' * 5_000_000}})"
     for pause in (0.3, 0.37, 0.45):
         process = subprocess.Popen([sys.executable, "-c", code])
         time.sleep(pause)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import demo_model, evaluation, files, params, preparation, sources
-from mistral_lib.home import params as params_folder
+from mistral_lib import demo_model, evaluation, preparation, sources
 from mistral_lib.records import Record, map_row
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run import Run, files, params
+from mistral_lib.run.paths import params as params_folder
+from mistral_lib.run.settings import Settings
 from tests.test_evaluation import train
 
 PER_DOMAIN = 150  # chats

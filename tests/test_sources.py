@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mistral_lib import home, sources
+from mistral_lib import sources
+from mistral_lib.run import paths
 from mistral_lib.sources import SourceError
 from tests.containers import LINES, ROWS, compressed
 
@@ -14,7 +15,7 @@ from tests.containers import LINES, ROWS, compressed
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch) -> Path:
     """A folder as the workbook's home, with files in it."""
-    monkeypatch.setenv(home.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(paths.VARIABLE, str(tmp_path))
     folder = tmp_path / "mine"
     for name in ("b.jsonl", "a.jsonl", "law/a.jsonl", "law/c.txt", ".hidden.jsonl", ".git/x.jsonl"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import appointments, files, splits
+from mistral_lib import appointments, splits
 from mistral_lib.appointments import Earlier
 from mistral_lib.components import components
+from mistral_lib.run import files
 
 NO_LARGE = 1.0  # large_share that switches the rule for large knots off
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import base_model, files, stored_model
+from mistral_lib import base_model, stored_model
 from mistral_lib.base_model import BaseModelError
+from mistral_lib.run import files
 
 pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")
 pytest.importorskip("moto.server", reason="moto[server] is an extra of the tests")

@@ -20,21 +20,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mistral_lib import (
     checkpoints,
-    disk_space,
-    files,
     largest_batch,
     memory_shortage,
-    params,
     planned_work,
     run_estimate,
     stage_inputs,
     stopping_rules,
-    system_memory,
     training,
     training_log,
     training_time,
 )
-from mistral_lib.run import Run
+from mistral_lib.run import Run, disk, files, params, system_memory
 from mistral_lib.training_log import TrainingLog
 from tests.conftest import rows
 
@@ -376,13 +372,13 @@ def fill(place: Path, leave: int) -> None:
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Path, opened: Callable[..., Run]) -> None:
     run = opened(max_steps=8)
     with (
-        after_step(3, lambda _: fill(small_disk, 8 * disk_space.MIB)),
-        pytest.raises(disk_space.DiskFull, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is whole"),
+        after_step(3, lambda _: fill(small_disk, 8 * disk.MIB)),
+        pytest.raises(disk.DiskFull, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is whole"),
     ):
         training.train(run)
     assert run.status("training") == "failed" and "checkpoint of step 2 is whole" in run.entry("training")["error"]
     assert checkpoints.last_whole(run.folder / "training" / "checkpoints").name == "checkpoint-2"
-    with pytest.raises(disk_space.DiskFull, match="no room on disk for a training"):
+    with pytest.raises(disk.DiskFull, match="no room on disk for a training"):
         training.train(run)
     (small_disk / "filler").unlink()
     assert training.train(run)["steps"] == 8
@@ -394,11 +390,11 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_dis
     with checkpoints.put_in_place(place, "checkpoint-5", 100, "five") as partial:
         (partial / "weights").write_bytes(b"5" * 1000)
     with (
-        pytest.raises(disk_space.DiskFull, match=r"for ten: .*checkpoint of step 5 is whole"),
+        pytest.raises(disk.DiskFull, match=r"for ten: .*checkpoint of step 5 is whole"),
         checkpoints.put_in_place(place, "checkpoint-10", 100, "ten") as partial,
     ):
         fill(small_disk, 0)
-        (partial / "weights").write_bytes(b"1" * disk_space.MIB)
+        (partial / "weights").write_bytes(b"1" * disk.MIB)
     assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and checkpoints.is_whole(place / "checkpoint-5")
 
 

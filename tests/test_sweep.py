@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import audit, comparison, files, params, preparation, shared_stages, sweep, sweep_runs
-from mistral_lib.home import project
-from mistral_lib.params import ParameterError
-from mistral_lib.run import Run, RunInUse
-from mistral_lib.settings import Settings
+from mistral_lib import audit, comparison, preparation, shared_stages, sweep, sweep_runs
+from mistral_lib.run import Run, RunInUse, files, params
+from mistral_lib.run.params import ParameterError
+from mistral_lib.run.paths import project
+from mistral_lib.run.settings import Settings
 from tests.conftest import other
 
 

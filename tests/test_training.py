@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mistral_lib import adapter_proof, audit, checkpoints, files, trainer_process, training, training_log
-from mistral_lib.run import Run
+from mistral_lib import adapter_proof, audit, checkpoints, trainer_process, training, training_log
+from mistral_lib.run import Run, files
 from tests.conftest import other
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import files, params, training_curve, training_log, training_status
-from mistral_lib.run import Run
+from mistral_lib import training_curve, training_log, training_status
+from mistral_lib.run import Run, files, params
 from mistral_lib.training_log import TrainingLog
 from tests.conftest import other
 

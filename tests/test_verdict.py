@@ -4,7 +4,7 @@ import pytest
 
 from mistral_lib import verdict
 from mistral_lib.answer_metrics import share
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 
 def facts(difference: float, low: float | None, high: float | None, **more: object) -> dict:

@@ -5,7 +5,8 @@ import io
 
 import pytest
 
-from mistral_lib import blind_vote, files, votes
+from mistral_lib import blind_vote, votes
+from mistral_lib.run import files
 
 
 def samples(count: int) -> list[dict]:

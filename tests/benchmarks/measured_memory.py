@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 
-from mistral_lib import files, fit_plan, home, params, planned_work, preparation, shared_stages
+from mistral_lib import fit_plan, planned_work, preparation, shared_stages
 from mistral_lib.model_memory import MIB
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, params, paths
 
 STEPS = 4  # by then the memory of a training on a CPU has stopped growing
 CONFIGURATIONS = [  # tokens, micro batch, checkpointing, quantization, dtype
@@ -37,13 +37,13 @@ def settings_of(words: list[str]) -> params.Settings:
 def planned_and_measured(words: list[str]) -> tuple[float, int]:
     """MiB by the plan, and by the training's own result. Both from the same prepared data, which is shared where the length is equal."""
     settings = settings_of(words)
-    shutil.rmtree(home.runs() / settings.run_name, ignore_errors=True)
+    shutil.rmtree(paths.runs() / settings.run_name, ignore_errors=True)
     run = Run.open(settings)
-    shared_stages.take_over(run, [Run.existing(folder) for folder in sorted(home.runs().glob("memory-*")) if folder != run.folder])
+    shared_stages.take_over(run, [Run.existing(folder) for folder in sorted(paths.runs().glob("memory-*")) if folder != run.folder])
     preparation.prepare(run)
     planned = fit_plan.as_set(run.settings, planned_work.work_of(run.settings), "cpu").peak / MIB
     command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
-    subprocess.run(command, check=True, capture_output=True, cwd=home.project(), env={"OMP_NUM_THREADS": "2", **os.environ})
+    subprocess.run(command, check=True, capture_output=True, cwd=paths.project(), env={"OMP_NUM_THREADS": "2", **os.environ})
     return planned, files.read_json(run.folder / "training" / "result.json")["peak_memory_mib"]
 
 

@@ -18,10 +18,10 @@ from torch.nn import functional
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from mistral_lib import base_model, block_writer, fused_layers, hardware, likelihood, training, training_log
+from mistral_lib import base_model, block_writer, fused_layers, likelihood, training, training_log
 from mistral_lib.chat_format import IGNORED
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run import Run, hardware
+from mistral_lib.run.settings import Settings
 from mistral_lib.stop_signal import StopSignal
 from mistral_lib.trainer import SupervisedTrainer
 

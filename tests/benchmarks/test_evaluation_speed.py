@@ -17,10 +17,10 @@ import pytest
 import torch
 from datasets import load_from_disk
 
-from mistral_lib import base_model, freed_memory, hardware, likelihood, preparation
+from mistral_lib import base_model, likelihood, preparation
 from mistral_lib.chat_format import IGNORED
-from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run import Run, allocator, hardware
+from mistral_lib.run.settings import Settings
 from tests.test_evaluation import separate
 
 RECORDS = int(os.environ.get("RECORDS", "48"))
@@ -78,7 +78,7 @@ def test_measuring_against_a_plain_loop(quantization: str, unpacked: bool, tmp_p
     blocks, ratios, seen = load_from_disk(run.folder / "data" / "test"), [], []
     for start in range(0, len(blocks), BLOCKS):  # interleaved: what else the machine does hits both
         part = blocks.select(range(start, min(start + BLOCKS, len(blocks))))
-        with freed_memory.held():  # as the evaluation has it around all its batches
+        with allocator.held():  # as the evaluation has it around all its batches
             packed_seconds, packed = timed(lambda part=part: ours(model, part))
         plain_seconds, alone = timed(lambda part=part: [plain(rival, ids, labels) for _, ids, labels in separate(part)])
         ratios += [plain_seconds / packed_seconds] if start else []  # the first batch warms both

@@ -17,7 +17,7 @@ import pytest
 from mistral_lib import base_model, inventory, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import CorpusIndex, IndexWriter
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 WORDS = np.array([f"word{n}" for n in range(400)])
 

@@ -24,10 +24,11 @@ from typing import Any
 import orjson
 import pytest
 
-from mistral_lib import base_model, byte_level_bpe, chat_format, files, home, preparation, sources
+from mistral_lib import base_model, byte_level_bpe, chat_format, preparation, sources
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.records import Record, map_row
-from mistral_lib.settings import Settings
+from mistral_lib.run import files, paths
+from mistral_lib.run.settings import Settings
 
 REPEATS = 3
 TRL = "pip install --no-deps trl==1.16.0"
@@ -209,7 +210,7 @@ def test_memory_hardly_grows_with_the_number_of_records(tmp_path: Path) -> None:
     for count in (int(os.environ["RECORDS"]) // 10, int(os.environ["RECORDS"])):
         path = tmp_path / str(count) / "rows.jsonl"
         subprocess.run([sys.executable, "-c", GENERATE, str(count), str(path), WORDS], check=True)
-        path.with_name("models").symlink_to(home.models())
+        path.with_name("models").symlink_to(paths.models())
         environment, errors, most = {**os.environ, "MISTRAL_WORKBOOK_HOME": str(path.parent)}, path.with_name("stderr"), (0, 0)
         with open(errors, "wb") as stderr:
             process = subprocess.Popen([sys.executable, "-c", PREPARE, str(path)], env=environment, stdout=subprocess.PIPE, stderr=stderr)

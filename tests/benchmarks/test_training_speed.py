@@ -21,7 +21,7 @@ import pytest
 
 from mistral_lib import preparation
 from mistral_lib.run import Run
-from mistral_lib.settings import Settings
+from mistral_lib.run.settings import Settings
 
 VARIANTS = ("ours_nf4", "ours_bf16", "trl_packing", "trl_packing_no_checkpointing", "trl_defaults")
 STEPS, REPEATS = int(os.environ.get("STEPS", "10")), int(os.environ.get("REPEATS", "3"))

@@ -12,8 +12,8 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from mistral_lib import evaluation, files, home, inventory, params, preparation
-from mistral_lib.run import Run
+from mistral_lib import evaluation, inventory, preparation
+from mistral_lib.run import Run, files, params, paths
 from tests.browser.jupyterlab import CHROMIUM, COMMAND, Notebook, Server
 from tests.conftest import rows
 
@@ -44,7 +44,7 @@ def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFac
     """A home of its own, in which a run with the tiny model has done all its stages."""
     place = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(home.VARIABLE, str(place))
+        patch.setenv(paths.VARIABLE, str(place))
         for domain in ("red", "green", "blue"):
             files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
         run = Run.open(params.Settings(**SMALL, base_model=tiny_model))
@@ -74,7 +74,7 @@ def notebook(context: Any, server: Server, finished: Run) -> Iterator[Callable[.
     """Open a notebook by its number, its parameters those of the finished run and of `changes`; a second time: open it again."""
 
     def opened(number: str, **changes: Any) -> Notebook:
-        source = next(home.notebooks().glob(f"{number}_*.ipynb"))
+        source = next(paths.notebooks().glob(f"{number}_*.ipynb"))
         copy = server.words.parent / source.name
         if not copy.exists():
             values = finished.settings.model_copy(update=changes).model_dump()

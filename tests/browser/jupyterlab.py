@@ -12,7 +12,8 @@ from typing import Any
 
 import requests
 
-from mistral_lib import home, lab
+from mistral_lib import lab
+from mistral_lib.run import paths
 
 COMMAND = "apt-get install -y --no-install-recommends chromium"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome"))), None)
@@ -34,7 +35,7 @@ class Server:
             place = folder / ".settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(values))
-        environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "PYTHONPATH": str(home.project()),
+        environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "PYTHONPATH": str(paths.project()),
                        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
         environment.pop("SSH_CONNECTION", None)
         command = [sys.executable, "-m", "mistral_lib", "lab", "--port", str(self.port), "--", f"--ServerApp.root_dir={folder}",

@@ -17,11 +17,10 @@ from typing import Any
 import nbformat
 from playwright.sync_api import sync_playwright
 
-from mistral_lib import home
-from mistral_lib.run import Run
+from mistral_lib.run import Run, paths
 from tests.browser.jupyterlab import CHROMIUM, Notebook, Server
 
-PICTURE = home.project() / "docs" / "lab.png"
+PICTURE = paths.project() / "docs" / "lab.png"
 RUN = "demo"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTH, HEIGHT = 1440, 1200  # a laptop's width; the height of one picture
@@ -34,10 +33,10 @@ OUTER = "document.querySelector('.jp-WindowedPanel-outer')"
 
 def demanded() -> None:
     """Errors: SystemExit where this home holds no finished demo run, of which the pictures are to be taken."""
-    folder = home.runs() / RUN
+    folder = paths.runs() / RUN
     found = Run.existing(folder).status("evaluation") if (folder / "manifest.json").exists() else "missing"
     if found != "complete":
-        raise SystemExit(f"the evaluation of {home.short(folder)} is {found}, expected complete; make it with: make demo")
+        raise SystemExit(f"the evaluation of {paths.short(folder)} is {found}, expected complete; make it with: make demo")
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def lab(theme: str) -> Iterator[tuple[Server, Any]]:
     """JupyterLab over copies of all notebooks without their outputs, and a browser."""
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
-        for source in home.notebooks().glob("*.ipynb"):
+        for source in paths.notebooks().glob("*.ipynb"):
             book = nbformat.read(source, as_version=4)
             for cell in (cell for cell in book.cells if cell.cell_type == "code"):
                 cell.outputs, cell.execution_count = [], None
@@ -63,7 +62,7 @@ def lab(theme: str) -> Iterator[tuple[Server, Any]]:
 
 def opened(server: Server, browser: Any, number: str) -> Notebook:
     """A notebook that was run from top to bottom, the panels beside it folded away."""
-    name = next(home.notebooks().glob(f"{number}_*.ipynb")).name
+    name = next(paths.notebooks().glob(f"{number}_*.ipynb")).name
     page = Notebook(browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}), server, name).run_all(PATIENCE)
     page.page.evaluate("() => { window.jupyterapp.shell.collapseLeft(); window.jupyterapp.shell.collapseRight() }")
     page.page.wait_for_timeout(1500)
@@ -96,7 +95,7 @@ def main(arguments: list[str]) -> None:
     demanded()
     if not arguments:
         return readme_picture()
-    folder, numbers = Path(arguments[0]), arguments[1:] or sorted(path.name[:2] for path in home.notebooks().glob("*.ipynb"))
+    folder, numbers = Path(arguments[0]), arguments[1:] or sorted(path.name[:2] for path in paths.notebooks().glob("*.ipynb"))
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         for theme in THEMES:

@@ -7,22 +7,10 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib import (
-    audit,
-    base_model,
-    checkpoints,
-    files,
-    home,
-    preparation,
-    preparation_trial,
-    sources,
-    training_log,
-    training_status,
-    votes,
-)
+from mistral_lib import audit, base_model, checkpoints, preparation, preparation_trial, sources, training_log, training_status, votes
 from mistral_lib.blind_vote import ballot
 from mistral_lib.preparation_cockpit import figures, shown
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files, paths
 from tests.browser.jupyterlab import PATIENCE, Notebook
 from tests.browser.legibility import beside_each_other, faults
 from tests.browser.test_stepping_through import run_through
@@ -49,7 +37,7 @@ def twins(number: int) -> list[dict[str, str]]:
 
 
 def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callable[..., Notebook], finished: Run) -> None:
-    files.write_json_lines(home.corpora() / "twins" / "twins.jsonl", [row for n in range(20) for row in twins(n)])
+    files.write_json_lines(paths.corpora() / "twins" / "twins.jsonl", [row for n in range(20) for row in twins(n)])
     changes = {"run_name": "tried", "corpus_paths": ["corpora/small", "corpora/twins"]}
     own = finished.settings.model_copy(update=changes)
     page = run_through(notebook("02", **changes))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import nbformat
 from papermill.iorw import load_notebook_node
 
-from mistral_lib import exclusions, home, params
-from mistral_lib.run import Run
+from mistral_lib import exclusions
+from mistral_lib.run import Run, params, paths
 from tests.browser.conftest import as_fresh
 from tests.browser.jupyterlab import Notebook, Server
 from tests.browser.legibility import faults
@@ -75,7 +75,7 @@ def test_00_decisions_are_turned_checked_and_saved(notebook: Callable[..., Noteb
     page.page.wait_for_selector("button:has-text('save as a parameter file'):enabled")
     page.press("save as a parameter file")
     page.shows("Saved:")
-    saved = params.load(home.runs() / "small.yaml")
+    saved = params.load(paths.runs() / "small.yaml")
     chosen = {"max_tokens": 256, "instance": "g5.xlarge", "max_steps": 2_000_000, "max_usd": 0.01}
     assert saved == finished.settings.model_copy(update=chosen)
 
@@ -84,8 +84,8 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     notebook: Callable[..., Notebook], finished: Run, server: Server
 ) -> None:
     """Opened as a person opens it: its parameters cell untouched, the form's file saved."""
-    params.save(finished.settings, home.runs() / "small.yaml", replace=True)
-    source = next(home.notebooks().glob("01_*.ipynb"))
+    params.save(finished.settings, paths.runs() / "small.yaml", replace=True)
+    source = next(paths.notebooks().glob("01_*.ipynb"))
     nbformat.write(as_fresh(load_notebook_node(str(source)), {}), server.words.parent / source.name)
     page = run_through(notebook("01"))
     said = "".join(output.get("text", "") for cell in page.cells() for output in cell["outputs"])
@@ -96,7 +96,7 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     choose(page, "domain", "red")
     page.shows("200 of 600 rows")
     write(page, "search", "RED.KERNEL_1")  # red.kernel_10 and red.kernel_18, _106, ...: as a plain loop finds them
-    lines = (home.corpora() / "small" / "red.jsonl").read_text().splitlines()
+    lines = (paths.corpora() / "small" / "red.jsonl").read_text().splitlines()
     found = [number for number, line in enumerate(lines, 1) if "red.kernel_1" in line]
     page.shows(f"{len(found)} of 600 rows")
     page.shows(f"red.jsonl:{found[0]} ")

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mistral_lib import files, home, parameters_cell
-from mistral_lib.settings import Settings, meaning
+from mistral_lib.run import files, parameters_cell, paths
+from mistral_lib.run.settings import Settings, meaning
 
 
 class ParameterError(ValueError):
@@ -99,34 +99,34 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
             values[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ParameterError(f"--set {override!r}: no valid YAML; expected such as max_steps=20 or 'columns={{a: b}}'") from None
-    return validate(values, home.short(path))
+    return validate(values, paths.short(path))
 
 
 def found(path: Path | str) -> Path:
     """A parameter file where a person means it: from here, from the workbook's home, from the project; as given if it is nowhere."""
     given = Path(path).expanduser()
-    return next((place for place in (given, home.home() / given, home.project() / given) if place.is_file()), given)
+    return next((place for place in (given, paths.home() / given, paths.project() / given) if place.is_file()), given)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         known = {
-            folder: sorted(p.name for p in folder.glob("*.yaml") if p.name != "instances.yaml") for folder in (home.params(), home.runs())
+            folder: sorted(p.name for p in folder.glob("*.yaml") if p.name != "instances.yaml") for folder in (paths.params(), paths.runs())
         }
-        holds = "; ".join(f"{home.short(folder)}/ holds {', '.join(names)}" for folder, names in known.items() if names)
+        holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in known.items() if names)
         raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ParameterError(f"{home.short(path)}: not valid YAML: {error}") from None
+        raise ParameterError(f"{paths.short(path)}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ParameterError(f"{home.short(path)}: expected lines of `key: value`, found {type(values).__name__}")
+        raise ParameterError(f"{paths.short(path)}: expected lines of `key: value`, found {type(values).__name__}")
     return values
 
 
 def instances() -> dict[str, dict[str, Any]]:
     """The machines that the workbook knows: memory in GiB, price in USD per hour with its date."""
-    return read_yaml(home.params() / "instances.yaml")
+    return read_yaml(paths.params() / "instances.yaml")
 
 
 def to_yaml(settings: Settings) -> str:
@@ -145,16 +145,16 @@ def save(settings: Settings, path: Path, replace: bool = False) -> str:
     """
     text = to_yaml(settings)
     if path.exists() and path.read_text() == text:
-        return f"{home.short(path)} says exactly this already"
+        return f"{paths.short(path)} says exactly this already"
     if path.exists() and not replace:
         there = read_yaml(path)
         differing = [name for name in settings.names() if there.get(name) != getattr(settings, name)]
         raise FileExistsError(
-            f"{home.short(path)} is there and says otherwise: {', '.join(differing) or 'its wording'}; nothing was written"
+            f"{paths.short(path)} is there and says otherwise: {', '.join(differing) or 'its wording'}; nothing was written"
         )
     did = "replaced" if path.exists() else "written"
     files.write_text(path, text)
-    return f"{home.short(path)} {did}: {len(settings.names())} parameters"
+    return f"{paths.short(path)} {did}: {len(settings.names())} parameters"
 
 
 def differing(settings: Settings) -> list[str]:
@@ -184,7 +184,7 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
     place = _file(values.pop(FILE, ""), values, batch=bool(injected))
     if place is None:
         return validate({**_recorded(values.get("run_name", "demo"))[0], **values}, "parameters cell")
-    saved = validate(read_yaml(place), home.short(place)).model_dump()
+    saved = validate(read_yaml(place), paths.short(place)).model_dump()
     own = {name: value for name, value in values.items() if name in injected or value != _default(name)}
     recorded, written = _recorded(own.get("run_name", saved["run_name"]))
     later = recorded if written > place.stat().st_mtime else {}  # a value typed in an earlier notebook, after the file was saved
@@ -202,20 +202,20 @@ def _file(chosen: str, values: Mapping[str, Any], batch: bool) -> Path | None:
         return None
     name = values.get("run_name", _default("run_name"))
     if name != _default("run_name"):
-        place = home.runs() / f"{name}.yaml"
+        place = paths.runs() / f"{name}.yaml"
         return place if place.is_file() else None
-    return max(home.runs().glob("*.yaml"), key=lambda place: place.stat().st_mtime, default=None)
+    return max(paths.runs().glob("*.yaml"), key=lambda place: place.stat().st_mtime, default=None)
 
 
 def _recorded(run_name: Any) -> tuple[dict[str, Any], float]:
     """What the run folder says, and when that was written."""
-    place = home.runs() / str(run_name) / "params.yaml"
+    place = paths.runs() / str(run_name) / "params.yaml"
     return (read_yaml(place), place.stat().st_mtime) if place.is_file() else ({}, 0.0)
 
 
 def _told(place: Path, instead: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """In words, which file counts, what it says in place of the cell, and what was typed."""
-    lines = [f"Parameters of {home.short(place)}, in place of this cell's defaults: {_listed(instead) or 'nothing differs'}."]
+    lines = [f"Parameters of {paths.short(place)}, in place of this cell's defaults: {_listed(instead) or 'nothing differs'}."]
     lines += [f"Typed here, and stronger: {_listed(own)}."] if own else []
     lines += [f'What is typed and is not the default wins; {FILE} = "{NONE}" leaves the file aside.']
     return "\n".join(textwrap.fill(line, 110, subsequent_indent="    ", break_long_words=False) for line in lines)

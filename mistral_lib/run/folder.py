@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import files, home, params
-from mistral_lib.progress import say
+from mistral_lib.run import files, params, paths
+from mistral_lib.run.progress import say
 
 FORMAT = {"corpus": 4, "data": 3, "training": 1, "evaluation": 2}  # raise one when a stage's results change their meaning
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
@@ -46,7 +46,7 @@ class Run:
 
         Errors: RunInUse where another process works in the folder with other settings.
         """
-        run = cls(home.runs() / settings.run_name, settings)
+        run = cls(paths.runs() / settings.run_name, settings)
         place = run.folder / "params.yaml"
         text = params.to_yaml(settings)
         if not place.exists() or place.read_text() != text:
@@ -61,7 +61,7 @@ class Run:
         if not (place / "params.yaml").is_file():
             known = ", ".join(path.name for path in all_runs()) or "none yet"
             raise FileNotFoundError(
-                f"{home.short(folder)}: no params.yaml there, so this is no run folder; {home.short(home.runs())}/ holds: {known}"
+                f"{paths.short(folder)}: no params.yaml there, so this is no run folder; {paths.short(paths.runs())}/ holds: {known}"
             )
         return cls(place, params.load(place / "params.yaml"))
 
@@ -96,7 +96,7 @@ class Run:
             if not _locked(file):
                 holder = self.holder() or {}
                 raise RunInUse(
-                    f"{home.short(self.folder)} is in use by process {holder.get('pid')} on {holder.get('host')} "
+                    f"{paths.short(self.folder)} is in use by process {holder.get('pid')} on {holder.get('host')} "
                     f"({holder.get('what')}, since {holder.get('since')}); wait for it, stop it, or choose another run_name"
                 )
             file.truncate(0)
@@ -126,7 +126,7 @@ class Run:
         """Errors: RunInUse where any process works in the folder."""
         if (holder := self.holder()) is not None:
             raise RunInUse(
-                f"{home.short(self.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, "
+                f"{paths.short(self.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, "
                 "then give the same command again"
             )
 
@@ -204,7 +204,7 @@ class Run:
         if self.status(stage) != "complete":
             others = [path.name for path in all_runs() if path != self.folder and Run(path, self.settings).status(stage) == "complete"]
             misspelt = f" (or is run_name misspelt? It is complete in {', '.join(others[:5])})" if others else ""
-            raise RuntimeError(f"{home.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}{misspelt}")
+            raise RuntimeError(f"{paths.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}{misspelt}")
         return self.entry(stage)
 
 
@@ -231,9 +231,9 @@ def machine() -> dict[str, Any]:
 
 def named(folder: Path) -> Path:
     """The folder that is meant: itself, or what is named so below the home or its runs/, from whatever directory."""
-    return next((place for place in (folder, home.home() / folder, home.runs() / folder) if place.is_dir()), folder)
+    return next((place for place in (folder, paths.home() / folder, paths.runs() / folder) if place.is_dir()), folder)
 
 
 def all_runs() -> list[Path]:
     """Every run folder below runs/, by name."""
-    return sorted(path.parent for path in home.runs().glob("*/params.yaml"))
+    return sorted(path.parent for path in paths.runs().glob("*/params.yaml"))

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import home
+from mistral_lib.run import paths
 
 GIB = 2**30
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # x86 instructions that multiply bfloat16 matrices
@@ -68,7 +68,7 @@ def describe() -> dict[str, Any]:
     """Device, memory, disk and cores; memory and disk in GiB."""
     import torch
 
-    place = next(folder for folder in (home.home(), *home.home().parents) if folder.exists())  # the first run makes it
+    place = next(folder for folder in (paths.home(), *paths.home().parents) if folder.exists())  # the first run makes it
     facts = {
         "device": device(),
         "cores": os.cpu_count(),

@@ -2,9 +2,11 @@
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mistral_lib import home
+from mistral_lib.run import paths
 
 MIB = 2**20
 RESERVE = 16 * MIB  # stays free for the log, the manifest and the report
@@ -45,7 +47,7 @@ def require(folder: Path, wanted: int, what: str, safe: str = "") -> None:
 def message(folder: Path, wanted: int, what: str, safe: str = "") -> str:
     free, wanted = shutil.disk_usage(folder).free, wanted + RESERVE
     return (
-        f"no room on disk for {what}: {_mib(wanted)} are needed, {_mib(free)} are free at {home.short(folder)}. {safe}"
+        f"no room on disk for {what}: {_mib(wanted)} are needed, {_mib(free)} are free at {paths.short(folder)}. {safe}"
         f"Free at least {_mib(wanted - free)}, or set MISTRAL_WORKBOOK_HOME to a larger disk, then run this again"
     )
 
@@ -63,3 +65,28 @@ def held(folder: Path) -> int:
 
 def _mib(size: float) -> str:
     return f"{max(1, -(-int(size) // MIB)):,} MiB"
+
+
+# -- a full disk is told as one, and gets back what was taken of it -----
+
+
+class NoSpace(OSError):
+    """The disk of the run folder is full; the message says what to do."""
+
+
+@contextmanager
+def explained(run_folder: Path, *taken: Path) -> Iterator[None]:
+    """taken: the folders that are removed then.
+
+    Errors: NoSpace."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        for place in taken:
+            shutil.rmtree(place, ignore_errors=True)
+        raise NoSpace(
+            f"no space left on the disk of {paths.short(run_folder)} ({error.filename or error}): preparing needs about five times the size of the "
+            f"sources there; free some, or set {paths.VARIABLE} to a larger disk, and run again. Earlier results are untouched"
+        ) from error
