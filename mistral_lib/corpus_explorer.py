@@ -12,8 +12,9 @@ import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
 
-from mistral_lib import exclusions, near_copies, quality, shown_record
+from mistral_lib import exclusions, near_copies, shown_record
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
+from mistral_lib.curation import checks
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.records import Record, record_of
@@ -28,7 +29,7 @@ class CorpusExplorer(PlainTextBox):
 
     def __init__(self, index: CorpusIndex, tokenizer: Any):
         self.index, self.tokenizer, self.settings = index, tokenizer, index.settings
-        self.checks = quality.Checks(self.settings)
+        self.checks = checks.Checks(self.settings)
         self.excluded_file = exclusions.place(self.settings)
         self.numbers, self.together, self.looking = np.arange(len(index)), False, LatestJob[tuple[int, np.ndarray]]()
         self._build()
@@ -192,7 +193,7 @@ class CorpusExplorer(PlainTextBox):
         count, coloured = shown_record.tokens(self.tokenizer, found)
         self.tokens.value = f"<b>as tokens</b> ({html.escape(count)}: green)" + coloured
 
-    def _checked(self, row: Row) -> tuple[Record, quality.Outcome]:
+    def _checked(self, row: Row) -> tuple[Record, checks.Outcome]:
         """The record as training would see it; one that the checks reject, as it was mapped."""
         mapped = record_of(row, self.settings)
         outcome = self.checks.inspect(mapped.texts)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mistral_lib import mixture, packing, splits
+from mistral_lib import packing
+from mistral_lib.curation import mixture, splits
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
 from mistral_lib.records import text_id
 from mistral_lib.run import files

@@ -9,11 +9,11 @@ from typing import Any
 
 from mistral_lib import base_model, sources, stage_inputs
 from mistral_lib.corpus_index import IndexWriter
+from mistral_lib.curation.splits import unit_hash
 from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.run import Run, files
 from mistral_lib.run.progress import bar
 from mistral_lib.run.settings import Settings
-from mistral_lib.splits import unit_hash
 
 LENGTH_SAMPLE = 20_000  # rows whose tokens are counted; above that, a sample by hash
 

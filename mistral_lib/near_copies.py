@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mistral_lib import signatures
 from mistral_lib.corpus_index import CorpusIndex
+from mistral_lib.curation import minhash
 from mistral_lib.records import Unmappable, record_of
 from mistral_lib.rows import Row
 
@@ -23,13 +23,13 @@ def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarr
     Found are records whose answer reaches near_duplicate_threshold with this one's. Answers of fewer than five words have none.
     Errors: LookupError, SourceError.
     """
-    wanted = signatures.shingles(_answer(index, index.row(number)))
+    wanted = minhash.shingles(_answer(index, index.row(number)))
     least = index.settings.near_duplicate_threshold * len(wanted)
     found, told, looked_at = {number}, time.monotonic(), 0
     for place, row in index.each() if wanted else ():
-        words = signatures.folded_words(_answer(index, row))
-        enough = len(words) - signatures.GRAM + 1 >= least
-        if enough and signatures.jaccard(wanted, signatures.grams(words)) >= index.settings.near_duplicate_threshold:
+        words = minhash.folded_words(_answer(index, row))
+        enough = len(words) - minhash.GRAM + 1 >= least
+        if enough and minhash.jaccard(wanted, minhash.grams(words)) >= index.settings.near_duplicate_threshold:
             found.add(place)
         looked_at = place + 1
         if time.monotonic() - told > TELL:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mistral_lib.duplicates import NearDuplicates
+from mistral_lib.curation.minhash import GRAM
+from mistral_lib.curation.near_duplicates import NearDuplicates
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.record_store import RecordStore
-from mistral_lib.signatures import GRAM
 
 NAME = "near-pairs"
 

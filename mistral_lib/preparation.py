@@ -18,20 +18,11 @@ from typing import Any
 import numpy as np
 
 import mistral_lib
-from mistral_lib import (
-    base_model,
-    data_report,
-    mixture,
-    near_search,
-    reading_parts,
-    sources,
-    split_blocks,
-    splits,
-    stage_inputs,
-    token_parts,
-)
-from mistral_lib.appointments import Earlier
-from mistral_lib.duplicates import NearDuplicates, first_occurrence
+from mistral_lib import base_model, data_report, near_search, reading_parts, sources, split_blocks, stage_inputs, token_parts
+from mistral_lib.curation import mixture, splits
+from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
+from mistral_lib.curation.repeated_patterns import repeated
+from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.exclusions import REASON as EXCLUDED
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
@@ -40,7 +31,6 @@ from mistral_lib.run import Run, disk, files
 from mistral_lib.run.allocator import give_back, give_back_large_ones, only_new_garbage_searched
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
-from mistral_lib.skeletons import repeated
 from mistral_lib.stored_column import StoredColumn
 from mistral_lib.token_store import TokenStore
 

@@ -18,11 +18,11 @@ import numpy as np
 import orjson
 
 from mistral_lib import exclusions, sources
+from mistral_lib.curation.splits import unit_hash
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.preparation import Preparation
 from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
-from mistral_lib.splits import unit_hash
 
 ROWS = 1500  # rows of a sample: a trial then takes a second or two
 LOOKED_AT = 100_000  # rows of the corpus that are read for it, as many of each file

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import exclusions, quality, signatures, sources
+from mistral_lib import exclusions, sources
+from mistral_lib.curation import checks, minhash
+from mistral_lib.curation.repeated_patterns import skeleton_hash
 from mistral_lib.record_store import batch_of
 from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
-from mistral_lib.skeletons import skeleton_hash
 from mistral_lib.stored_column import GrownColumn, StoredColumn
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
@@ -87,14 +88,14 @@ class Inspected:
     domains: list[str]
     reasons: list[str]
     counts: dict[str, Counter]
-    signed: signatures.Signatures | None = None
+    signed: minhash.Signatures | None = None
     stored: Any = None  # pyarrow.RecordBatch
 
     @classmethod
     def of(cls, stretches: Sequence["Inspected"]) -> "Inspected":
         """Several stretches as one, without their records."""
         rows = Rows.of(stretches)
-        signed = signatures.together([one.signed for one in stretches]) if stretches and stretches[0].signed else None
+        signed = minhash.together([one.signed for one in stretches]) if stretches and stretches[0].signed else None
         return cls({name: getattr(rows, name) for name in COLUMNS}, rows.domains, rows.reasons, rows.counts, signed)
 
 
@@ -115,7 +116,7 @@ class Inspector:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.checks = quality.Checks(settings)
+        self.checks = checks.Checks(settings)
         self.excluded = exclusions.load(settings)
 
     def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> Inspected:
@@ -130,9 +131,9 @@ class Inspector:
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
         return Inspected(arrays, domains, reasons, counts, self._signed([record.answer for record, _ in found if record]), stored)
 
-    def _signed(self, answers: list[str]) -> signatures.Signatures | None:
+    def _signed(self, answers: list[str]) -> minhash.Signatures | None:
         threshold = self.settings.near_duplicate_threshold
-        return signatures.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
+        return minhash.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted; or None and the reason."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib import inspectors, sources
+from mistral_lib.curation.minhash import Signatures
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.reading import COLUMNS, ORIGINS, Inspected
 from mistral_lib.record_store import BATCH, PART, RecordWriter
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
-from mistral_lib.signatures import Signatures
 
 SIGNED = ("exact", "words", "bands", "sketch")
 Place = tuple[int, int]  # number of a file, and how many of its rows have been taken

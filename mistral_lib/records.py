@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from mistral_lib.curation.redaction import redact
 from mistral_lib.readers import without_endings
-from mistral_lib.redaction import redact
 from mistral_lib.row_shapes import COLUMNS, shaped
 from mistral_lib.rows import Row
 from mistral_lib.turns import Message, Unmappable

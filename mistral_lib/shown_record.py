@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import chat_format, quality, redaction
+from mistral_lib import chat_format
+from mistral_lib.curation import checks, redaction
 from mistral_lib.records import Record
 from mistral_lib.rows import Row
 
@@ -59,7 +60,7 @@ def record(found: Record, longest: int = LONGEST) -> str:
     return "\n".join(cut(redaction.redact(part)[0], longest) for part in parts)
 
 
-def remarks(outcome: quality.Outcome) -> str:
+def remarks(outcome: checks.Outcome) -> str:
     """What the checks of the data stage would do to the record, in one line."""
     parts = [f"rejected as {outcome.reason}"] if outcome.reason else []
     parts += [f"redacted: {kind} × {count}" for kind, count in outcome.redacted.items()]

@@ -8,9 +8,10 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import base_model, corpus_index, exclusions, inventory, signatures, sources
+from mistral_lib import base_model, corpus_index, exclusions, inventory, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
+from mistral_lib.curation import minhash
 from mistral_lib.near_copies import near_copies
 from mistral_lib.run import Run, files
 from tests.conftest import deep_lines, rows
@@ -163,8 +164,8 @@ def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus)
     first = int(index.select(file="alike.jsonl")[0])
     found = 0
     for number in range(0, 200, 20):
-        wanted = signatures.shingles(" ".join(texts[number]))
-        expected = {n for n, text in enumerate(texts) if signatures.jaccard(wanted, signatures.shingles(" ".join(text))) >= 0.8} | {number}
+        wanted = minhash.shingles(" ".join(texts[number]))
+        expected = {n for n, text in enumerate(texts) if minhash.jaccard(wanted, minhash.shingles(" ".join(text))) >= 0.8} | {number}
         *_, (_, numbers) = near_copies(index, first + number)
         assert {n - first for n in numbers.tolist()} == expected
         found += len(expected) - 1

@@ -8,10 +8,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mistral_lib import signatures
-from mistral_lib.components import components
-from mistral_lib.duplicates import NearDuplicates, first_occurrence
-from mistral_lib.verified_pairs import VerifiedPairs
+from mistral_lib.curation import minhash
+from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
+from mistral_lib.curation.verified_pairs import VerifiedPairs
 
 WORDS = [f"word{number}" for number in range(3000)]
 
@@ -42,7 +42,7 @@ def search(folder, texts: list[str], batch: int = 500, **options) -> tuple[np.nd
     """(pairs, clusters) of texts added in batches."""
     near = NearDuplicates(folder, **options)
     for start in range(0, len(texts), batch):
-        near.append(signatures.sign(texts[start : start + batch], near.threshold, 42))
+        near.append(minhash.sign(texts[start : start + batch], near.threshold, 42))
 
     def text_of(positions):
         assert list(positions) == sorted(set(positions))
@@ -79,9 +79,9 @@ def test_banding_proposes_99_percent_at_the_threshold_with_as_many_rows_as_possi
     def recall(bands, rows):
         return 1 - (1 - threshold**rows) ** bands
 
-    bands, rows = signatures.bands_and_rows(threshold)
-    assert recall(bands, rows) >= 0.99 and bands * rows <= signatures.PERMUTATIONS
-    assert rows == signatures.PERMUTATIONS or recall(signatures.PERMUTATIONS // (rows + 1), rows + 1) < 0.99
+    bands, rows = minhash.bands_and_rows(threshold)
+    assert recall(bands, rows) >= 0.99 and bands * rows <= minhash.PERMUTATIONS
+    assert rows == minhash.PERMUTATIONS or recall(minhash.PERMUTATIONS // (rows + 1), rows + 1) < 0.99
 
 
 @pytest.mark.parametrize("threshold", [0, 0.01, 1.01])
@@ -93,10 +93,10 @@ def test_a_threshold_that_cannot_be_served_is_refused(tmp_path, threshold):
 def test_signature_values_agree_as_often_as_shingles_are_shared():
     rng = random.Random(3)
     texts = [text for _ in range(300) for text in family(rng, 2, 60, 3)]
-    words = [signatures.folded_words(text) for text in texts]
-    values = signatures._minhash(words, np.array([len(own) for own in words]), 42)
-    grams = [signatures.shingles(text) for text in texts]
-    true = [signatures.jaccard(a, b) for a, b in zip(grams[::2], grams[1::2], strict=True)]
+    words = [minhash.folded_words(text) for text in texts]
+    values = minhash._minhash(words, np.array([len(own) for own in words]), 42)
+    grams = [minhash.shingles(text) for text in texts]
+    true = [minhash.jaccard(a, b) for a, b in zip(grams[::2], grams[1::2], strict=True)]
     assert (values[::2] == values[1::2]).mean() == pytest.approx(np.mean(true), abs=0.01)
     assert ((values[::2] & 1) == (values[1::2] & 1)).mean() == pytest.approx((1 + np.mean(true)) / 2, abs=0.01)
 
@@ -167,12 +167,12 @@ def test_folding_and_short_texts(tmp_path):
 
 def test_short_texts_are_never_fetched(tmp_path):
     near = NearDuplicates(tmp_path)
-    near.append(signatures.sign([f"answer {number}" for number in range(500)] + ["answer 7"], near.threshold, 42))
+    near.append(minhash.sign([f"answer {number}" for number in range(500)] + ["answer 7"], near.threshold, 42))
     assert near.pairs(pytest.fail).tolist() == [[7, 500]]
 
 
 def test_the_order_of_words_counts():
-    signed = signatures.sign(["a b c d e", "e d c b a"], 0.8, 42)
+    signed = minhash.sign(["a b c d e", "e d c b a"], 0.8, 42)
     assert not (signed.bands[0] == signed.bands[1]).any()
 
 
@@ -205,7 +205,7 @@ def test_order_changes_no_tie_not_even_in_large_buckets(tmp_path):
 def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
     texts = family(random.Random(5), 3000, 120, 0)
     near = NearDuplicates(tmp_path)
-    near.append(signatures.sign(texts, near.threshold, 42))
+    near.append(minhash.sign(texts, near.threshold, 42))
     fetched = 0
 
     def text_of(positions):
@@ -220,10 +220,10 @@ def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
 def test_a_search_starts_afresh_and_takes_no_texts_afterwards(tmp_path):
     search(tmp_path, ["one two three four five six"] * 2)
     near = NearDuplicates(tmp_path)
-    near.append(signatures.sign(["one two three four five six"], near.threshold, 42))
+    near.append(minhash.sign(["one two three four five six"], near.threshold, 42))
     assert near.pairs(lambda positions: []).shape == (0, 2)
     with pytest.raises(ValueError, match="after the search"):
-        near.append(signatures.sign(["seven"], near.threshold, 42))
+        near.append(minhash.sign(["seven"], near.threshold, 42))
     assert NearDuplicates(tmp_path / "empty").clusters(lambda positions: []).tolist() == []
 
 

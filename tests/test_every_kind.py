@@ -11,7 +11,8 @@ import pytest
 from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings, strategies
 
-from mistral_lib import preparation, splits
+from mistral_lib import preparation
+from mistral_lib.curation import splits
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import FORMAT
 from mistral_lib.run.settings import Settings

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import boilerplate, quality, skeletons
-from mistral_lib.quality import Checks, Outcome
+from mistral_lib.curation import boilerplate, repeated_patterns
+from mistral_lib.curation import checks as quality
+from mistral_lib.curation.checks import Checks, Outcome
 from mistral_lib.run import settings as run_settings
 from mistral_lib.run.params import ParameterError, validate
 from mistral_lib.run.settings import CHECKS, Settings
@@ -166,7 +167,7 @@ def test_hostile_text_takes_no_more_than_linear_time(piece):
     answer = (piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH]
     started = time.process_time()
     inspect(answer)
-    skeletons.skeleton(answer)
+    repeated_patterns.skeleton(answer)
     assert time.process_time() - started < 1
 
 
@@ -177,19 +178,23 @@ def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
         "Processed content from Annual Review.docx (3 pages)",
         "Processed content from data/in/x.pdf (111 pages)",
     ]
-    assert len({skeletons.skeleton(text) for text in same}) == 1
+    assert len({repeated_patterns.skeleton(text) for text in same}) == 1
     assert (
         len(
             {
-                skeletons.skeleton(f"{name} is a city with {n:,} people.")
+                repeated_patterns.skeleton(f"{name} is a city with {n:,} people.")
                 for name, n in [("Bern", 1), ("New York", 8_000_000), ("Zürich", 400)]
             }
         )
         == 1
     )
-    assert skeletons.skeleton("the list is sorted in place") != skeletons.skeleton("the list is copied first")
-    assert skeletons.skeleton_hash(same[0]) == skeletons.skeleton_hash(same[1]) != skeletons.skeleton_hash("another one")
-    assert 0 <= skeletons.skeleton_hash("") < 2**64
+    assert repeated_patterns.skeleton("the list is sorted in place") != repeated_patterns.skeleton("the list is copied first")
+    assert (
+        repeated_patterns.skeleton_hash(same[0])
+        == repeated_patterns.skeleton_hash(same[1])
+        != repeated_patterns.skeleton_hash("another one")
+    )
+    assert 0 <= repeated_patterns.skeleton_hash("") < 2**64
 
 
 @settings(max_examples=30)
@@ -197,19 +202,19 @@ def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
 def test_repeated_counts_as_a_plain_counter_does(numbers, more_than):
     hashes = (np.array(numbers, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
     expected = sorted({int(h) for h in hashes if (hashes == h).sum() > more_than})
-    assert skeletons.repeated(hashes, more_than).tolist() == expected
+    assert repeated_patterns.repeated(hashes, more_than).tolist() == expected
 
 
 def test_repeated_is_exact_across_chunks_and_where_cells_collide(tmp_path, monkeypatch):
-    monkeypatch.setattr(skeletons, "CHUNK", 1000)
-    monkeypatch.setattr(skeletons, "CELLS", 64)  # every cell is shared by hundreds of hashes
+    monkeypatch.setattr(repeated_patterns, "CHUNK", 1000)
+    monkeypatch.setattr(repeated_patterns, "CELLS", 64)  # every cell is shared by hundreds of hashes
     random = np.random.default_rng(3)
     often, rare = random.integers(2**63, size=5, dtype=np.uint64), random.integers(2**63, size=20_000, dtype=np.uint64)
     hashes = random.permutation(np.concatenate([np.repeat(often, 21), np.repeat(rare[:7], 20), rare[7:]]))
     hashes.tofile(tmp_path / "hashes")
     stored = np.memmap(tmp_path / "hashes", dtype=np.uint64, mode="r")
-    assert skeletons.repeated(stored, 20).tolist() == sorted(often.tolist())
-    assert skeletons.repeated(stored[:0], 20).tolist() == []
+    assert repeated_patterns.repeated(stored, 20).tolist() == sorted(often.tolist())
+    assert repeated_patterns.repeated(stored[:0], 20).tolist() == []
 
 
 @settings(max_examples=100)

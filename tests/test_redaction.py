@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import redaction
+from mistral_lib.curation import redaction
 
 DICE = random.Random(7)
 

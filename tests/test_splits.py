@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import appointments, splits
-from mistral_lib.appointments import Earlier
-from mistral_lib.components import components
+from mistral_lib.curation import split_minimums, splits
+from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.run import files
 
 NO_LARGE = 1.0  # large_share that switches the rule for large knots off
@@ -249,7 +249,7 @@ def test_a_known_document_is_not_appointed_when_its_domain_grows_enough_to_ask_f
 
 def test_what_is_remembered_is_what_the_folder_says(tmp_path):
     assert Earlier.of(tmp_path, 42).appointed == {} and not len(Earlier.of(tmp_path, 42).keys)
-    said = appointments.report(np.array([7, 7, 9, 3], np.uint64), np.array([2, 2, 1, 0], np.uint8), 42)
+    said = split_minimums.report(np.array([7, 7, 9, 3], np.uint64), np.array([2, 2, 1, 0], np.uint8), 42)
     assert said == {"seed": 42, "test": [f"{7:016x}"], "validation": [f"{9:016x}"]}
     files.write_json(tmp_path / "report.json", {"appointed": said})
     pq.write_table(pa.table({"record_id": [f"{key:016x}" for key in (1, 2**64 - 1)]}), tmp_path / "records.parquet")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.text_cleaning import NORMALISED, UNESCAPED, clean
+from mistral_lib.curation.text_cleaning import NORMALISED, UNESCAPED, clean
 
 
 @pytest.mark.parametrize(

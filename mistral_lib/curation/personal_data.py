@@ -6,7 +6,7 @@ manuals (example.com, 555-0100) belongs to nobody and stays: a model of document
 
 import re
 
-from mistral_lib.rules import DIGITS, Rule, Span, words
+from mistral_lib.curation.redaction_rules import DIGITS, Rule, Span, words
 
 # ------------------------------------------------------------------------------------------------------------ e-mail
 # Without a list of domains `x@w.mean` and `A@coef.T` of the libraries' manuals are addresses. Two letters: every country.

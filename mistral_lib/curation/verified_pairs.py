@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mistral_lib import signatures
-from mistral_lib.components import components
+from mistral_lib.curation import minhash
+from mistral_lib.curation.connected_components import components
 
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
 WORDS_AT_ONCE = 100_000  # of the texts held at once for verification; as sets of 5-grams they take about 25 MB
@@ -20,7 +20,7 @@ class VerifiedPairs:
 
     def __init__(self, text_of: TextsOf, words: np.ndarray, sketch: np.ndarray, threshold: float) -> None:
         self._text_of, self._words, self._sketch, self._threshold = text_of, words, sketch, threshold
-        self._agreement = signatures.least_agreement(threshold)
+        self._agreement = minhash.least_agreement(threshold)
         self._accepted = self._refused = np.empty(0, np.uint64)
         self._knots: np.ndarray | None = None
 
@@ -63,9 +63,9 @@ class VerifiedPairs:
         cuts = np.flatnonzero(np.diff(read // WORDS_AT_ONCE)) + 1
         for own in np.split(np.arange(len(pairs)), cuts):
             positions = np.unique(np.concatenate([i[own], j[own]])).tolist()
-            sets = dict(zip(positions, map(signatures.shingles, self._text_of(positions)), strict=True))
+            sets = dict(zip(positions, map(minhash.shingles, self._text_of(positions)), strict=True))
             for a, b in zip(i[own].tolist(), j[own].tolist(), strict=True):
-                yield signatures.jaccard(sets[a], sets[b]) >= self._threshold
+                yield minhash.jaccard(sets[a], sets[b]) >= self._threshold
 
 
 def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

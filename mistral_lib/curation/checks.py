@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mistral_lib import boilerplate, redaction, text_cleaning
+from mistral_lib.curation import boilerplate, redaction, text_cleaning
 from mistral_lib.run.settings import Settings
 
 # What the chat templates of Mistral, Llama, ChatML, GPT, Gemma and Phi give a meaning. The tokenizer reads them as mere text here.

@@ -9,8 +9,8 @@ import re
 from collections import Counter
 from functools import lru_cache
 
-from mistral_lib import personal_data, secret_patterns
-from mistral_lib.rules import Rule, open_gates
+from mistral_lib.curation import personal_data, secret_patterns
+from mistral_lib.curation.redaction_rules import Rule, open_gates
 
 GROUPS: dict[str, tuple[Rule, ...]] = {"secrets": secret_patterns.RULES, "personal_data": personal_data.RULES}
 PLACEHOLDER = re.compile("<(?:" + "|".join(sorted({rule.placeholder[1:-1] for rules in GROUPS.values() for rule in rules})) + ")>")

@@ -5,7 +5,7 @@ The words are English: elsewhere these checks find little, and harm nothing.
 
 import re
 
-from mistral_lib.rules import words
+from mistral_lib.curation.redaction_rules import words
 
 # One of these marks a short paragraph as chrome; a long one needs two, since an answer may well explain a cookie banner.
 PHRASES = (

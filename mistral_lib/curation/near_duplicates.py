@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mistral_lib import signatures
-from mistral_lib.components import components
-from mistral_lib.verified_pairs import TextsOf, VerifiedPairs
+from mistral_lib.curation import minhash
+from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.verified_pairs import TextsOf, VerifiedPairs
 
 SMALL_BUCKET = 8  # texts of which all pairs are verified; above it each member only against leaders, or k members would cost k² / 2
 LEADERS = 8  # rounds of leaders per large bucket and per cluster
@@ -40,7 +40,7 @@ class NearDuplicates:
 
     def __init__(self, folder: Path, threshold: float = 0.8) -> None:
         self.folder, self.threshold = Path(folder), threshold
-        self.bands, self.rows = signatures.bands_and_rows(threshold)
+        self.bands, self.rows = minhash.bands_and_rows(threshold)
         self.count = 0
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ["exact", "words", "sketch", *(f"band-{band:03d}" for band in range(self.bands))]
@@ -50,7 +50,7 @@ class NearDuplicates:
     def __len__(self) -> int:
         return self.count
 
-    def append(self, batch: signatures.Signatures) -> None:
+    def append(self, batch: minhash.Signatures) -> None:
         """Append what `signatures.sign(texts, threshold, seed)` made, in this process or in another; how texts are cut into batches
         changes nothing, the seed is the same for all.
 
@@ -124,9 +124,9 @@ class NearDuplicates:
 
     def _search(self, first: np.ndarray, text_of: TextsOf) -> VerifiedPairs:
         words = self.words()
-        sketch = self._read("sketch", np.uint64).reshape(self.count, signatures.PERMUTATIONS // 64)
+        sketch = self._read("sketch", np.uint64).reshape(self.count, minhash.PERMUTATIONS // 64)
         verified = VerifiedPairs(text_of, words, sketch, self.threshold)
-        distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= signatures.GRAM)).astype(np.int32)
+        distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= minhash.GRAM)).astype(np.int32)
         # content, not position, decides who leads a bucket: so the ties are the same in every order of the texts
         distinct = distinct[np.argsort(self._read("exact", np.uint64)[distinct])]
         for band in range(self.bands):

@@ -5,7 +5,7 @@ Token shapes: the providers' own pages and the rule set of gitleaks. A value mus
 
 import re
 
-from mistral_lib.rules import ASSIGNMENT, LONG_WORD, Rule, Span, entropy, whole_value, words
+from mistral_lib.curation.redaction_rules import ASSIGNMENT, LONG_WORD, Rule, Span, entropy, whole_value, words
 
 FEWEST_DISTINCT = 8  # characters, the prefix included: fewer is a row of x in a manual
 KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/]{24}")  # what a private key holds and its mention does not

@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import appointments
-from mistral_lib.appointments import Earlier
-from mistral_lib.components import components
-from mistral_lib.duplicates import first_occurrence
-from mistral_lib.signatures import mix
+from mistral_lib.curation import split_minimums
+from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.minhash import mix
+from mistral_lib.curation.near_duplicates import first_occurrence
+from mistral_lib.curation.split_minimums import Earlier
 
 SPLITS = ("train", "validation", "test")  # in this order of protection; their numbers in every array are 0, 1, 2
 CHUNK = 1 << 16  # values looked up at once
@@ -81,12 +81,12 @@ def assign(
     large = sizes > large_limit(int(kept.sum()), large_share)
     split, overruled = _of_knots(knot, drawn, appointed, large, sizes)
     if (by_domain(split[knot[kept]], domain[kept])[:, 1:] == 0).any():
-        members = appointments.Kept(knot[kept], domain[kept], place[kept], key[kept], sizes)
-        shares = {appointments.TEST: test_share, appointments.VALIDATION: validation_share}
-        chosen = appointments.appoint(split, members, large, shares, earlier)
+        members = split_minimums.Kept(knot[kept], domain[kept], place[kept], key[kept], sizes)
+        shares = {split_minimums.TEST: test_share, split_minimums.VALIDATION: validation_share}
+        chosen = split_minimums.appoint(split, members, large, shares, earlier)
         appointed = np.maximum(appointed, np.where(np.isin(place, chosen), split[knot], 0).astype(np.uint8))
     split, drawn = split[knot], np.maximum(drawn, appointed)
-    gave_way, shown = int((split > drawn)[kept].sum()), appointments.report(group, appointed, seed)
+    gave_way, shown = int((split > drawn)[kept].sum()), split_minimums.report(group, appointed, seed)
     return Assignment(split, gave_way, overruled, int(large.sum()), by_domain(split[kept], domain[kept]), shown)
 
 
