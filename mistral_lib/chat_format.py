@@ -12,7 +12,7 @@ from typing import Any
 from mistral_lib import chat_runs, control_tokens
 from mistral_lib.chat_runs import Run
 from mistral_lib.chat_template import NoEndToken, TemplateProblem
-from mistral_lib.records import Message, Record
+from mistral_lib.corpus.records import Message, Record
 
 __all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "pieces", "prompt_ids", "show_mask"]
 

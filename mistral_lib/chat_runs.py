@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mistral_lib import chat_template, control_tokens
 from mistral_lib.chat_template import Part, TemplateProblem
-from mistral_lib.records import Message
+from mistral_lib.corpus.records import Message
 from mistral_lib.template_reading import copies_contents
 
 

@@ -12,13 +12,14 @@ import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
 
-from mistral_lib import exclusions, near_copies, shown_record
+from mistral_lib import near_copies, shown_record
+from mistral_lib.corpus import exclusions
+from mistral_lib.corpus.records import Record, record_of
+from mistral_lib.corpus.sources import Row, SourceError
 from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
 from mistral_lib.curation import checks
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.records import Record, record_of
-from mistral_lib.sources import Row, SourceError
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
 PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}

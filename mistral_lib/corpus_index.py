@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib import sources
-from mistral_lib.records import Record
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Record
 from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"

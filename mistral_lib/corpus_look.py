@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from mistral_lib import sources
-from mistral_lib.records import Unmappable, record_of
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Unmappable, record_of
 from mistral_lib.run.settings import Settings
 
 SHOWN = 8  # files of a kind that are named

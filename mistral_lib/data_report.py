@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mistral_lib import packing
+from mistral_lib.corpus.records import text_id
 from mistral_lib.curation import mixture, splits
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
-from mistral_lib.records import text_id
 from mistral_lib.run import files
 
 LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain", pa.string()), ("shape", pa.string()), ("record_id", pa.string()),

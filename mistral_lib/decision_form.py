@@ -11,13 +11,13 @@ import ipywidgets
 from ipywidgets import Button, Checkbox, Combobox, Dropdown, FloatText, IntText, SelectionSlider, Text, Textarea
 
 from mistral_lib import corpus_look
+from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.run import params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings, meaning
 from mistral_lib.run_estimate import Estimate, estimates
-from mistral_lib.sources import SourceFile
 
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
 PATHS = ("corpus_paths", "operatives_paths")

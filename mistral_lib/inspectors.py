@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
+from mistral_lib.corpus.sources import Row
 from mistral_lib.reading import Inspected, Inspector
 from mistral_lib.run import paths
 from mistral_lib.run.settings import Settings
-from mistral_lib.sources import Row
 
 WORTH_IT = 24 * 2**20  # bytes of sources from which on the start of further processes (a second or two) pays
 RECURSION = 4000  # of the interpreter: JSON of a thousand levels is read, and pickle goes down two calls for each

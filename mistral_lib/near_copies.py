@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mistral_lib.corpus.records import Unmappable, record_of
+from mistral_lib.corpus.rows import Row
 from mistral_lib.corpus_index import CorpusIndex
 from mistral_lib.curation import minhash
-from mistral_lib.records import Unmappable, record_of
-from mistral_lib.rows import Row
 
 TELL = 0.5  # seconds between two results
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mistral_lib import audit, base_model, sources, trainer_process, training_log
+from mistral_lib import audit, base_model, trainer_process, training_log
+from mistral_lib.corpus import sources
 from mistral_lib.run import Run, files, params, paths
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib import exclusions, sources
+from mistral_lib.corpus import exclusions, sources
+from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.preparation import Preparation
-from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
 
 ROWS = 1500  # rows of a sample: a trial then takes a second or two

@@ -7,7 +7,7 @@ import numpy as np
 
 from mistral_lib import block_writer, packing
 from mistral_lib.chat_format import IGNORED, Encoded
-from mistral_lib.records import Record
+from mistral_lib.corpus.records import Record
 
 
 def enough(windows: Sequence[tuple[Record, str, Encoded]], max_probe_tokens: int) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mistral_lib import chat_format, paired_difference, probe_blocks
+from mistral_lib.corpus.records import Record
 from mistral_lib.likelihood import RecordLoss
-from mistral_lib.records import Record
 from mistral_lib.run.settings import Settings
 
 Losses = dict[str, list[RecordLoss]]

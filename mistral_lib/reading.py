@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import exclusions, sources
+from mistral_lib.corpus import exclusions, sources
+from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
 from mistral_lib.record_store import batch_of
-from mistral_lib.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
 from mistral_lib.stored_column import GrownColumn, StoredColumn
 

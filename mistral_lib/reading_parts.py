@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import inspectors, sources
+from mistral_lib import inspectors
+from mistral_lib.corpus import sources
 from mistral_lib.curation.minhash import Signatures
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.reading import COLUMNS, ORIGINS, Inspected

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mistral_lib import shown_record, sources
+from mistral_lib import shown_record
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Unmappable, record_of
 from mistral_lib.curation.redaction import redact
 from mistral_lib.curation.splits import SPLITS
-from mistral_lib.records import Unmappable, record_of
 from mistral_lib.run.settings import Settings
 
 LONGEST_EXAMPLE = 160  # characters of an example

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from mistral_lib.records import Record
+from mistral_lib.corpus.records import Record
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
 PART = 4 * BATCH  # rows of a file; the last one may be shorter

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from mistral_lib import chat_format, long_records, probe_blocks, sources
-from mistral_lib.records import Record, Unmappable, record_of
+from mistral_lib import chat_format, long_records, probe_blocks
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
 
 MOST = 5000  # records that are considered, those with the smallest ids: a fair sample, however large the set is

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.run import params
 from mistral_lib.run.settings import Settings
-from mistral_lib.sources import SourceFile
 
 BYTES_A_TOKEN = 4.0  # of files that nothing is known of; the demo corpus has 4.0 bytes of JSON to a token that is kept
 WAY = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")

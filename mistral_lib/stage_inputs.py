@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mistral_lib import base_model, exclusions, sources
+from mistral_lib import base_model
+from mistral_lib.corpus import exclusions, sources
+from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.run import Run
-from mistral_lib.sources import SourceFile
 
 
 def of(run: Run, stage: str, source_files: Sequence[SourceFile] | None = None, fetch: bool = True) -> dict[str, str]:

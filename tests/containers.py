@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib import pdf_writer
+from mistral_lib.corpus import pdf_writer
 
 ROWS = [{"prompt": f"What is number {n}?", "completion": f"It is the number {n}, é × “{n}”."} for n in range(1, 6)]
 

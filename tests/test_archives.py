@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import sources
-from mistral_lib.sources import Row, SourceFile
-from mistral_lib.streams import Limits
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import Row, SourceFile
+from mistral_lib.corpus.streams import Limits
 from tests.containers import LINES, ROWS, compressed, json_lines, tarred, zipped
 
 BLANK = b" " * (8 * 2**20) + b"\n"  # expands about 1000 fold

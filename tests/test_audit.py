@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import audit, base_model, exclusions, notebook_runs, preparation
+from mistral_lib import audit, base_model, notebook_runs, preparation
+from mistral_lib.corpus import exclusions
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from tests.conftest import other
@@ -64,7 +65,7 @@ def run(home: Path) -> Run:
     opened = Run.open(Settings(run_name="r", corpus_paths=["c"], operatives_paths=[]))
     (home / "c").mkdir()
     (home / "c" / "a.jsonl").write_text('{"text": "one"}\n')
-    from mistral_lib import sources
+    from mistral_lib.corpus import sources
 
     opened.carry_out("data", sources.inputs(sources.of_settings(opened.settings)), lambda f: {"n": (f / "out.txt").write_text("x")})
     return opened

@@ -11,9 +11,10 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from mistral_lib import base_model, chat_format, chat_template, demo, demo_model, mistral_tokenizer
+from mistral_lib import base_model, chat_format, chat_template, demo_model, mistral_tokenizer
 from mistral_lib.chat_format import IGNORED
-from mistral_lib.records import Record, map_row
+from mistral_lib.corpus import demo_corpus
+from mistral_lib.corpus.records import Record, map_row
 
 KINDS = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
 # What the template published with Mistral-7B-Instruct-v0.3 does, in our words: answers are stripped on both sides, and
@@ -164,7 +165,7 @@ def demo_records():
     import orjson
 
     found = []
-    for path in sorted(demo.place("demo:corpus").glob("*.jsonl")):
+    for path in sorted(demo_corpus.place("demo:corpus").glob("*.jsonl")):
         found += [map_row(orjson.loads(line), f"{path.name}:1") for line in path.read_bytes().splitlines()[:60]]
     return found
 

@@ -8,7 +8,8 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import base_model, corpus_index, exclusions, inventory, sources
+from mistral_lib import base_model, corpus_index, inventory
+from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
 from mistral_lib.curation import minhash

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import inventory, model_shapes, run_estimate, sources, training_time
+from mistral_lib import inventory, model_shapes, run_estimate, training_time
+from mistral_lib.corpus import sources
 from mistral_lib.decision_form import DecisionForm
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.run import Run, params

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import demo, demo_model, sources
-from mistral_lib.records import map_row
+from mistral_lib import demo_model
+from mistral_lib.corpus import demo_corpus, sources
+from mistral_lib.corpus.records import map_row
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 
@@ -23,14 +24,14 @@ def test_the_corpus_is_real_and_varied() -> None:
 
 def test_the_operatives_are_pdfs_with_text() -> None:
     pages = [row for file in sources.find(["demo:operatives"], "operatives_paths", "operatives") for row in sources.rows(file)]
-    assert len({row.source.split("#")[0] for row in pages}) == demo.GUIDES
+    assert len({row.source.split("#")[0] for row in pages}) == demo_corpus.GUIDES
     assert all(row.problem is None and len(row.value["text"]) > 100 for row in pages[:5])
 
 
 def test_building_it_again_gives_the_same_bytes(home: Path) -> None:
-    first = files.hashes(demo.place("demo:corpus").parent, home)
+    first = files.hashes(demo_corpus.place("demo:corpus").parent, home)
     files.fresh_folder(home / "corpora")
-    assert files.hashes(demo.place("demo:corpus").parent, home) == first
+    assert files.hashes(demo_corpus.place("demo:corpus").parent, home) == first
 
 
 def test_the_model_equals_its_source() -> None:

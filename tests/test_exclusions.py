@@ -5,8 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import exclusions, preparation
-from mistral_lib.records import map_row
+from mistral_lib import preparation
+from mistral_lib.corpus import exclusions
+from mistral_lib.corpus.records import map_row
 from mistral_lib.run import Run, files
 from tests.conftest import other
 

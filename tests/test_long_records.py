@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mistral_lib import base_model, chat_format, demo_model, long_records, mistral_tokenizer
 from mistral_lib.chat_format import IGNORED
-from mistral_lib.records import Record
+from mistral_lib.corpus.records import Record
 
 TOKENIZERS = {"mistral": mistral_tokenizer.load, "smollm2": lambda: base_model.load_tokenizer(demo_model.NAME)}
 

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mistral_lib import preparation, sources
+from mistral_lib import preparation
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import SourceError
 from mistral_lib.run import Run
-from mistral_lib.sources import SourceError
 from tests.containers import LINES, ROWS, STRUCTURED
 
 pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mistral_lib import base_model, chat_format, demo_model, packing
 from mistral_lib.chat_format import IGNORED, Encoded
-from mistral_lib.records import Record
+from mistral_lib.corpus.records import Record
 from mistral_lib.run.settings import Settings
 
 # short ones: a float32 pass through NF4 weights takes seconds on a CPU

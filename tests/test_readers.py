@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import sources
-from mistral_lib.sources import Row, SourceFile
-from mistral_lib.streams import Limits
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import Row, SourceFile
+from mistral_lib.corpus.streams import Limits
 from tests import containers
 from tests.containers import DOCUMENTS, LINES, ROWS, STRUCTURED, compressed, json_lines, pdf, table, tarred, zipped
 
@@ -279,9 +279,9 @@ def test_lines_are_streamed_and_the_first_is_there_before_the_last_is_read(tmp_p
 
 def _bytes_read_for_the_first_rows(file: SourceFile) -> int:
     """How much of the file, expanded, was taken in to give ten rows."""
-    from mistral_lib import readers
-    from mistral_lib.rows import Reading
-    from mistral_lib.streams import Budget
+    from mistral_lib.corpus import readers
+    from mistral_lib.corpus.rows import Reading
+    from mistral_lib.corpus.streams import Budget
 
     budget = Budget(Limits(ratio=2_000), file.size)
     with file.open() as stream:

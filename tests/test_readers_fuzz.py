@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import sources
-from mistral_lib.records import Unmappable, map_row
-from mistral_lib.sources import SourceFile
-from mistral_lib.streams import Limits
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Unmappable, map_row
+from mistral_lib.corpus.sources import SourceFile
+from mistral_lib.corpus.streams import Limits
 from tests.containers import DOCUMENTS, ROWS, STRUCTURED
 
 MUTATIONS = 60  # of each file

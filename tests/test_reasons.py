@@ -6,7 +6,8 @@ import string
 import orjson
 import pyarrow.parquet as pq
 
-from mistral_lib import preparation, reasons, sources
+from mistral_lib import preparation, reasons
+from mistral_lib.corpus import sources
 from mistral_lib.run import Run, files
 
 TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.records import COLUMNS, Record, Unmappable, file_domain, map_row, record_of, text_id
-from mistral_lib.rows import Row
+from mistral_lib.corpus.records import COLUMNS, Record, Unmappable, file_domain, map_row, record_of, text_id
+from mistral_lib.corpus.rows import Row
 from mistral_lib.run.settings import Settings
 
 ASK, REPLY = "What is 2 + 2?", "It is 4."

@@ -12,12 +12,13 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-from mistral_lib import inspectors, preparation, reading_parts, sources
+from mistral_lib import inspectors, preparation, reading_parts
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import SourceError
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.record_store import BATCH, PART
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.disk import NoSpace
-from mistral_lib.sources import SourceError
 from tests.conftest import deep_lines, other, rows, twins
 
 KILLS = int(os.environ.get("KILLS", "3"))

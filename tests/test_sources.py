@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mistral_lib import sources
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import SourceError
 from mistral_lib.run import paths
-from mistral_lib.sources import SourceError
 from tests.containers import LINES, ROWS, compressed
 
 

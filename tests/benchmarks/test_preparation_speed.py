@@ -24,9 +24,10 @@ from typing import Any
 import orjson
 import pytest
 
-from mistral_lib import base_model, byte_level_bpe, chat_format, preparation, sources
+from mistral_lib import base_model, byte_level_bpe, chat_format, preparation
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Record, map_row
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.records import Record, map_row
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import nbformat
 from papermill.iorw import load_notebook_node
 
-from mistral_lib import exclusions
+from mistral_lib.corpus import exclusions
 from mistral_lib.run import Run, params, paths
 from tests.browser.conftest import as_fresh
 from tests.browser.jupyterlab import Notebook, Server

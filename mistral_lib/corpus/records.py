@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from mistral_lib.corpus.messages import Message, Unmappable
+from mistral_lib.corpus.readers import without_endings
+from mistral_lib.corpus.row_shapes import COLUMNS, shaped
+from mistral_lib.corpus.rows import Row
 from mistral_lib.curation.redaction import redact
-from mistral_lib.readers import without_endings
-from mistral_lib.row_shapes import COLUMNS, shaped
-from mistral_lib.rows import Row
-from mistral_lib.turns import Message, Unmappable
 
 __all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "record_of", "text_id"]
 

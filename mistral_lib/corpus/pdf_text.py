@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pypdfium2
 
-from mistral_lib.rows import Row
+from mistral_lib.corpus.rows import Row
 
 BREAKS = ("\n\n", "\n", " ")  # where a page may be cut, best first
 

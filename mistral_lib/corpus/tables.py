@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.streams import Budget, Refused, lines, seekable
+from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
+from mistral_lib.corpus.streams import Budget, Refused, lines, seekable
 
 BATCH = 500  # rows of a Parquet file held at once
 _FAULTS = (OSError, ValueError, OverflowError, pa.ArrowException)  # what pyarrow raises on damaged bytes

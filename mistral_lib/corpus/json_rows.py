@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from mistral_lib.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.streams import Refused, held, lines
+from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
+from mistral_lib.corpus.streams import Refused, held, lines
 
 BOM = b"\xef\xbb\xbf"
 BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # whitespace, or the two characters \ and n, stand between glued objects

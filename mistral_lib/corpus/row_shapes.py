@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mistral_lib.turns import Unmappable, as_json, regular, text_of, trimmed, turns
+from mistral_lib.corpus.messages import Unmappable, as_json, regular, text_of, trimmed, turns
 
 Row = Mapping[str, Any]
 Content = dict[str, Any]  # messages or text, and repairs

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from mistral_lib.streams import LIMITS, Limits
+from mistral_lib.corpus.streams import LIMITS, Limits
 
 LONGEST_TEXT = 20_000  # characters of a row that could not be understood that are kept to be shown
 

@@ -11,12 +11,12 @@ from functools import lru_cache
 from glob import has_magic
 from typing import Any
 
-from mistral_lib import readers
-from mistral_lib.rows import Reading, Row
+from mistral_lib.corpus import readers
+from mistral_lib.corpus.rows import Reading, Row
+from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of, shown_place
+from mistral_lib.corpus.streams import LIMITS, Budget, Exhausted, Limits
 from mistral_lib.run import files
 from mistral_lib.run import paths as home
-from mistral_lib.source_files import SourceFile, clean, expand, place_of, shown_place
-from mistral_lib.streams import LIMITS, Budget, Exhausted, Limits
 
 __all__ = [
     "Absent",

@@ -11,10 +11,10 @@ from glob import glob
 from pathlib import Path
 from typing import BinaryIO
 
-from mistral_lib import demo, object_store
-from mistral_lib.object_store import RemoteObject
+from mistral_lib.corpus import demo_corpus, object_store
+from mistral_lib.corpus.object_store import RemoteObject
+from mistral_lib.corpus.streams import CHUNK
 from mistral_lib.run import paths
-from mistral_lib.streams import CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def shown_place(source: str) -> str:
 
 def place_of(source: str) -> Path:
     if source.startswith("demo:"):
-        return demo.place(source)
+        return demo_corpus.place(source)
     path = Path(source).expanduser()
     return path if path.is_absolute() else paths.home() / path
 

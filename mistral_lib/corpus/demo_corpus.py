@@ -9,16 +9,17 @@ import ast
 import hashlib
 import io
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import demo_retention, pdf_writer
+from mistral_lib.corpus import pdf_writer
 from mistral_lib.run import files, paths
 from mistral_lib.run.progress import bar, say
 
@@ -82,7 +83,7 @@ def place(name: str) -> Path:
     """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
     part = name.removeprefix("demo:")
     if part == "retention":
-        return demo_retention.retention_place()
+        return retention_place()
     if part not in ("corpus", "operatives"):
         raise ValueError(f"{name!r} is no embedded source; expected demo:corpus, demo:operatives or demo:retention")
     return _built() / part
@@ -162,3 +163,37 @@ def _archive(guides: list[tuple[str, str]]) -> bytes:
             member = zipfile.ZipInfo(f"{module}.pdf", date_time=(2026, 1, 1, 0, 0, 0))
             archive.writestr(member, pdf_writer.document(text))
     return buffer.getvalue()
+
+
+# -- the embedded retention set: prose that the demo never trains on, so that what training made the model forget can be measured -----
+
+PACKAGES = ("arrow", "attrs", "beautifulsoup4", "boto3", "charset-normalizer", "fonttools", "fsspec", "httpx",
+            "jupyterlab", "nbclient", "networkx", "papermill", "pillow", "prompt_toolkit", "pyparsing", "python-dateutil", "regex",
+            "requests", "rich", "sortedcontainers", "sympy", "tqdm", "traitlets", "typer", "urllib3", "wcwidth", "wrapt", "yarl")  # fmt: skip
+SHORTEST_PARAGRAPH, LETTERS = 120, 0.7  # characters of a paragraph, and the share of them that are letters
+PARAGRAPHS = 6  # of each package at most
+RETENTION_BUILDER = 1  # raise it when the rows change for the same packages
+
+
+def retention_place() -> Path:
+    """The folder behind `demo:retention`, built if it is not there."""
+    versions = {name: version(name) for name in PACKAGES}
+    folder = paths.corpora() / f"demo-retention-{files.digest([RETENTION_BUILDER, versions])[:8]}"
+    if not folder.exists():
+        say("building the embedded retention set from the descriptions of " + ", ".join(PACKAGES))
+        partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
+        rows = [{"text": text, "module": name} for name in PACKAGES for text in list(paragraphs(name))[:PARAGRAPHS]]
+        files.write_json_lines(partial / "package_descriptions.jsonl", rows)
+        files.put_once(partial, folder)
+    return folder
+
+
+def paragraphs(package: str) -> Iterator[str]:
+    """The paragraphs of prose in a package's description: no code, lists, tables, badges or headings."""
+    text = metadata(package).get_payload() or metadata(package).get("Description") or ""
+    for block in re.split(r"\n\s*\n", str(text).replace("\r\n", "\n")):
+        words = " ".join(block.split())
+        letters = sum(character.isalpha() for character in words)
+        prose = not re.match(r"\s{4}|[-*+#>|=.\d<`]|>>>|\[!", block) and "://" not in words and words.endswith((".", "!", ":"))
+        if prose and len(words) >= SHORTEST_PARAGRAPH and letters >= LETTERS * len(words):
+            yield words
