@@ -10,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import chat_template, demo_model, hub_model, model_folder, stored_model
+from mistral_lib import demo_model, hub_model, model_folder, stored_model
 from mistral_lib.model_folder import BaseModelError
 from mistral_lib.run import hardware, paths
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import chat_template
 
 CONTROL_LIKE = re.compile(r"<\|[^|<>\s]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")  # how models write their control tokens
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mistral_lib import packing
 from mistral_lib.corpus.records import text_id
 from mistral_lib.curation import mixture, splits
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
 from mistral_lib.run import files
+from mistral_lib.tokens import packing
 
 LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain", pa.string()), ("shape", pa.string()), ("record_id", pa.string()),
                     ("fate", pa.string()), ("reason", pa.string()), ("tokens", pa.int32()), ("supervised_tokens", pa.int32()),

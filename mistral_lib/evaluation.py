@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from mistral_lib import (
     answer_metrics,
     base_model,
-    block_writer,
     cards,
     generation,
     lm_eval_tasks,
@@ -30,6 +29,7 @@ from mistral_lib.likelihood import RecordLoss
 from mistral_lib.measurements import Measurements
 from mistral_lib.run import Run, files, hardware
 from mistral_lib.run.folder import FORMAT
+from mistral_lib.tokens import packed_dataset
 
 __all__ = ["RecordLoss", "evaluate", "read_records"]
 
@@ -95,7 +95,7 @@ class Evaluation:
         """Base and adapter on the test split."""
         self.records = read_records(self.data, "test")
         documents = self.documents = {row["record_id"]: row["source_group"] for row in self.records}
-        blocks = block_writer.first_blocks(self.test, self.settings.max_test_tokens)
+        blocks = packed_dataset.first_blocks(self.test, self.settings.max_test_tokens)
         largest = self.measured.each("active", [0], lambda _: largest_logit_difference(self.model, blocks), "adapter off and on")[0]
         losses = self.losses = self.measure("test", blocks)
         pq.write_table(loss_table(losses, documents), self.folder / "losses.parquet")

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import chat_format
 from mistral_lib.measurements import Measurements
+from mistral_lib.tokens import chat_format
 
 LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read beside its answers
 AT_ONCE = 20  # prompts answered together: a step takes hardly longer for many than for one

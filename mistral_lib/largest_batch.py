@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from mistral_lib import likelihood
-from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import hardware, paths
+from mistral_lib.tokens.chat_format import IGNORED
 
 ROWS = 256  # blocks that are held in memory at a time
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from mistral_lib import fused_layers, fused_loss, paired_layers, row_threads
-from mistral_lib.chat_format import IGNORED
 from mistral_lib.run.progress import bar
+from mistral_lib.tokens.chat_format import IGNORED
 
 COLUMNS = ("input_ids", "labels", "position_ids")
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import chat_format, paired_difference, probe_blocks
+from mistral_lib import paired_difference
 from mistral_lib.corpus.records import Record
 from mistral_lib.likelihood import RecordLoss
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import chat_format, packed_dataset
 
 Losses = dict[str, list[RecordLoss]]
 Row = dict[str, Any]
@@ -26,14 +27,14 @@ def swapped(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> Any | No
     """
     windows = []
     for row, stranger in strangers(rows):
-        if probe_blocks.enough(windows, settings.max_probe_tokens):
+        if packed_dataset.enough(windows, settings.max_probe_tokens):
             break
         records = [_record(row, row["messages"]), _record(row, [*stranger["messages"][:-1], row["messages"][-1]])]
         own, other = chat_format.encode(tokenizer, records)
         fits = max(len(own.input_ids), len(other.input_ids)) <= settings.max_tokens
         if fits and not other.problem and own.supervised == other.supervised:
             windows.append((records[1], row["record_id"], other))
-    return probe_blocks.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens) if windows else None
+    return packed_dataset.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens) if windows else None
 
 
 def strangers(rows: Iterable[Row]) -> list[tuple[Row, Row]]:

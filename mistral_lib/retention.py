@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from mistral_lib import chat_format, long_records, probe_blocks
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import chat_format, long_records, packed_dataset
 
 MOST = 5000  # records that are considered, those with the smallest ids: a fair sample, however large the set is
 
@@ -48,7 +48,7 @@ def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet
             f"retention_paths: no record of {settings.retention_paths} can be measured ({dict(left_out)}); give texts that training has "
             "not seen, or set retention_paths: [] to do without a test of forgetting"
         )
-    blocks = probe_blocks.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens)
+    blocks = packed_dataset.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens)
     return RetentionSet(blocks, {key: record.source_group for key, record in distinct.items()}, dict(left_out))
 
 

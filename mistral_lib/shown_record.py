@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import chat_format
 from mistral_lib.corpus.records import Record
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import checks, redaction
+from mistral_lib.tokens import chat_format
 
 LONGEST = 6000  # characters of a row, or of a message, that are shown
 TOKENS = 400

@@ -11,9 +11,10 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import base_model, chat_format
+from mistral_lib import base_model
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.run import Run
+from mistral_lib.tokens import chat_format
 
 ROWS = ("__base__", "default")  # peft's names for no adapter and for the one that was loaded
 PLAIN = "(side-by-side chat: one prompt, base and adapter answering next to each other; open this notebook in JupyterLab to ask)"

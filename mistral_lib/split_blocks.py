@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import block_writer, packing
 from mistral_lib.run.allocator import give_back
 from mistral_lib.run.progress import bar
+from mistral_lib.tokens import packed_dataset, packing
 
 
 def write(prep: Any, number: int, name: str) -> int:
-    stretches, together = _stretches(prep, number), block_writer.TRAIN_WINDOW if number == 0 else block_writer.FAIR_WINDOW
-    packed = (block for part in stretches for block in block_writer.pack(prep.tokens.length, part, prep.settings.max_tokens, together))
+    stretches, together = _stretches(prep, number), packed_dataset.TRAIN_WINDOW if number == 0 else packed_dataset.FAIR_WINDOW
+    packed = (block for part in stretches for block in packed_dataset.pack(prep.tokens.length, part, prep.settings.max_tokens, together))
     give_back(0)  # what putting them in order took
     fingerprint = hashlib.sha256()
     for part in stretches:
         fingerprint.update(prep.rows.key[prep.tokens.record[part]])
-    return block_writer.write(prep.folder / name, _blocks(prep, bar(packed, f"{name} blocks", unit="block")), fingerprint.hexdigest())
+    return packed_dataset.write(prep.folder / name, _blocks(prep, bar(packed, f"{name} blocks", unit="block")), fingerprint.hexdigest())
 
 
 def _stretches(prep: Any, split: int) -> list[np.ndarray]:
@@ -43,7 +43,7 @@ def _order(prep: Any, split: int) -> np.ndarray:
 
 def _blocks(prep: Any, packed: Iterator[list[int]]) -> Iterator[dict[str, Any]]:
     """packed: the windows of each block. The blocks in batches, with the records and domains that each holds."""
-    while batch := list(islice(packed, block_writer.BATCH)):
+    while batch := list(islice(packed, packed_dataset.BATCH)):
         windows, counts = np.array(list(chain.from_iterable(batch))), np.array(list(map(len, batch)))
         members = prep.tokens.record[windows]
         ids = [f"{key:016x}" for key in prep.rows.key[members].tolist()]

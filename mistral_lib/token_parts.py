@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import byte_level_bpe, long_records
-from mistral_lib.byte_level_bpe import ByteLevelBPE
-from mistral_lib.chat_format import TemplateProblem
-from mistral_lib.encoded_batch import EncodedBatch, encode_batches
 from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.long_records import Fitted, Tokens
 from mistral_lib.record_store import PART, RecordStore
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 from mistral_lib.token_store import COLUMNS, TokenWriter, Windows
+from mistral_lib.tokens import byte_level_bpe, long_records
+from mistral_lib.tokens.batch_encoding import EncodedBatch, encode_batches
+from mistral_lib.tokens.byte_level_bpe import ByteLevelBPE
+from mistral_lib.tokens.chat_format import TemplateProblem
+from mistral_lib.tokens.long_records import Fitted, Tokens
 
 BATCH = 512  # records tokenised at once; a part is a whole number of batches
 SAMPLE = 64  # records on which the quick way is checked

@@ -19,7 +19,6 @@ from transformers import set_seed
 from mistral_lib import (
     adapter_proof,
     base_model,
-    block_writer,
     checkpoints,
     largest_batch,
     likelihood,
@@ -42,6 +41,7 @@ from mistral_lib.run import (
 from mistral_lib.run.folder import summary
 from mistral_lib.spending import Spending
 from mistral_lib.stop_signal import StopSignal
+from mistral_lib.tokens import packed_dataset
 from mistral_lib.training_log import NoLog, TrainingLog
 
 # Parameters that may change between an attempt and its continuation: they do not change what is trained.
@@ -132,7 +132,7 @@ class Training(OptimizerSteps):
         data = self.run.folder / "data"
         blocks = largest_batch.loaded(data / "train", "training")
         held_out = largest_batch.loaded(data / "validation", "validation")
-        self.validation = block_writer.first_blocks(held_out, self.settings.max_validation_tokens)
+        self.validation = packed_dataset.first_blocks(held_out, self.settings.max_validation_tokens)
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2

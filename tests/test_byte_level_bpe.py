@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mistral_lib import base_model, byte_level_bpe, chat_format, control_tokens, demo_model, mistral_tokenizer
-from mistral_lib.byte_level_bpe import NO_BYTE, ByteLevelBPE
+from mistral_lib import base_model, demo_model, mistral_tokenizer
 from mistral_lib.corpus.records import Record
-from mistral_lib.encoded_batch import encode_batches
+from mistral_lib.tokens import byte_level_bpe, chat_format, control_tokens
+from mistral_lib.tokens.batch_encoding import encode_batches
+from mistral_lib.tokens.byte_level_bpe import NO_BYTE, ByteLevelBPE
 
 ABC = [*("abcx1! "), "Ġ"]
 TEXTS = ["", " ", "a", "  two  blanks  ", "\n\n x\t\r\n", "it's we'll I'm 'tis", "naïve Zürich 東京 😀👩‍👩‍👧 \u200b\u00a0 ﬁ①", "1a2b 33 ½ Ⅷ",

@@ -11,10 +11,11 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from mistral_lib import base_model, chat_format, chat_template, demo_model, mistral_tokenizer
-from mistral_lib.chat_format import IGNORED
+from mistral_lib import base_model, demo_model, mistral_tokenizer
 from mistral_lib.corpus import demo_corpus
 from mistral_lib.corpus.records import Record, map_row
+from mistral_lib.tokens import chat_format, chat_template
+from mistral_lib.tokens.chat_format import IGNORED
 
 KINDS = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
 # What the template published with Mistral-7B-Instruct-v0.3 does, in our words: answers are stripped on both sides, and

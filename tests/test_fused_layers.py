@@ -7,10 +7,10 @@ from torch.nn import functional
 from transformers import set_seed
 
 from mistral_lib import base_model, fused_loss, likelihood, paired_layers
-from mistral_lib.chat_format import IGNORED
 from mistral_lib.fused_attention import RecordAttention, Records
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens.chat_format import IGNORED
 
 
 def batch_of(run: Run) -> dict[str, torch.Tensor]:

@@ -8,10 +8,11 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
-from mistral_lib import base_model, likelihood, packing
-from mistral_lib.chat_format import IGNORED
+from mistral_lib import base_model, likelihood
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import packing
+from mistral_lib.tokens.chat_format import IGNORED
 
 
 def test_packed_losses_equal_separate_ones(prepared: Run, tiny_model: str) -> None:

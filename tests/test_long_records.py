@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import base_model, chat_format, demo_model, long_records, mistral_tokenizer
-from mistral_lib.chat_format import IGNORED
+from mistral_lib import base_model, demo_model, mistral_tokenizer
 from mistral_lib.corpus.records import Record
+from mistral_lib.tokens import chat_format, long_records
+from mistral_lib.tokens.chat_format import IGNORED
 
 TOKENIZERS = {"mistral": mistral_tokenizer.load, "smollm2": lambda: base_model.load_tokenizer(demo_model.NAME)}
 

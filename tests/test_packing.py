@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import base_model, chat_format, demo_model, packing
-from mistral_lib.chat_format import IGNORED, Encoded
+from mistral_lib import base_model, demo_model
 from mistral_lib.corpus.records import Record
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import chat_format, packing
+from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 # short ones: a float32 pass through NF4 weights takes seconds on a CPU
 ANSWERS = ["It joins two tables.", "A tensor holds numbers in any number of dimensions.", "Use a context manager to close the file."]

@@ -6,9 +6,9 @@ from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
 from mistral_lib import base_model, likelihood, optimizer_steps, preparation
-from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens.chat_format import IGNORED
 
 
 @pytest.mark.parametrize(

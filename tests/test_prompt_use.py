@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from mistral_lib import base_model, chat_format, prompt_use
+from mistral_lib import base_model, prompt_use
 from mistral_lib.run.params import Settings
+from mistral_lib.tokens import chat_format
 
 
 def chat(number: int, domain: str, document: str) -> dict:

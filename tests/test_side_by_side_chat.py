@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from mistral_lib import base_model, chat_format, side_by_side_chat
+from mistral_lib import base_model, side_by_side_chat
 from mistral_lib.run import Run
+from mistral_lib.tokens import chat_format
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from mistral_lib import base_model, demo_model, mistral_tokenizer
-from mistral_lib.template_reading import copies_contents
+from mistral_lib.tokens.template_analysis import copies_contents
 
 
 def each(body: str) -> str:

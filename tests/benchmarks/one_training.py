@@ -18,11 +18,12 @@ from torch.nn import functional
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from mistral_lib import base_model, block_writer, fused_layers, likelihood, training, training_log
-from mistral_lib.chat_format import IGNORED
+from mistral_lib import base_model, fused_layers, likelihood, training, training_log
 from mistral_lib.run import Run, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.stop_signal import StopSignal
+from mistral_lib.tokens import packed_dataset
+from mistral_lib.tokens.chat_format import IGNORED
 from mistral_lib.trainer import SupervisedTrainer
 
 BLOCKS = 2  # of 512 tokens an optimizer step
@@ -133,7 +134,7 @@ def main(variant: str, source: str, steps: int, folder: Path, profile: bool = Fa
     if profile:
         return {"profile": profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=60)}
     rates = {"flops": flops(model, blocks), "matrix_rate": matrix_rate(model)} if variant.startswith("ours") else {}
-    validation = block_writer.first_blocks(load_from_disk(Path(source) / "data" / "validation"), settings.max_validation_tokens)
+    validation = packed_dataset.first_blocks(load_from_disk(Path(source) / "data" / "validation"), settings.max_validation_tokens)
     model = fused_layers.install(trainer.accelerator.unwrap_model(model)) if variant.startswith("trl") else model
     loss = likelihood.mean(likelihood.record_losses(model, validation, BLOCKS))
     return {"variant": variant, "tokens": real, "seconds": seconds, "cpu_seconds": cpu_seconds, "tokens_per_second": real / seconds,

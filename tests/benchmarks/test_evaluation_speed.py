@@ -18,9 +18,9 @@ import torch
 from datasets import load_from_disk
 
 from mistral_lib import base_model, likelihood, preparation
-from mistral_lib.chat_format import IGNORED
 from mistral_lib.run import Run, allocator, hardware
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens.chat_format import IGNORED
 from tests.test_evaluation import separate
 
 RECORDS = int(os.environ.get("RECORDS", "48"))

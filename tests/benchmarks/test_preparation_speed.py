@@ -24,12 +24,13 @@ from typing import Any
 import orjson
 import pytest
 
-from mistral_lib import base_model, byte_level_bpe, chat_format, preparation
+from mistral_lib import base_model, preparation
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
 from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import byte_level_bpe, chat_format
 
 REPEATS = 3
 TRL = "pip install --no-deps trl==1.16.0"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib import control_tokens
+from mistral_lib.tokens import control_tokens
 
 # tokenizers' own pattern of its ByteLevel step, from GPT-2; tests try it on every Unicode character in both libraries
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -1,14 +1,16 @@
 """Windows of tokens packed into blocks, as an Arrow dataset that `datasets.load_from_disk` opens; memory holds one batch of blocks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mistral_lib import packing
+from mistral_lib.corpus.records import Record
 from mistral_lib.run import files
+from mistral_lib.tokens import packing
+from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 TRAIN_WINDOW = 32_768  # windows packed together: enough for full blocks, bounded in memory
 FAIR_WINDOW = 48  # the same for held-out splits: small, so that the first blocks are a fair sample of the split
@@ -57,3 +59,26 @@ def first_blocks(dataset: Any, max_tokens: int) -> Any:
     """As many leading blocks as hold `max_tokens` tokens (0 = all). Preparation put them in an order that makes them a fair sample."""
     count = max_tokens // len(dataset[0]["input_ids"]) if max_tokens else len(dataset)
     return dataset.select(range(min(len(dataset), count)))
+
+
+# -- records that an evaluation makes up for itself, packed in memory as preparation packs the splits on disk -----
+
+
+def enough(windows: Sequence[tuple[Record, str, Encoded]], max_probe_tokens: int) -> bool:
+    """Whether further windows would change nothing of what `packed` returns: it takes so many of them together, in their order."""
+    whole = len(windows) % FAIR_WINDOW == 0
+    return bool(max_probe_tokens) and whole and sum(len(window.input_ids) for _, _, window in windows) >= max_probe_tokens
+
+
+def packed(tokenizer: Any, windows: Sequence[tuple[Record, str, Encoded]], max_tokens: int, max_probe_tokens: int) -> Any:
+    """Windows (record, record id, tokens) in blocks of max_tokens, the first of them that hold max_probe_tokens (0 = all)."""
+    from datasets import Dataset
+
+    lengths = np.array([len(window.input_ids) for _, _, window in windows])
+    blocks = []
+    for members in pack(lengths, np.arange(len(windows)), max_tokens, FAIR_WINDOW):
+        parts = [(np.array(windows[n][2].input_ids), np.array(windows[n][2].labels) != IGNORED) for n in members]
+        block = packing.block(parts, max_tokens, tokenizer.pad_token_id)
+        names = {"record_ids": [windows[n][1] for n in members], "domains": [windows[n][0].domain for n in members]}
+        blocks.append({**{name: column.tolist() for name, column in block.items()}, **names})
+    return first_blocks(Dataset.from_list(blocks), max_probe_tokens)

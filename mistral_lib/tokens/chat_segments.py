@@ -9,10 +9,10 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from mistral_lib import chat_template, control_tokens
-from mistral_lib.chat_template import Part, TemplateProblem
 from mistral_lib.corpus.records import Message
-from mistral_lib.template_reading import copies_contents
+from mistral_lib.tokens import chat_template, control_tokens
+from mistral_lib.tokens.chat_template import Part, TemplateProblem
+from mistral_lib.tokens.template_analysis import copies_contents
 
 
 class Run(NamedTuple):

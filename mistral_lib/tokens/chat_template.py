@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mistral_lib import control_tokens
+from mistral_lib.tokens import control_tokens
 
 MARK = "\ue000{}\ue001"  # private-use characters; contents are put in after the marks are gone, so they may hold them
 MARKED = re.compile("\ue000(\\d+)\ue001")

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mistral_lib import chat_runs, control_tokens
-from mistral_lib.chat_runs import Run
-from mistral_lib.chat_template import NoEndToken, TemplateProblem
 from mistral_lib.corpus.records import Message, Record
+from mistral_lib.tokens import chat_segments, control_tokens
+from mistral_lib.tokens.chat_segments import Run
+from mistral_lib.tokens.chat_template import NoEndToken, TemplateProblem
 
 __all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "pieces", "prompt_ids", "show_mask"]
 
@@ -49,7 +49,7 @@ def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False
 
     Errors: TemplateProblem, NoEndToken.
     """
-    layout, contents = chat_runs.checked(tokenizer, messages, for_answer)
+    layout, contents = chat_segments.checked(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:
         own = part.message < 0
@@ -78,7 +78,9 @@ def written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]:
     for record in records:
         try:
             found.append(
-                chat_runs.runs(tokenizer, record.messages) if record.messages is not None else chat_runs.document(tokenizer, record.text)
+                chat_segments.runs(tokenizer, record.messages)
+                if record.messages is not None
+                else chat_segments.document(tokenizer, record.text)
             )
         except TemplateProblem as problem:
             found.append(str(problem))
@@ -87,7 +89,7 @@ def written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]:
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the assistant's answer begins. Errors: TemplateProblem."""
-    runs = chat_runs.runs(tokenizer, messages, for_answer=True)
+    runs = chat_segments.runs(tokenizer, messages, for_answer=True)
     return _joined(control_tokens.of(tokenizer), runs, ids_of_texts(tokenizer, [runs])).input_ids
 
 

@@ -10,7 +10,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from mistral_lib.chat_format import IGNORED
+from mistral_lib.tokens.chat_format import IGNORED
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:

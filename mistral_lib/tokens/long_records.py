@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from mistral_lib import chat_format
-from mistral_lib.chat_format import IGNORED, Encoded
 from mistral_lib.corpus.records import Message, Record
+from mistral_lib.tokens import chat_format
+from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 WAYS = ("split", "truncate", "reject")
 SMALLEST = 16  # tokens of a window below which there is no room for a prompt and an answer

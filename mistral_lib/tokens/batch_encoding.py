@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import chat_format, control_tokens
-from mistral_lib.byte_level_bpe import ByteLevelBPE, Tokenised
-from mistral_lib.chat_runs import Run
 from mistral_lib.corpus.records import Record
+from mistral_lib.tokens import chat_format, control_tokens
+from mistral_lib.tokens.byte_level_bpe import ByteLevelBPE, Tokenised
+from mistral_lib.tokens.chat_segments import Run
 
 AT_ONCE = 3  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
 AHEAD = 4  # batches that are in the tokenizer or wait for it while others are written and joined
