@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mistral_lib import base_model
+from mistral_lib.model import base_model
 from mistral_lib.run import disk, files
 from mistral_lib.run.settings import Settings
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mistral_lib import audit, loss_plots, paired_difference, report, verdict
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.picture import Picture
 from mistral_lib.run import Run, files, paths
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from mistral_lib import (
     answer_metrics,
-    base_model,
     cards,
     generation,
     lm_eval_tasks,
@@ -25,8 +24,9 @@ from mistral_lib import (
     verdict,
 )
 from mistral_lib.generation import read_records
-from mistral_lib.likelihood import RecordLoss
 from mistral_lib.measurements import Measurements
+from mistral_lib.model import base_model
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run import Run, files, hardware
 from mistral_lib.run.folder import FORMAT
 from mistral_lib.tokens import packed_dataset

@@ -7,8 +7,9 @@ training (micro batch, accumulation, checkpointing) is chosen that keeps the wis
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mistral_lib import model_memory, model_shapes, resident_memory, training_time
-from mistral_lib.model_memory import GIB, Step
+from mistral_lib import training_time
+from mistral_lib.model import model_shapes, process_memory, step_memory
+from mistral_lib.model.step_memory import GIB, Step
 from mistral_lib.run import hardware, params
 from mistral_lib.run.settings import Settings
 from mistral_lib.training_time import Work
@@ -46,7 +47,7 @@ class Fit:
     @property
     def needed(self) -> int:
         """The same without what the system takes back where memory is short: pages of the weights file, on a CPU."""
-        return self.peak - self.parts.get(resident_memory.WEIGHTS_FILE, 0)
+        return self.peak - self.parts.get(process_memory.WEIGHTS_FILE, 0)
 
     @property
     def fits(self) -> bool:
@@ -121,9 +122,9 @@ def step_of(settings: Settings, work: Work, machine: dict[str, Any], micro: int,
 
 def parts_of(step: Step) -> dict[str, int]:
     """Bytes by part at the peak, with what is not tensors: context and reserve on a GPU, on a CPU all that a process holds."""
-    tensors = model_memory.peak(step)
+    tensors = step_memory.peak(step)
     if step.device == "cpu":
-        return resident_memory.parts_of(step, tensors)
+        return process_memory.parts_of(step, tensors)
     return {**tensors.parts, "CUDA context": CUDA_CONTEXT, "allocator": round(RESERVE * tensors.total)}
 
 

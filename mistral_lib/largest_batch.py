@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mistral_lib import likelihood
+from mistral_lib.model import likelihood
 from mistral_lib.run import hardware, paths
 from mistral_lib.tokens.chat_format import IGNORED
 

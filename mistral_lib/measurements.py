@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import likelihood
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib.model import likelihood
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run import allocator, files
 from mistral_lib.run.progress import bar
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, default_data_collator
 
-from mistral_lib import checkpoints, largest_batch, likelihood, memory_shortage, planned_work, ranks, training_log
+from mistral_lib import checkpoints, largest_batch, memory_shortage, planned_work, ranks, training_log
 from mistral_lib.chronicle import Chronicle
 from mistral_lib.memory_shortage import BatchShape
+from mistral_lib.model import likelihood
 from mistral_lib.run import hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.spending import Spending

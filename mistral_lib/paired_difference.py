@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import likelihood
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib.model import likelihood
+from mistral_lib.model.likelihood import RecordLoss
 
 RESAMPLES = 4999
 FEWEST = 5  # source documents from which an interval is given

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from mistral_lib.fit_plan import Fit, as_set
-from mistral_lib.model_memory import GIB, MIB
+from mistral_lib.model.step_memory import GIB, MIB
 from mistral_lib.run import params
 from mistral_lib.run.settings import Settings
 from mistral_lib.training_time import Work

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import mistral_lib
-from mistral_lib import base_model, data_report, near_search, reading_parts, split_blocks, stage_inputs, token_parts
+from mistral_lib import data_report, near_search, reading_parts, split_blocks, stage_inputs, token_parts
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, splits
@@ -26,6 +26,7 @@ from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrenc
 from mistral_lib.curation.repeated_patterns import repeated
 from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.finished_parts import FinishedParts
+from mistral_lib.model import base_model
 from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.record_store import RecordStore
 from mistral_lib.run import Run, disk, files

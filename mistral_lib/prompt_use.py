@@ -12,7 +12,7 @@ import numpy as np
 
 from mistral_lib import paired_difference
 from mistral_lib.corpus.records import Record
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, packed_dataset
 

@@ -76,7 +76,8 @@ class Estimate:
 
 def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estimate]:
     """The estimate as it becomes more complete. Errors: BaseModelError where the model's sizes cannot be had."""
-    from mistral_lib import fit_plan, model_shapes, training_time
+    from mistral_lib import fit_plan, training_time
+    from mistral_lib.model import model_shapes
 
     work, machine = known_work(settings, found), params.instances()[settings.instance]
     seconds = training_time.seconds(

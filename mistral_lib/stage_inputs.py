@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mistral_lib import base_model
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus.sources import SourceFile
+from mistral_lib.model import base_model
 from mistral_lib.run import Run
 
 

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, likelihood, memory_shortage, ranks, row_threads
+from mistral_lib import checkpoints, memory_shortage, ranks
 from mistral_lib.chronicle import Chronicle
+from mistral_lib.model import likelihood, row_threads
 from mistral_lib.run import allocator, disk
 from mistral_lib.stop_signal import StopSignal
 

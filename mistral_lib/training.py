@@ -18,10 +18,8 @@ from transformers import set_seed
 
 from mistral_lib import (
     adapter_proof,
-    base_model,
     checkpoints,
     largest_batch,
-    likelihood,
     memory_shortage,
     progress_watch,
     ranks,
@@ -29,6 +27,7 @@ from mistral_lib import (
     training_log,
     training_result,
 )
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.optimizer_steps import OptimizerSteps
 from mistral_lib.run import (
     Run,

@@ -5,8 +5,9 @@ Knows numbers and the log; knows nothing of models.
 
 from typing import Any
 
-from mistral_lib import likelihood, training_log
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib import training_log
+from mistral_lib.model import likelihood
+from mistral_lib.model.likelihood import RecordLoss
 
 
 def losses(before: list[RecordLoss], after: list[RecordLoss], reloaded: float) -> dict[str, Any]:

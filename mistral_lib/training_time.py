@@ -7,7 +7,7 @@ where they come from.
 from dataclasses import dataclass
 from typing import Any
 
-from mistral_lib.model_shapes import checkpoint_bytes, linear_parameters
+from mistral_lib.model.model_shapes import checkpoint_bytes, linear_parameters
 
 DISK_GB_PER_SECOND = (0.1, 1.0)  # reading the base model: a plain network volume, a fast local one
 LOADS = 2  # base model at the start and for the proof

@@ -95,7 +95,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    from mistral_lib import base_model, demo_model
+    from mistral_lib.model import base_model, demo_model
 
     torch.manual_seed(0)
     tokenizer = base_model.load_tokenizer(demo_model.NAME)

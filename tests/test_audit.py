@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import audit, base_model, notebook_runs, preparation
+from mistral_lib import audit, notebook_runs, preparation
 from mistral_lib.corpus import exclusions
+from mistral_lib.model import base_model
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from tests.conftest import other

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mistral_lib import base_model, demo_model, mistral_tokenizer
 from mistral_lib.corpus.records import Record
+from mistral_lib.model import base_model, demo_model, mistral_tokenizer
 from mistral_lib.tokens import byte_level_bpe, chat_format, control_tokens
 from mistral_lib.tokens.batch_encoding import encode_batches
 from mistral_lib.tokens.byte_level_bpe import NO_BYTE, ByteLevelBPE

@@ -11,9 +11,9 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from mistral_lib import base_model, demo_model, mistral_tokenizer
 from mistral_lib.corpus import demo_corpus
 from mistral_lib.corpus.records import Record, map_row
+from mistral_lib.model import base_model, demo_model, mistral_tokenizer
 from mistral_lib.tokens import chat_format, chat_template
 from mistral_lib.tokens.chat_format import IGNORED
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mistral_lib import compare_runs, paired_difference, verdict
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run import Run, files
 from mistral_lib.run.params import Settings
 from tests.test_evaluation import refuse_outside_requests

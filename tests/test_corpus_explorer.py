@@ -8,11 +8,12 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import base_model, corpus_index, inventory
+from mistral_lib import corpus_index, inventory
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import PAGE, CorpusIndex
 from mistral_lib.curation import minhash
+from mistral_lib.model import base_model
 from mistral_lib.near_copies import near_copies
 from mistral_lib.run import Run, files
 from tests.conftest import deep_lines, rows

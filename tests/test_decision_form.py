@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import inventory, model_shapes, run_estimate, training_time
+from mistral_lib import inventory, run_estimate, training_time
 from mistral_lib.corpus import sources
 from mistral_lib.decision_form import DecisionForm
 from mistral_lib.latest_job import LatestJob
+from mistral_lib.model import model_shapes
 from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
 from mistral_lib.run.settings import Settings

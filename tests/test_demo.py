@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import demo_model
 from mistral_lib.corpus import demo_corpus, sources
 from mistral_lib.corpus.records import map_row
+from mistral_lib.model import demo_model
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 

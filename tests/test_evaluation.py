@@ -17,7 +17,8 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 
-from mistral_lib import audit, base_model, evaluation, likelihood, measurements, preparation, report, retention, training, verdict
+from mistral_lib import audit, evaluation, measurements, preparation, report, retention, training, verdict
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run, files, params
 from mistral_lib.tokens.chat_format import IGNORED
 from tests.conftest import other, rows

@@ -7,19 +7,10 @@ import time
 import pytest
 import torch
 
-from mistral_lib import (
-    base_model,
-    fit_plan,
-    likelihood,
-    model_memory,
-    model_shapes,
-    plan_table,
-    planned_work,
-    resident_memory,
-    training_time,
-)
-from mistral_lib.live_memory import LiveMemory
-from mistral_lib.model_memory import MIB, Step
+from mistral_lib import fit_plan, plan_table, planned_work, training_time
+from mistral_lib.model import base_model, likelihood, model_shapes, process_memory, step_memory
+from mistral_lib.model.step_memory import MIB, Step
+from mistral_lib.model.tensor_memory import LiveMemory
 from mistral_lib.run import Run, allocator, files, params
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
@@ -32,7 +23,7 @@ def step(tiny_model: str) -> Step:
 
 
 def changed(step: Step, **changes: object) -> int:
-    return model_memory.peak(Step(**{**step.__dict__, **changes})).total
+    return step_memory.peak(Step(**{**step.__dict__, **changes})).total
 
 
 def test_what_stays_equals_the_sum_by_hand(step: Step) -> None:
@@ -40,26 +31,26 @@ def test_what_stays_equals_the_sum_by_hand(step: Step) -> None:
     linear = model_shapes.linear_parameters(config)
     assert linear == 2 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128)
     lora = 2 * 16 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))  # rank 16 on seven projections of two layers
-    plain = model_memory.peak(step)
+    plain = step_memory.peak(step)
     assert plain.trainable == lora and plain.parts["LoRA"] == 4 * lora and plain.parts["optimizer"] == 8 * lora
     norms = 64 * (2 * 2 + 1)
     unquantised = 4 * (linear + norms + config.vocab_size * 64)
     assert unquantised <= plain.parts["unquantised modules"] <= unquantised + 1024  # and the frequencies of the rotary embedding
-    quantised = model_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"}))
+    quantised = step_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"}))
     scales = linear // 64
     nested = sum(math.ceil(n // 64 / 256) for n in 2 * [64 * 64, 64 * 64, 64 * 32, 64 * 32, 64 * 128, 64 * 128, 64 * 128])
     assert quantised.parts["weights in NF4"] == linear // 2 + scales + 4 * nested
 
 
 def test_nf4_takes_4_127_bits_a_weight() -> None:
-    parts = model_memory.peak(Step(MISTRAL, max_tokens=128, micro_batch_size=1, checkpointing=True)).parts
+    parts = step_memory.peak(Step(MISTRAL, max_tokens=128, micro_batch_size=1, checkpointing=True)).parts
     linear = model_shapes.linear_parameters(model_shapes.config_of(MISTRAL))
     assert 8 * parts["weights in NF4"] / linear == pytest.approx(4.127, abs=0.001)
     assert parts["unquantised modules"] / 2 == pytest.approx(2 * 32768 * 4096, rel=0.01)
 
 
 def test_rank_64_on_seven_projections_has_the_known_number_of_parameters() -> None:
-    assert model_memory.peak(Step(MISTRAL, 128, 1, True, lora_rank=64)).trainable == 167_772_160
+    assert step_memory.peak(Step(MISTRAL, 128, 1, True, lora_rank=64)).trainable == 167_772_160
 
 
 @pytest.mark.parametrize(("quantization", "dtype", "checkpointing"),
@@ -78,33 +69,33 @@ def test_the_step_without_weights_holds_what_a_real_step_holds(step: Step, quant
     with memory:
         likelihood.token_losses(model, batch)[0].sum().backward()
     options = {"quantization": quantization, "dtype": dtype, "checkpointing": checkpointing, "optimizer_bytes": 0}
-    planned = model_memory.peak(Step(**{**step.__dict__, **options}))
+    planned = step_memory.peak(Step(**{**step.__dict__, **options}))
     stays = sum(planned.parts[part] for part in ("weights in NF4", "unquantised modules", "LoRA"))
     assert planned.total - stays == pytest.approx(memory.peak - before, rel=0.02)
 
 
 def test_on_a_cpu_the_weights_file_and_the_gaps_are_counted(step: Step) -> None:
     size = sum(file.stat().st_size for file in (params.home.home() / step.base_model).glob("*.safetensors"))
-    stored, dtype = resident_memory.stored(step.base_model)
+    stored, dtype = process_memory.stored(step.base_model)
     assert stored == size and dtype == "float32"
 
     def beside(loading: bool = False, **changes: object) -> int:
         one = Step(**{**step.__dict__, **changes})
-        return resident_memory.file_beside(one, model_memory.peak(one), loading)
+        return process_memory.file_beside(one, step_memory.peak(one), loading)
 
-    unquantised = model_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"})).parts["unquantised modules"]
+    unquantised = step_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"})).parts["unquantised modules"]
     assert beside(quantization="nf4") == size - unquantised, "float32 layers are left in the file, which stays mapped"
     assert beside(dtype="bfloat16") == 0 and beside(dtype="bfloat16", loading=True) == size, "copies: the file is closed after loading"
     plain, twice, saving = (Step(**{**step.__dict__, **one}) for one in ({}, {"max_tokens": 256}, {"checkpointing": True}))
-    assert resident_memory.gaps(twice, model_memory.peak(twice)) == 2 * resident_memory.gaps(plain, model_memory.peak(plain)) > 0
-    assert resident_memory.gaps(saving, model_memory.peak(saving)) > allocator.KEPT_IN_A_PASS
-    small = resident_memory.parts_of(step, model_memory.peak(step))
-    assert small[resident_memory.WEIGHTS_FILE] < 8192, "its weights are the file, all but the header"
+    assert process_memory.gaps(twice, step_memory.peak(twice)) == 2 * process_memory.gaps(plain, step_memory.peak(plain)) > 0
+    assert process_memory.gaps(saving, step_memory.peak(saving)) > allocator.KEPT_IN_A_PASS
+    small = process_memory.parts_of(step, step_memory.peak(step))
+    assert small[process_memory.WEIGHTS_FILE] < 8192, "its weights are the file, all but the header"
     read = Step(
         **{**step.__dict__, "base_model": MISTRAL, "max_tokens": 32, "micro_batch_size": 1, "quantization": "nf4", "dtype": "bfloat16"}
     )
-    parts = resident_memory.parts_of(read, model_memory.peak(read))
-    assert sum(parts.values()) > 14.4e9 and sum(parts.values()) - parts[resident_memory.WEIGHTS_FILE] < 8e9, "mapped pages may be dropped"
+    parts = process_memory.parts_of(read, step_memory.peak(read))
+    assert sum(parts.values()) > 14.4e9 and sum(parts.values()) - parts[process_memory.WEIGHTS_FILE] < 8e9, "mapped pages may be dropped"
 
 
 def test_more_work_takes_more_memory_and_checkpointing_and_nf4_take_less(step: Step) -> None:
@@ -168,7 +159,7 @@ def test_a_model_whose_sizes_are_not_known_is_refused_with_what_to_do(home, monk
 
 
 def test_the_embedded_model_has_the_sizes_that_are_listed() -> None:
-    from mistral_lib import demo_model
+    from mistral_lib.model import demo_model
 
     listed = model_shapes.config_of(demo_model.NAME)
     real = files.read_json(demo_model.folder() / "config.json")

@@ -34,7 +34,7 @@ def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
 def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> None:
     import torch
 
-    from mistral_lib import base_model
+    from mistral_lib.model import base_model
     from mistral_lib.run import params
 
     model = base_model.load_base(params.Settings(base_model=tiny_model, quantization="none", dtype="float32"))

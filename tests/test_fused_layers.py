@@ -6,8 +6,8 @@ from datasets import load_from_disk
 from torch.nn import functional
 from transformers import set_seed
 
-from mistral_lib import base_model, fused_loss, likelihood, paired_layers
-from mistral_lib.fused_attention import RecordAttention, Records
+from mistral_lib.model import base_model, fused_loss, likelihood, paired_layers
+from mistral_lib.model.fused_attention import RecordAttention, Records
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED

@@ -110,7 +110,7 @@ def test_a_hub_out_of_reach_is_told_with_the_way_around(tmp_path: Path) -> None:
 
 def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
     code = (
-        "import sys; from pathlib import Path; from mistral_lib.run import params; from mistral_lib import base_model\n"
+        "import sys; from pathlib import Path; from mistral_lib.run import params; from mistral_lib.model import base_model\n"
         "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
         "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
         "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
@@ -140,7 +140,8 @@ def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
 
 
 def test_a_listed_model_is_planned_at_any_revision_and_named_without_it_on_its_card(settings) -> None:
-    from mistral_lib import cards, model_shapes
+    from mistral_lib import cards
+    from mistral_lib.model import model_shapes
 
     name = "mistralai/Mistral-7B-Instruct-v0.3"
     assert model_shapes.config_of(f"{name}@refs/pr/7").to_dict() == model_shapes.config_of(name).to_dict()

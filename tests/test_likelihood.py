@@ -8,7 +8,7 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
-from mistral_lib import base_model, likelihood
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import packing

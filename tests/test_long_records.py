@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import base_model, demo_model, mistral_tokenizer
 from mistral_lib.corpus.records import Record
+from mistral_lib.model import base_model, demo_model, mistral_tokenizer
 from mistral_lib.tokens import chat_format, long_records
 from mistral_lib.tokens.chat_format import IGNORED
 

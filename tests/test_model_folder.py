@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mistral_lib import base_model, model_folder, weight_files
-from mistral_lib.base_model import BaseModelError
+from mistral_lib.model import base_model, model_folder, safetensors_files
+from mistral_lib.model.base_model import BaseModelError
 from mistral_lib.run import params
 
 
@@ -139,11 +139,11 @@ def test_weights_that_would_be_invented_are_refused(copy: Path, settings: params
     """An index from which tensors were dropped: transformers fills them with random numbers and only warns."""
     from safetensors.torch import load_file, save_file
 
-    shard = next(p for p in sorted(copy.glob("model-*")) if any("mlp" in name for name in weight_files.header(p)))
+    shard = next(p for p in sorted(copy.glob("model-*")) if any("mlp" in name for name in safetensors_files.header(p)))
     kept = load_file(shard)
     gone = next(name for name in kept if "mlp" in name)
     save_file({name: tensor for name, tensor in kept.items() if name != gone}, shard, metadata={"format": "pt"})
-    edit(copy / weight_files.INDEX, lambda index: index["weight_map"].pop(gone))
+    edit(copy / safetensors_files.INDEX, lambda index: index["weight_map"].pop(gone))
     with pytest.raises(BaseModelError, match=rf"its weights hold no {gone} \(1 tensors are missing"):
         base_model.load_base(settings.model_copy(update={"base_model": str(copy)}))
 

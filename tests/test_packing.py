@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib import base_model, demo_model
 from mistral_lib.corpus.records import Record
+from mistral_lib.model import base_model, demo_model
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, packing
 from mistral_lib.tokens.chat_format import IGNORED, Encoded

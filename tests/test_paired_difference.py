@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mistral_lib import answer_metrics, likelihood, memorising, paired_difference
-from mistral_lib.likelihood import RecordLoss
+from mistral_lib import answer_metrics, memorising, paired_difference
+from mistral_lib.model import likelihood
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.tokens import packing
 
 

@@ -114,7 +114,7 @@ def second_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> s
     """The tiny model with other weights."""
     from transformers import MistralConfig, MistralForCausalLM
 
-    from mistral_lib import base_model
+    from mistral_lib.model import base_model
 
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("models") / "second"

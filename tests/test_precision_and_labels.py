@@ -5,7 +5,8 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
-from mistral_lib import base_model, likelihood, optimizer_steps, preparation
+from mistral_lib import optimizer_steps, preparation
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED

@@ -6,11 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
-from mistral_lib import base_model, inventory, preparation, reasons
+from mistral_lib import inventory, preparation, reasons
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import map_row
 from mistral_lib.corpus.sources import SourceError
 from mistral_lib.curation import splits
+from mistral_lib.model import base_model
 from mistral_lib.run import Run, files, params
 from mistral_lib.tokens import chat_format
 from tests.conftest import deep_lines, files_with, other, rows, twins

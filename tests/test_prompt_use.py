@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from mistral_lib import base_model, prompt_use
+from mistral_lib import prompt_use
+from mistral_lib.model import base_model
 from mistral_lib.run.params import Settings
 from mistral_lib.tokens import chat_format
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import load_from_disk
 
-from mistral_lib import base_model, likelihood, row_threads
+from mistral_lib.model import base_model, likelihood, row_threads
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import demo_model, evaluation, preparation
+from mistral_lib import evaluation, preparation
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
+from mistral_lib.model import demo_model
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.paths import params as params_folder
 from mistral_lib.run.settings import Settings

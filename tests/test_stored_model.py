@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import base_model, stored_model
-from mistral_lib.base_model import BaseModelError
+from mistral_lib.model import base_model, s3_model
+from mistral_lib.model.base_model import BaseModelError
 from mistral_lib.run import files
 
 pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")
@@ -62,7 +62,7 @@ def test_a_broken_fetch_goes_on_and_fetches_what_changed_meanwhile(client, tiny_
     import resource
     import signal
 
-    monkeypatch.setattr(stored_model, "SPARE", 0)
+    monkeypatch.setattr(s3_model, "SPARE", 0)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 2**20, before[1]))
@@ -96,7 +96,7 @@ def test_a_prefix_without_a_model_is_told_by_name(client, url: str, expected: st
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(client, home: Path, monkeypatch) -> None:
-    monkeypatch.setattr(stored_model, "SPARE", 2**60)
+    monkeypatch.setattr(s3_model, "SPARE", 2**60)
     with pytest.raises(BaseModelError, match=r"GiB are to be fetched and .* GiB of disk are free"):
         base_model.locate(URL)
     assert not list((home / "models").glob("*/*.safetensors"))

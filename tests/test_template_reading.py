@@ -2,7 +2,7 @@
 
 import pytest
 
-from mistral_lib import base_model, demo_model, mistral_tokenizer
+from mistral_lib.model import base_model, demo_model, mistral_tokenizer
 from mistral_lib.tokens.template_analysis import copies_contents
 
 

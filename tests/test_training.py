@@ -169,7 +169,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path) -> None:
 
 
 def test_an_adapter_that_did_not_change_or_broke_is_not_vouched_for(prepared: Run) -> None:
-    from mistral_lib import base_model
+    from mistral_lib.model import base_model
 
     model = base_model.attach_lora(base_model.load_base(prepared.settings), prepared.settings)
     with pytest.raises(adapter_proof.TrainingFailed, match="what it was before training"):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from mistral_lib import fit_plan, planned_work, preparation, shared_stages
-from mistral_lib.model_memory import MIB
+from mistral_lib.model.step_memory import MIB
 from mistral_lib.run import Run, files, params, paths
 
 STEPS = 4  # by then the memory of a training on a CPU has stopped growing

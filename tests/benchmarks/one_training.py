@@ -18,7 +18,8 @@ from torch.nn import functional
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from mistral_lib import base_model, fused_layers, likelihood, training, training_log
+from mistral_lib import training, training_log
+from mistral_lib.model import base_model, fused_layers, likelihood
 from mistral_lib.run import Run, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.stop_signal import StopSignal

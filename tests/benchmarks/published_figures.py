@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from mistral_lib import fit_plan, fused_layers, fused_loss, model_memory, model_shapes
-from mistral_lib.model_memory import Step
+from mistral_lib import fit_plan
+from mistral_lib.model import fused_layers, fused_loss, model_shapes, step_memory
+from mistral_lib.model.step_memory import Step
 
 LLAMA_2 = {**model_shapes.MISTRAL_7B, "vocab_size": 32000, "intermediate_size": 11008, "num_key_value_heads": 32}
 LLAMA_31 = {**model_shapes.MISTRAL_7B, "vocab_size": 128256}
@@ -81,9 +82,9 @@ def plain_layers() -> Any:
 @contextmanager
 def inputs_kept(step: Step) -> Any:
     """The model of this step with 4-bit layers that keep their inputs."""
-    model_memory.build.cache_clear()
-    model_memory.peak.cache_clear()
-    earlier = model_memory.nf4_layer
+    step_memory.build.cache_clear()
+    step_memory.peak.cache_clear()
+    earlier = step_memory.nf4_layer
 
     def layer(*arguments: Any) -> torch.nn.Module:
         made = earlier(*arguments)
@@ -91,17 +92,17 @@ def inputs_kept(step: Step) -> Any:
         made.forward = types.MethodType(lambda self, x: KeepInput.apply(x, forward(x)), made)
         return made
 
-    model_memory.nf4_layer = layer
+    step_memory.nf4_layer = layer
     yield
-    model_memory.nf4_layer = earlier
-    model_memory.build.cache_clear()
-    model_memory.peak.cache_clear()
+    step_memory.nf4_layer = earlier
+    step_memory.build.cache_clear()
+    step_memory.peak.cache_clear()
 
 
 def planned(figure: Figure) -> float:
     """Bytes by the plan; where the source tells what PyTorch reserved, with the plan's share for its allocator."""
     with plain_layers(), inputs_kept(figure.step) if figure.bitsandbytes_keeps_inputs else nullcontext():
-        tensors = model_memory.peak(figure.step).total
+        tensors = step_memory.peak(figure.step).total
     return tensors * (1 + fit_plan.RESERVE if figure.reserved else 1)
 
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 from datasets import load_from_disk
 
-from mistral_lib import base_model, likelihood, preparation
+from mistral_lib import preparation
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run, allocator, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED

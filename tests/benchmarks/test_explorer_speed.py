@@ -14,10 +14,11 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import base_model, inventory
+from mistral_lib import inventory
 from mistral_lib.corpus import sources
 from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.corpus_index import CorpusIndex, IndexWriter
+from mistral_lib.model import base_model
 from mistral_lib.run.settings import Settings
 
 WORDS = np.array([f"word{n}" for n in range(400)])

@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib import audit, base_model, checkpoints, preparation, preparation_trial, training_log, training_status, votes
+from mistral_lib import audit, checkpoints, preparation, preparation_trial, training_log, training_status, votes
 from mistral_lib.blind_vote import ballot
 from mistral_lib.corpus import sources
+from mistral_lib.model import base_model
 from mistral_lib.preparation_cockpit import figures, shown
 from mistral_lib.run import Run, files, paths
 from tests.browser.jupyterlab import PATIENCE, Notebook

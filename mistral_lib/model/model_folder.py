@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib import weight_files
+from mistral_lib.model import safetensors_files
 from mistral_lib.run import files, paths
 
 SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")  # all but the weights
@@ -30,12 +30,12 @@ def check(folder: Path, weights: bool = True, shown: str = "") -> None:
     faults += config_faults(config)
     rows, holder = config.get("vocab_size"), "config.json"
     if weights and not _only_pickled(folder, faults):
-        single = (folder / weight_files.SINGLE).exists()  # transformers takes it even where an index stands beside it
-        index = None if single or not (folder / weight_files.INDEX).exists() else _read(folder, weight_files.INDEX, faults)
+        single = (folder / safetensors_files.SINGLE).exists()  # transformers takes it even where an index stands beside it
+        index = None if single or not (folder / safetensors_files.INDEX).exists() else _read(folder, safetensors_files.INDEX, faults)
         if index is not None and not isinstance(index.get("weight_map"), dict):
-            faults += [f"{weight_files.INDEX}: has no weight_map; download it again"] if index else []
+            faults += [f"{safetensors_files.INDEX}: has no weight_map; download it again"] if index else []
         else:
-            tensors, damages = weight_files.examine(folder, index)
+            tensors, damages = safetensors_files.examine(folder, index)
             faults += damages
             if not damages:
                 faults += embedding_faults(tensors, rows)
@@ -53,7 +53,7 @@ def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict
         faults.append(f"{name}: missing; {instead or 'download it from where the model came from'}")
         return {}
     data = path.read_bytes()
-    problem = weight_files.disguised(data[:64], path)
+    problem = safetensors_files.disguised(data[:64], path)
     if problem is None:
         try:
             value = orjson.loads(data)
@@ -110,16 +110,16 @@ def config_faults(config: dict[str, Any]) -> list[str]:
 
 def _only_pickled(folder: Path, faults: list[str]) -> bool:
     found = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    if not found or (folder / weight_files.SINGLE).exists() or (folder / weight_files.INDEX).exists():
+    if not found or (folder / safetensors_files.SINGLE).exists() or (folder / safetensors_files.INDEX).exists():
         return False
     faults.append(
-        f"{found[0]}: pickled weights, which can run code when they are loaded; expected {weight_files.SINGLE} or its index: "
+        f"{found[0]}: pickled weights, which can run code when they are loaded; expected {safetensors_files.SINGLE} or its index: "
         "download the safetensors files, or convert with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
     )
     return True
 
 
-def embedding_faults(tensors: weight_files.Header, rows: Any) -> list[str]:
+def embedding_faults(tensors: safetensors_files.Header, rows: Any) -> list[str]:
     """Whether the weights are laid out as the workbook needs them, and are those of this configuration."""
     if EMBEDDING not in tensors:
         return [
@@ -178,4 +178,4 @@ def _named_token_faults(named: dict[str, Any], tokens: dict[int, str]) -> list[s
 
 def identity(folder: Path) -> str:
     """Changes when the weights or the configuration do; see weight_files.fingerprint for how surely."""
-    return files.digest([weight_files.fingerprint(folder), (folder / "config.json").read_text()])
+    return files.digest([safetensors_files.fingerprint(folder), (folder / "config.json").read_text()])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mistral_lib import base_model, demo_model, hub_model
+from mistral_lib.model import base_model, demo_model, hub_model
 
 MISTRAL_7B = {
     "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from mistral_lib import base_model, likelihood, model_shapes
-from mistral_lib.live_memory import MetaMemory, StandIns, autocast_flag
+from mistral_lib.model import base_model, likelihood, model_shapes
+from mistral_lib.model.tensor_memory import MetaMemory, StandIns, autocast_flag
 
 MIB, GIB = 2**20, 2**30
 NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights to a scale, scales to a scale of scales: bitsandbytes' defaults

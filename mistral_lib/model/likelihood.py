@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mistral_lib import fused_layers, fused_loss, paired_layers, row_threads
+from mistral_lib.model import fused_layers, fused_loss, paired_layers, row_threads
 from mistral_lib.run.progress import bar
 from mistral_lib.tokens.chat_format import IGNORED
 

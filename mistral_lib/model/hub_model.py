@@ -6,7 +6,7 @@ A name is owner/name, or owner/name@revision for a commit, tag or branch; withou
 from functools import cache
 from pathlib import Path
 
-from mistral_lib.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
+from mistral_lib.model.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
 
 
 def repository(name: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
-from mistral_lib.fused_attention import RecordAttention, Records
+from mistral_lib.model.fused_attention import RecordAttention, Records
 
 
 def install(model: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from mistral_lib import fused_layers
+from mistral_lib.model import fused_layers
 
 
 def possible(model: Any) -> bool:

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import demo_model, hub_model, model_folder, stored_model
-from mistral_lib.model_folder import BaseModelError
+from mistral_lib.model import demo_model, hub_model, model_folder, s3_model
+from mistral_lib.model.model_folder import BaseModelError
 from mistral_lib.run import hardware, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_template
@@ -33,7 +33,7 @@ def locate(name: str, weights: bool = True) -> Path:
             "mistralai/Mistral-7B-Instruct-v0.3"
         )
     elif name.startswith("s3://"):
-        place, weights = stored_model.folder(name), True
+        place, weights = s3_model.folder(name), True
     elif (place := _local(name)) is not None:
         weights = True
     else:
@@ -47,7 +47,7 @@ def is_here(name: str) -> bool:
     if name == demo_model.NAME:
         return demo_model.is_here()
     if name.startswith("s3://"):
-        return stored_model.is_here(name)
+        return s3_model.is_here(name)
     try:
         return _local(name) is not None or hub_model.is_here(name)
     except BaseModelError:
@@ -185,7 +185,7 @@ def attach_lora(model: Any, settings: Settings) -> Any:
     """A new adapter on the model, its weights in float32. Call transformers.set_seed before, or runs do not reproduce."""
     from peft import LoraConfig, get_peft_model
 
-    from mistral_lib import fused_layers
+    from mistral_lib.model import fused_layers
 
     targets = settings.lora_targets if settings.lora_targets == "all-linear" else [t.strip() for t in settings.lora_targets.split(",")]
     config = LoraConfig(
@@ -203,7 +203,7 @@ def load_adapter(settings: Settings, folder: Path) -> Any:
     """A fresh base model with the adapter in `folder`, for measuring."""
     from peft import PeftModel
 
-    from mistral_lib import fused_layers
+    from mistral_lib.model import fused_layers
 
     return fused_layers.install(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
 

@@ -6,8 +6,8 @@ on configurations that were not used for these constants.
 
 from typing import Any
 
-from mistral_lib import demo_model, model_shapes
-from mistral_lib.model_memory import GIB, Peak, Step
+from mistral_lib.model import demo_model, model_shapes
+from mistral_lib.model.step_memory import GIB, Peak, Step
 from mistral_lib.run import allocator, paths
 
 LIBRARIES = round(0.56 * GIB)  # Python, PyTorch, transformers, peft, bitsandbytes: code and data

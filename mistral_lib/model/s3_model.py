@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mistral_lib import model_folder
 from mistral_lib.corpus import object_store
 from mistral_lib.corpus.object_store import RemoteObject
-from mistral_lib.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
+from mistral_lib.model import model_folder
+from mistral_lib.model.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
 from mistral_lib.run import files, paths
 from mistral_lib.run.progress import bar, say
 
