@@ -82,7 +82,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def audit(arguments: argparse.Namespace) -> int:
-    from mistral_lib import audit
+    from mistral_lib.preparation import audit
     from mistral_lib.run import all_runs
 
     places = [arguments.folder] if arguments.folder else all_runs()

@@ -12,14 +12,15 @@ import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
 
-from mistral_lib import near_copies, shown_record
+from mistral_lib import shown_record
 from mistral_lib.corpus import exclusions
 from mistral_lib.corpus.records import Record, record_of
 from mistral_lib.corpus.sources import Row, SourceError
-from mistral_lib.corpus_index import CHOICES, CorpusIndex, Entry
 from mistral_lib.curation import checks
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.preparation import corpus_index
+from mistral_lib.preparation.corpus_index import CHOICES, CorpusIndex, Entry
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
 PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
@@ -112,7 +113,7 @@ class CorpusExplorer(PlainTextBox):
         if entry is None or not entry.record_id:
             return
         self.status.value = "looking for near-duplicates …"
-        self.looking.start(near_copies.near_copies(self.index, entry.number), self._show_found, self._show_fault, pause=0)
+        self.looking.start(corpus_index.near_copies(self.index, entry.number), self._show_found, self._show_fault, pause=0)
 
     def _show_found(self, found: tuple[int, np.ndarray]) -> None:
         looked_at, numbers = found

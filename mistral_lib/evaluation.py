@@ -20,13 +20,13 @@ from mistral_lib import (
     prompt_use,
     report,
     retention,
-    stage_inputs,
     verdict,
 )
 from mistral_lib.generation import read_records
 from mistral_lib.measurements import Measurements
 from mistral_lib.model import base_model
 from mistral_lib.model.likelihood import RecordLoss
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files, hardware
 from mistral_lib.run.folder import FORMAT
 from mistral_lib.tokens import packed_dataset

@@ -11,9 +11,10 @@ from typing import Any
 import ipywidgets
 from ipywidgets import Dropdown, FloatSlider, HBox, IntSlider, SelectionSlider
 
-from mistral_lib import figure_style, preparation_trial
+from mistral_lib import figure_style
 from mistral_lib.plain_text_widget import PlainTextBox
-from mistral_lib.preparation_trial import Sample
+from mistral_lib.preparation import trial
+from mistral_lib.preparation.trial import Sample
 from mistral_lib.run import params
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings
@@ -45,7 +46,7 @@ class PreparationCockpit(PlainTextBox):
     def _tried(self, settings: Settings) -> tuple[dict[str, float], str]:
         """The figures of the sample, or none and why: a sample may be too small for three splits where the whole is not."""
         try:
-            return figures(preparation_trial.carry_out(self.sample, settings, self.tokenizer), self.domains), ""
+            return figures(trial.carry_out(self.sample, settings, self.tokenizer), self.domains), ""
         except ValueError as error:
             return {}, f"the sample cannot be prepared: {error}"
 

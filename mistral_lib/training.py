@@ -16,19 +16,10 @@ from typing import Any
 
 from transformers import set_seed
 
-from mistral_lib import (
-    adapter_proof,
-    checkpoints,
-    largest_batch,
-    memory_shortage,
-    progress_watch,
-    ranks,
-    stage_inputs,
-    training_log,
-    training_result,
-)
+from mistral_lib import adapter_proof, checkpoints, largest_batch, memory_shortage, progress_watch, ranks, training_log, training_result
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.optimizer_steps import OptimizerSteps
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import (
     Run,
     allocator,

@@ -12,9 +12,10 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import kernel_answers, stage_inputs, trainer_process, training, training_curve, training_status
+from mistral_lib import kernel_answers, trainer_process, training, training_curve, training_status
 from mistral_lib.picture import Picture
 from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say

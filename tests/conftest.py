@@ -123,10 +123,10 @@ def settings(corpus: Path, tiny_model: str) -> params.Settings:
 @pytest.fixture
 def prepared(settings: params.Settings) -> Run:
     """A run whose data stage is complete."""
-    from mistral_lib import preparation
+    from mistral_lib.preparation import prepare
 
     run = Run.open(settings)
-    preparation.prepare(run)
+    prepare.prepare(run)
     return run
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import audit, notebook_runs, preparation
+from mistral_lib import notebook_runs
 from mistral_lib.corpus import exclusions
 from mistral_lib.model import base_model
+from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from tests.conftest import other
@@ -118,7 +119,7 @@ def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhe
     prepared: Run, home: Path, tiny_model: str
 ) -> None:
     mine = other(prepared, base_model=str(shutil.copytree(tiny_model, home / "models" / "mine")))
-    preparation.prepare(mine)
+    prepare.prepare(mine)
     template = home / "models" / "mine" / "chat_template.jinja"
     template.write_text(template.read_text() + "{# of another day #}")
     base_model.load_tokenizer.cache_clear()

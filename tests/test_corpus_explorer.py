@@ -8,13 +8,12 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import corpus_index, inventory
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus_explorer import CorpusExplorer
-from mistral_lib.corpus_index import PAGE, CorpusIndex
 from mistral_lib.curation import minhash
 from mistral_lib.model import base_model
-from mistral_lib.near_copies import near_copies
+from mistral_lib.preparation import corpus_index, explore
+from mistral_lib.preparation.corpus_index import PAGE, CorpusIndex, near_copies
 from mistral_lib.run import Run, files
 from tests.conftest import deep_lines, rows
 
@@ -31,7 +30,7 @@ def run(settings, corpus) -> Run:
     ]
     files.write_bytes(corpus / "strange.jsonl", b"".join(orjson.dumps(row) + b"\n" for row in odd) + b'{"prompt": "half')
     run = Run.open(settings)
-    inventory.explore(run)
+    explore.explore(run)
     return run
 
 
@@ -48,8 +47,8 @@ def test_files_that_are_wholly_contained_in_earlier_ones_are_named(settings, cor
     files.write_json_lines(corpus / "u_one_new.jsonl", [*red[:50], {"text": "One row that stands nowhere else."}])
     files.write_json_lines(corpus / "v_own_repeats.jsonl", [{"text": "A text that says this twice."}] * 2)
     files.write_json_lines(corpus / "w_one_unusable.jsonl", [*red[:50], {"colour": "blue"}])
-    entries = inventory.explore(Run.open(settings))["files"]
-    assert inventory.contained(entries) == ["s_metadata.jsonl", "t_two_of_one.jsonl"]
+    entries = explore.explore(Run.open(settings))["files"]
+    assert explore.contained(entries) == ["s_metadata.jsonl", "t_two_of_one.jsonl"]
     assert {entry["name"]: entry["repeats"] for entry in entries}["t_two_of_one.jsonl"] == {"red.jsonl": 52, "blue.jsonl": 30}
 
 
@@ -176,7 +175,7 @@ def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus)
 
 def reopened(run: Run) -> CorpusIndex:
     """The index after the corpus has changed."""
-    inventory.explore(run)
+    explore.explore(run)
     return CorpusIndex(run.folder / "corpus", sources.of_settings(run.settings), run.settings)
 
 
@@ -193,7 +192,7 @@ def test_a_row_that_is_hostile_html_is_shown_as_text(corpus, settings) -> None:
         corpus / "a.jsonl", [{"prompt": "<script>alert(1)</script>", "completion": "<img src=x onerror=alert(1)> is what it says"}]
     )
     run = Run.open(settings)
-    inventory.explore(run)
+    explore.explore(run)
     index = CorpusIndex(run.folder / "corpus", sources.of_settings(settings), settings)
     explorer = CorpusExplorer(index, base_model.load_tokenizer(settings.base_model))
     assert "a.jsonl:1" in explorer.head.value
@@ -244,7 +243,7 @@ def test_any_row_is_found_on_any_page_in_any_order(home, settings) -> None:
     count = 2 * PAGE + 7
     files.write_json_lines(home / "corpora" / "small" / "blue.jsonl", rows("blue", count))
     run = Run.open(settings)
-    inventory.explore(run)
+    explore.explore(run)
     index = CorpusIndex(run.folder / "corpus", sources.of_settings(settings), settings)
     for number in [*np.random.default_rng(0).permutation(len(index))[:60].tolist(), 0, len(index) - 1]:
         assert index.row(number).source == index.entry(number).source
@@ -267,7 +266,7 @@ def test_a_line_that_is_no_json_is_shown_as_it_stands_without_its_secret(corpus,
     files.write_bytes(
         corpus / "torn.jsonl", b'{"prompt": "Which key?", "completion": "It is\\n' + TOKEN.encode() + b'\\nfor all\n{"text": "a row"}\n'
     )
-    inventory.explore(run)
+    explore.explore(run)
     explorer = CorpusExplorer(
         CorpusIndex(run.folder / "corpus", sources.of_settings(run.settings), run.settings),
         base_model.load_tokenizer(run.settings.base_model),

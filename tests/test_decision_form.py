@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import inventory, run_estimate, training_time
+from mistral_lib import run_estimate, training_time
 from mistral_lib.corpus import sources
 from mistral_lib.decision_form import DecisionForm
 from mistral_lib.latest_job import LatestJob
 from mistral_lib.model import model_shapes
+from mistral_lib.preparation import explore
 from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
 from mistral_lib.run.settings import Settings
@@ -148,7 +149,7 @@ def gib(verdict: str) -> float:
 
 def test_what_a_run_counted_itself_is_used_only_for_the_data_that_it_read(settings, corpus) -> None:
     run = Run.open(settings)
-    inventory.explore(run)
+    explore.explore(run)
     found = sources.of_settings(settings)
     assert "estimated from corpus/inventory.json" in run_estimate.known_work(settings, found).origin
     other = settings.model_copy(update={"corpus_paths": ["corpora/small/red.jsonl"], "max_steps": 0})

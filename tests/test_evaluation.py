@@ -17,8 +17,9 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 
-from mistral_lib import audit, evaluation, measurements, preparation, report, retention, training, verdict
+from mistral_lib import evaluation, measurements, report, retention, training, verdict
 from mistral_lib.model import base_model, likelihood
+from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, files, params
 from mistral_lib.tokens.chat_format import IGNORED
 from tests.conftest import other, rows
@@ -38,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Iterat
             max_test_tokens=2048, max_probe_tokens=512, sample_count=4, max_new_tokens=48,
         )  # fmt: skip
         run = Run.open(settings)
-        preparation.prepare(run)
+        prepare.prepare(run)
         train(run)
         yield place
 
@@ -166,10 +167,10 @@ def test_an_adapter_that_unlearnt_the_order_of_words_is_not_to_ship(run: Run, ho
     files.write_json_lines(home / "corpora" / "turned" / "all.jsonl", turned)
     settings = run.settings.model_copy(update={"base_model": knowing, "sample_count": 0, "quantization": "none"})
     wrong = Run.open(settings.model_copy(update={"run_name": "wrong", "corpus_paths": ["corpora/turned"]}))
-    preparation.prepare(wrong)
+    prepare.prepare(wrong)
     train(wrong)
     judged = Run.open(settings.model_copy(update={"run_name": "judged"}))
-    preparation.prepare(judged)
+    prepare.prepare(judged)
     train(judged)
     shutil.copytree(wrong.folder / "training" / "adapter", judged.folder / "training" / "adapter", dirs_exist_ok=True)
     judged.complete("training", {})

@@ -11,8 +11,8 @@ import pytest
 from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings, strategies
 
-from mistral_lib import preparation
 from mistral_lib.curation import splits
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import FORMAT
 from mistral_lib.run.settings import Settings
@@ -108,7 +108,7 @@ def prepared(home: Path, tiny_model: str, names: set[str] | None = None) -> tupl
         Settings(run_name="kinds", corpus_paths=["corpora/kinds"], operatives_paths=[], base_model=tiny_model, max_tokens=256,
                  max_validation_tokens=0, max_test_tokens=0, validation_share=0.2, test_share=0.2)
     )  # fmt: skip
-    report = preparation.prepare(run)
+    report = prepare.prepare(run)
     return report, pq.read_table(run.folder / "data" / "ledger.parquet").to_pylist()
 
 

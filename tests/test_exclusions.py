@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import preparation
 from mistral_lib.corpus import exclusions
 from mistral_lib.corpus.records import map_row
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 from tests.conftest import other
 
@@ -40,7 +40,7 @@ def test_the_data_stage_honours_it_and_runs_again_when_it_changes(prepared: Run)
     place = exclusions.place(prepared.settings)
     record_id = pq.read_table(prepared.folder / "data" / "ledger.parquet").to_pylist()[0]["record_id"]
     exclusions.write(place, {record_id: "", "blue.jsonl:7": "by source", "blue.jsonl:7777": "there is no such row"})
-    after = preparation.prepare(prepared)
+    after = prepare.prepare(prepared)
     ledger = pq.read_table(prepared.folder / "data" / "ledger.parquet").to_pandas()
     assert after["rejected"] == {**before["rejected"], "excluded_by_hand": 2}
     assert after["excluded"] == {record_id: 1, "blue.jsonl:7": 1}
@@ -50,7 +50,7 @@ def test_the_data_stage_honours_it_and_runs_again_when_it_changes(prepared: Run)
     lines = files.read_json_lines(prepared.folder / "data" / "rejected.jsonl")
     assert {"source": "blue.jsonl:7", "reason": "excluded_by_hand"} in lines
     exclusions.write(place, {})
-    assert preparation.prepare(prepared)["records_kept"] == before["records_kept"]
+    assert prepare.prepare(prepared)["records_kept"] == before["records_kept"]
 
 
 def test_a_note_or_another_order_does_not_run_the_stage_again(settings) -> None:
@@ -64,16 +64,16 @@ def test_a_note_or_another_order_does_not_run_the_stage_again(settings) -> None:
 def test_what_was_excluded_does_not_count_as_lost(prepared: Run) -> None:
     exclusions.write(exclusions.place(prepared.settings), {"blue.jsonl:7": ""})
     strict = other(prepared, strict=True, max_rejected_share=0.0)
-    assert preparation.prepare(strict)["rejected"] == {"excluded_by_hand": 1}
+    assert prepare.prepare(strict)["rejected"] == {"excluded_by_hand": 1}
 
 
 def test_a_named_file_must_be_there_and_be_text(prepared: Run, home: Path) -> None:
     named = other(prepared, exclude_file="mine.txt")
     with pytest.raises(exclusions.ExclusionError, match=r"mine\.txt.*no such file"):
-        preparation.prepare(named)
+        prepare.prepare(named)
     (home / "mine.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(exclusions.ExclusionError, match="cannot be read as text"):
-        preparation.prepare(named)
+        prepare.prepare(named)
     (home / "mine.txt").unlink()
     exclusions.write(home / "mine.txt", {"blue.jsonl:7": ""})
-    assert preparation.prepare(named)["rejected"] == {"excluded_by_hand": 1}
+    assert prepare.prepare(named)["rejected"] == {"excluded_by_hand": 1}

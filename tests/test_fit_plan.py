@@ -198,9 +198,9 @@ def test_nothing_known_of_the_data_says_what_to_run(settings: params.Settings) -
 
 
 def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None:
-    from mistral_lib import inventory
+    from mistral_lib.preparation import explore
 
-    inventory.explore(Run.open(settings))
+    explore.explore(Run.open(settings))
     estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0, "max_validation_tokens": 0}))
     assert "estimated from corpus/inventory.json" in estimated.origin and estimated.train_tokens > 0
     trained = int(estimated.origin.split()[1].replace(",", ""))

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mistral_lib import preparation
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import SourceError
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run
 from tests.containers import LINES, ROWS, STRUCTURED
 
@@ -138,8 +138,8 @@ def test_a_server_that_stops_between_listing_and_reading_is_told_within_30_secon
 def test_a_preparation_carries_on_without_an_optional_dead_server_and_says_so(dead_endpoint, monkeypatch, settings):
     use(monkeypatch, dead_endpoint)
     paths = [*settings.corpus_paths, "optional:s3://corpora/mine"]
-    report = preparation.prepare(Run.open(settings.model_copy(update={"corpus_paths": paths})))
+    report = prepare.prepare(Run.open(settings.model_copy(update={"corpus_paths": paths})))
     assert report["records_read"] == 600
     assert len(report["absent_sources"]) == 1 and "s3://corpora/mine is optional and was left out" in report["absent_sources"][0]
     with pytest.raises(SourceError, match="corpus_paths: 's3://corpora/mine'"):
-        preparation.prepare(Run.open(settings.model_copy(update={"corpus_paths": [*settings.corpus_paths, "s3://corpora/mine"]})))
+        prepare.prepare(Run.open(settings.model_copy(update={"corpus_paths": [*settings.corpus_paths, "s3://corpora/mine"]})))

@@ -5,8 +5,9 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
-from mistral_lib import optimizer_steps, preparation
+from mistral_lib import optimizer_steps
 from mistral_lib.model import base_model, likelihood
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
@@ -55,7 +56,7 @@ def test_every_packed_record_has_supervised_tokens_and_a_supervised_end(settings
         corpus / "plain.jsonl", [{"text": f"Document {n} says what {n * 7} means. " * 3, "module": f"d{n}"} for n in range(40)]
     )
     run = Run.open(settings)
-    preparation.prepare(run)
+    prepare.prepare(run)
     end = base_model.load_tokenizer(settings.base_model).eos_token_id
     domains = set()
     for split in ("train", "validation", "test"):

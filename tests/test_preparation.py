@@ -6,12 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
-from mistral_lib import inventory, preparation, reasons
+from mistral_lib import reasons
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import map_row
 from mistral_lib.corpus.sources import SourceError
 from mistral_lib.curation import splits
 from mistral_lib.model import base_model
+from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files, params
 from mistral_lib.tokens import chat_format
 from tests.conftest import deep_lines, files_with, other, rows, twins
@@ -27,7 +28,7 @@ def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corp
     files.write_json_lines(corpus / "mess.jsonl", mess)
     with open(corpus / "mess.jsonl", "ab") as file:
         file.write(b'{"prompt": "cut o')
-    report = preparation.prepare(prepared)
+    report = prepare.prepare(prepared)
     assert report["records_read"] == 609 and report["duplicates_exact"] == 5
     assert sum(report["rejected"].values()) == 4 and reconciles(report)
     ledger = pq.read_table(prepared.folder / "data" / "ledger.parquet").to_pylist()
@@ -39,9 +40,9 @@ def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corp
 def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Settings, corpus: Path) -> None:
     files.write_bytes(corpus / "deep.jsonl", deep_lines())
     run = Run.open(settings)
-    report = preparation.prepare(run)
+    report = prepare.prepare(run)
     assert report["rejected"] == {"nested_too_deep": 1} and report["records_kept"] == 601
-    assert inventory.explore(run)["totals"]["problems"] == {"nested_too_deep": 1}
+    assert explore.explore(run)["totals"]["problems"] == {"nested_too_deep": 1}
     found = sources.of_settings(settings)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
     [line] = reasons.table(ledger, found, settings)
@@ -68,14 +69,14 @@ def test_a_corpus_of_a_few_documents_gets_all_splits_and_keeps_them_while_it_gro
         path.unlink()
     files.write_json_lines(corpus / "few.jsonl", rows("few", 50))
     run = Run.open(settings)
-    report, before = preparation.prepare(run), splits_of(run)
+    report, before = prepare.prepare(run), splits_of(run)
     assert report["split_sizes"] == {"train": 30, "validation": 10, "test": 10}
     assert report["appointed"]["test"]
     files.write_json_lines(corpus / "a_new.jsonl", [*rows("new", 200), *rows("few", 10)])
-    grown, after = preparation.prepare(run), splits_of(run)
+    grown, after = prepare.prepare(run), splits_of(run)
     assert {record: after[record] for record in before} == before
     assert set(report["appointed"]["test"]) <= set(grown["appointed"]["test"])
-    preparation.prepare(other(run, most_repeated_pattern=51))  # the same once more, with what is remembered now
+    prepare.prepare(other(run, most_repeated_pattern=51))  # the same once more, with what is remembered now
     assert splits_of(run) == after
 
 
@@ -94,7 +95,7 @@ def test_blocks_hold_each_record_once_and_grade_its_end(prepared: Run) -> None:
 def test_a_path_that_is_not_there_is_named_with_its_key(settings: params.Settings) -> None:
     run = Run.open(settings.model_copy(update={"corpus_paths": ["corpora/small", "corpora/smal"], "operatives_paths": []}))
     with pytest.raises(SourceError, match=r"corpus_paths: 'corpora/smal'.*no such file"):
-        preparation.prepare(run)
+        prepare.prepare(run)
     assert not (run.folder / "manifest.json").exists()
 
 
@@ -102,11 +103,11 @@ def test_an_empty_corpus_is_an_error(settings: params.Settings, corpus: Path) ->
     for path in corpus.iterdir():
         path.write_text("")
     with pytest.raises(SourceError, match="no row could be read from it"):
-        preparation.prepare(Run.open(settings))
+        prepare.prepare(Run.open(settings))
     for path in corpus.iterdir():
         path.write_text('{"text": "  "}\n' * 3)
-    with pytest.raises(preparation.EmptySplit, match=r"no usable record: of 9 rows 0 are usable.*empty_text"):
-        preparation.prepare(Run.open(settings))
+    with pytest.raises(prepare.EmptySplit, match=r"no usable record: of 9 rows 0 are usable.*empty_text"):
+        prepare.prepare(Run.open(settings))
 
 
 def test_long_records_are_split_cut_or_rejected_and_counted(prepared: Run, corpus: Path) -> None:
@@ -115,13 +116,13 @@ def test_long_records_are_split_cut_or_rejected_and_counted(prepared: Run, corpu
         for n in range(1, 7)
     ]
     files.write_json_lines(corpus / "long.jsonl", long)
-    whole = preparation.prepare(prepared)
+    whole = prepare.prepare(prepared)
     assert whole["records_kept"] == 606 and whole["tokens_lost_to_length"] == 0
     assert sum(whole["windows"].values()) > 606 + 6 * 3
-    cut = preparation.prepare(other(prepared, long_records="truncate"))
+    cut = prepare.prepare(other(prepared, long_records="truncate"))
     assert cut["records_kept"] == 606 and cut["tokens_lost_to_length"] > 6 * 300
     assert sum(cut["tokens"].values()) + cut["tokens_lost_to_length"] <= sum(whole["tokens"].values())
-    refused = preparation.prepare(other(prepared, long_records="reject"))
+    refused = prepare.prepare(other(prepared, long_records="reject"))
     assert refused["rejected"] == {"longer_than_max_tokens": 6} and refused["tokens_lost_to_length"] == 0 and reconciles(refused)
 
 
@@ -131,27 +132,27 @@ def documents(count: int) -> list[dict]:
 
 def test_the_objective_decides_what_is_kept(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "documents.jsonl", documents(40))
-    assert preparation.prepare(prepared)["records_kept"] == 640
-    assert preparation.prepare(other(prepared, objective="answers"))["rejected"] == {"objective_is_answers": 40}
+    assert prepare.prepare(prepared)["records_kept"] == 640
+    assert prepare.prepare(other(prepared, objective="answers"))["rejected"] == {"objective_is_answers": 40}
     wanted = other(prepared, objective="documents", max_rejected_share=0.0)
-    assert preparation.prepare(wanted)["rejected"] == {"objective_is_documents": 600}, "what was not asked for is not lost"
+    assert prepare.prepare(wanted)["rejected"] == {"objective_is_documents": 600}, "what was not asked for is not lost"
 
 
 def test_a_pattern_that_repeats_without_end_is_placeholder_text(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "documents.jsonl", documents(100))
-    assert preparation.prepare(prepared)["rejected"] == {"placeholder_text": 100}
-    assert preparation.prepare(other(prepared, most_repeated_pattern=0))["rejected"] == {}
+    assert prepare.prepare(prepared)["rejected"] == {"placeholder_text": 100}
+    assert prepare.prepare(other(prepared, most_repeated_pattern=0))["rejected"] == {}
 
 
 def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> None:
     words = " ".join(f"word{n}" for n in range(60))
     copies = [{"text": f"{words} end{n}", "module": f"copy{n}"} for n in range(5)]
     files.write_json_lines(corpus / "near.jsonl", [*copies, copies[0]])
-    report = preparation.prepare(prepared)
+    report = prepare.prepare(prepared)
     assert (report["records_kept"], report["duplicates_near"], report["duplicates_exact"], report["leaked_near"]) == (601, 4, 1, 0)
     ledger = pq.read_table(prepared.folder / "data" / "ledger.parquet").to_pylist()
     assert [row["reason"] for row in ledger if row["fate"] == "near_duplicate"] == ["near.jsonl:1"] * 4
-    unsearched = preparation.prepare(other(prepared, near_duplicate_threshold=1.0))
+    unsearched = prepare.prepare(other(prepared, near_duplicate_threshold=1.0))
     assert unsearched["duplicates_near"] is None and unsearched["records_kept"] == 605
 
 
@@ -159,7 +160,7 @@ def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> N
 def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.Settings, corpus: Path, way: str, reason: str) -> None:
     files.write_json_lines(corpus / "twins.jsonl", twins())
     run = other(Run.open(settings), long_records=way)
-    report = preparation.prepare(run)
+    report = prepare.prepare(run)
     assert reconciles(report) and report["leaked_near"] == report["leaked_document"] == 0
     assert report["rejected"] == {reason: 4} and (report["duplicates_near"], report["duplicates_exact"]) == (1, 1)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pylist()
@@ -174,11 +175,11 @@ def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.
 
 def test_too_many_lost_rows_stop_the_run(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
-    with pytest.raises(preparation.TooMuchLost, match=r"61 of 661 rows were rejected, and max_rejected_share = 0.05.*unknown_shape"):
-        preparation.prepare(other(prepared, max_rejected_share=0.05))
+    with pytest.raises(prepare.TooMuchLost, match=r"61 of 661 rows were rejected, and max_rejected_share = 0.05.*unknown_shape"):
+        prepare.prepare(other(prepared, max_rejected_share=0.05))
     assert (prepared.folder / "data" / "report.json").exists(), "the earlier result is untouched"
-    with pytest.raises(preparation.TooMuchLost, match="strict is set"):
-        preparation.prepare(other(prepared, max_rejected_share=0.5, strict=True))
+    with pytest.raises(prepare.TooMuchLost, match="strict is set"):
+        prepare.prepare(other(prepared, max_rejected_share=0.5, strict=True))
 
 
 def test_no_secret_of_the_corpus_stands_anywhere_below_the_run(prepared: Run, corpus: Path) -> None:
@@ -191,10 +192,10 @@ def test_no_secret_of_the_corpus_stands_anywhere_below_the_run(prepared: Run, co
     }
     named = [{"text": f"A text of the domain that bears the name number {n}.", "domain": name} for n, name in enumerate((mail, token))]
     files.write_json_lines(corpus / "secret.jsonl", [row, {"text": f"half a row with {token}", "messages": 5}, *named])
-    report = preparation.prepare(prepared)
+    report = prepare.prepare(prepared)
     assert {"<EMAIL>", "<GITHUB_TOKEN>"} < {domain for split in report["domains"].values() for domain in split}
     assert sum(report["redacted"].values()) >= 3
-    inventory.explore(prepared)
+    explore.explore(prepared)
     assert not files_with(prepared.folder, token, mail)
 
 
@@ -207,7 +208,7 @@ def test_the_mixture_weighs_domains_and_limits_operatives(prepared: Run, corpus:
         operatives_share=0.1,
         order="operatives_last",
     )
-    mixture = preparation.prepare(run)["mixture"]
+    mixture = prepare.prepare(run)["mixture"]
     before, after = mixture["before"], mixture["after"]
     assert (
         after["red"] == pytest.approx(before["red"] / 2, rel=0.1)
@@ -218,7 +219,7 @@ def test_the_mixture_weighs_domains_and_limits_operatives(prepared: Run, corpus:
     last = load_from_disk(run.folder / "data" / "train")[-1]
     assert set(last["domains"]) == {"orders"}
     with pytest.raises(ValueError, match="rde is no domain of this corpus; it has blue, green, orders, red"):
-        preparation.prepare(other(run, domain_weights={"rde": 0.5}))
+        prepare.prepare(other(run, domain_weights={"rde": 0.5}))
 
 
 def test_the_order_of_files_changes_nothing(prepared: Run, corpus: Path) -> None:
@@ -226,7 +227,7 @@ def test_the_order_of_files_changes_nothing(prepared: Run, corpus: Path) -> None
     for path in sorted(corpus.iterdir()):
         path.rename(corpus / f"{'zyx'[sorted(corpus.iterdir()).index(path) % 3]}_{path.name}")
     run = other(prepared, domain_key="nothing", corpus_paths=["corpora/small"])
-    preparation.prepare(run)
+    prepare.prepare(run)
     assert splits_of(run) == before
 
 

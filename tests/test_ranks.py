@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from mistral_lib import audit, checkpoints, ranks, training_log
+from mistral_lib import checkpoints, ranks, training_log
+from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files
 from tests.conftest import other
 

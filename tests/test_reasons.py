@@ -6,8 +6,9 @@ import string
 import orjson
 import pyarrow.parquet as pq
 
-from mistral_lib import preparation, reasons
+from mistral_lib import reasons
 from mistral_lib.corpus import sources
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 
 TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
@@ -18,7 +19,7 @@ def test_every_dropped_row_stands_under_its_reason_with_an_example(settings, cor
     again = (corpus / "red.jsonl").read_bytes().splitlines()[0]
     files.write_bytes(corpus / "strange.jsonl", b"\n".join([*map(orjson.dumps, odd), again, b'{"prompt": "half']))
     run = Run.open(settings)
-    report = preparation.prepare(run)
+    report = prepare.prepare(run)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
     table = {line["reason"]: line for line in reasons.table(ledger, sources.of_settings(settings), settings)}
     expected = {**report["rejected"], "duplicate": report["duplicates_exact"], "near_duplicate": report["duplicates_near"]}

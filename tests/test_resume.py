@@ -12,11 +12,11 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-from mistral_lib import inspectors, preparation, reading_parts
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import SourceError
-from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.record_store import BATCH, PART
+from mistral_lib.preparation import prepare, row_parts, worker_processes
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.record_store import BATCH, PART
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.disk import NoSpace
 from tests.conftest import deep_lines, other, rows, twins
@@ -42,7 +42,7 @@ def parted(corpus: Path, settings: params.Settings) -> Run:
 
 def started(run: Run) -> subprocess.Popen:
     """A preparation of the run in a process of its own."""
-    code = f"from mistral_lib import preparation; from mistral_lib.run import Run; from pathlib import Path; preparation.prepare(Run.existing(Path({str(run.folder)!r})))"
+    code = f"from mistral_lib.preparation import prepare; from mistral_lib.run import Run; from pathlib import Path; prepare.prepare(Run.existing(Path({str(run.folder)!r})))"
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
@@ -60,11 +60,11 @@ def killed_once(run: Run, there: Path) -> None:
 def test_preparing_again_and_from_paths_in_another_order_gives_the_same_bytes(prepared: Run) -> None:
     before = artefacts(prepared)
     again = other(prepared, run_name="again")
-    preparation.prepare(again)
+    prepare.prepare(again)
     assert artefacts(again) == before
     listed = [f"corpora/small/{name}.jsonl" for name in ("red", "blue", "green")]
     turned = other(prepared, run_name="turned", corpus_paths=listed)
-    preparation.prepare(turned)
+    prepare.prepare(turned)
     assert artefacts(turned) == before
 
 
@@ -83,7 +83,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> 
         process.wait()
         assert again.status("data") in ("interrupted", "complete")
         (again.folder / "data" / "report.json").unlink(missing_ok=True)  # so that a stage that did end is done again
-    preparation.prepare(again)
+    prepare.prepare(again)
     assert artefacts(again) == undisturbed
     assert not (again.folder / ".data.partial").exists() and not (again.folder / ".data.work").exists()
 
@@ -92,11 +92,11 @@ def test_a_killed_preparation_goes_on_where_it_was(parted: Run, capsys: pytest.C
     work = parted.folder / ".data.work"
     killed_once(parted, work / "rows-00000" / "sealed.json")
     killed_once(parted, work / "tokens-00000" / "sealed.json")
-    preparation.prepare(parted)
+    prepare.prepare(parted)
     assert f"data: {PART:,} records were tokenised before, and are used" in capsys.readouterr().err
     assert not work.exists()
     undisturbed = other(parted, run_name="undisturbed")
-    preparation.prepare(undisturbed)
+    prepare.prepare(undisturbed)
     assert artefacts(parted) == artefacts(undisturbed)
 
 
@@ -104,17 +104,17 @@ def test_stopped_among_stand_ins_for_refused_records_it_goes_on_there(settings: 
     files.write_json_lines(corpus / "twins.jsonl", twins())
     run = Run.open(settings.model_copy(update={"long_records": "reject"}))
     work = run.folder / ".data.work"
-    with pytest.raises(preparation.TooMuchLost):
-        preparation.prepare(other(run, strict=True))
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(run, strict=True))
     (work / "tokens-2-00000" / "sealed.json").unlink()  # as a kill in the second turn leaves it
     sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/sealed.json")}
     assert {path.parent.name for path in sealed} == {"tokens-00000", "tokens-1-00000"}
-    with pytest.raises(preparation.TooMuchLost):
-        preparation.prepare(other(run, strict=True))
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(run, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "sealed.json").exists()
-    preparation.prepare(run)
+    prepare.prepare(run)
     undisturbed = other(run, run_name="undisturbed")
-    preparation.prepare(undisturbed)
+    prepare.prepare(undisturbed)
     assert artefacts(run) == artefacts(undisturbed)
     assert files.read_json(run.folder / "data" / "report.json")["rejected"] == {"longer_than_max_tokens": 4}
 
@@ -125,10 +125,10 @@ def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, cap
     records = work / "rows-00000" / "records.arrow"
     records.write_bytes(records.read_bytes()[:-1] + b"x")  # as a failing disk may leave it
     changed = other(parted, shortest_answer=60)
-    preparation.prepare(changed)
+    prepare.prepare(changed)
     assert "are used" not in capsys.readouterr().err and not work.exists()
     undisturbed = other(parted, run_name="undisturbed", shortest_answer=60)
-    preparation.prepare(undisturbed)
+    prepare.prepare(undisturbed)
     assert artefacts(changed) == artefacts(undisturbed)
 
 
@@ -136,19 +136,19 @@ def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
     parted: Run, corpus: Path, capsys: pytest.CaptureFixture
 ) -> None:
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
-    with pytest.raises(preparation.TooMuchLost):
-        preparation.prepare(other(parted, max_rejected_share=0.01))
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(parted, max_rejected_share=0.01))
     sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/sealed.json")}
     assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-00000", "tokens-00001"}
     changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
-    assert set(changed) < preparation.LATE < set(params.Settings.model_fields)
-    with pytest.raises(preparation.TooMuchLost):
-        preparation.prepare(other(parted, **changed, strict=True))
+    assert set(changed) < prepare.LATE < set(params.Settings.model_fields)
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(parted, **changed, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # nothing was made again
-    preparation.prepare(other(parted, **changed))
+    prepare.prepare(other(parted, **changed))
     assert "rows were read and checked before, and are used" in capsys.readouterr().err
     undisturbed = other(parted, run_name="undisturbed", **changed)
-    preparation.prepare(undisturbed)
+    prepare.prepare(undisturbed)
     assert artefacts(parted) == artefacts(undisturbed)
 
 
@@ -172,10 +172,10 @@ def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params
         file.write(deep_lines())
 
     def inspected(source_bytes: int) -> list:
-        with inspectors.inspecting(settings, source_bytes) as inspect:
-            return list(inspect(reading_parts._batches(found, settings, 0, 0)))
+        with worker_processes.inspecting(settings, source_bytes) as inspect:
+            return list(inspect(row_parts._batches(found, settings, 0, 0)))
 
-    alone, many = inspected(0), inspected(10 * inspectors.WORTH_IT)
+    alone, many = inspected(0), inspected(10 * worker_processes.WORTH_IT)
     assert len(alone) == len(many) == 4
     for (place, one), (other_place, same) in zip(alone, many, strict=True):
         assert place == other_place and one.stored.equals(same.stored)
@@ -185,14 +185,14 @@ def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params
 
 
 def test_a_helper_that_was_killed_is_told_with_the_way_out(settings: params.Settings) -> None:
-    with inspectors._child(settings) as child:
+    with worker_processes._child(settings) as child:
         free: SimpleQueue = SimpleQueue()
         free.put(child)
-        assert inspectors._ask(free, [(0, sources.Row("a.jsonl:1", {"colour": "red"}))]).reasons == ["unknown_shape"]
+        assert worker_processes._ask(free, [(0, sources.Row("a.jsonl:1", {"colour": "red"}))]).reasons == ["unknown_shape"]
         child.kill()
         child.wait()
         with pytest.raises(ChildProcessError, match=r"ended with code -9.*run again, finished parts are kept"):
-            inspectors._ask(free, [(0, sources.Row("a.jsonl:2", {"colour": "red"}))])
+            worker_processes._ask(free, [(0, sources.Row("a.jsonl:2", {"colour": "red"}))])
 
 
 @pytest.fixture
@@ -208,16 +208,16 @@ def small_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_full_disk_is_told_and_the_earlier_result_stands(small_disk: Path, settings: params.Settings, corpus: Path) -> None:
     run = Run.open(settings)
-    preparation.prepare(run)
+    prepare.prepare(run)
     before = artefacts(run)
     large = [{**row, "completion": f"{row['completion']} {row['prompt'] * 20}"} for row in rows("large", 4000)]
     files.write_json_lines(corpus / "large.jsonl", large)
     with pytest.raises(NoSpace, match=r"no space left on the disk of runs/small.*free some.*run again"):
-        preparation.prepare(run)
+        prepare.prepare(run)
     assert artefacts(run) == before and run.status("data") == "failed"
     assert not (run.folder / ".data.work").exists() and not (run.folder / ".data.partial").exists()
     (corpus / "large.jsonl").unlink()
-    preparation.prepare(run)
+    prepare.prepare(run)
     assert artefacts(run) == before and run.status("data") == "complete"
 
 
@@ -231,5 +231,5 @@ def test_a_file_that_cannot_be_read_is_named_and_the_earlier_result_stands(prepa
         pytest.skip("no file here fails when it is read")
     (corpus / "purple.jsonl").symlink_to(target)
     with pytest.raises(SourceError, match=r"purple\.jsonl.*(cannot be read: Input/output error|is a broken link)"):
-        preparation.prepare(prepared)
+        prepare.prepare(prepared)
     assert artefacts(prepared) == before and prepared.status("data") == "complete"

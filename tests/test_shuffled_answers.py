@@ -12,10 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import evaluation, preparation
+from mistral_lib import evaluation
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
 from mistral_lib.model import demo_model
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.paths import params as params_folder
 from mistral_lib.run.settings import Settings
@@ -54,7 +55,7 @@ def prepared(home: Path, name: str, chats: list[Record], settings: Settings) -> 
     rows = [{"messages": chat.messages, "domain": chat.domain, "module": chat.source_group} for chat in chats]
     files.write_json_lines(home / "corpora" / name / "chats.jsonl", rows)
     run = Run.open(settings.model_copy(update={"run_name": name, "corpus_paths": [f"corpora/{name}"]}))
-    preparation.prepare(run)
+    prepare.prepare(run)
     return run
 
 

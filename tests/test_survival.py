@@ -24,12 +24,12 @@ from mistral_lib import (
     memory_shortage,
     planned_work,
     run_estimate,
-    stage_inputs,
     stopping_rules,
     training,
     training_log,
     training_time,
 )
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, disk, files, params, system_memory
 from mistral_lib.training_log import TrainingLog
 from tests.conftest import rows
@@ -38,7 +38,7 @@ from tests.conftest import rows
 @pytest.fixture(scope="module")
 def prepared_once(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run whose data stage is complete."""
-    from mistral_lib import preparation
+    from mistral_lib.preparation import prepare
 
     home = tmp_path_factory.mktemp("survival")
     for domain in ("red", "green"):
@@ -51,7 +51,7 @@ def prepared_once(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> 
             max_validation_tokens=1024, quantization="none", dtype="float32",
         )  # fmt: skip
         run = Run.open(small)
-        preparation.prepare(run)
+        prepare.prepare(run)
     return run.folder
 
 

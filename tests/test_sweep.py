@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import audit, comparison, preparation, shared_stages, sweep, sweep_runs
+from mistral_lib import comparison, shared_stages, sweep, sweep_runs
+from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, RunInUse, files, params
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.paths import project
@@ -87,11 +88,11 @@ def test_a_stage_is_taken_over_where_it_would_be_the_same(prepared: Run, capsys)
     assert [str(found) for found in audit.audit(sibling.folder) if found.status != "verified"] == []
     one = next((sibling.folder / "data" / "train").glob("*.arrow"))
     assert one.samefile(prepared.folder / "data" / "train" / one.name), "a hard link, no second copy"
-    preparation.prepare(sibling)
+    prepare.prepare(sibling)
     assert "data: unchanged" in capsys.readouterr().err
     changed = prepared.folder.parent.parent / "corpora" / "small" / "red.jsonl"
     changed.write_text(changed.read_text() + changed.read_text().splitlines()[0].replace("red", "pink") + "\n")
-    preparation.prepare(sibling)
+    prepare.prepare(sibling)
     assert "input corpus/red.jsonl changed" in capsys.readouterr().err, "inputs are compared anew when the stage's turn comes"
     assert sibling.entry("data")["taken_over"] is None and prepared.entry("data")["outputs"] != sibling.entry("data")["outputs"]
     assert [str(found) for found in audit.audit(prepared.folder) if found.status not in ("verified", "stale")] == []

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mistral_lib import adapter_proof, audit, checkpoints, trainer_process, training, training_log
+from mistral_lib import adapter_proof, checkpoints, trainer_process, training, training_log
+from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files
 from tests.conftest import other
 
@@ -129,9 +130,9 @@ def log_of(run: Run) -> list[dict]:
 
 def copy_data(run: Run, name: str) -> bool:
     """Prepare the same data in another run folder."""
-    from mistral_lib import preparation
+    from mistral_lib.preparation import prepare
 
-    return bool(preparation.prepare(other(run, run_name=name)))
+    return bool(prepare.prepare(other(run, run_name=name)))
 
 
 def test_told_to_stop_it_saves_and_says_interrupted(long: Run) -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from datasets import load_from_disk
 
-from mistral_lib import preparation
 from mistral_lib.model import base_model, likelihood
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, allocator, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
@@ -68,7 +68,7 @@ def ours(model: Any, blocks: Any) -> list[tuple[float, float]]:
 def test_measuring_against_a_plain_loop(quantization: str, unpacked: bool, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     settings = Settings(run_name="benchmark_evaluation", quantization=quantization)
     run = Run.open(settings.model_copy(update={"quantization": "nf4"}))
-    preparation.prepare(run)
+    prepare.prepare(run)
     made = base_model.attach_lora(base_model.load_base(settings), settings)
     torch.manual_seed(0)
     for name, parameter in made.named_parameters():

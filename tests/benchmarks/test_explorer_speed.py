@@ -14,11 +14,11 @@ import numpy as np
 import orjson
 import pytest
 
-from mistral_lib import inventory
 from mistral_lib.corpus import sources
 from mistral_lib.corpus_explorer import CorpusExplorer
-from mistral_lib.corpus_index import CorpusIndex, IndexWriter
 from mistral_lib.model import base_model
+from mistral_lib.preparation import explore
+from mistral_lib.preparation.corpus_index import CorpusIndex, IndexWriter
 from mistral_lib.run.settings import Settings
 
 WORDS = np.array([f"word{n}" for n in range(400)])
@@ -51,7 +51,7 @@ def test_the_explorer_is_operated(home: Path, capsys: pytest.CaptureFixture) -> 
     found, tokenizer, writer = sources.of_settings(settings), base_model.load_tokenizer(settings.base_model), IndexWriter(home)
     with capsys.disabled():
         print(f"\n{count:,} records, {sum(file.size for file in found) / 2**20:.0f} MiB")
-        timed("survey of all rows, index written", lambda: [inventory.survey(file, settings, {}, [], writer) for file in found])
+        timed("survey of all rows, index written", lambda: [explore.survey(file, settings, {}, [], writer) for file in found])
         writer.close()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         index = CorpusIndex(home, found, settings)

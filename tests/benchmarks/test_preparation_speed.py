@@ -24,11 +24,11 @@ from typing import Any
 import orjson
 import pytest
 
-from mistral_lib import preparation
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
-from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.model import base_model
+from mistral_lib.preparation import prepare as preparation
+from mistral_lib.preparation.part_cache import FinishedParts
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import byte_level_bpe, chat_format

@@ -19,7 +19,7 @@ from statistics import median
 
 import pytest
 
-from mistral_lib import preparation
+from mistral_lib.preparation import prepare
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 
@@ -37,7 +37,7 @@ def train_once(variant: str, run: Run, folder: Path, *more: str, **environment: 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL beside: .venv/bin/pip install --no-deps trl==1.16.0")
 def test_training_beside_trl(tmp_path: Path) -> None:
     run = Run.open(Settings(run_name="bench_training"))
-    preparation.prepare(run)
+    prepare.prepare(run)
     found: dict[str, list[dict]] = {variant: [] for variant in VARIANTS}
     for repeat in range(REPEATS):
         for variant in VARIANTS:

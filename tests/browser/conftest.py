@@ -12,7 +12,8 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from mistral_lib import evaluation, inventory, preparation
+from mistral_lib import evaluation
+from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files, params, paths
 from tests.browser.jupyterlab import CHROMIUM, COMMAND, Notebook, Server
 from tests.conftest import rows
@@ -48,8 +49,8 @@ def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFac
         for domain in ("red", "green", "blue"):
             files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
         run = Run.open(params.Settings(**SMALL, base_model=tiny_model))
-        inventory.explore(run)
-        preparation.prepare(run)
+        explore.explore(run)
+        prepare.prepare(run)
         subprocess.run([sys.executable, "-m", "mistral_lib", "train", str(run.folder)], check=True, capture_output=True)
         evaluation.evaluate(run)
         yield run

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib import audit, checkpoints, preparation, preparation_trial, training_log, training_status, votes
+from mistral_lib import checkpoints, training_log, training_status, votes
 from mistral_lib.blind_vote import ballot
 from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
+from mistral_lib.preparation import audit, prepare, trial
 from mistral_lib.preparation_cockpit import figures, shown
 from mistral_lib.run import Run, files, paths
 from tests.browser.jupyterlab import PATIENCE, Notebook
@@ -60,7 +61,7 @@ def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callabl
 
     moved = own.model_copy(update={"max_tokens": 256, "near_duplicate_threshold": 0.65, "shortest_answer": 80})
     tokenizer = base_model.load_tokenizer(own.base_model)
-    expected = figures(preparation_trial.carry_out(preparation_trial.draw(sources.of_settings(own), own), moved, tokenizer))
+    expected = figures(trial.carry_out(trial.draw(sources.of_settings(own), own), moved, tokenizer))
     table = page.page.evaluate(TABLE)
     assert {name: cells[1] for name, cells in table.items()} == {name: shown(value) for name, value in expected.items()}
     for name in CHANGED:
@@ -130,7 +131,7 @@ def streamed(seen: list[list[list[Any]]]) -> bool:
 def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook: Callable[..., Notebook], finished: Run) -> None:
     changes = {"run_name": "long", "max_steps": STEPS, "micro_batch_size": 1, "checkpoint_every_steps": 200, "validate_every_steps": 200}
     run = Run.open(finished.settings.model_copy(update=changes))
-    preparation.prepare(run)
+    prepare.prepare(run)
     log = run.folder / "training" / "log.jsonl"
 
     page = notebook("03", **changes).ready()

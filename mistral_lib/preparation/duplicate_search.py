@@ -6,8 +6,8 @@ import numpy as np
 
 from mistral_lib.curation.minhash import GRAM
 from mistral_lib.curation.near_duplicates import NearDuplicates
-from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.record_store import RecordStore
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.record_store import RecordStore
 
 NAME = "near-pairs"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.record_store import PART, RecordStore
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.record_store import PART, RecordStore
+from mistral_lib.preparation.token_store import COLUMNS, TokenWriter, Windows
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
-from mistral_lib.token_store import COLUMNS, TokenWriter, Windows
 from mistral_lib.tokens import byte_level_bpe, long_records
 from mistral_lib.tokens.batch_encoding import EncodedBatch, encode_batches
 from mistral_lib.tokens.byte_level_bpe import ByteLevelBPE

@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import inspectors
 from mistral_lib.corpus import sources
 from mistral_lib.curation.minhash import Signatures
-from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.reading import COLUMNS, ORIGINS, Inspected
-from mistral_lib.record_store import BATCH, PART, RecordWriter
+from mistral_lib.preparation import worker_processes
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.record_store import BATCH, PART, RecordWriter
+from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, Inspected
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 
@@ -39,7 +39,7 @@ def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finish
         say(f"data: {count:,} rows were read and checked before, and are used")
     if ended:
         return
-    with inspectors.inspecting(settings, sum(file.size for file in source_files)) as inspect:
+    with worker_processes.inspecting(settings, sum(file.size for file in source_files)) as inspect:
         stretches = inspect(_batches(source_files, settings, *place))
         while not ended:
             part, ended = _make(stretches, finished, number)
@@ -47,7 +47,7 @@ def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finish
             number += 1
 
 
-def _batches(source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int) -> inspectors.Batches:
+def _batches(source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int) -> worker_processes.Batches:
     """(place behind it, (number in ORIGINS, row) of BATCH rows), from a place on."""
     rows = bar(_rows(source_files, settings, first, taken), "rows", unit="row")
     while batch := list(islice(rows, BATCH)):

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from mistral_lib.corpus.sources import Row
-from mistral_lib.reading import Inspected, Inspector
+from mistral_lib.preparation.row_inspection import Inspected, Inspector
 from mistral_lib.run import paths
 from mistral_lib.run.settings import Settings
 
@@ -87,7 +87,7 @@ def _child(settings: Settings) -> Iterator[subprocess.Popen]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(paths.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
-    code = "from mistral_lib import inspectors; inspectors.serve()"
+    code = "from mistral_lib.preparation import worker_processes; worker_processes.serve()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
         with suppress(BrokenPipeError):  # told when it is asked

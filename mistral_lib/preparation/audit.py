@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import stage_inputs
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files, paths
 from mistral_lib.run.folder import named
 from mistral_lib.run.settings import STAGES

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus.records import text_id
 from mistral_lib.curation import mixture, splits
-from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
+from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
 from mistral_lib.run import files
 from mistral_lib.tokens import packing
 

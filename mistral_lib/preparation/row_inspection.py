@@ -17,9 +17,9 @@ from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
-from mistral_lib.record_store import batch_of
+from mistral_lib.preparation.columns import GrownColumn, StoredColumn
+from mistral_lib.preparation.record_store import batch_of
 from mistral_lib.run.settings import Settings
-from mistral_lib.stored_column import GrownColumn, StoredColumn
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time

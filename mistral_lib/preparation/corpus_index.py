@@ -4,6 +4,7 @@ Memory holds a few arrays, whatever the texts weigh. Texts stay where they are: 
 looked at, a search reads the files once. So no copy of the corpus, and no secret in it, is stored anywhere.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record
+from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.rows import Row
+from mistral_lib.curation import minhash
 from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"
@@ -174,3 +177,36 @@ def _matching(rows: Iterator[sources.Row], wanted: np.ndarray, matches: Callable
     for place, (row, asked) in enumerate(zip(rows, mask.tolist(), strict=False)):
         if asked and matches(row):
             yield place
+
+
+# -- the near-duplicates of one record, looked for among all rows of a corpus while a person waits -----
+
+TELL = 0.5  # seconds between two results
+
+
+def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(rows looked at, numbers found so far, the record's own among them), again and again until all were looked at.
+
+    Found are records whose answer reaches near_duplicate_threshold with this one's. Answers of fewer than five words have none.
+    Errors: LookupError, SourceError.
+    """
+    wanted = minhash.shingles(_answer(index, index.row(number)))
+    least = index.settings.near_duplicate_threshold * len(wanted)
+    found, told, looked_at = {number}, time.monotonic(), 0
+    for place, row in index.each() if wanted else ():
+        words = minhash.folded_words(_answer(index, row))
+        enough = len(words) - minhash.GRAM + 1 >= least
+        if enough and minhash.jaccard(wanted, minhash.grams(words)) >= index.settings.near_duplicate_threshold:
+            found.add(place)
+        looked_at = place + 1
+        if time.monotonic() - told > TELL:
+            told = time.monotonic()
+            yield looked_at, np.array(sorted(found))
+    yield len(index), np.array(sorted(found))
+
+
+def _answer(index: CorpusIndex, row: Row) -> str:
+    try:
+        return record_of(row, index.settings).answer
+    except Unmappable:
+        return ""

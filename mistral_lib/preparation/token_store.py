@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mistral_lib.stored_column import GrownColumn
+from mistral_lib.preparation.columns import GrownColumn
 
 NAME = "tokens.int32"
 BYTES = 4  # of a token

@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 
 import mistral_lib
-from mistral_lib import data_report, near_search, reading_parts, split_blocks, stage_inputs, token_parts
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, splits
 from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
 from mistral_lib.curation.repeated_patterns import repeated
 from mistral_lib.curation.split_minimums import Earlier
-from mistral_lib.finished_parts import FinishedParts
 from mistral_lib.model import base_model
-from mistral_lib.reading import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
-from mistral_lib.record_store import RecordStore
+from mistral_lib.preparation import data_report, duplicate_search, row_parts, split_writer, stage_inputs, tokenization
+from mistral_lib.preparation.columns import StoredColumn
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.record_store import RecordStore
+from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
+from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run import Run, disk, files
 from mistral_lib.run.allocator import give_back, give_back_large_ones, only_new_garbage_searched
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
-from mistral_lib.stored_column import StoredColumn
-from mistral_lib.token_store import TokenStore
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the versions of these
@@ -114,7 +114,7 @@ class Preparation:
             give_back(0)  # what a step needed for a moment must not add to what the next one needs
             step()
         give_back(0)
-        blocks = {split: split_blocks.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
+        blocks = {split: split_writer.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
         self.tokens.forget()
         give_back(0)
         data_report.write_ledger(self)
@@ -127,7 +127,7 @@ class Preparation:
         self.near = NearDuplicates(self.finished.folder / "near", threshold) if threshold < 1 else None
 
         def parts() -> Iterator[Inspected]:
-            for folder, part in reading_parts.parts(source_files, self.settings, self.finished):
+            for folder, part in row_parts.parts(source_files, self.settings, self.finished):
                 folders.append(folder)
                 if self.near is not None and part.signed is not None:
                     self.near.append(part.signed)
@@ -144,7 +144,7 @@ class Preparation:
         self.repeats = np.full(len(rows.fate), -1, np.int32)  # of each dropped row: the row that it repeats
         self.pairs = NO_PAIRS
         if self.near is not None:
-            self.pairs, leader = near_search.found(self.near, self.store, self.mapped, self.finished)
+            self.pairs, leader = duplicate_search.found(self.near, self.store, self.mapped, self.finished)
             self.drop(leader, NEAR_DUPLICATE)
         self.drop(first_occurrence(rows.key[self.mapped]), DUPLICATE)
         if self.settings.most_repeated_pattern:
@@ -205,7 +205,7 @@ class Preparation:
     def tokenised(self, wanted: np.ndarray, turn: int, all_lost: np.ndarray) -> np.ndarray:
         """Windows of these records, ascending numbers; the numbers of those that are refused."""
         found = [wanted[:0]]
-        for folder, columns, lost, refused in token_parts.parts(self.tokenizer, self.store, wanted, self.settings, self.finished, turn):
+        for folder, columns, lost, refused in tokenization.parts(self.tokenizer, self.store, wanted, self.settings, self.finished, turn):
             self.tokens.append(folder, columns)
             all_lost[lost[0]] = lost[1]
             for reason, numbers in refused.items():

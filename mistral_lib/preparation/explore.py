@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import stage_inputs
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, Unmappable, record_of
-from mistral_lib.corpus_index import IndexWriter
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.model import base_model
+from mistral_lib.preparation import stage_inputs
+from mistral_lib.preparation.corpus_index import IndexWriter
 from mistral_lib.run import Run, files
 from mistral_lib.run.progress import bar
 from mistral_lib.run.settings import Settings

@@ -20,8 +20,8 @@ import orjson
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.curation.splits import unit_hash
-from mistral_lib.finished_parts import FinishedParts
-from mistral_lib.preparation import Preparation
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.prepare import Preparation
 from mistral_lib.run.settings import Settings
 
 ROWS = 1500  # rows of a sample: a trial then takes a second or two
