@@ -13,10 +13,10 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    from mistral_lib import fit_plan, plan_table, planned_work
+    from mistral_lib.training import fit_plan, plan_table, workload
 
     settings = params.load(arguments.params_file, arguments.set)
-    work = planned_work.work_of(settings, arguments.tokens)
+    work = workload.work_of(settings, arguments.tokens)
     fits = fit_plan.plan(settings, work)
     print(plan_table.text(fits, work))
     chosen = next(fit for fit in fits if fit.instance == settings.instance)
@@ -38,9 +38,9 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from mistral_lib import training
     from mistral_lib.run import Run
-    from mistral_lib.stop_signal import Stopped
+    from mistral_lib.training import train as training
+    from mistral_lib.training.stop_signal import Stopped
 
     try:
         result = training.train(Run.existing(arguments.run_folder))
@@ -55,8 +55,8 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    from mistral_lib import training_status
     from mistral_lib.run import Run
+    from mistral_lib.training import training_status
 
     now = training_status.status(Run.existing(arguments.run_folder))
     print(training_status.describe(now))

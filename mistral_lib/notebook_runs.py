@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mistral_lib import trainer_process, training_log
 from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, params, paths
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
+from mistral_lib.training import trainer_process, training_log
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

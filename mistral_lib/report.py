@@ -11,10 +11,11 @@ from typing import Any
 from jinja2 import Environment
 from matplotlib.axes import Axes
 
-from mistral_lib import answer_metrics, cards, loss_plots, paired_difference, plan_table, planned_work, training_log, verdict
+from mistral_lib import answer_metrics, cards, loss_plots, paired_difference, verdict
 from mistral_lib.picture import Picture
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
+from mistral_lib.training import plan_table, training_log, workload
 
 PAGE = Path(__file__).with_name("report_page.html")
 COLOURS = {verdict.SHIP: "#00664b", verdict.DO_NOT_SHIP: "#a13f00", verdict.NOT_ENOUGH: "#595959"}
@@ -96,7 +97,7 @@ def provenance(run: Run) -> list[tuple[str, str, str]]:
 def plan(settings: Settings, training: dict[str, Any]) -> list[list[str]]:
     """The fit plan against what was measured: a head and a row per quantity; or one row that says why there is none."""
     try:
-        score = plan_table.score(settings, planned_work.work_of(settings), training)
+        score = plan_table.score(settings, workload.work_of(settings), training)
     except (ValueError, OSError) as error:
         return [[f"No plan can be made for this run: {error}"]]
     rows = [[one["what"], one["planned"], f"{one['measured']:,}", f"{one['off']:+.0%}", "yes" if one["held"] else "no"] for one in score]

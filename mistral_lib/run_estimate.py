@@ -35,7 +35,7 @@ class Estimate:
 
     def rows(self) -> list[tuple[str, str]]:
         """The estimate as names and words."""
-        from mistral_lib.plan_table import span
+        from mistral_lib.training.plan_table import span
 
         s, machine = self.settings, params.instances()[self.settings.instance]
         size = s.micro_batch_size * s.gradient_accumulation_steps * s.max_tokens
@@ -76,11 +76,11 @@ class Estimate:
 
 def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estimate]:
     """The estimate as it becomes more complete. Errors: BaseModelError where the model's sizes cannot be had."""
-    from mistral_lib import fit_plan, training_time
     from mistral_lib.model import model_shapes
+    from mistral_lib.training import fit_plan, workload
 
     work, machine = known_work(settings, found), params.instances()[settings.instance]
-    seconds = training_time.seconds(
+    seconds = workload.seconds(
         model_shapes.config_of(settings.base_model), work, machine, max_tokens=settings.max_tokens,
         micro_batch_size=settings.micro_batch_size, checkpointing=settings.activation_checkpointing, quantization=settings.quantization,
     )  # fmt: skip
@@ -94,20 +94,20 @@ def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estim
 
 def known_work(settings: Settings, found: Sequence[SourceFile]) -> Any:
     """What is to be trained on: counted or estimated by the run's own stages where these are of the same data, else guessed from bytes."""
-    from mistral_lib import planned_work
+    from mistral_lib.training import workload
 
     try:
-        return planned_work.work_of(settings)
+        return workload.work_of(settings)
     except ValueError:
         size = sum(file.size for file in found)
         tokens = max(1, int(size / BYTES_A_TOKEN * (1 - settings.validation_share - settings.test_share)))
         guess = f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB; notebook 01 counts them"
-        return replace(planned_work.work_of(settings, tokens), origin=guess)
+        return replace(workload.work_of(settings, tokens), origin=guess)
 
 
 def duration(low: float, high: float) -> str:
     """Seconds as a range, in the unit that suits its upper end: `1.2 – 9.1 minutes`."""
-    from mistral_lib.plan_table import span
+    from mistral_lib.training.plan_table import span
 
     return f"{span(low / 60, high / 60)} minutes" if high < 5400 else f"{span(low / 3600, high / 3600)} hours"
 

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from mistral_lib import training_log
 from mistral_lib.run import Run
+from mistral_lib.training import training_log
 
 STEP_FIGURES = ("loss", "gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_mib", "usd")
 

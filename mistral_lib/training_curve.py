@@ -11,8 +11,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mistral_lib import figure_style, training_log
+from mistral_lib import figure_style
 from mistral_lib.run import Run, all_runs, files
+from mistral_lib.training import training_log
 
 SMOOTHING = 0.8  # weight of the past in the running mean of the batches' losses
 FEWEST_TO_SMOOTH = 20  # steps

@@ -12,15 +12,16 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import kernel_answers, trainer_process, training, training_curve, training_status
+from mistral_lib import kernel_answers, training_curve
 from mistral_lib.picture import Picture
 from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
-from mistral_lib.stop_signal import Stopped
-from mistral_lib.training_status import TrainingStatus
+from mistral_lib.training import train, trainer_process, training_status
+from mistral_lib.training.stop_signal import Stopped
+from mistral_lib.training.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least
 PLAIN = "(live view of the training: curve, rates, memory, time, money and a button that saves and stops; open this notebook in JupyterLab)"
@@ -144,7 +145,7 @@ def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
     reasons = run.reasons_to_run("training", inputs)
     if reasons and not trainer_process.is_alive(run):
         kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/"
-        if training.goes_on(run.folder / "training", run.changes("training", inputs)):
+        if train.goes_on(run.folder / "training", run.changes("training", inputs)):
             kept = "; it goes on from its last checkpoint, or is verified again if no step is missing"
         say(f"training: runs, because {summary(reasons)}{kept if run.status('training') == 'complete' else ''}")
     if reasons:

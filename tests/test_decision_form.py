@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import run_estimate, training_time
+from mistral_lib import run_estimate
 from mistral_lib.corpus import sources
 from mistral_lib.decision_form import DecisionForm
 from mistral_lib.latest_job import LatestJob
@@ -15,6 +15,7 @@ from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
 from mistral_lib.run.settings import Settings
 from mistral_lib.run_estimate import Estimate
+from mistral_lib.training import workload
 
 
 def no_estimate(*_: object) -> Iterator[Estimate]:
@@ -206,7 +207,7 @@ def test_the_hours_are_those_of_the_plan(settings, corpus) -> None:
     chosen = settings.model_copy(update={"instance": "g5.xlarge"})
     first = next(run_estimate.estimates(chosen, sources.of_settings(chosen)))
     config, machine = model_shapes.config_of(chosen.base_model), params.instances()["g5.xlarge"]
-    assert first.seconds == training_time.seconds(
+    assert first.seconds == workload.seconds(
         config, first.work, machine, max_tokens=128, micro_batch_size=2, checkpointing=False, quantization="nf4"
     )
 

@@ -17,11 +17,12 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 
-from mistral_lib import evaluation, measurements, report, retention, training, verdict
+from mistral_lib import evaluation, measurements, report, retention, verdict
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, files, params
 from mistral_lib.tokens.chat_format import IGNORED
+from mistral_lib.training import train as training
 from tests.conftest import other, rows
 
 

@@ -7,11 +7,11 @@ import time
 import pytest
 import torch
 
-from mistral_lib import fit_plan, plan_table, planned_work, training_time
 from mistral_lib.model import base_model, likelihood, model_shapes, process_memory, step_memory
 from mistral_lib.model.step_memory import MIB, Step
 from mistral_lib.model.tensor_memory import LiveMemory
 from mistral_lib.run import Run, allocator, files, params
+from mistral_lib.training import fit_plan, plan_table, workload
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
@@ -110,7 +110,7 @@ def test_more_work_takes_more_memory_and_checkpointing_and_nf4_take_less(step: S
 
 def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
     settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml")
-    work = planned_work.work_of(settings, tokens=2_000_000)
+    work = workload.work_of(settings, tokens=2_000_000)
     began = time.process_time()
     t4, a10g = (fit_plan.best(settings, work, name) for name in ("g4dn.xlarge", "g5.xlarge"))
     assert time.process_time() - began < 60
@@ -124,13 +124,13 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
 
 def test_what_does_not_fit_names_what_to_change() -> None:
     settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
-    fit = fit_plan.best(settings, planned_work.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
+    fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "GiB too much even with micro_batch_size: 1" in fit.advice and "quantization: nf4" in fit.advice
 
 
 def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
     settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
-    fit = fit_plan.best(settings, planned_work.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
+    fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "it fits with max_tokens: " in fit.advice
 
 
@@ -138,7 +138,7 @@ def test_two_changes_that_help_only_together_are_named_together() -> None:
     settings = params.load(
         params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"]
     )
-    work = planned_work.work_of(settings, tokens=2_000_000)
+    work = workload.work_of(settings, tokens=2_000_000)
     advice = fit_plan.best(settings, work, "g4dn.xlarge").advice
     length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 16384\)$", advice)[1])
     told = settings.model_copy(update={"quantization": "nf4", "max_tokens": length})
@@ -177,31 +177,31 @@ def test_the_embedded_model_has_the_sizes_that_are_listed() -> None:
 
 def test_tokens_are_counted_where_data_are_prepared(prepared: Run) -> None:
     report = files.read_json(prepared.folder / "data" / "report.json")
-    work = planned_work.work_of(prepared.settings)
+    work = workload.work_of(prepared.settings)
     assert work.train_tokens == 8 * prepared.settings.micro_batch_size * prepared.settings.max_tokens  # max_steps: 8
     assert work.supervised_share == report["supervised_tokens"]["train"] / report["tokens"]["train"] and "counted" in work.origin
-    whole = planned_work.work_of(prepared.settings.model_copy(update={"max_steps": 0, "epochs": 2.0}))
+    whole = workload.work_of(prepared.settings.model_copy(update={"max_steps": 0, "epochs": 2.0}))
     assert whole.train_tokens == 2 * report["blocks"]["train"] * prepared.settings.max_tokens
 
 
 def test_held_out_tokens_are_told_from_the_training_tokens_of_the_same_data() -> None:
     known = {"max_validation_tokens": 0, "validation_share": 0.1, "test_share": 0.3}
-    work = planned_work.work_of(params.Settings(run_name="nowhere", **known), tokens=600_000)
+    work = workload.work_of(params.Settings(run_name="nowhere", **known), tokens=600_000)
     assert work.validation_tokens == pytest.approx(100_000, abs=1), "a tenth of a million, of which six tenths are trained on"
-    few = planned_work.work_of(params.Settings(run_name="nowhere", **{**known, "max_validation_tokens": 5000}), tokens=600_000)
+    few = workload.work_of(params.Settings(run_name="nowhere", **{**known, "max_validation_tokens": 5000}), tokens=600_000)
     assert few.validation_tokens == 5000
 
 
 def test_nothing_known_of_the_data_says_what_to_run(settings: params.Settings) -> None:
     with pytest.raises(ValueError, match="run notebook 01_explore_corpus"):
-        planned_work.work_of(settings)
+        workload.work_of(settings)
 
 
 def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None:
     from mistral_lib.preparation import explore
 
     explore.explore(Run.open(settings))
-    estimated = planned_work.work_of(settings.model_copy(update={"max_steps": 0, "max_validation_tokens": 0}))
+    estimated = workload.work_of(settings.model_copy(update={"max_steps": 0, "max_validation_tokens": 0}))
     assert "estimated from corpus/inventory.json" in estimated.origin and estimated.train_tokens > 0
     trained = int(estimated.origin.split()[1].replace(",", ""))
     assert estimated.validation_tokens == pytest.approx(trained * 0.15 / 0.7, abs=1), "shares of the same rows"
@@ -210,24 +210,24 @@ def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None
 def test_operations_of_mistral_7b() -> None:
     config = model_shapes.config_of(MISTRAL)
     assert model_shapes.linear_parameters(config) == 6_979_321_856
-    assert training_time.forward_flops(config, 1, 0.0) == pytest.approx(2 * 6.98e9, rel=0.001)
-    assert training_time.step_flops(config, 512, 1.0, True) == 1.5 * training_time.step_flops(config, 512, 1.0, False)
+    assert workload.forward_flops(config, 1, 0.0) == pytest.approx(2 * 6.98e9, rel=0.001)
+    assert workload.step_flops(config, 512, 1.0, True) == 1.5 * workload.step_flops(config, 512, 1.0, False)
 
 
 def test_every_validation_takes_its_time() -> None:
     settings = params.load(params.home.params() / "g5_mistral_7b.yaml", ["quantization=none"])
-    work = planned_work.work_of(settings, tokens=2_000_000)
+    work = workload.work_of(settings, tokens=2_000_000)
     assert (work.steps, work.validations) == (252, 6) and work.validation_tokens == 131_072
-    never = planned_work.work_of(settings.model_copy(update={"validate_every_steps": 0}), tokens=2_000_000)
+    never = workload.work_of(settings.model_copy(update={"validate_every_steps": 0}), tokens=2_000_000)
     fit, once = fit_plan.as_set(settings, work), fit_plan.as_set(settings, never)
-    measuring = work.validation_tokens * training_time.forward_flops(model_shapes.config_of(MISTRAL), 2048, work.supervised_share)
+    measuring = work.validation_tokens * workload.forward_flops(model_shapes.config_of(MISTRAL), 2048, work.supervised_share)
     slow, fast = (rate * 1e12 for rate in params.instances()["g5.xlarge"]["attained_tflops"])
     more = [longer - shorter for longer, shorter in zip(fit.seconds, once.seconds, strict=True)]
     assert more == pytest.approx([5 * measuring / fast, 6 * measuring / slow]), "8 or 9 measurements in place of 3"
 
 
 def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
-    work = planned_work.work_of(prepared.settings)
+    work = workload.work_of(prepared.settings)
     fit = fit_plan.as_set(prepared.settings, work)
     result = {"peak_memory_mib": round(fit.peak / MIB), "seconds": sum(fit.seconds) / 2, "usd": 0.0}
     memory, seconds, _ = plan_table.score(prepared.settings, work, result)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mistral_lib import training
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
-from mistral_lib.stop_signal import StopSignal
+from mistral_lib.training import train
+from mistral_lib.training.stop_signal import StopSignal
 from tests.conftest import other
 
 # parameter: (its other value, what shows it, parameters that go with both values)
@@ -48,7 +48,7 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 }
 
 
-class Observed(training.Training):
+class Observed(train.Training):
     """The training itself; it remembers its model and trainer arguments for the test to look at."""
 
     def build(self) -> tuple[Any, str]:
@@ -80,7 +80,7 @@ def observe(run: Run, folder: Path) -> dict[str, Any]:
     """All that shows of one training from start to proof: its model, its log, its result, its checkpoints."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        stage = Observed(run, folder, training.TrainingLog(folder / "log.jsonl"), StopSignal(), "a test")
+        stage = Observed(run, folder, train.TrainingLog(folder / "log.jsonl"), StopSignal(), "a test")
         result = stage.carry_out()
     finally:
         for number, handler in handlers.items():

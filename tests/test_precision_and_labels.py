@@ -5,12 +5,12 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, set_seed
 
-from mistral_lib import optimizer_steps
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
+from mistral_lib.training import optimizer_steps
 
 
 @pytest.mark.parametrize(

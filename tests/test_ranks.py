@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from mistral_lib import checkpoints, ranks, training_log
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files
+from mistral_lib.training import checkpoints, distributed, training_log
 from tests.conftest import other
 
 TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port")
@@ -77,7 +77,7 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_told(monkeypat
         monkeypatch.setenv(name, "True")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(RuntimeError, match=r"has started a single one.*torchrun --nproc_per_node N"):
-        ranks.join("cpu")
+        distributed.join("cpu")
 
 
 def test_told_to_stop_both_save_once_and_go_on(prepared: Run) -> None:

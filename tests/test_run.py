@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import trainer_process
 from mistral_lib.run import Run, RunInUse, files
 from mistral_lib.run.settings import Settings
+from mistral_lib.training import trainer_process
 from tests.conftest import other
 
 

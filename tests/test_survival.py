@@ -18,20 +18,11 @@ from datasets import load_from_disk
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mistral_lib import (
-    checkpoints,
-    largest_batch,
-    memory_shortage,
-    planned_work,
-    run_estimate,
-    stopping_rules,
-    training,
-    training_log,
-    training_time,
-)
+from mistral_lib import run_estimate
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, disk, files, params, system_memory
-from mistral_lib.training_log import TrainingLog
+from mistral_lib.training import checkpoints, largest_batch, out_of_memory, stopping_rules, train, training_log, workload
+from mistral_lib.training.training_log import TrainingLog
 from tests.conftest import rows
 
 
@@ -120,11 +111,11 @@ def after_step(number: int, act: Callable[[torch.optim.Optimizer], None]) -> Ite
 
 def test_out_of_memory_at_step_3_ends_complete_with_the_same_effective_batch(opened: Callable[..., Run]) -> None:
     run = opened(micro_batch_size=4)
-    undisturbed = training.train(run)
+    undisturbed = train.train(run)
     first = [step["loss"] for step in training_log.steps(log_of(run))]
     shutil.rmtree(run.folder / "training")
     with at_forward(lambda n: n == 4):  # the first pass is the trial of the fullest batch
-        result = training.train(run)
+        result = train.train(run)
     assert run.status("training") == "complete" and result["effective_batch"] == 4
     assert (result["micro_batch_size"], result["gradient_accumulation_steps"], result["out_of_memory"]) == (2, 2, 1)
     assert [event["from_step"] for event in events(run, "started")] == [0, 2]
@@ -135,8 +126,8 @@ def test_out_of_memory_at_step_3_ends_complete_with_the_same_effective_batch(ope
 
 def test_what_does_not_fit_fails_before_the_first_step_and_says_what_to_change(opened: Callable[..., Run]) -> None:
     run = opened(micro_batch_size=4, learning_rate=4e-3)
-    with at_forward(lambda n: True), pytest.raises(memory_shortage.OutOfMemory, match=r"activation_checkpointing.*max_tokens.*instance"):
-        training.train(run)
+    with at_forward(lambda n: True), pytest.raises(out_of_memory.OutOfMemory, match=r"activation_checkpointing.*max_tokens.*instance"):
+        train.train(run)
     assert [event["micro_batch_size"] for event in events(run, "out_of_memory")] == [2, 1]
     assert run.status("training") == "failed" and not events(run, "step") and not events(run, "validation")
 
@@ -144,18 +135,18 @@ def test_what_does_not_fit_fails_before_the_first_step_and_says_what_to_change(o
 def test_shortages_of_memory_are_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**50, dtype=torch.float64)
-    assert memory_shortage.recognised(real.value)
+    assert out_of_memory.recognised(real.value)
     with pytest.raises(MemoryError) as plain:
         bytearray(2**60)
-    assert memory_shortage.recognised(plain.value)
+    assert out_of_memory.recognised(plain.value)
     with pytest.raises(RuntimeError) as shapes:
         torch.ones(2, 3) @ torch.ones(2, 3)
-    assert not memory_shortage.recognised(shapes.value)
+    assert not out_of_memory.recognised(shapes.value)
 
 
 def test_halving_keeps_the_product() -> None:
     for micro, accumulation in ((8, 1), (6, 2), (3, 5), (7, 1)):
-        shape = memory_shortage.BatchShape(micro, accumulation)
+        shape = out_of_memory.BatchShape(micro, accumulation)
         while shape is not None:
             assert shape.micro_batch_size * shape.gradient_accumulation_steps == micro * accumulation
             last, shape = shape, shape.smaller()
@@ -164,7 +155,7 @@ def test_halving_keeps_the_product() -> None:
 
 
 def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> None:
-    began = {"event": "process", "time": time.time(), **memory_shortage.counters()}
+    began = {"event": "process", "time": time.time(), **out_of_memory.counters()}
     stepping = {"event": "step", "time": time.time()}
 
     def note(left: float) -> None:
@@ -173,19 +164,19 @@ def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> N
     def since(**fewer: int) -> dict:
         return {**began, "kernel_kills": {name: kills - fewer.get(name, 0) for name, kills in began["kernel_kills"].items()}}
 
-    assert memory_shortage.killed_for_memory([began, stepping], tmp_path) is None
+    assert out_of_memory.killed_for_memory([began, stepping], tmp_path) is None
     one_more = since(**{system_memory.WHOLE_MACHINE: 1})
-    assert "lack of memory" in memory_shortage.killed_for_memory([one_more, stepping], tmp_path), "it had not come to a forward pass"
-    assert memory_shortage.killed_for_memory([{**one_more, "boot": "another"}, stepping], tmp_path) is None
-    assert memory_shortage.killed_for_memory([one_more, stepping, {"event": "failed"}], tmp_path) is None
+    assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path), "it had not come to a forward pass"
+    assert out_of_memory.killed_for_memory([{**one_more, "boot": "another"}, stepping], tmp_path) is None
+    assert out_of_memory.killed_for_memory([one_more, stepping, {"event": "failed"}], tmp_path) is None
     note(0.6)
-    assert memory_shortage.killed_for_memory([one_more, stepping], tmp_path) is None, "the kernel killed another program"
+    assert out_of_memory.killed_for_memory([one_more, stepping], tmp_path) is None, "the kernel killed another program"
     note(0.2)
-    assert "lack of memory" in memory_shortage.killed_for_memory([one_more, stepping], tmp_path)
-    assert memory_shortage.killed_for_memory([began, stepping], tmp_path) is None
+    assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path)
+    assert out_of_memory.killed_for_memory([began, stepping], tmp_path) is None
     note(0.01)
-    assert "1.0% of the memory left" in memory_shortage.killed_for_memory([began, stepping], tmp_path)
-    assert not memory_shortage.made_progress([began, stepping]) and memory_shortage.made_progress([began, {"event": "checkpoint"}])
+    assert "1.0% of the memory left" in out_of_memory.killed_for_memory([began, stepping], tmp_path)
+    assert not out_of_memory.made_progress([began, stepping]) and out_of_memory.made_progress([began, {"event": "checkpoint"}])
 
 
 # -- data and numbers -----------------------------------------------------------------------------------------------
@@ -202,7 +193,7 @@ def test_data_that_teach_nothing_are_refused_each_in_its_own_words(opened: Calla
         shutil.rmtree(place)
         (run.folder / "useless").rename(place)
         with pytest.raises(largest_batch.NothingToLearn, match=words):
-            training.train(run)
+            train.train(run)
         assert run.status("training") == "failed" and words in run.entry("training")["error"]
 
 
@@ -212,10 +203,10 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
 
     run = opened(validate_every_steps=2)
     with after_step(4, break_it), pytest.raises(stopping_rules.Diverged, match=r"NaN or infinite by step 4.*checkpoint-2.*learning_rate"):
-        training.train(run)
+        train.train(run)
     assert run.status("training") == "failed"
     assert checkpoints.last_whole(run.folder / "training" / "checkpoints").name == "checkpoint-2"
-    assert training.train(run)["status"] == "complete", "from the last good checkpoint"
+    assert train.train(run)["status"] == "complete", "from the last good checkpoint"
 
 
 def test_as_many_steps_and_measurements_are_made_as_are_planned_where_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
@@ -223,24 +214,24 @@ def test_as_many_steps_and_measurements_are_made_as_are_planned_where_passes_end
     run = opened(**passes, validate_every_steps=4)
     blocks = len(load_from_disk(run.folder / "data" / "train"))
     assert 1 <= blocks % 40 <= 20, "or rounding over both passes at once would come to the same"
-    result, work = training.train(run), planned_work.work_of(run.settings)
+    result, work = train.train(run), workload.work_of(run.settings)
     estimate = run_estimate.Estimate(run.settings, work, (1.0, 2.0))
     planned = dict(estimate.rows())["steps"].split(" of ")[0]
-    assert result["steps"] == work.steps == int(planned) == planned_work.steps(run.settings, blocks) == 2 * math.ceil(blocks / 40)
-    least, most = training_time.measurements(work.validations)
+    assert result["steps"] == work.steps == int(planned) == workload.steps(run.settings, blocks) == 2 * math.ceil(blocks / 40)
+    least, most = workload.measurements(work.validations)
     assert work.validations == len(result["validation_curve"]) == 2 and least <= len(events(run, "measuring")) <= most == 5
 
 
 def test_broken_steps_are_left_out_and_counted_and_too_many_end_the_training(opened: Callable[..., Run]) -> None:
     run = opened()
     with infinite_at(lambda n: n == 4):  # the trial, steps 1 and 2, and then step 3
-        result = training.train(run)
+        result = train.train(run)
     assert (result["status"], result["skipped_steps"], result["steps"]) == ("complete", 1, 6)
     assert [event["step"] for event in events(run, "skipped")] == [3]
     assert [step["step"] for step in training_log.steps(log_of(run))] == [1, 2, 4, 5, 6]
     run = opened(max_steps=40)
     with infinite_at(lambda n: n > 4), pytest.raises(stopping_rules.Diverged, match=r"8 steps in a row.*Lower learning_rate"):
-        training.train(run)
+        train.train(run)
     assert run.status("training") == "failed" and len(events(run, "skipped")) == 7
 
 
@@ -277,7 +268,7 @@ def test_losses_worse_than_guessing_end_a_training() -> None:
 
 def test_the_best_adapter_is_the_one_that_is_saved_and_patience_has_an_end(opened: Callable[..., Run]) -> None:
     run = opened(max_steps=30, validate_every_steps=1, early_stopping_patience=2, learning_rate=0.3, warmup_share=0.0)
-    result = training.train(run)
+    result = train.train(run)
     curve = {int(step): loss for step, loss in result["validation_curve"].items()}
     assert result["stopped_by"] == "early_stopping" and result["steps"] < 30 and run.status("training") == "complete"
     assert result["adapter_of_step"] == min(curve, key=curve.get) == result["steps"] - 2
@@ -289,11 +280,11 @@ def test_the_best_adapter_is_the_one_that_is_saved_and_patience_has_an_end(opene
 
 def test_a_budget_ends_it_verified_and_a_raised_one_goes_on(opened: Callable[..., Run]) -> None:
     run = opened(instance="g5.xlarge", max_usd=1e-6, max_steps=6)
-    short = training.train(run)
+    short = train.train(run)
     assert (short["status"], short["stopped_by"], short["steps"]) == ("complete", "max_usd", 2)
     assert run.status("training") == "complete" and short["usd"] > 0
     run = opened(instance="g5.xlarge", max_usd=5.0, max_steps=6)
-    full = training.train(run)
+    full = train.train(run)
     assert (full["stopped_by"], full["steps"]) == (None, 6)
     assert [event["from_step"] for event in events(run, "started")] == [0, 2]
     assert len(list(run.folder.glob("previous/training-*/adapter/adapter_model.safetensors"))) == 1
@@ -304,22 +295,22 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
     opened: Callable[..., Run],
 ) -> None:
     run = opened(checkpoint_every_steps=4)
-    first = training.train(run)
-    assert training_time.measurements(planned_work.work_of(run.settings).validations) == (3, 3) and len(events(run, "measuring")) == 3
+    first = train.train(run)
+    assert workload.measurements(workload.work_of(run.settings).validations) == (3, 3) and len(events(run, "measuring")) == 3
     weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
     trained = files.sha256(weights)
     TrainingLog(run.folder / "training" / "log.jsonl").write(
         "step", step=6, steps=6, loss=2.0, peak_memory_mib=10**6
     )  # as if it had been so
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
-    assert training.goes_on(run.folder / "training", priced.changes("training", stage_inputs.of(priced, "training")))
-    assert not training.goes_on(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
-    again = training.train(priced)
+    assert train.goes_on(run.folder / "training", priced.changes("training", stage_inputs.of(priced, "training")))
+    assert not train.goes_on(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
+    again = train.train(priced)
     shutil.rmtree(weights.parent)
-    repaired = training.train(priced)
+    repaired = train.train(priced)
     with priced.lock("test"):
         priced.record("training", status="running")  # as a kill after result.json was written leaves it
-    last = training.train(priced)
+    last = train.train(priced)
     for result in (again, repaired, last):
         assert result["validation_loss"] == first["validation_loss"] and result["steps"] == 6 and priced.status("training") == "complete"
     assert last["peak_memory_mib"] == 10**6, "the most of all attempts"
@@ -329,15 +320,15 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
     assert kept == ["adapter", "adapter", "result.json", "result.json", "result.json"]
     shutil.rmtree(priced.folder / "training" / "checkpoints")
     weights.unlink()
-    assert training.train(priced)["attempts"] == 1, "nothing to go on from: trained anew, what was left of it is kept"
+    assert train.train(priced)["attempts"] == 1, "nothing to go on from: trained anew, what was left of it is kept"
     assert files.sha256(weights) == trained and len(list(priced.folder.glob("previous/*/log.jsonl"))) == 1
 
 
 def test_a_raised_patience_goes_on_and_the_best_adapter_stays_the_best(opened: Callable[..., Run]) -> None:
     wild = {"max_steps": 30, "validate_every_steps": 1, "learning_rate": 0.3, "warmup_share": 0.0}
-    first = training.train(opened(**wild, early_stopping_patience=2))
+    first = train.train(opened(**wild, early_stopping_patience=2))
     run = opened(**wild, early_stopping_patience=4, checkpoint_every_steps=5)
-    more = training.train(run)
+    more = train.train(run)
     curve = {int(step): loss for step, loss in more["validation_curve"].items()}
     assert first["stopped_by"] == "early_stopping" and more["steps"] >= first["steps"] + 1
     assert [event["from_step"] for event in events(run, "started")] == [0, first["steps"]]
@@ -375,13 +366,13 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Pat
         after_step(3, lambda _: fill(small_disk, 8 * disk.MIB)),
         pytest.raises(disk.DiskFull, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is whole"),
     ):
-        training.train(run)
+        train.train(run)
     assert run.status("training") == "failed" and "checkpoint of step 2 is whole" in run.entry("training")["error"]
     assert checkpoints.last_whole(run.folder / "training" / "checkpoints").name == "checkpoint-2"
     with pytest.raises(disk.DiskFull, match="no room on disk for a training"):
-        training.train(run)
+        train.train(run)
     (small_disk / "filler").unlink()
-    assert training.train(run)["steps"] == 8
+    assert train.train(run)["steps"] == 8
     assert [event["from_step"] for event in events(run, "started")] == [0, 2]
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mistral_lib import adapter_proof, checkpoints, trainer_process, training, training_log
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files
+from mistral_lib.training import adapter_check, checkpoints, train, trainer_process, training_log
 from tests.conftest import other
 
 
@@ -80,12 +80,12 @@ def test_a_training_ends_complete_and_verified(prepared: Run) -> None:
 
 KILLS = int(os.environ.get("KILLS", "2"))  # 20 for evidence
 FORKS = multiprocessing.get_context("forkserver")  # its children have the libraries loaded: a start costs no half minute
-FORKS.set_forkserver_preload(["mistral_lib.training"])
+FORKS.set_forkserver_preload(["mistral_lib.training.train"])
 
 
 def train_here(folder: Path, home: str) -> None:
     os.environ["MISTRAL_WORKBOOK_HOME"] = home
-    training.train(Run.existing(folder))
+    train.train(Run.existing(folder))
 
 
 def forked(run: Run) -> multiprocessing.Process:
@@ -173,11 +173,11 @@ def test_an_adapter_that_did_not_change_or_broke_is_not_vouched_for(prepared: Ru
     from mistral_lib.model import base_model
 
     model = base_model.attach_lora(base_model.load_base(prepared.settings), prepared.settings)
-    with pytest.raises(adapter_proof.TrainingFailed, match="what it was before training"):
-        adapter_proof.vouch_for(model, base_model.adapter_hash(model))
+    with pytest.raises(adapter_check.TrainingFailed, match="what it was before training"):
+        adapter_check.vouch_for(model, base_model.adapter_hash(model))
     next(p for n, p in model.named_parameters() if "lora_A" in n).data[0, 0] = torch.nan
-    with pytest.raises(adapter_proof.TrainingFailed, match="NaN"):
-        adapter_proof.vouch_for(model, "another")
+    with pytest.raises(adapter_check.TrainingFailed, match="NaN"):
+        adapter_check.vouch_for(model, "another")
 
 
 def test_a_training_that_changes_nothing_is_not_complete(prepared: Run) -> None:

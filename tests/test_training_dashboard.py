@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from mistral_lib import checkpoints, trainer_process, training_curve, training_dashboard, training_log
+from mistral_lib import training_curve, training_dashboard
 from mistral_lib.run import Run
-from mistral_lib.training_log import TrainingLog
-from mistral_lib.training_status import TrainingStatus
+from mistral_lib.training import checkpoints, trainer_process, training_log
+from mistral_lib.training.training_log import TrainingLog
+from mistral_lib.training.training_status import TrainingStatus
 from tests.conftest import other
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import training_curve, training_log, training_status
+from mistral_lib import training_curve
 from mistral_lib.run import Run, files, params
-from mistral_lib.training_log import TrainingLog
+from mistral_lib.training import training_log, training_status
+from mistral_lib.training.training_log import TrainingLog
 from tests.conftest import other
 
 STEP = {"loss": 2.5, "gradient_norm": 0.7, "learning_rate": 1e-3, "tokens_per_second": 300.0, "seconds": 1.0, "peak_memory_mib": 900,

@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import sys
 
-from mistral_lib import fit_plan, planned_work, shared_stages
+from mistral_lib import shared_stages
 from mistral_lib.model.step_memory import MIB
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files, params, paths
+from mistral_lib.training import fit_plan, workload
 
 STEPS = 4  # by then the memory of a training on a CPU has stopped growing
 CONFIGURATIONS = [  # tokens, micro batch, checkpointing, quantization, dtype
@@ -42,7 +43,7 @@ def planned_and_measured(words: list[str]) -> tuple[float, int]:
     run = Run.open(settings)
     shared_stages.take_over(run, [Run.existing(folder) for folder in sorted(paths.runs().glob("memory-*")) if folder != run.folder])
     prepare.prepare(run)
-    planned = fit_plan.as_set(run.settings, planned_work.work_of(run.settings), "cpu").peak / MIB
+    planned = fit_plan.as_set(run.settings, workload.work_of(run.settings), "cpu").peak / MIB
     command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
     subprocess.run(command, check=True, capture_output=True, cwd=paths.project(), env={"OMP_NUM_THREADS": "2", **os.environ})
     return planned, files.read_json(run.folder / "training" / "result.json")["peak_memory_mib"]

@@ -18,14 +18,14 @@ from torch.nn import functional
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from mistral_lib import training, training_log
 from mistral_lib.model import base_model, fused_layers, likelihood
 from mistral_lib.run import Run, hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.stop_signal import StopSignal
 from mistral_lib.tokens import packed_dataset
 from mistral_lib.tokens.chat_format import IGNORED
-from mistral_lib.trainer import SupervisedTrainer
+from mistral_lib.training import train, training_log
+from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.trainer import SupervisedTrainer
 
 BLOCKS = 2  # of 512 tokens an optimizer step
 
@@ -40,7 +40,7 @@ def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tup
     model = base_model.load_base(settings)
     set_seed(settings.seed)
     model = base_model.attach_lora(model, settings)
-    stage = training.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), StopSignal(), "benchmark")
+    stage = train.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), StopSignal(), "benchmark")
     arguments = stage.arguments()
     arguments.save_strategy = SaveStrategy.NO
     trainer = SupervisedTrainer(

@@ -11,13 +11,12 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from mistral_lib import checkpoints, training_log
 from mistral_lib.run import allocator, disk, hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.spending import Spending
-from mistral_lib.stop_signal import Stopped, StopSignal
-from mistral_lib.stopping_rules import Health, StoppingRules
-from mistral_lib.training_log import TrainingLog
+from mistral_lib.training import checkpoints, training_log
+from mistral_lib.training.stop_signal import Stopped, StopSignal
+from mistral_lib.training.stopping_rules import Health, Spending, StoppingRules
+from mistral_lib.training.training_log import TrainingLog
 
 
 class Chronicle(TrainerCallback):

@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib import checkpoints, memory_shortage, ranks
-from mistral_lib.chronicle import Chronicle
 from mistral_lib.model import likelihood, row_threads
 from mistral_lib.run import allocator, disk
-from mistral_lib.stop_signal import StopSignal
+from mistral_lib.training import checkpoints, distributed, out_of_memory
+from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.training_callback import Chronicle
 
 
 class SupervisedTrainer(Trainer):
@@ -26,7 +26,7 @@ class SupervisedTrainer(Trainer):
     def __init__(self, in_order: bool, chronicle: Chronicle | None = None, stop: StopSignal | None = None, **options: Any):
         allocator.keep_for_reuse()
         _answer_with_losses(options["model"])
-        several = (ranks.SharedWish(stop), ranks.SharedDecisions()) if stop and ranks.count() > 1 else (None, None)
+        several = (distributed.SharedWish(stop), distributed.SharedDecisions()) if stop and distributed.count() > 1 else (None, None)
         super().__init__(callbacks=[callback for callback in (several[0], chronicle, several[1]) if callback], **options)
         self.in_order, self.chronicle = in_order, chronicle
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
@@ -52,7 +52,7 @@ class SupervisedTrainer(Trainer):
         if self.chronicle:
             self.chronicle.validate(self.model, self.state, self.control)
         self.control.should_evaluate = False
-        ranks.share_decisions(self.control)
+        distributed.share_decisions(self.control)
         return {}
 
     # -- several processes ----------------------------------------------------------------------------------------------
@@ -67,17 +67,17 @@ class SupervisedTrainer(Trainer):
                 with model.no_sync():
                     return super().training_step(model, inputs, num_items_in_batch)
             except (MemoryError, RuntimeError, OSError) as error:
-                if not memory_shortage.recognised(error):
+                if not out_of_memory.recognised(error):
                     raise
-                self.shortage = memory_shortage.in_words(error)
+                self.shortage = out_of_memory.in_words(error)
         return torch.zeros((), device=self.args.device)
 
     def _average_or_give_up(self, model: Any) -> None:
         """Errors: SharedShortage in every process, where any was short of memory."""
-        if ranks.any_of(self.shortage is not None, self.args.device):
-            short = {rank: why for rank, why in enumerate(ranks.gathered(self.shortage)) if why}
-            raise memory_shortage.SharedShortage("; ".join(f"process {rank} of {ranks.count()}: {why}" for rank, why in short.items()))
-        ranks.average_gradients(model.parameters())
+        if distributed.any_of(self.shortage is not None, self.args.device):
+            short = {rank: why for rank, why in enumerate(distributed.gathered(self.shortage)) if why}
+            raise out_of_memory.SharedShortage("; ".join(f"process {rank} of {distributed.count()}: {why}" for rank, why in short.items()))
+        distributed.average_gradients(model.parameters())
 
     # -- broken steps -----------------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class SupervisedTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Written into a hidden folder, sealed, and put in place. Errors: DiskFull; Diverged for an adapter that is no number."""
-        if not ranks.is_first():
+        if not distributed.is_first():
             return self._save_into(checkpoints.partial(Path(self.args.output_dir)), model, trial)
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         weights = [p for p in self.model.parameters() if p.requires_grad]
@@ -123,13 +123,13 @@ class SupervisedTrainer(Trainer):
 
     def _save_into(self, folder: Path, model: Any, trial: Any) -> None:
         """The first process writes weights and optimizer, each process its random state."""
-        ranks.wait()  # the folder is there
+        distributed.wait()  # the folder is there
         self.saving_into = folder
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.saving_into = None
-        ranks.wait()  # everything is written
+        distributed.wait()  # everything is written
 
 
 def _answer_with_losses(model: Any) -> None:

@@ -16,9 +16,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from mistral_lib import adapter_proof, checkpoints, largest_batch, memory_shortage, progress_watch, ranks, training_log, training_result
 from mistral_lib.model import base_model, likelihood
-from mistral_lib.optimizer_steps import OptimizerSteps
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import (
     Run,
@@ -29,10 +27,12 @@ from mistral_lib.run import (
     params,  # fmt: skip
 )
 from mistral_lib.run.folder import summary
-from mistral_lib.spending import Spending
-from mistral_lib.stop_signal import StopSignal
 from mistral_lib.tokens import packed_dataset
-from mistral_lib.training_log import NoLog, TrainingLog
+from mistral_lib.training import adapter_check, checkpoints, distributed, hang_detection, largest_batch, out_of_memory, training_log
+from mistral_lib.training.optimizer_steps import OptimizerSteps
+from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.stopping_rules import Spending
+from mistral_lib.training.training_log import NoLog, TrainingLog
 
 # Parameters that may change between an attempt and its continuation: they do not change what is trained.
 CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
@@ -46,11 +46,11 @@ def train(run: Run) -> dict[str, Any]:
     Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    ranks.join(hardware.device())
+    distributed.join(hardware.device())
     inputs = stage_inputs.of(run, "training")
     folder = run.folder / "training"
-    reasons = ranks.from_first(lambda: run.reasons_to_run("training", inputs))
-    if not ranks.is_first():
+    reasons = distributed.from_first(lambda: run.reasons_to_run("training", inputs))
+    if not distributed.is_first():
         return Training(run, folder, NoLog(), StopSignal(), "").assist() if reasons else {}
     if reasons:
         with run.lock("stage training"):
@@ -111,11 +111,11 @@ class Training(OptimizerSteps):
         events = log.events()
         usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
         self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
-        self.shape = memory_shortage.shape_now(self.settings, events)
-        killed = memory_shortage.killed_for_memory(events, folder)
-        log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(self.shape), **memory_shortage.counters())
-        memory_shortage.refuse_if_loading(killed, events, self.settings)
-        if killed and (self.shape.smaller() or not memory_shortage.made_progress(events)):
+        self.shape = out_of_memory.shape_now(self.settings, events)
+        killed = out_of_memory.killed_for_memory(events, folder)
+        log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(self.shape), **out_of_memory.counters())
+        out_of_memory.refuse_if_loading(killed, events, self.settings)
+        if killed and (self.shape.smaller() or not out_of_memory.made_progress(events)):
             self.shrink(killed)
 
     def carry_out(self) -> dict[str, Any]:
@@ -127,12 +127,12 @@ class Training(OptimizerSteps):
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
         disk.require(self.folder, self.missing_bytes(), "a training with its checkpoints")
-        with progress_watch.noted(model, self.folder):
+        with hang_detection.noted(model, self.folder):
             self.try_largest(model, blocks, counts)  # 3
             before = self.baseline(model)  # 4
             steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
             after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
-        adapter = adapter_proof.save(model, self.settings, self.folder, initial)  # 7
+        adapter = adapter_check.save(model, self.settings, self.folder, initial)  # 7
         del model  # and what it held is given back: no two models at a time
         allocator.give_back_everything()
         reloaded = self.check(adapter, initial, after)  # 8
@@ -144,12 +144,12 @@ class Training(OptimizerSteps):
         model, _ = self.build()
 
         def attempt() -> None:
-            self.shape, last = ranks.from_first(lambda: None)
+            self.shape, last = distributed.from_first(lambda: None)
             if last is not None:
                 with self.stop.after_saving():
                     self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
 
-        memory_shortage.carried_on(attempt, lambda why: None, together=True)
+        out_of_memory.carried_on(attempt, lambda why: None, together=True)
         return {}
 
     def build(self) -> tuple[Any, str]:
@@ -199,29 +199,29 @@ class Training(OptimizerSteps):
         """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
-        adapter_proof.vouch_for(model, initial)
-        with progress_watch.noted(model, self.folder):
+        adapter_check.vouch_for(model, initial)
+        with hang_detection.noted(model, self.folder):
             repeated = likelihood.mean(self.measure(model, "reloaded from disk"))
-        adapter_proof.require_same(repeated, likelihood.mean(after))
+        adapter_check.require_same(repeated, likelihood.mean(after))
         return repeated
 
     def report(self, before: Any, after: Any, reloaded: float, steps: int, best_step: int, initial: str) -> dict[str, Any]:
         result = {
             "status": "complete",
-            **training_result.losses(before, after, reloaded),
+            **adapter_check.losses(before, after, reloaded),
             "steps": steps,
             "adapter_of_step": best_step,
             "stopped_by": self.stopped_by,
-            **training_result.way(self.log.events()),
+            **adapter_check.way(self.log.events()),
             "effective_batch": self.effective_batch(),
-            "processes": ranks.count(),
+            "processes": distributed.count(),
             **dataclasses.asdict(self.shape),
             "trainable_parameters": self.trainable,
             "initial_adapter_sha256": initial,
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
             "seconds": round(self.spending.seconds(), 1),
             "usd": round(self.spending.usd(), 4),
-            "peak_memory_mib": max(hardware.peak_memory_mib(), training_result.logged_peak_mib(self.log.events())),
+            "peak_memory_mib": max(hardware.peak_memory_mib(), adapter_check.logged_peak_mib(self.log.events())),
         }
         files.write_json(self.folder / "result.json", result)
         return result

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib import progress_watch, training_log
 from mistral_lib.run import Run, files, params
+from mistral_lib.training import hang_detection, training_log
 
 EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 3, "running": 4, "hung": 5, "not started": 6}
 DOING = {
@@ -140,8 +140,8 @@ def _progress(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
     """What a living trainer is at, when it last got on, and whether that is too long ago."""
     now, curve = time.time(), training_log.steps(events)
     known = next((event for event in reversed(events) if event["event"] in DOING), events[-1])
-    waited = max(0.0, now - max(events[-1]["time"], progress_watch.last_note(folder).get("time", 0.0)))
-    patience = progress_watch.patience_seconds([step["seconds"] for step in curve if "seconds" in step], known["event"] == "loading")
+    waited = max(0.0, now - max(events[-1]["time"], hang_detection.last_note(folder).get("time", 0.0)))
+    patience = hang_detection.patience_seconds([step["seconds"] for step in curve if "seconds" in step], known["event"] == "loading")
     eta = curve[-1].get("eta_seconds") if curve else None
     return {
         "doing": DOING.get(known["event"], ""),

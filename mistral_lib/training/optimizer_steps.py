@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, default_data_collator
 
-from mistral_lib import checkpoints, largest_batch, memory_shortage, planned_work, ranks, training_log
-from mistral_lib.chronicle import Chronicle
-from mistral_lib.memory_shortage import BatchShape
 from mistral_lib.model import likelihood
 from mistral_lib.run import hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.spending import Spending
-from mistral_lib.stop_signal import Stopped, StopSignal
-from mistral_lib.stopping_rules import Health
-from mistral_lib.trainer import SupervisedTrainer
-from mistral_lib.training_log import TrainingLog
+from mistral_lib.training import checkpoints, distributed, largest_batch, out_of_memory, training_log, workload
+from mistral_lib.training.out_of_memory import BatchShape
+from mistral_lib.training.stop_signal import Stopped, StopSignal
+from mistral_lib.training.stopping_rules import Health, Spending
+from mistral_lib.training.trainer import SupervisedTrainer
+from mistral_lib.training.training_callback import Chronicle
+from mistral_lib.training.training_log import TrainingLog
 
 
 class OptimizerSteps:
@@ -40,7 +39,7 @@ class OptimizerSteps:
 
     def shrink(self, why: str) -> None:
         """Go on with a smaller micro batch. Errors: OutOfMemory if there is none."""
-        self.shape = memory_shortage.shrunk(self.shape, why, self.settings, self.log)
+        self.shape = out_of_memory.shrunk(self.shape, why, self.settings, self.log)
 
     def try_largest(self, model: Any, blocks: Any, counts: Any) -> None:
         """Shrink until the fullest batch fits, before any time is spent on steps."""
@@ -49,7 +48,7 @@ class OptimizerSteps:
             self.log.write("trying", what="the fullest batch", **dataclasses.asdict(self.shape))
             return largest_batch.tried(self.trainer(model, blocks), model, blocks, counts, self.shape.micro_batch_size)
 
-        self.log.write("largest_batch", **memory_shortage.carried_on(attempt, self.shrink))
+        self.log.write("largest_batch", **out_of_memory.carried_on(attempt, self.shrink))
 
     def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
         """All steps, with a smaller micro batch where memory ran out; the model then holds the best adapter.
@@ -65,7 +64,7 @@ class OptimizerSteps:
                         p.copy_(start[name])
             return self.step(model, blocks, baseline)
 
-        steps = memory_shortage.carried_on(attempt, self.shrink, together=ranks.count() > 1)
+        steps = out_of_memory.carried_on(attempt, self.shrink, together=distributed.count() > 1)
         best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
         if best and best[1] != steps:
             checkpoints.load_weights(model, best[0])
@@ -79,7 +78,7 @@ class OptimizerSteps:
         chronicle = self.chronicle(model, blocks, baseline)
         with self.stop.after_saving():
             ended = last and chronicle.ended_at(last, model)
-            ranks.from_first(lambda: (self.shape, None if ended else str(last or "")))
+            distributed.from_first(lambda: (self.shape, None if ended else str(last or "")))
             if ended:
                 reached = checkpoints.step_of(last)
             else:
@@ -102,11 +101,11 @@ class OptimizerSteps:
         )  # fmt: skip
 
     def steps_planned(self, blocks: Any) -> int:
-        return planned_work.steps(self.settings, len(blocks), self.effective_batch())
+        return workload.steps(self.settings, len(blocks), self.effective_batch())
 
     def effective_batch(self) -> int:
         """Blocks of an optimizer step, all processes together."""
-        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * ranks.count()
+        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * distributed.count()
 
     def trainer(self, model: Any, blocks: Any, chronicle: Chronicle | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistral_lib import progress_watch
 from mistral_lib.run import allocator, system_memory
 from mistral_lib.run.settings import Settings
+from mistral_lib.training import hang_detection
 
 WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS
 NEARLY_NONE = 0.05  # share of the memory that was left at the last note of progress
@@ -130,7 +130,7 @@ def killed_for_memory(events: list[dict[str, Any]], folder: Path) -> str | None:
         return None  # the machine was restarted: that is what ended it
     before = events[began].get("kernel_kills", {})
     risen = [name for name, kills in system_memory.kernel_kills().items() if kills > before.get(name, kills)]
-    left = progress_watch.last_note(folder).get("memory_left")
+    left = hang_detection.last_note(folder).get("memory_left")
     own = [name for name in risen if name != system_memory.WHOLE_MACHINE]
     if own or (risen and (left is None or left < SCARCE)):  # the whole machine's count rises for other programs as well
         return f"the process was killed while {events[-1]['event']}, and the kernel has killed for lack of memory ({(own or risen)[0]})"

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from mistral_lib.fit_plan import Fit, as_set
 from mistral_lib.model.step_memory import GIB, MIB
 from mistral_lib.run import params
 from mistral_lib.run.settings import Settings
-from mistral_lib.training_time import Work
+from mistral_lib.training.fit_plan import Fit, as_set
+from mistral_lib.training.workload import Work
 
 
 def rows(fits: list[Fit]) -> list[dict[str, Any]]:

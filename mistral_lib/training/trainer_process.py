@@ -12,9 +12,9 @@ import sys
 import time
 from typing import Any
 
-from mistral_lib import memory_shortage, training_status
 from mistral_lib.run import Run, files, paths
 from mistral_lib.run.progress import say
+from mistral_lib.training import out_of_memory, training_status
 
 POLL = 1.0  # seconds between two looks at the log
 
@@ -72,7 +72,7 @@ def _started_again(run: Run) -> bool:
     process, folder = _started.get(str(run.folder)), run.folder / "training"
     if process is None or process.poll() != -signal.SIGKILL or run.status("training") != "interrupted":
         return False
-    why = memory_shortage.killed_for_memory(files.read_json_lines(folder / "log.jsonl"), folder)
+    why = out_of_memory.killed_for_memory(files.read_json_lines(folder / "log.jsonl"), folder)
     if why is None:
         return False
     say(f"training: {why}; it is started again and goes on with a smaller micro batch")

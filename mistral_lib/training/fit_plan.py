@@ -7,12 +7,12 @@ training (micro batch, accumulation, checkpointing) is chosen that keeps the wis
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mistral_lib import training_time
 from mistral_lib.model import model_shapes, process_memory, step_memory
 from mistral_lib.model.step_memory import GIB, Step
 from mistral_lib.run import hardware, params
 from mistral_lib.run.settings import Settings
-from mistral_lib.training_time import Work
+from mistral_lib.training import workload
+from mistral_lib.training.workload import Work
 
 CUDA_CONTEXT = round(0.5 * GIB)  # the driver's context and the workspaces of cuBLAS: assumed, not measured
 RESERVE = 0.05  # share of the tensors that PyTorch's caching allocator holds on a GPU beyond them: assumed, not measured
@@ -93,7 +93,7 @@ def measure(settings: Settings, work: Work, instance: str, micro: int, checkpoin
     step = step_of(settings, work, machine, micro, checkpointing, dtype)
     effective = settings.micro_batch_size * settings.gradient_accumulation_steps
     config = model_shapes.config_of(settings.base_model)
-    seconds = training_time.seconds(config, work, machine, max_tokens=settings.max_tokens, micro_batch_size=micro,
+    seconds = workload.seconds(config, work, machine, max_tokens=settings.max_tokens, micro_batch_size=micro,
                                     checkpointing=checkpointing, quantization=settings.quantization)  # fmt: skip
     gpu = machine["gpu"] != "none"
     return Fit(instance, machine["gpu"], dtype, settings.max_tokens, micro, max(1, effective // micro), checkpointing, parts_of(step),
