@@ -6,8 +6,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from mistral_lib import loss_plots
-from mistral_lib.picture import Picture
+from mistral_lib.display import loss_plots
+from mistral_lib.display.figure import Picture
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, paths
 from mistral_lib.run.folder import now

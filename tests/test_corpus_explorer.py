@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from mistral_lib.corpus import exclusions, sources
-from mistral_lib.corpus_explorer import CorpusExplorer
 from mistral_lib.curation import minhash
+from mistral_lib.display.corpus_explorer import CorpusExplorer
 from mistral_lib.model import base_model
 from mistral_lib.preparation import corpus_index, explore
 from mistral_lib.preparation.corpus_index import PAGE, CorpusIndex, near_copies

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import run_estimate
 from mistral_lib.corpus import sources
-from mistral_lib.decision_form import DecisionForm
-from mistral_lib.latest_job import LatestJob
+from mistral_lib.display import run_estimate
+from mistral_lib.display.decision_form import DecisionForm
+from mistral_lib.display.run_estimate import Estimate
+from mistral_lib.display.widget_base import LatestJob
 from mistral_lib.model import model_shapes
 from mistral_lib.preparation import explore
 from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
 from mistral_lib.run.settings import Settings
-from mistral_lib.run_estimate import Estimate
 from mistral_lib.training import workload
 
 

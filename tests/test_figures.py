@@ -14,13 +14,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from mistral_lib import figure_style, flow_plot, loss_plots, paired_difference, plots, report, training_curve
-from mistral_lib.picture import Picture
+from mistral_lib import paired_difference, report
+from mistral_lib.display import data_plots, figure, flow_plot, loss_plots, training_curve
+from mistral_lib.display.figure import Picture
 from mistral_lib.run import paths
 
 LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}
 NOTES = {"faq": 900, **{f"note{n}": 1 + n % 3 for n in range(3000)}}
-SPLITS = {split: {"rules": 40, "a_domain_with_a_long_name": 7, "guides": 1} for split in figure_style.SPLITS}
+SPLITS = {split: {"rules": 40, "a_domain_with_a_long_name": 7, "guides": 1} for split in figure.SPLITS}
 LOSSES = {
     f"domain_{n}": {"base": 3 - n / 10, "adapter": 2.4, "difference": -0.5, "low": -0.9, "high": -0.1, "records": 40} for n in range(9)
 }
@@ -66,20 +67,20 @@ LEAKS = {
     "this split": {"held_out": 1185, "same text": 0, "document": 0},
 }
 CASES: dict[str, Callable[[], Axes]] = {
-    "domains": lambda: plots.domains(LONG),
-    "domains, one": lambda: plots.domains({"only": 3}),
-    "domains, thousands": lambda: plots.domains(NOTES),
-    "split_domains, thousands": lambda: plots.split_domains(dict.fromkeys(figure_style.SPLITS, NOTES)),
-    "mixture, thousands": lambda: plots.mixture(NOTES, {name: count * 2 for name, count in NOTES.items()}),
-    "shapes": lambda: plots.shapes({"prompt_completion": 1000, "messages": 2_000_000}),
-    "lengths": lambda: plots.lengths({"base model's tokenizer": LENGTHS, "Mistral v3": LENGTHS * 2}, 512),
-    "lengths, one record": lambda: plots.lengths({"base model's tokenizer": [40]}, 32768),
-    "split_domains": lambda: plots.split_domains(SPLITS),
-    "split_domains, many": lambda: plots.split_domains(dict.fromkeys(figure_style.SPLITS, LONG)),
-    "leak": lambda: plots.leak(LEAKS),
-    "lost_to_length": lambda: plots.lost_to_length(LENGTHS, [512, 1024, 2048, 4096]),
-    "lost_to_length, nothing": lambda: plots.lost_to_length([40, 50], [512, 32768]),
-    "mixture": lambda: plots.mixture(LONG, {name: count // 2 for name, count in LONG.items()}),
+    "domains": lambda: data_plots.domains(LONG),
+    "domains, one": lambda: data_plots.domains({"only": 3}),
+    "domains, thousands": lambda: data_plots.domains(NOTES),
+    "split_domains, thousands": lambda: data_plots.split_domains(dict.fromkeys(figure.SPLITS, NOTES)),
+    "mixture, thousands": lambda: data_plots.mixture(NOTES, {name: count * 2 for name, count in NOTES.items()}),
+    "shapes": lambda: data_plots.shapes({"prompt_completion": 1000, "messages": 2_000_000}),
+    "lengths": lambda: data_plots.lengths({"base model's tokenizer": LENGTHS, "Mistral v3": LENGTHS * 2}, 512),
+    "lengths, one record": lambda: data_plots.lengths({"base model's tokenizer": [40]}, 32768),
+    "split_domains": lambda: data_plots.split_domains(SPLITS),
+    "split_domains, many": lambda: data_plots.split_domains(dict.fromkeys(figure.SPLITS, LONG)),
+    "leak": lambda: data_plots.leak(LEAKS),
+    "lost_to_length": lambda: data_plots.lost_to_length(LENGTHS, [512, 1024, 2048, 4096]),
+    "lost_to_length, nothing": lambda: data_plots.lost_to_length([40, 50], [512, 32768]),
+    "mixture": lambda: data_plots.mixture(LONG, {name: count // 2 for name, count in LONG.items()}),
     "loss_curve": lambda: loss_plots.loss_curve(STEPS, 2.9, 2.4),
     "loss_curve, with validations": lambda: loss_plots.loss_curve(STEPS[:12], 2.9, 2.4, VALIDATIONS),
     "loss_curve, in the report": lambda: report.narrow(loss_plots.loss_curve(STEPS, 2.9, 2.4)),
@@ -183,13 +184,11 @@ def test_a_figure_without_words_is_refused() -> None:
 
 
 def test_of_thousands_of_domains_the_largest_are_shown_and_no_count_is_lost() -> None:
-    shown = figure_style.largest(NOTES)
-    assert (
-        len(shown) == figure_style.MOST and sum(shown.values()) == sum(NOTES.values()) and shown["faq"] == 900 and "2,982 others" in shown
-    )
-    words = Picture(plots.mixture(NOTES, {"faq": 1800})).words
+    shown = figure.largest(NOTES)
+    assert len(shown) == figure.MOST and sum(shown.values()) == sum(NOTES.values()) and shown["faq"] == 900 and "2,982 others" in shown
+    words = Picture(data_plots.mixture(NOTES, {"faq": 1800})).words
     assert "faq 900" in words and "faq 1,800" in words and f"2,982 others {sum(NOTES.values()) - 900 - 3 * 18:,}" in words
-    assert figure_style.largest(SPLITS["train"]) == SPLITS["train"]
+    assert figure.largest(SPLITS["train"]) == SPLITS["train"]
 
 
 def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:
@@ -200,7 +199,7 @@ def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:
 
 
 def test_what_would_be_lost_to_length_is_counted_by_hand() -> None:
-    words = Picture(plots.lost_to_length([100, 600, 1300], [512, 1024])).words
+    words = Picture(data_plots.lost_to_length([100, 600, 1300], [512, 1024])).words
     assert "512: 2 records above, 0.4380 of all tokens beyond" in words  # (88 + 788) / 2000
     assert "1,024: 1 records above, 0.1380 of all tokens beyond" in words  # 276 / 2000
 

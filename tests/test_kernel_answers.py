@@ -86,7 +86,7 @@ def test_without_it_a_returning_page_hears_nothing(kernel, page, tmp_path) -> No
 
 
 def test_outside_a_kernel_it_does_nothing() -> None:
-    from mistral_lib import kernel_answers
+    from mistral_lib.display import kernel_messages
 
-    with kernel_answers.while_waiting():
+    with kernel_messages.while_waiting():
         pass

@@ -91,9 +91,11 @@ def test_its_code_fits_a_page(notebook) -> None:
 
 
 def test_every_picture_has_words(notebook) -> None:
-    """JupyterLab gives a bare image no alternative text, so pictures are shown as HTML that holds it (mistral_lib.picture)."""
+    """JupyterLab gives a bare image no alternative text, so pictures are shown as HTML that holds it (mistral_lib.display.figure)."""
     for data in (output.get("data", {}) for cell in code(notebook) for output in cell.outputs):
-        assert not any(kind.startswith("image/") for kind in data), "a figure without words: show it with mistral_lib.picture.Picture"
+        assert not any(kind.startswith("image/") for kind in data), (
+            "a figure without words: show it with mistral_lib.display.figure.Picture"
+        )
         for tag in re.findall(r"<img\b[^>]*>", data.get("text/html", "")):
             words = re.search(r'\balt="([^"]+)"', tag)
             assert words and len(words[1]) > 20 and re.search(r"\d", words[1]), f"no words, or none with a number: {tag[:200]}"

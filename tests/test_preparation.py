@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 
-from mistral_lib import reasons
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import map_row
 from mistral_lib.corpus.sources import SourceError
 from mistral_lib.curation import splits
+from mistral_lib.display import row_view
 from mistral_lib.model import base_model
 from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files, params
@@ -45,7 +45,7 @@ def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Se
     assert explore.explore(run)["totals"]["problems"] == {"nested_too_deep": 1}
     found = sources.of_settings(settings)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
-    [line] = reasons.table(ledger, found, settings)
+    [line] = row_view.table(ledger, found, settings)
     assert line["for example"] == "deep.jsonl:1" and "Sum it up" in line["its answer"]
 
 

@@ -4,9 +4,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mistral_lib.corpus import exclusions, sources
+from mistral_lib.display.threshold_explorer import PreparationCockpit, figures
 from mistral_lib.model import base_model
 from mistral_lib.preparation import prepare, trial
-from mistral_lib.preparation_cockpit import PreparationCockpit, figures
 from mistral_lib.run import Run, files
 from tests.conftest import deep_lines, other, rows
 

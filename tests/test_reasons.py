@@ -6,8 +6,8 @@ import string
 import orjson
 import pyarrow.parquet as pq
 
-from mistral_lib import reasons
 from mistral_lib.corpus import sources
+from mistral_lib.display import row_view
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 
@@ -21,7 +21,7 @@ def test_every_dropped_row_stands_under_its_reason_with_an_example(settings, cor
     run = Run.open(settings)
     report = prepare.prepare(run)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
-    table = {line["reason"]: line for line in reasons.table(ledger, sources.of_settings(settings), settings)}
+    table = {line["reason"]: line for line in row_view.table(ledger, sources.of_settings(settings), settings)}
     expected = {**report["rejected"], "duplicate": report["duplicates_exact"], "near_duplicate": report["duplicates_near"]}
     assert {reason: line["rows"] for reason, line in table.items()} == {reason: count for reason, count in expected.items() if count}
     assert [line["rows"] for line in table.values()] == sorted((line["rows"] for line in table.values()), reverse=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mistral_lib import side_by_side_chat
+from mistral_lib.display import side_by_side_chat
 from mistral_lib.model import base_model
 from mistral_lib.run import Run
 from mistral_lib.tokens import chat_format

@@ -18,7 +18,7 @@ from datasets import load_from_disk
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mistral_lib import run_estimate
+from mistral_lib.display import run_estimate
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, disk, files, params, system_memory
 from mistral_lib.training import checkpoints, largest_batch, out_of_memory, stopping_rules, train, training_log, workload

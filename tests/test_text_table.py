@@ -1,6 +1,6 @@
 """A table of texts: nothing is cut off, prose stands left, and the plain form says the same."""
 
-from mistral_lib.text_table import TextTable
+from mistral_lib.display.text_table import TextTable
 
 ROWS = [
     {"reason": "near_duplicate", "rows": 1258, "its answer": "a <b> of\nmany words " * 20},

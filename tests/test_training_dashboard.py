@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mistral_lib import training_curve, training_dashboard
+from mistral_lib.display import training_curve, training_dashboard
 from mistral_lib.run import Run
 from mistral_lib.training import checkpoints, trainer_process, training_log
 from mistral_lib.training.training_log import TrainingLog

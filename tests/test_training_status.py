@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import training_curve
+from mistral_lib.display import training_curve
 from mistral_lib.run import Run, files, params
 from mistral_lib.training import training_log, training_status
 from mistral_lib.training.training_log import TrainingLog

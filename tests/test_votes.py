@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from mistral_lib import blind_vote, votes
+from mistral_lib.display import vote_page, votes
 from mistral_lib.run import files
 
 
@@ -113,7 +113,7 @@ def test_verdicts() -> None:
 
 
 def test_the_page_votes_by_key_goes_back_and_tells_at_the_end(ballot: votes.Ballot) -> None:
-    page = blind_vote.VotePage(votes.Ballot(ballot.pairs[:3], ballot.path))
+    page = vote_page.VotePage(votes.Ballot(ballot.pairs[:3], ballot.path))
     first = page.pair
     assert first.base not in page.prompt.value and "0 of 3" in page.place.value
     page.key.value = "1"
@@ -126,4 +126,4 @@ def test_the_page_votes_by_key_goes_back_and_tells_at_the_end(ballot: votes.Ball
         page.key.value = key
     assert page.pair is None and "3 of 3" in page.place.value and "decided votes" in page.result.value
     assert [vote["choice"] for vote in page.ballot.votes()] == ["tie", "right", "right"]
-    assert page._repr_mimebundle_()["text/plain"] == blind_vote.PLAIN
+    assert page._repr_mimebundle_()["text/plain"] == vote_page.PLAIN

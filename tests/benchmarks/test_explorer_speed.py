@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus_explorer import CorpusExplorer
+from mistral_lib.display.corpus_explorer import CorpusExplorer
 from mistral_lib.model import base_model
 from mistral_lib.preparation import explore
 from mistral_lib.preparation.corpus_index import CorpusIndex, IndexWriter

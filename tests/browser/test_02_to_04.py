@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib import votes
-from mistral_lib.blind_vote import ballot
 from mistral_lib.corpus import sources
+from mistral_lib.display import votes
+from mistral_lib.display.threshold_explorer import figures, shown
+from mistral_lib.display.vote_page import ballot
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, prepare, trial
-from mistral_lib.preparation_cockpit import figures, shown
 from mistral_lib.run import Run, files, paths
 from mistral_lib.training import checkpoints, training_log, training_status
 from tests.browser.jupyterlab import PATIENCE, Notebook

@@ -3,8 +3,11 @@
 Colours: Okabe and Ito's palette, which people with any colour vision tell apart.
 """
 
+import base64
+import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -55,3 +58,28 @@ def png(figure: Figure) -> bytes:
     figure.savefig(buffer, format="png", dpi=110, facecolor="white")
     plt.close(figure)
     return buffer.getvalue()
+
+
+# -- a figure with its words: what is shown to eyes comes with the same numbers as text -----
+
+
+class Picture:
+    """Shows the figure of `axes`; its words are the figure's label, which each function that draws one sets."""
+
+    def __init__(self, axes: Axes):
+        self.words = axes.figure.get_label()
+        if not self.words:
+            raise ValueError("this figure has no words: call figure.set_label(...) with what it shows, numbers included")
+        self.png = png(axes.figure)  # closes the figure, which would be shown a second time
+
+    @property
+    def url(self) -> str:
+        """The picture as an address that a self-contained page can hold."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    def tag(self, style: str = "max-width:100%") -> str:
+        """The picture as an HTML image, its words as the alternative text."""
+        return f'<img style="{style}" alt="{html.escape(self.words, quote=True)}" src="{self.url}">'
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return {"text/plain": self.words, "text/html": self.tag()}

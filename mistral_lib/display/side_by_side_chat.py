@@ -11,8 +11,8 @@ from typing import Any
 
 import ipywidgets
 
+from mistral_lib.display.widget_base import PlainTextBox
 from mistral_lib.model import base_model
-from mistral_lib.plain_text_widget import PlainTextBox
 from mistral_lib.run import Run
 from mistral_lib.tokens import chat_format
 

@@ -10,14 +10,13 @@ from typing import Any
 import ipywidgets
 from ipywidgets import Button, Checkbox, Combobox, Dropdown, FloatText, IntText, SelectionSlider, Text, Textarea
 
-from mistral_lib import corpus_look
 from mistral_lib.corpus.sources import SourceFile
-from mistral_lib.latest_job import LatestJob
-from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.display import source_preview
+from mistral_lib.display.run_estimate import Estimate, estimates
+from mistral_lib.display.widget_base import LatestJob, PlainTextBox
 from mistral_lib.run import params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings, meaning
-from mistral_lib.run_estimate import Estimate, estimates
 
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
 PATHS = ("corpus_paths", "operatives_paths")
@@ -105,7 +104,7 @@ class DecisionForm(PlainTextBox):
         settings, found = self._check()
         if settings:
             self.rows.value, self.verdict.value = "counting rows …", "estimating …"
-            self.counting.start(corpus_look.counted(found, settings), self._show_rows, lambda error: self._show_rows(str(error)))
+            self.counting.start(source_preview.counted(found, settings), self._show_rows, lambda error: self._show_rows(str(error)))
             self.estimating.start(self.estimate(settings, found), self._show_estimate, self._show_no_estimate)
 
     def _check(self) -> tuple[Settings | None, list[SourceFile]]:
@@ -117,7 +116,7 @@ class DecisionForm(PlainTextBox):
             faults = [line.removeprefix("form: ") for line in str(error).splitlines()]
             self.found.value, self.verdict.value, self.save.disabled = "", _lines("This cannot be:", faults), True
             return None, []
-        found, lines = corpus_look.what_is_found(settings)
+        found, lines = source_preview.what_is_found(settings)
         self.found.value = _lines("Found:" if found else "Not found:", lines)
         self.save.disabled, self.verdict.value = not found, ""
         return settings if found else None, found
@@ -156,7 +155,7 @@ class DecisionForm(PlainTextBox):
         self.said.value = _lines("Saved:", [done]) + f'<pre style="white-space:pre-wrap;line-height:1.4">{text}</pre>'
 
     def _plain(self) -> str:
-        _, lines = corpus_look.what_is_found(self.given)
+        _, lines = source_preview.what_is_found(self.given)
         return "\n".join([*(f"{name} = {value!r}" for name, value in self.values().items()), *lines])
 
 

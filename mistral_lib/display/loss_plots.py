@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from mistral_lib.figure_style import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, new_axes
+from mistral_lib.display.figure import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, new_axes
 
 UNIT = "nats per supervised token"
 LINK = "#bbbbbb"  # joins two marks of one domain

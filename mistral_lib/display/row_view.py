@@ -6,14 +6,18 @@ notebook shows is saved with it.
 
 import html
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from mistral_lib.corpus.records import Record
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import checks, redaction
+from mistral_lib.curation.redaction import redact
+from mistral_lib.curation.splits import SPLITS
+from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format
 
 LONGEST = 6000  # characters of a row, or of a message, that are shown
@@ -101,3 +105,48 @@ def preformatted(text: str) -> str:
 
 def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]} … and {len(text) - longest:,} more characters"
+
+
+# -- why rows were not kept: a line per reason, with how many and one example, its words without secrets and personal data -----
+
+LONGEST_EXAMPLE = 160  # characters of an example
+
+
+def table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) -> list[dict[str, Any]]:
+    """ledger: data/ledger.parquet as a DataFrame. The most frequent reason first; the example is the first row with it."""
+    dropped = ledger[~ledger["fate"].isin(SPLITS)]
+    why = dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"])
+    counts = why.value_counts()
+    first = {reason: dropped[why == reason].iloc[0] for reason in sorted(counts.index, key=lambda reason: (-counts[reason], reason))}
+    texts = dict(_example_texts({row["source"]: row["origin"] for row in first.values()}, found, settings))
+    return [
+        {
+            "reason": reason,
+            "rows": int(counts[reason]),
+            "for example": row["source"],
+            "which repeats": row["reason"] if row["fate"] != "rejected" else "",
+            "its answer": texts.get(row["source"], ""),
+        }
+        for reason, row in first.items()
+    ]
+
+
+def _example_texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile], settings: Settings) -> Iterator[tuple[str, str]]:
+    """(source, its words redacted and cut) of each wanted source → origin, wherever it could be read at all."""
+    for file in found:
+        mine = {source for source, origin in wanted.items() if origin == file.origin and source.startswith(file.name)}
+        for row in sources.rows_of(file, settings) if mine else ():
+            if row.source in mine:
+                mine.remove(row.source)
+                yield row.source, _words(row, settings)
+            if not mine:
+                break
+
+
+def _words(row: sources.Row, settings: Settings) -> str:
+    """The answer, or all that stands in a row that is no record; "" for one that is not even text."""
+    try:
+        answer = record_of(row, settings).answer
+        return cut(" ".join(redact(answer)[0].split()), LONGEST_EXAMPLE)
+    except Unmappable:
+        return " ".join(raw_row(row, LONGEST_EXAMPLE).split())

@@ -11,8 +11,8 @@ from typing import Any
 import ipywidgets
 from ipywidgets import Dropdown, FloatSlider, HBox, IntSlider, SelectionSlider
 
-from mistral_lib import figure_style
-from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.display import figure
+from mistral_lib.display.widget_base import PlainTextBox
 from mistral_lib.preparation import trial
 from mistral_lib.preparation.trial import Sample
 from mistral_lib.run import params
@@ -135,7 +135,7 @@ TOKENS_OF = "training tokens of "
 def figures(report: Mapping[str, Any], domains: Sequence[str] = ()) -> dict[str, int | float]:
     """The figures of data/report.json that these parameters move, by name. domains: as figure_style.largest names them."""
     tokens = report["mixture"]["after"]
-    by_domain = figure_style.as_named(tokens, domains) if domains else figure_style.largest(tokens)
+    by_domain = figure.as_named(tokens, domains) if domains else figure.largest(tokens)
     usual = report["leaked_by_a_random_split"]
     return {
         "rows": report["records_read"],

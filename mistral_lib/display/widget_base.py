@@ -1,13 +1,30 @@
-"""Work beside a page that is being operated: it starts after a short pause, and only the newest result is shown.
+"""A box of widgets with a plain form, for wherever no widget can be shown.
 
-Turning a control starts work that takes seconds. Here it runs in a thread, so the page never waits for it, and what was
-asked for before is dropped at its next result.
+A notebook run headless keeps the plain text of these displays, by the nature of a display with several forms: the
+front end takes the richest that it understands.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import ipywidgets
+
+
+class PlainTextBox(ipywidgets.VBox):
+    """A box of widgets whose plain form, `plain`, says what it shows."""
+
+    def __init__(self, children: Sequence[ipywidgets.Widget], plain: str):
+        super().__init__(children)
+        self.plain = plain
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(**options)
+        return {**bundle, "text/plain": self.plain} if bundle else {"text/plain": self.plain}
+
+
+# -- work beside a page that is being operated: it starts after a short pause, and only the newest result is shown -----
 
 Result = TypeVar("Result")
 PAUSE = 0.3  # seconds without a new wish until the work starts

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from mistral_lib import figure_style
+from mistral_lib.display import figure
 
 REASONS_SHOWN = 5
 LEAST = 0.012  # height of a bar, however few it stands for; the whole column is 1
@@ -35,8 +35,7 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
     """What became of every row, and what the kept ones were turned into. report: data/report.json."""
     fates = [Node("kept", report["records_kept"], "#bbbbbb"), *lost(report)]
     by_split = [
-        [Node(name, report[unit][name], colour) for name, colour in figure_style.SPLITS.items()]
-        for unit in ("split_sizes", "windows", "blocks")
+        [Node(name, report[unit][name], colour) for name, colour in figure.SPLITS.items()] for unit in ("split_sizes", "windows", "blocks")
     ]
     columns = [[Node("rows", report["records_read"], "#bbbbbb")], fates, *by_split]
     titles = ["rows read", "what became of them", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
@@ -67,8 +66,8 @@ def lost(report: Mapping[str, Any]) -> list[Node]:
         Node("near-duplicates", report["duplicates_near"] or 0, "#56B4E9"),
         Node("exact duplicates", report["duplicates_exact"], "#56B4E9"),
     ]
-    nodes += [Node(reason, count, figure_style.REJECTED) for reason, count in shown]
-    nodes += [Node(f"{len(others)} other reasons", sum(count for _, count in others), figure_style.REJECTED)] if others else []
+    nodes += [Node(reason, count, figure.REJECTED) for reason, count in shown]
+    nodes += [Node(f"{len(others)} other reasons", sum(count for _, count in others), figure.REJECTED)] if others else []
     return [node for node in nodes if node.count]
 
 

@@ -12,13 +12,12 @@ import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
 
-from mistral_lib import shown_record
 from mistral_lib.corpus import exclusions
 from mistral_lib.corpus.records import Record, record_of
 from mistral_lib.corpus.sources import Row, SourceError
 from mistral_lib.curation import checks
-from mistral_lib.latest_job import LatestJob
-from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.display import row_view
+from mistral_lib.display.widget_base import LatestJob, PlainTextBox
 from mistral_lib.preparation import corpus_index
 from mistral_lib.preparation.corpus_index import CHOICES, CorpusIndex, Entry
 
@@ -96,7 +95,7 @@ class CorpusExplorer(PlainTextBox):
         """Of the rows that the filters leave those in which the query stands."""
         self.status.value, asked, self.numbers = "searching …", self.numbers, self.numbers[:0]
         try:
-            self.numbers = self.index.search(asked, shown_record.finder(self.query.value))
+            self.numbers = self.index.search(asked, row_view.finder(self.query.value))
         except (LookupError, SourceError) as error:
             self._from_the_first()
             self._show_fault(error)
@@ -181,7 +180,7 @@ class CorpusExplorer(PlainTextBox):
             self.exclude.disabled = self.alike.disabled = True  # nobody excludes what cannot be seen
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
-        self.raw.value = "<b>as it stands in its file</b>" + shown_record.preformatted(shown_record.raw_row(row))
+        self.raw.value = "<b>as it stands in its file</b>" + row_view.preformatted(row_view.raw_row(row))
         self._show_record(row, entry)
 
     def _show_record(self, row: Row, entry: Entry) -> None:
@@ -189,10 +188,8 @@ class CorpusExplorer(PlainTextBox):
             self.record.value, self.tokens.value = f"<b>no record:</b> {html.escape(entry.problem)}", ""
             return
         found, outcome = self._checked(row)
-        self.record.value = f"<b>as a record</b> ({html.escape(shown_record.remarks(outcome))})" + shown_record.preformatted(
-            shown_record.record(found)
-        )
-        count, coloured = shown_record.tokens(self.tokenizer, found)
+        self.record.value = f"<b>as a record</b> ({html.escape(row_view.remarks(outcome))})" + row_view.preformatted(row_view.record(found))
+        count, coloured = row_view.tokens(self.tokenizer, found)
         self.tokens.value = f"<b>as tokens</b> ({html.escape(count)}: green)" + coloured
 
     def _checked(self, row: Row) -> tuple[Record, checks.Outcome]:
@@ -207,7 +204,7 @@ class CorpusExplorer(PlainTextBox):
             return f"{len(self.index):,} rows to explore, none of them a record"
         first = self.index.entry(int(records[0]))
         found, _ = self._checked(self.index.row(first.number))
-        return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{shown_record.record(found, 300)}"
+        return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{row_view.record(found, 300)}"
 
 
 def named_in(excluded: Mapping[str, str], entry: Entry) -> set[str]:

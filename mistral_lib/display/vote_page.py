@@ -8,8 +8,8 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import votes
-from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.display import votes
+from mistral_lib.display.widget_base import PlainTextBox
 from mistral_lib.run import Run, files
 
 KEYS = {"1": "left", "l": "left", "2": "tie", "t": "tie", "3": "right", "r": "right"}

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mistral_lib import figure_style
+from mistral_lib.display import figure
 from mistral_lib.run import Run, all_runs, files
 from mistral_lib.training import training_log
 
@@ -76,13 +76,13 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
     style: dict[str, Any] = {"linestyle": "--", "alpha": 0.55} if dashed else {"linestyle": "-"}
     if len(losses) >= FEWEST_TO_SMOOTH:
         if not dashed:
-            axes.plot(numbers, losses, color=figure_style.TRAIN, linewidth=0.8, alpha=0.4)
-        axes.plot(numbers, running_mean(losses), color=figure_style.TRAIN, label=f"{name}training batches, running mean", **style)
+            axes.plot(numbers, losses, color=figure.TRAIN, linewidth=0.8, alpha=0.4)
+        axes.plot(numbers, running_mean(losses), color=figure.TRAIN, label=f"{name}training batches, running mean", **style)
     elif losses:
         axes.plot(
             numbers,
             losses,
-            color=figure_style.TRAIN,
+            color=figure.TRAIN,
             marker="" if dashed else "o",
             markersize=3,
             clip_on=False,
@@ -92,7 +92,7 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
     if points := curves.points():
         axes.plot(
             *zip(*points, strict=True),
-            color=figure_style.VALIDATION,
+            color=figure.VALIDATION,
             marker="o",
             markersize=5,
             clip_on=False,

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from mistral_lib.figure_style import (
+from mistral_lib.display.figure import (
     ADAPTER,
     BASE,
     REJECTED,

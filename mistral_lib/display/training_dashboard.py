@@ -12,9 +12,9 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib import kernel_answers, training_curve
-from mistral_lib.picture import Picture
-from mistral_lib.plain_text_widget import PlainTextBox
+from mistral_lib.display import kernel_messages, training_curve
+from mistral_lib.display.figure import Picture
+from mistral_lib.display.widget_base import PlainTextBox
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import summary
@@ -75,7 +75,7 @@ class Dashboard(PlainTextBox):
         Interrupting this stops only the waiting. Errors: WaitingStopped; TrainingStopped; TrainerDied.
         """
         warned = 0.0
-        with kernel_answers.while_waiting():
+        with kernel_messages.while_waiting():
             while trainer_process.goes_on(self.run):
                 warned = trainer_process.warned_of_a_hang(self.run, warned)
                 await _a_moment(self.run)
