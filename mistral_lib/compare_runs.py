@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from mistral_lib import paired_difference, report, verdict
 from mistral_lib.display import loss_plots
 from mistral_lib.display.figure import Picture
+from mistral_lib.evaluation import paired_difference, report, verdict
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, paths

@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 
-from mistral_lib import evaluation, measurements, report, retention, verdict
+from mistral_lib.evaluation import evaluate, measurements, report, retention, verdict
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, files, params
@@ -67,7 +67,7 @@ def put_adapter(run: Run, change) -> None:
 
 
 def test_it_measures_judges_and_reports(run: Run) -> None:
-    result = evaluation.evaluate(run)
+    result = evaluate.evaluate(run)
     assert result["overall"]["high"] < 0 and result["largest_logit_difference"] > 0
     assert {one["rule"] for one in result["rules"]} == {
         "adapter is active",
@@ -105,9 +105,9 @@ def refuse_outside_requests(page: str) -> None:
 
 
 def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = evaluation.evaluate(run)
+    first = evaluate.evaluate(run)
     monkeypatch.setattr(likelihood, "paired_batch_losses", None)  # whoever measures again fails
-    lenient = evaluation.evaluate(other(run, max_retention_loss=9.0, min_stop_rate=0.0))
+    lenient = evaluate.evaluate(other(run, max_retention_loss=9.0, min_stop_rate=0.0))
     assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
 
 
@@ -120,18 +120,18 @@ def test_every_parameter_that_shapes_what_is_measured_asks_for_a_new_evaluation(
     texts = [{"text": " ".join(f"word{n} of text {k}" for n in range(20)), "kind": f"k{k % 3}"} for k in range(20)]
     files.write_json_lines(home / "kept.jsonl", texts)
     run = other(run, retention_paths=["kept.jsonl"], max_probe_tokens=0)
-    assert set(evaluation.evaluate(run)["retention"]["domains"]) == {"kept"}
+    assert set(evaluate.evaluate(run)["retention"]["domains"]) == {"kept"}
     for name, value in SHAPING.items():
         (doubt,) = audit.doubts(other(run, **{name: value}), "evaluation")
         assert doubt.status == "stale" and doubt.reason.startswith(f"{name}: ")
-    assert set(evaluation.evaluate(other(run, domain_key="kind"))["retention"]["domains"]) == {"k0", "k1", "k2"}
+    assert set(evaluate.evaluate(other(run, domain_key="kind"))["retention"]["domains"]) == {"k0", "k1", "k2"}
 
 
 def test_a_changed_retention_set_makes_the_evaluation_stale(run: Run, home: Path) -> None:
     kept = home / "kept.jsonl"
     files.write_json_lines(kept, [{"text": f"Quite another text, number {n}, of which training knows nothing."} for n in range(30)])
     run = other(run, retention_paths=["kept.jsonl"])
-    evaluation.evaluate(run)
+    evaluate.evaluate(run)
     assert [str(f) for f in audit.audit(run.folder) if f.status != "verified"] == []
     files.write_json_lines(kept, [{"text": "Another text again, which nobody has measured."}])
     assert [f.reason for f in audit.audit(run.folder) if f.status == "stale"] == ["input retention/kept.jsonl changed"]
@@ -139,7 +139,7 @@ def test_a_changed_retention_set_makes_the_evaluation_stale(run: Run, home: Path
 
 def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -> None:
     put_adapter(run, lambda name, tensor: torch.zeros_like(tensor) if "lora_B" in name else tensor)
-    result = evaluation.evaluate(run)
+    result = evaluate.evaluate(run)
     assert result["largest_logit_difference"] == 0.0
     assert result["overall"]["difference"] == result["overall"]["low"] == result["overall"]["high"] == 0.0
     assert result["retention"]["change"]["value"] == 0.0 and result["verdict"] == "not enough evidence"
@@ -151,8 +151,8 @@ def test_a_loss_that_is_no_number_ends_the_evaluation_and_names_the_record(run: 
         measurements.NotFinite,
         match=r"test: record [0-9a-f]{16} \(\w+\) has a loss of nan with the adapter model, computed in torch\.\w+;.*try dtype=float32",
     ):
-        evaluation.evaluate(run)
-    assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluation.WORK / "test.jsonl") == []
+        evaluate.evaluate(run)
+    assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluate.WORK / "test.jsonl") == []
 
 
 def test_an_adapter_that_unlearnt_the_order_of_words_is_not_to_ship(run: Run, home: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_adapter_that_unlearnt_the_order_of_words_is_not_to_ship(run: Run, ho
     train(judged)
     shutil.copytree(wrong.folder / "training" / "adapter", judged.folder / "training" / "adapter", dirs_exist_ok=True)
     judged.complete("training", {})
-    result = evaluation.evaluate(judged)
+    result = evaluate.evaluate(judged)
     assert result["verdict"] == "do not ship" and result["overall"]["low"] > 0
     with pytest.raises(verdict.NotToShip, match="require_ship is set"):
         verdict.demand(result, settings.model_copy(update={"require_ship": True}))
@@ -192,7 +192,7 @@ def merged(run: Run, place: Path) -> str:
 def test_a_shared_record_is_refused() -> None:
     train, test = (Dataset.from_dict({"record_ids": [ids]}) for ids in (["a", "b"], ["b", "c"]))
     with pytest.raises(ValueError, match="1 records stand in both train and test"):
-        evaluation.refuse_shared_records(train, test)
+        evaluate.refuse_shared_records(train, test)
 
 
 def test_retention_records_that_stand_in_training_are_left_out_and_none_is_an_error(run: Run, home: Path) -> None:
@@ -208,12 +208,12 @@ def test_retention_records_that_stand_in_training_are_left_out_and_none_is_an_er
         retention.build(run.settings.model_copy(update={"retention_paths": ["same.jsonl"]}), tokenizer, everything)
 
 
-EVALUATE = "import sys, pathlib; from mistral_lib import evaluation; from mistral_lib.run import Run; evaluation.evaluate(Run.existing(pathlib.Path(sys.argv[1])))"
+EVALUATE = "import sys, pathlib; from mistral_lib.evaluation import evaluate; from mistral_lib.run import Run; evaluate.evaluate(Run.existing(pathlib.Path(sys.argv[1])))"
 
 
 def test_killed_half_way_it_goes_on_and_ends_the_same(run: Run) -> None:
     run = other(run, max_test_tokens=0)
-    undisturbed = evaluation.evaluate(run)
+    undisturbed = evaluate.evaluate(run)
     shutil.rmtree(run.folder / "evaluation")
     measured = run.folder / ".evaluation.measured" / "test.jsonl"
     process = subprocess.Popen(
@@ -231,7 +231,7 @@ def test_killed_half_way_it_goes_on_and_ends_the_same(run: Run) -> None:
     blocks = load_from_disk(run.folder / "data" / "test")
     assert run.status("evaluation") == "interrupted" and 3 <= len(done) < len(blocks) / run.settings.micro_batch_size
     measured.write_bytes(measured.read_bytes() + b'{"base": [["half')  # as a kill in the middle of a line would leave it
-    resumed = evaluation.evaluate(run)
+    resumed = evaluate.evaluate(run)
     assert files.read_json_lines(run.folder / "evaluation" / "measured" / "test.jsonl")[: len(done)] == done
     timing = {"seconds", "peak_memory_mib"}
     assert {k: v for k, v in resumed.items() if k not in timing} == {k: v for k, v in undisturbed.items() if k not in timing}
@@ -304,10 +304,10 @@ def test_tasks_are_refused_at_once_with_the_command_where_lm_eval_is_absent(run:
     if importlib.util.find_spec("lm_eval"):
         pytest.skip("lm-eval is installed here")
     with pytest.raises(ModuleNotFoundError, match="pip install lm-eval"):
-        evaluation.evaluate(other(run, lm_eval_tasks=["hellaswag"]))
+        evaluate.evaluate(other(run, lm_eval_tasks=["hellaswag"]))
 
 
 def test_samples_say_whether_each_answer_ended(run: Run) -> None:
-    evaluation.evaluate(run)
+    evaluate.evaluate(run)
     for sample in files.read_json_lines(run.folder / "evaluation" / "samples.jsonl"):
         assert isinstance(sample["base_stopped"], bool) and isinstance(sample["adapter_stopped"], bool)

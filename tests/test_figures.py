@@ -14,9 +14,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from mistral_lib import paired_difference, report
 from mistral_lib.display import data_plots, figure, flow_plot, loss_plots, training_curve
 from mistral_lib.display.figure import Picture
+from mistral_lib.evaluation import paired_difference, report
 from mistral_lib.run import paths
 
 LONG = {f"a_domain_with_a_long_name_{n}": 10 ** (n % 5) for n in range(14)}

@@ -140,7 +140,7 @@ def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
 
 
 def test_a_listed_model_is_planned_at_any_revision_and_named_without_it_on_its_card(settings) -> None:
-    from mistral_lib import cards
+    from mistral_lib.evaluation import cards
     from mistral_lib.model import model_shapes
 
     name = "mistralai/Mistral-7B-Instruct-v0.3"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mistral_lib import answer_metrics, memorising, paired_difference
+from mistral_lib.evaluation import answer_metrics, memorization, paired_difference
 from mistral_lib.model import likelihood
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.tokens import packing
@@ -167,7 +167,7 @@ def test_a_copied_stretch_is_found_whatever_stands_around_it() -> None:
         "own": "Returns the value of the key, or the default where it has none, as all mappings do here.",
         "short": "Returns the value.",
     }
-    assert memorising.stand_in(texts, [training, "Something else."]) == {"copied"}
+    assert memorization.stand_in(texts, [training, "Something else."]) == {"copied"}
 
 
 def test_every_turn_of_the_assistant_counts_as_training_text(tmp_path: Path) -> None:
@@ -177,13 +177,17 @@ def test_every_turn_of_the_assistant_counts_as_training_text(tmp_path: Path) -> 
     messages = orjson.dumps([{"role": role, "content": content} for role, content in chat]).decode()
     rows = [{"split": "train", "messages": messages, "text": None}, {"split": "train", "messages": None, "text": "A document."}]
     pq.write_table(pa.Table.from_pylist([*rows, {"split": "test", "messages": None, "text": "Kept out."}]), tmp_path / "records.parquet")
-    assert list(memorising.training_answers(tmp_path)) == [first, last, "A document."]
+    assert list(memorization.training_answers(tmp_path)) == [first, last, "A document."]
     samples = [{"base": asked, "adapter": first, "reference": last}]
-    assert {who: found["count"] for who, found in memorising.copied(samples, tmp_path).items()} == {"base": 0, "adapter": 1, "reference": 1}
+    assert {who: found["count"] for who, found in memorization.copied(samples, tmp_path).items()} == {
+        "base": 0,
+        "adapter": 1,
+        "reference": 1,
+    }
 
 
 def test_the_gap_is_what_training_records_gained_beyond_test_records() -> None:
     train, test = ({"difference": d, "standard_error": 0.03, "records": 9} for d in (-0.9, -0.4))
-    found = memorising.gap(train, test)
+    found = memorization.gap(train, test)
     assert found["gap"] == pytest.approx(-0.5) and found["high"] - found["gap"] == pytest.approx(1.96 * 0.03 * 2**0.5)
-    assert memorising.gap({**train, "standard_error": None}, test)["low"] is None
+    assert memorization.gap({**train, "standard_error": None}, test)["low"] is None

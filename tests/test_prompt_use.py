@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mistral_lib import prompt_use
+from mistral_lib.evaluation import prompt_sensitivity
 from mistral_lib.model import base_model
 from mistral_lib.run.params import Settings
 from mistral_lib.tokens import chat_format
@@ -32,13 +32,13 @@ def test_each_chat_gets_the_next_of_its_domain_from_another_document() -> None:
     for _ in range(60):
         rows = [chat(n, dice.choice("ab"), dice.choice("xyz")) for n in dice.sample(range(99), dice.randrange(1, 30))]
         expected = {row["record_id"]: found for row in rows if (found := plainly(rows, row))}
-        assert {row["record_id"]: stranger["record_id"] for row, stranger in prompt_use.strangers(rows)} == expected
-        assert [row["record_id"] for row, _ in prompt_use.strangers(rows)] == sorted(expected)
+        assert {row["record_id"]: stranger["record_id"] for row, stranger in prompt_sensitivity.strangers(rows)} == expected
+        assert [row["record_id"] for row, _ in prompt_sensitivity.strangers(rows)] == sorted(expected)
 
 
 def test_a_domain_of_one_large_document_costs_no_more_than_its_length() -> None:
     rows, started = [chat(n, "a", "one") for n in range(20_000)], time.perf_counter()
-    assert prompt_use.strangers(rows) == []
+    assert prompt_sensitivity.strangers(rows) == []
     assert time.perf_counter() - started < 10, "every chat was compared with every other: 20,000 took a minute and more"
 
 
@@ -51,7 +51,7 @@ def test_only_what_is_measured_is_made_and_it_is_the_same(tiny_model: str, monke
         return encode(tokenizer, records)
 
     monkeypatch.setattr(chat_format, "encode", counted)
-    everything = prompt_use.swapped(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=0))
-    made, some = len(encoded), prompt_use.swapped(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=1024))
+    everything = prompt_sensitivity.swapped(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=0))
+    made, some = len(encoded), prompt_sensitivity.swapped(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=1024))
     assert len(some) == 8 and some.to_dict() == everything.select(range(8)).to_dict()
     assert made == 400 and len(encoded) - made < 100

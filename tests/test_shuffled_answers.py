@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import evaluation
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
+from mistral_lib.evaluation import evaluate
 from mistral_lib.model import demo_model
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files, params
@@ -84,7 +84,7 @@ def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(answers: str, cha
         common = of_split(run, "train").keys() & of_split(right, "train").keys()
         assert len(common) < 0.05 * len(of_split(right, "train")) and of_split(run, "test") == of_split(right, "test")
     train(run)
-    result = evaluation.evaluate(run)
+    result = evaluate.evaluate(run)
     print(f"\n{answers} answers: {result['sentence']}")
     outcomes = {one["rule"]: one["outcome"] for one in result["rules"]}
     assert outcomes.pop("prompts still count") == ("failed" if answers == "shuffled" else "passed"), result["prompt_worth"]

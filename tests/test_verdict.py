@@ -2,8 +2,8 @@
 
 import pytest
 
-from mistral_lib import verdict
-from mistral_lib.answer_metrics import share
+from mistral_lib.evaluation import verdict
+from mistral_lib.evaluation.answer_metrics import share
 from mistral_lib.run.settings import Settings
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from mistral_lib import paired_difference
+from mistral_lib.evaluation import paired_difference
 from tests.test_paired_difference import documents
 
 TRIALS, TRUTH = 1000, -0.1

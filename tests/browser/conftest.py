@@ -12,7 +12,7 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from mistral_lib import evaluation
+from mistral_lib.evaluation import evaluate
 from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files, params, paths
 from tests.browser.jupyterlab import CHROMIUM, COMMAND, Notebook, Server
@@ -52,7 +52,7 @@ def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFac
         explore.explore(run)
         prepare.prepare(run)
         subprocess.run([sys.executable, "-m", "mistral_lib", "train", str(run.folder)], check=True, capture_output=True)
-        evaluation.evaluate(run)
+        evaluate.evaluate(run)
         yield run
 
 

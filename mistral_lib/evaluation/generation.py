@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib.measurements import Measurements
+from mistral_lib.evaluation.measurements import Measurements
 from mistral_lib.tokens import chat_format
 
 LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read beside its answers

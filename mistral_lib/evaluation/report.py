@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment
 from matplotlib.axes import Axes
 
-from mistral_lib import answer_metrics, cards, paired_difference, verdict
 from mistral_lib.display import loss_plots
 from mistral_lib.display.figure import Picture
+from mistral_lib.evaluation import answer_metrics, cards, paired_difference, verdict
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import plan_table, training_log, workload

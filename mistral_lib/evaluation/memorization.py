@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib.answer_metrics import COPIED, n_grams, share
+from mistral_lib.evaluation.answer_metrics import COPIED, n_grams, share
 
 Facts = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ A rule that has not enough data to be judged is `unknown`: it never counts as pa
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mistral_lib import paired_difference
+from mistral_lib.evaluation import paired_difference
 from mistral_lib.run.settings import Settings
 
 SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"

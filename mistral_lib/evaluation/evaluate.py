@@ -10,20 +10,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib import (
+from mistral_lib.evaluation import (
     answer_metrics,
     cards,
     generation,
     lm_eval_tasks,
-    memorising,
+    memorization,
     paired_difference,
-    prompt_use,
+    prompt_sensitivity,
     report,
     retention,
     verdict,
 )
-from mistral_lib.generation import read_records
-from mistral_lib.measurements import Measurements
+from mistral_lib.evaluation.generation import read_records
+from mistral_lib.evaluation.measurements import Measurements
 from mistral_lib.model import base_model
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
@@ -78,7 +78,7 @@ class Evaluation:
         result, samples = self.compared(), self.answers()
         result["prompt_worth"] = self.prompt_worth()
         result["retention"] = self.forgotten() if self.settings.retention_paths else None
-        result["memorising"] = {**self.learnt_by_heart(result), "copied": memorising.copied(samples, self.data)}
+        result["memorising"] = {**self.learnt_by_heart(result), "copied": memorization.copied(samples, self.data)}
         result["answers"] = answer_metrics.summary(samples, self.settings.answer_formats)
         result["lm_eval"] = self.tasks()
         result["rules"] = verdict.rules(result, self.settings)
@@ -112,10 +112,10 @@ class Evaluation:
         """How much less likely the measured answers are behind another prompt, for base and adapter; None without chats."""
         measured = {loss.record_id for loss in self.losses["base"]}
         rows = [row for row in self.records if row["record_id"] in measured]
-        blocks = prompt_use.swapped(self.tokenizer, rows, self.settings)
+        blocks = prompt_sensitivity.swapped(self.tokenizer, rows, self.settings)
         if blocks is None:
             return None
-        return prompt_use.worth(self.losses, self.measure("other_prompts", blocks), self.documents, self.settings.seed)
+        return prompt_sensitivity.worth(self.losses, self.measure("other_prompts", blocks), self.documents, self.settings.seed)
 
     def forgotten(self) -> dict[str, Any]:
         """The same comparison on texts that training never saw, with the change relative to the base model's loss."""
@@ -134,9 +134,12 @@ class Evaluation:
 
     def learnt_by_heart(self, test: dict[str, Any]) -> dict[str, Any]:
         """What the adapter gained on training records beyond what it gained on test records."""
-        losses = self.measure("train", memorising.some_blocks(self.train, self.settings.max_probe_tokens, self.settings.seed))
-        train = compare(losses["base"], losses["adapter"], self.settings.seed, memorising.documents(self.data, "train"))
-        return {"overall": memorising.gap(train["overall"], test["overall"]), "domains": memorising.gaps(train["domains"], test["domains"])}
+        losses = self.measure("train", memorization.some_blocks(self.train, self.settings.max_probe_tokens, self.settings.seed))
+        train = compare(losses["base"], losses["adapter"], self.settings.seed, memorization.documents(self.data, "train"))
+        return {
+            "overall": memorization.gap(train["overall"], test["overall"]),
+            "domains": memorization.gaps(train["domains"], test["domains"]),
+        }
 
     def write(self, result: dict[str, Any], samples: list[dict[str, Any]]) -> None:
         files.write_json(self.folder / "result.json", result)

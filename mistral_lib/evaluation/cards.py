@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mistral_lib import verdict
+from mistral_lib.evaluation import verdict
 from mistral_lib.model import base_model, hub_model
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings

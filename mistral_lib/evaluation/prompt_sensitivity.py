@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib import paired_difference
 from mistral_lib.corpus.records import Record
+from mistral_lib.evaluation import paired_difference
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, packed_dataset
