@@ -26,13 +26,13 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mistral_lib import notebook_runs
+    from mistral_lib.commands import notebook_runs
 
     return notebook_runs.run(params.load(arguments.params_file, arguments.set), arguments.only)
 
 
 def sweep(arguments: argparse.Namespace) -> int:
-    from mistral_lib import sweep, sweep_runs
+    from mistral_lib.commands import sweep, sweep_runs
 
     return sweep_runs.run(sweep.load(arguments.sweep_file), arguments.only)
 
@@ -64,7 +64,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def tensorboard(arguments: argparse.Namespace) -> int:
-    from mistral_lib import tensorboard_export
+    from mistral_lib.commands import tensorboard_export
     from mistral_lib.run import Run, paths
 
     folder = tensorboard_export.export(Run.existing(arguments.run_folder))
@@ -73,7 +73,7 @@ def tensorboard(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from mistral_lib import compare_runs
+    from mistral_lib.commands import compare_runs
     from mistral_lib.run import paths
 
     found, place = compare_runs.write(arguments.run_folders, arguments.out)
@@ -92,7 +92,7 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def lab(arguments: argparse.Namespace) -> int:
-    from mistral_lib import lab
+    from mistral_lib.commands import lab
 
     lab.open_lab(arguments.port, arguments.jupyter)
     return 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mistral_lib import notebook_runs
+from mistral_lib.commands import notebook_runs
 from mistral_lib.corpus import exclusions
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, prepare

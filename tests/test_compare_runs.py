@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib import compare_runs
+from mistral_lib.commands import compare_runs
 from mistral_lib.evaluation import paired_difference, verdict
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run import Run, files

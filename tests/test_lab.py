@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from mistral_lib import lab
+from mistral_lib.commands import lab
 from tests.browser.jupyterlab import Server
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib import comparison, shared_stages, sweep, sweep_runs
+from mistral_lib.commands import stage_reuse, sweep, sweep_comparison, sweep_runs
 from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, RunInUse, files, params
 from mistral_lib.run.params import ParameterError
@@ -35,7 +35,10 @@ def test_a_grid_and_named_alternatives_become_runs(home: Path) -> None:
     expected = {"lora_rank-4_learning_rate-1e-3": (4, 4), "lora_rank-8_learning_rate-1e-3": (8, 4), "more-steps": (16, 9)}
     assert {one.name: (one.settings.lora_rank, one.settings.max_steps) for one in found.alternatives} == expected
     assert [one.settings.run_name for one in found.alternatives] == [f"try-{name}" for name in expected]
-    assert comparison.varied(found) == ["lora_rank", "learning_rate", "max_steps"] and found.alternatives[0].settings.learning_rate == 1e-3
+    assert (
+        sweep_comparison.varied(found) == ["lora_rank", "learning_rate", "max_steps"]
+        and found.alternatives[0].settings.learning_rate == 1e-3
+    )
 
 
 def test_every_fault_of_a_sweep_file_is_named_at_once_and_nothing_runs(home: Path) -> None:
@@ -78,7 +81,7 @@ def test_a_fault_is_told_with_what_was_expected(home: Path, text: str, words: st
 
 
 def taken(run: Run, *others: Run) -> dict[str, str]:
-    return shared_stages.take_over(run, others)
+    return stage_reuse.take_over(run, others)
 
 
 def test_a_stage_is_taken_over_where_it_would_be_the_same(prepared: Run, capsys) -> None:
@@ -166,13 +169,13 @@ def test_a_sweep_runs_compares_goes_on_after_a_failure_and_skips_what_is_done(pr
     second = command(path)
     assert second.returncode == 0 and second.stderr.count("done already, skipped") == 4
     result.write_text("{}")
-    assert "evaluation altered" in comparison.text(
-        comparison.write(sweep.load(path), {one.name: comparison.row(one) for one in sweep.load(path).alternatives})
+    assert "evaluation altered" in sweep_comparison.text(
+        sweep_comparison.write(sweep.load(path), {one.name: sweep_comparison.row(one) for one in sweep.load(path).alternatives})
     )
 
 
 def test_what_may_be_concluded_from_losses() -> None:
     row = {"alternative": "a", "validation": 2.0, "validation_base": 2.5, "measured_on": "1"}
-    assert "cannot be compared" in comparison.advice([row, {**row, "measured_on": "2"}])[0]
-    assert "within 0.5 %" in comparison.advice([row, {**row, "alternative": "b", "validation": 2.009}])[1]
-    assert "no better than the untouched base model" in comparison.advice([{**row, "validation_base": 1.9}])[1]
+    assert "cannot be compared" in sweep_comparison.advice([row, {**row, "measured_on": "2"}])[0]
+    assert "within 0.5 %" in sweep_comparison.advice([row, {**row, "alternative": "b", "validation": 2.009}])[1]
+    assert "no better than the untouched base model" in sweep_comparison.advice([{**row, "validation_base": 1.9}])[1]

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 
-from mistral_lib import shared_stages
+from mistral_lib.commands import stage_reuse
 from mistral_lib.model.step_memory import MIB
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files, params, paths
@@ -41,7 +41,7 @@ def planned_and_measured(words: list[str]) -> tuple[float, int]:
     settings = settings_of(words)
     shutil.rmtree(paths.runs() / settings.run_name, ignore_errors=True)
     run = Run.open(settings)
-    shared_stages.take_over(run, [Run.existing(folder) for folder in sorted(paths.runs().glob("memory-*")) if folder != run.folder])
+    stage_reuse.take_over(run, [Run.existing(folder) for folder in sorted(paths.runs().glob("memory-*")) if folder != run.folder])
     prepare.prepare(run)
     planned = fit_plan.as_set(run.settings, workload.work_of(run.settings), "cpu").peak / MIB
     command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from mistral_lib import lab
+from mistral_lib.commands import lab
 from mistral_lib.run import paths
 
 COMMAND = "apt-get install -y --no-install-recommends chromium"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mistral_lib import compare_runs
+from mistral_lib.commands import compare_runs
 from mistral_lib.run import Run
 from tests.test_compare_runs import evaluated
 

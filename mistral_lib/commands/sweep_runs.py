@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from mistral_lib import comparison, notebook_runs, shared_stages
+from mistral_lib.commands import notebook_runs, stage_reuse, sweep_comparison
+from mistral_lib.commands.sweep import Alternative, Sweep
 from mistral_lib.run import Run, RunInUse, paths
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
-from mistral_lib.sweep import Alternative, Sweep
 
 
 def run(sweep: Sweep, only: list[str] | None = None) -> int:
@@ -20,9 +20,9 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     rows: dict[str, dict[str, Any]] = {}
     for number, alternative in enumerate(sweep.alternatives, 1):
         say(f"── alternative {number} of {len(sweep.alternatives)}: {alternative.name}")
-        rows[alternative.name] = comparison.row(alternative, failure(sweep, alternative, only))
-        found = comparison.write(sweep, rows)  # as far as it is: a sweep of a night is looked at in between
-    print(comparison.text(found))
+        rows[alternative.name] = sweep_comparison.row(alternative, failure(sweep, alternative, only))
+        found = sweep_comparison.write(sweep, rows)  # as far as it is: a sweep of a night is looked at in between
+    print(sweep_comparison.text(found))
     failed = [one for one in rows.values() if one["failure"]]
     for one in failed:
         say(f"FAILED {one['alternative']}: {one['failure']}")
@@ -38,7 +38,7 @@ def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> s
     """
     try:
         run_ = Run.open(alternative.settings)
-        shared_stages.take_over(run_, earlier(sweep, alternative))
+        stage_reuse.take_over(run_, earlier(sweep, alternative))
         return last_error(run_) if notebook_runs.run(alternative.settings, only) else None
     except RunInUse:
         raise

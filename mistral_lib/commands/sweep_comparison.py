@@ -6,12 +6,12 @@ from typing import Any
 
 from jinja2 import Environment
 
+from mistral_lib.commands.sweep import Alternative, Sweep
 from mistral_lib.display import loss_plots
 from mistral_lib.display.figure import Picture
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, paths
 from mistral_lib.run.folder import now
-from mistral_lib.sweep import Alternative, Sweep
 
 PAGE = Path(__file__).with_name("comparison_page.html")
 HEADINGS = {"validation": "validation loss", "test": "test loss", "verdict": "verdict on test", "steps": "steps",
