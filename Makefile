@@ -45,8 +45,9 @@ browser:
 test: setup browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/benchmarks -n 2 --dist loadfile --durations=15
-	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) $(BIN)/python -m pytest -vv --nbval -p tests.nbval_tolerance --nbval-cell-timeout=900 notebooks
+	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) $(BIN)/python -m pytest -vv --nbval -p tests.support.nbval_tolerance --nbval-cell-timeout=900 notebooks
 	rm -rf $(TEST_HOME)
 
 book: setup

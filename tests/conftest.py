@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from mistral_lib.run import Run, files, params
+from tests.support.corpora import rows
 
 
 def own_home() -> None:
@@ -28,39 +29,6 @@ if "MISTRAL_WORKBOOK_HOME" not in os.environ:
 hypothesis_settings.register_profile("same", derandomize=True, database=None, deadline=None)
 hypothesis_settings.register_profile("search", derandomize=False, database=None, deadline=None)
 hypothesis_settings.load_profile("same")
-
-TOPICS = ("tensor", "matrix", "kernel", "gradient", "vector", "index", "buffer", "token")
-
-
-def rows(domain: str, count: int, first: int = 0) -> list[dict]:
-    """Question and answer rows, all different, ten to a source document."""
-    return [
-        {
-            "prompt": f"What does {domain}.{TOPICS[n % 8]}_{n} do?",
-            "completion": f"It takes the {TOPICS[n % 8]} number {n} of {domain} and returns the {TOPICS[(n * 3 + 1) % 8]} that belongs to it.",
-            "module": f"{domain}.part{n // 10}",
-        }
-        for n in range(first, first + count)
-    ]
-
-
-def deep_lines(levels: int = 1000) -> bytes:
-    """A row whose `input` is nested too deep to be written, and one that is deep only where nothing is read, which is a record."""
-    deep = b"[" * levels + b"1" + b"]" * levels
-    read = b'{"instruction": "Sum it up", "input": %s, "output": "A long enough answer."}\n'
-    return (read + b'{"prompt": "And this?", "completion": "It is a good enough answer.", "trace": %s}\n') % (deep, deep)
-
-
-def twins() -> list[dict]:
-    """Answers that repeat each other behind prompts of which the first ones are long; in the second cluster all are."""
-    long = " ".join(f"word{n}" for n in range(300))
-    one, two = (
-        "It is the one thing that belongs to this and to no other.",
-        "Whatever you ask for, ask for it twice and wait until it is there.",
-    )
-    asked = [(long, one, "a"), (f"Twice {long}", one, "b"), ("What is it?", one, "c"), ("Which is it?", one, "d"), (long, two, "a")]
-    asked += [("What is it?", one, "c"), (f"Again {long}", two, "e")]
-    return [{"prompt": prompt, "completion": answer, "module": f"twin-{name}"} for prompt, answer, name in asked]
 
 
 @pytest.fixture
@@ -128,18 +96,3 @@ def prepared(settings: params.Settings) -> Run:
     run = Run.open(settings)
     prepare.prepare(run)
     return run
-
-
-def other(run: Run, **changes: object) -> Run:
-    """The same run, opened with some parameters changed."""
-    return Run.open(run.settings.model_copy(update=changes))
-
-
-def files_with(folder: Path, *values: str) -> list[Path]:
-    """The files below a folder in which one of the values stands."""
-    import pyarrow.parquet as pq
-
-    def content(path: Path) -> bytes:
-        return str(pq.read_table(path).to_pylist()).encode() if path.suffix == ".parquet" else path.read_bytes()
-
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and any(value.encode() in content(path) for value in values)]

@@ -22,7 +22,7 @@ from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, allocator, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
-from tests.test_evaluation import separate
+from tests.evaluation.test_evaluate import separate
 
 RECORDS = int(os.environ.get("RECORDS", "48"))
 BLOCKS = 2  # a batch of ours, as the demo has it

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from mistral_lib.evaluation import paired_difference
-from tests.test_paired_difference import documents
+from tests.evaluation.test_paired_difference import documents
 
 TRIALS, TRUTH = 1000, -0.1
 

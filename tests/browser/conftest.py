@@ -16,7 +16,7 @@ from mistral_lib.evaluation import evaluate
 from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files, params, paths
 from tests.browser.jupyterlab import CHROMIUM, COMMAND, Notebook, Server
-from tests.conftest import rows
+from tests.support.corpora import rows
 
 REQUIRED = os.environ.get("BROWSER_TESTS") == "required"  # in CI: a missing browser is a failure there, not a skipped test
 

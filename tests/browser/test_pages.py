@@ -7,7 +7,7 @@ import pytest
 
 from mistral_lib.commands import compare_runs
 from mistral_lib.run import Run
-from tests.test_compare_runs import evaluated
+from tests.commands.test_compare_runs import evaluated
 
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CUT = """() => [...document.querySelectorAll('.scroll, pre, td')].filter(part => part.scrollWidth > part.clientWidth + 1 &&

@@ -1,0 +1,306 @@
+"""Every container gives the same rows; every defect of its content is a problem with its place, and never an exception."""
+
+import json
+import tracemalloc
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import Row, SourceFile
+from mistral_lib.corpus.streams import Limits
+from tests.support import containers
+from tests.support.containers import DOCUMENTS, LINES, ROWS, STRUCTURED, compressed, json_lines, pdf, table, tarred, zipped
+
+
+@pytest.fixture
+def read(tmp_path: Path):
+    """The rows of a file of that name and content."""
+
+    def rows(name: str, data: bytes, **options) -> list[Row]:
+        path = tmp_path / name
+        path.write_bytes(data)
+        return list(sources.rows(SourceFile(path, name, "corpus"), **options))
+
+    return rows
+
+
+def outcome(rows: list[Row]) -> list[tuple[str, str | None]]:
+    return [(row.source, row.problem) for row in rows]
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_each_container_gives_the_same_rows(read, name):
+    found = read(name, STRUCTURED[name]())
+    assert [row.value for row in found] == ROWS
+    assert len({row.source for row in found}) == len(ROWS)
+    assert all(row.source.startswith(name) and row.problem is None and row.note == "" for row in found)
+
+
+def test_sources_name_file_member_and_line(read):
+    assert [row.source for row in read("a.jsonl", LINES)][:2] == ["a.jsonl:1", "a.jsonl:2"]
+    assert read("a.csv", table(ROWS))[0].source == "a.csv:2"  # line 1 is the header
+    nested = zipped({"b.zip": zipped({"p.pdf": pdf()}), "a.tgz": tarred({"x.jsonl": LINES}, "w:gz")})
+    assert [row.source for row in read("a.zip", nested)] == [*(f"a.zip!a.tgz!x.jsonl:{n}" for n in range(1, 6)), "a.zip!b.zip!p.pdf#1"]
+
+
+def test_documents_are_one_record_each(read):
+    values = {name: [row.value for row in read(name, build())] for name, build in DOCUMENTS.items()}
+    assert values == {
+        "a.txt": [{"text": "A plain text.\nOf two lines."}],
+        "a.md": [{"text": "# A heading\n\nA text."}],
+        "a.pdf": [{"text": "The first line.\nThe second line.", "document": "a.pdf"}],
+        "one.json": [ROWS[0]],
+    }
+
+
+GLUED_BY_TEXT = b"\\n".join(json.dumps(row).encode() for row in ROWS)
+GLUED = b"".join(json.dumps(row).encode() for row in ROWS)
+
+
+@pytest.mark.parametrize("line", [GLUED_BY_TEXT, GLUED], ids=["literal_n", "directly"])
+def test_glued_objects_are_salvaged_when_asked(read, line):
+    data = b'{"text": "before"}\n' + line + b'\n{"text": "after"}\n'
+    assert outcome(read("a.jsonl", data)) == [("a.jsonl:1", None), ("a.jsonl:2", "glued_json"), ("a.jsonl:3", None)]
+    salvaged = read("a.jsonl", data, salvage=True)
+    assert [row.value for row in salvaged[1:-1]] == ROWS
+    assert [(row.source, row.note) for row in salvaged] == [
+        ("a.jsonl:1", ""), *((f"a.jsonl:2.{n}", "salvaged") for n in range(1, 6)), ("a.jsonl:3", "")
+    ]  # fmt: skip
+
+
+def test_salvaging_keeps_what_it_cannot_parse_as_a_problem(read):
+    found = read("a.jsonl", GLUED_BY_TEXT + b'\\n{"prompt": "cut o\n', salvage=True)
+    assert outcome(found)[-2:] == [("a.jsonl:1.5", None), ("a.jsonl:1.6", "not_json")]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"text": "caf\xe9"}\n', "not_utf8"),
+        (b"\0\0\0\0\n", "nul_bytes"),
+        (b"this is no JSON\n", "not_json"),
+        (b'{"text": "a"} and more\n', "not_json"),
+        (b'{"text": "cut o', "truncated_line"),
+        (b"[" * 100_000 + b"\n", "not_json"),
+        (b"9" * 5_000 + b"x\n", "not_json"),
+        (b"x" * 3_000 + b"\n", "line_too_long"),
+        (b"x" * 3_000, "line_too_long"),
+    ],
+)
+def test_a_damaged_line_is_a_problem_and_the_others_are_read(read, line, problem):
+    found = read("a.jsonl", LINES + line, limits=Limits(line_bytes=2_000 if "long" in problem else 2**20))
+    assert [row.value for row in found[:5]] == ROWS
+    assert outcome(found[5:]) == [("a.jsonl:6", problem)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_line_ends_marks_and_blank_lines_change_nothing(read, name):
+    data = STRUCTURED[name]().replace(b"\r\n", b"\n").rstrip(b"\n")
+    untouched = b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n\r\n") + b"\r\n\r\n"
+    assert [row.value for row in read(name, untouched)] == ROWS
+
+
+JSON_LINES = b"".join(b'{"text": "row %d"}\n' % n for n in range(1, 1001))
+
+
+@pytest.mark.parametrize(
+    ("before", "problems"),
+    [
+        (b'{"text": "cut o\n', [("a.json:1", "not_json")]),
+        (b"\n", []),
+        (b"\xef\xbb\xbf\n\n", []),
+        (b"\n" * 200, []),
+        (b'{"text": "row 0"}\n\n', []),
+        (b'{"text": "a"}{"text": "b"}\n', [("a.json:1", "glued_json")]),
+        (b'\n{"text": "caf\xe9"}\n{"text": "row 0"}\n', [("a.json:2", "not_utf8")]),
+    ],
+)
+@pytest.mark.parametrize("ending", [b"", b'\n\n{"text": "cut o'])
+def test_lines_named_json_lose_no_more_than_the_damaged_ones(read, before, problems, ending):
+    found = read("a.json", before + JSON_LINES + ending)
+    last = before.count(b"\n") + (1003 if ending else 1000)
+    expected = [*problems, *([(f"a.json:{last}", "truncated_line")] if ending else [])]
+    assert [(row.source, row.problem) for row in found if row.problem] == expected
+    texts = [row.value["text"] for row in found if not row.problem]
+    assert texts[-1000:] == [f"row {n}" for n in range(1, 1001)] and len(texts) <= 1001
+    assert found[-1].source == f"a.json:{last}"
+
+
+@pytest.mark.parametrize("text", ['[\n{"text": "a"},\n{"text": "b"},\n{"text": "c"}\n', '{"data": [\n{"text": "a"}\n,\n{"text": "b"}\n'])
+def test_a_torn_array_is_one_problem_and_no_file_of_lines(read, text):
+    assert outcome(read("a.json", text.encode())) == [("a.json", "not_json")]
+
+
+def test_wrapped_rows_of_glued_objects_have_sources_of_their_own(read):
+    wrapped = b'{"data": [\n{"text": "a"}, {"text": "b"}\n]}\n\n' * 2
+    found = read("a.json", wrapped, salvage=True)
+    assert [row.value["text"] for row in found] == ["a", "b"] * 2 and all(row.note == "salvaged" for row in found)
+    assert [row.source for row in found] == ["a.json.1:1", "a.json.1:2", "a.json.2:1", "a.json.2:2"]
+
+
+def test_numbers_and_characters_that_strict_json_forbids(read):
+    big = 10**25
+    found = read("a.jsonl", b'{"text": "a", "score": NaN, "big": %d}\n{"text": "half \\ud83d an emoji"}\n' % big)
+    assert found[0].value["text"] == "a" and found[0].value["big"] == pytest.approx(float(big))
+    assert (found[1].value, found[1].note) == ({"text": "half ? an emoji"}, "lone_surrogates_replaced")
+
+
+def test_a_json_file_that_is_a_record_is_not_taken_apart(read):
+    record = {"messages": [{"role": "user", "content": "a"}], "data": [{"b": 1}]}
+    assert [row.value for row in read("a.json", json.dumps(record).encode())] == [record]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("a.jsonl", b"", "empty_file"),
+        ("a.jsonl", b"\xef\xbb\xbf\n \n", "empty_file"),
+        ("a.json", b"[]", "empty_file"),
+        ("a.json", b"[1, 2", "not_json"),
+        ("a.json", b"", "empty_file"),
+        ("a.csv", b"prompt,completion\n", "empty_file"),
+        ("a.csv", b'"prompt,completion\n', "csv_header_unreadable"),
+        ("a.txt", b"\xff\xfe\xfd", "not_utf8"),
+        ("a.txt", b"a\0b", "nul_bytes"),
+        ("a.docx", b"anything", "unknown_file_type"),
+        ("a.docx.gz", b"anything", "unknown_file_type"),
+        ("README", b"anything", "unknown_file_type"),
+        ("a.pdf", b"no PDF", "unreadable_pdf"),
+        ("a.parquet", b"PAR1 but nothing more", "unreadable"),
+        ("a.zip", b"no zip", "unreadable"),
+        ("a.zip", zipped({}), "empty_file"),
+        ("a.tar.gz", b"no gzip", "unreadable"),
+        ("a.tar", bytes(10_240), "empty_file"),
+        ("a.jsonl.gz", b"no gzip", "unreadable"),
+        ("a.jsonl.gz", b"", "empty_file"),
+        ("a.zip", zipped({"b.zip": zipped({"c.zip": zipped({"d.jsonl": LINES})})}), "archive_nested_too_deep"),
+    ],
+)
+def test_a_file_that_yields_nothing_says_why(read, name, data, problem):
+    found = read(name, data)
+    assert [row.problem for row in found] == [problem]
+    assert found[0].value is None and found[0].source.startswith(name)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.zst", "a.tar.gz", "a.tar"])
+def test_a_container_that_was_cut_short_says_so(read, name):
+    whole = STRUCTURED[name]()
+    cut = whole[:1_024] if name == "a.tar" else whole[:-9]  # of a tar, the two blocks that mark its end
+    found = read(name, cut)
+    assert [row.problem for row in found if row.problem] == ["unreadable"]
+
+
+def test_what_stands_behind_a_broken_tar_header_is_not_lost_in_silence(read):
+    data = bytearray(tarred({"a.jsonl": LINES, "b.jsonl": LINES}))
+    second = data.index(b"b.jsonl")
+    data[second + 150] ^= 0xFF  # in its checksum: tarfile itself would take this for the end
+    found = read("a.tar", bytes(data))
+    assert [row.value for row in found[:5]] == ROWS and [row.problem for row in found[5:]] == ["unreadable"]
+
+
+def test_one_damaged_member_does_not_take_the_others_along(read):
+    data = zipped({"a.jsonl": json_lines(ROWS * 50), "b.jsonl": LINES})
+    damaged = data[:60] + b"\xff" * 20 + data[80:]
+    found = read("a.zip", damaged)
+    assert [row.value for row in found if row.source.startswith("a.zip!b.jsonl")] == ROWS
+    assert "unreadable" in {row.problem for row in found if row.source.startswith("a.zip!a.jsonl")}
+
+
+def test_csv_says_which_lines_a_damaged_stretch_took(read):
+    data = b'prompt,completion\na,b\n"c, never closed\nd,e\nf,g\n'
+    found = read("a.csv", data)
+    assert [(row.source, row.problem, row.note) for row in found] == [("a.csv:2", None, ""), ("a.csv:3", "csv_damaged", "lines 3-5")]
+
+
+def test_csv_rows_of_another_width_bytes_and_lengths(read):
+    data = b'a,b\n1,2,3\n1\nx,caf\xe9\nx,y\0\n"two\nlines",ok\n' + b"x" * 5_000 + b",y\nlast,one\n"
+    found = read("a.csv", data, limits=Limits(line_bytes=4_000))
+    assert [row.problem for row in found] == ["csv_column_count"] * 2 + ["not_utf8", "nul_bytes", None, "line_too_long", None]
+    assert [row.source for row in found] == [f"a.csv:{line}" for line in (2, 3, 4, 5, 6, 8, 9)]
+    assert [row.value for row in found if row.value] == [{"a": "two\nlines", "b": "ok"}, {"a": "last", "b": "one"}]
+
+
+def test_csv_columns_of_one_name_or_none_are_all_kept(read):
+    assert read("a.csv", b"a,a,\n1,2,3\n")[0].value == {"a": "1", "a_2": "2", "column_3": "3"}
+
+
+def test_csv_cells_above_pythons_own_limit(read):
+    assert read("a.csv", b"a,b\n" + b"x" * 300_000 + b",y\n")[0].value["a"] == "x" * 300_000
+
+
+def test_parquet_with_a_cell_that_is_not_utf8(read, tmp_path):
+    cells = pa.array([b"good", b"caf\xe9", b"fine"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": cells}), tmp_path / "made.parquet")
+    found = read("a.parquet", (tmp_path / "made.parquet").read_bytes())
+    assert outcome(found) == [("a.parquet:1", None), ("a.parquet:2", "damaged_row"), ("a.parquet:3", None)]
+
+
+LONG = "\n".join(f"Line {n} of a text that fills several pages." for n in range(150))
+
+
+def words(rows: list[Row]) -> list[str]:
+    return " ".join(row.value["text"] for row in rows).split()
+
+
+def test_pdf_pages_and_budgets_hold_the_same_words(read):
+    pages = read("a.pdf", pdf(LONG))
+    joined = read("a.pdf", pdf(LONG), pdf_characters=100_000)
+    split = read("a.pdf", pdf(LONG), pdf_characters=500)
+    assert [row.source for row in pages] == ["a.pdf#1", "a.pdf#2", "a.pdf#3"]
+    assert [row.source for row in joined] == ["a.pdf#1-3"]
+    assert split[0].source == "a.pdf#1.1" and max(len(row.value["text"]) for row in split) <= 500
+    assert words(pages) == words(joined) == words(split) == LONG.split()
+    assert {row.value["document"] for row in pages + joined + split} == {"a.pdf"}
+    assert len({row.source for row in split}) == len(split)
+
+
+@pytest.mark.parametrize("characters", [0, 1_000])
+def test_a_scan_is_one_problem_and_a_blank_page_is_its_own(read, characters):
+    lines_a_page = 56
+    scan, mixed = pdf("\n" * lines_a_page * 2), pdf("\n" * lines_a_page + LONG[:200])
+    assert outcome(read("scan.pdf", scan, pdf_characters=characters)) == [("scan.pdf", "pdf_without_text")]
+    assert outcome(read("a.pdf", mixed, pdf_characters=characters)) == [("a.pdf#1", "pdf_page_without_text"), ("a.pdf#2", None)]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.tar.gz", "a.zip"])
+def test_lines_are_streamed_and_the_first_is_there_before_the_last_is_read(tmp_path, name):
+    lines = b'{"text": "%s"}\n' % (b"0123456789" * 100) * 20_000  # 20 MB
+    data = {"a.jsonl": lambda: lines, "a.jsonl.gz": lambda: compressed(lines, "gzip"),
+            "a.tar.gz": lambda: tarred({"a.jsonl": lines}, "w:gz"), "a.zip": lambda: zipped({"a.jsonl": lines})}[name]()  # fmt: skip
+    (tmp_path / name).write_bytes(data)
+    file = SourceFile(tmp_path / name, name, "corpus")
+    counted = _bytes_read_for_the_first_rows(file)
+    assert counted < 4 * 2**20
+
+
+def _bytes_read_for_the_first_rows(file: SourceFile) -> int:
+    """How much of the file, expanded, was taken in to give ten rows."""
+    from mistral_lib.corpus import readers
+    from mistral_lib.corpus.rows import Reading
+    from mistral_lib.corpus.streams import Budget
+
+    budget = Budget(Limits(ratio=2_000), file.size)
+    with file.open() as stream:
+        assert len(list(islice(readers.read(stream, file.name, Reading(), budget), 10))) == 10
+        return max(budget.expanded, 0 if budget.expanded else stream.tell())
+
+
+def test_a_line_without_end_is_not_held(tmp_path):
+    """A line of 200 MB, as a sparse file."""
+    path = tmp_path / "a.jsonl"
+    with open(path, "wb") as file:
+        file.truncate(200 * 2**20)
+    tracemalloc.start()
+    found = list(sources.rows(SourceFile(path, "a.jsonl", "corpus"), limits=Limits(line_bytes=8 * 2**20)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert outcome(found) == [("a.jsonl:1", "line_too_long")]
+    assert peak < 32 * 2**20
+
+
+def test_the_containers_of_these_tests_are_the_same_at_every_run():
+    assert containers.compressed(LINES, "gzip") == containers.compressed(LINES, "gzip")

@@ -1,0 +1,110 @@
+"""The live page of a training: figures with units, curves over resumptions, and stopping through its button."""
+
+import asyncio
+import time
+
+import pytest
+
+from mistral_lib.display import training_curve, training_dashboard
+from mistral_lib.run import Run
+from mistral_lib.training import checkpoints, trainer_process, training_log
+from mistral_lib.training.training_log import TrainingLog
+from mistral_lib.training.training_status import TrainingStatus
+from tests.support.corpora import other
+
+
+@pytest.fixture
+def now() -> TrainingStatus:
+    return TrainingStatus(
+        run="x", word="running", doing="training", pid=7, alive=True, step=50, steps=200, loss=2.5, validation_loss=2.25, validation_step=40,
+        baseline_loss=3.0, tokens_per_second=1234.5, peak_memory_mib=9000, eta_seconds=5400, seconds=1800, usd=0.5,
+    )  # fmt: skip
+
+
+def test_figures_have_units_and_what_is_unknown_is_left_out(now: TrainingStatus) -> None:
+    shown = training_dashboard.figures(now, planned_memory_mib=10_000)
+    assert shown["step"] == "50 of 200" and shown["speed"] == "1,234 tokens/s"
+    assert shown["memory"] == "9,000 MiB at most, planned 10,000 (90%)" and shown["left"] == "1 h 30 min"
+    assert shown["spent"] == "30 min, 0.50 USD, about 2.00 at the end", "a quarter of the time is spent, so a quarter of the money"
+    assert training_dashboard.figures(TrainingStatus(run="x", word="not started")) == {}
+
+
+def test_the_headline_says_what_to_do(now: TrainingStatus) -> None:
+    assert "process 7" in training_dashboard.headline(now, starting=False, told_to_stop=False)
+    assert "saves after this step" in training_dashboard.headline(now, starting=False, told_to_stop=True)
+    dead = TrainingStatus(run="x", word="interrupted")
+    assert "the process was killed" in training_dashboard.headline(dead, False, False) and "Go on" in training_dashboard.headline(
+        dead, False, False
+    )
+
+
+def log_of(path, *runs: range, planned: int = 30) -> training_curve.Curves:
+    log = TrainingLog(path)
+    log.write("validation", what="baseline", loss=3.0)
+    for steps in runs:
+        log.write("started", from_step=steps.start - 1)
+        for step in steps:
+            log.write("step", step=step, steps=planned, loss=3 - step / 100)
+    return training_curve.Curves.of(path)
+
+
+def test_the_picture_has_each_curve_once_and_the_earlier_ones_beside(tmp_path) -> None:
+    curves = log_of(tmp_path / "log.jsonl", range(1, 13), range(11, 26))
+    earlier = log_of(tmp_path / "earlier.jsonl", range(1, 31))
+    assert [step["step"] for step in curves.steps] == list(range(1, 26))
+    axes = training_curve.draw(curves, earlier, "small, yesterday")
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["small, yesterday, training batches, running mean", "small, yesterday, validation",
+                      "training batches, running mean", "validation"]  # fmt: skip
+    assert axes.get_xlim() == (0, 30) and "25 of 30 steps" in training_curve.in_words(curves)
+
+
+def test_the_running_mean_starts_at_the_first_value_and_keeps_a_level() -> None:
+    assert training_curve.running_mean([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    assert training_curve.running_mean([1.0, 3.0]) == pytest.approx([1.0, (0.16 * 1 + 0.2 * 3) / 0.36])
+
+
+def until(condition, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come that far"
+        time.sleep(0.05)
+
+
+async def interrupted(page: training_dashboard.Dashboard) -> None:
+    """What Kernel > Interrupt does to a cell that waits."""
+    waiting = asyncio.ensure_future(page.finished())
+    await asyncio.sleep(0.5)
+    waiting.cancel()
+    await waiting
+
+
+def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run, capsys: pytest.CaptureFixture) -> None:
+    long = other(prepared, max_steps=40, checkpoint_every_steps=40)
+    page = training_dashboard.start(long)
+    assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
+    assert "training: runs, because it never ran" in capsys.readouterr().err
+    until(lambda: page.progress.value >= 3)
+    with pytest.raises(training_dashboard.WaitingStopped, match=r"the training goes on in its own process [0-9]+"):
+        asyncio.run(interrupted(page))
+    page.stop.click()
+    assert page.question.layout.display == "", "asked before anything is done"
+    page.sure.click()
+    with pytest.raises(training_dashboard.TrainingStopped, match="saved at step"):
+        asyncio.run(page.finished())
+    saved = checkpoints.step_of(checkpoints.last_whole(long.folder / "training" / "checkpoints"))
+    assert 3 <= saved == page.progress.value < 40 and "interrupted" in page.headline.value and page.stop.disabled
+    page.go_on.click()
+    assert asyncio.run(page.finished())["steps"] == 40
+    assert "complete" in page.headline.value and page.go_on.disabled
+    assert trainer_process.stop(long) == "no trainer is at work"
+    again = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40))
+    assert not trainer_process.is_alive(long) and asyncio.run(again.finished())["steps"] == 40, "done already: nothing is started"
+    capsys.readouterr()
+    priced = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40, instance="g5.xlarge"))
+    said = capsys.readouterr().err
+    assert "because instance: 'cpu' became 'g5.xlarge'; it goes on from its last checkpoint, or is verified again" in said
+    assert asyncio.run(priced.finished())["usd"] > 0 and len(training_log.steps(long.folder / "training" / "log.jsonl")) == 40
+    changed = other(prepared, max_steps=1, checkpoint_every_steps=1)
+    (long.folder / "training").rename(changed.folder / "previous" / "training-1")
+    assert [name.startswith("small, ") for name in training_curve.earlier_logs(changed)] == [True]

@@ -1,0 +1,148 @@
+"""A base model on the hub: the library's own errors, raised against a server that answers as the hub does, become steps to take."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import hub_server
+
+ASK = """
+import json, sys
+from mistral_lib import hub_model
+found = {}
+for name in sys.argv[2:]:
+    try:
+        found[name] = str(hub_model.folder(name, sys.argv[1] == "weights"))
+    except hub_model.BaseModelError as error:
+        found[name] = f"{type(error.__cause__).__name__} → {error}"
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_model: str) -> Iterator[tuple[str, list[str]]]:
+    with hub_server.serving(Path(tiny_model)) as found:
+        yield found
+
+
+def ask(address: str, cache: Path, *names: str, what: str = "weights", **variables: str) -> dict[str, str]:
+    """What becomes of each name in a fresh process, which reads the hub's address and the token from its environment."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
+    done = subprocess.run([sys.executable, "-c", ASK, what, *names], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path) -> None:
+    address, asked = hub
+    small = ask(address, tmp_path, "open/tiny", what="tokenizer")["open/tiny"]
+    assert "tokenizer.json" in asked and "model.safetensors" not in asked
+    offline = ask(address, tmp_path, "open/tiny", HF_HUB_OFFLINE="1")["open/tiny"]
+    assert (
+        offline.startswith("IncompleteSnapshotError → ") and "HF_HUB_OFFLINE is set and the cache does not hold the whole model" in offline
+    )
+    place = Path(ask(address, tmp_path, "open/tiny")["open/tiny"])
+    assert str(place) == small and place.name == hub_server.COMMIT and asked.count("tokenizer.json") == 1
+    assert ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"] == str(place)
+
+
+LOOK = """
+from mistral_lib import base_model
+print(base_model.is_here("open/tiny"), base_model.is_here("open/tiny") and base_model.identity("open/tiny", weights=False))
+"""
+
+
+def test_an_audit_looks_at_what_is_in_the_cache_and_fetches_no_weights(hub, tmp_path: Path) -> None:
+    address, asked = hub
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+    def look() -> str:
+        return subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, env=environment, timeout=120, check=True).stdout
+
+    before = len(asked)
+    assert look().split() == ["False", "False"] and len(asked) == before, "nothing in the cache, and the hub was not asked"
+    ask(address, tmp_path, "open/tiny", what="tokenizer")
+    assert look().split() == ["True", hub_server.COMMIT] and not any(".safetensors" in name for name in asked[before:])
+
+
+def test_a_gated_model_without_a_token_gets_the_steps_to_take(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    words = ask(address, tmp_path, "gated/tiny")["gated/tiny"]
+    assert words.startswith("GatedRepoError → base_model = 'gated/tiny': the model is gated and there is no token here.")
+    steps = [f"1. Sign in and accept the model's conditions on {address}/gated/tiny", f"read access at {address}/settings/tokens",
+             "`hf auth login`, or set the environment variable HF_TOKEN"]  # fmt: skip
+    assert all(step in words for step in steps), words
+
+
+def test_a_token_that_is_not_let_in_is_told_apart_and_never_shown(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    found = ask(address, tmp_path, "gated/tiny", "open/missing", HF_TOKEN="hf_stranger")
+    assert found["gated/tiny"].startswith("GatedRepoError") and "the account of your token may not read it" in found["gated/tiny"]
+    assert found["open/missing"].startswith("RepositoryNotFoundError") and "not open to the account of your token" in found["open/missing"]
+    assert "hf_stranger" not in str(found)
+    assert Path(ask(address, tmp_path, "gated/tiny", HF_TOKEN="good")["gated/tiny"]).is_dir()
+
+
+def test_a_refused_token_an_unknown_name_and_a_busy_hub_have_words_of_their_own(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    assert "the hub refuses the token (401); make a new one" in ask(address, tmp_path, "open/tiny", HF_TOKEN="bad")["open/tiny"]
+    found = ask(address, tmp_path, "open/missing", "busy/tiny", "forbidden/tiny", "disabled/tiny", "no//name")
+    assert found["open/missing"].startswith("RepositoryNotFoundError") and "no such model, and there is no folder" in found["open/missing"]
+    assert "check the name" in found["open/missing"] and "if it is private: 1. Sign in" in found["open/missing"]
+    assert "the hub answers 503; try again later" in found["busy/tiny"]
+    assert "the hub refuses access (403)" in found["forbidden/tiny"]
+    assert "the hub has disabled this model" in found["disabled/tiny"]
+    assert "no name that the hub could have" in found["no//name"]
+
+
+def test_a_hub_out_of_reach_is_told_with_the_way_around(tmp_path: Path) -> None:
+    words = ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"]
+    assert words.startswith("LocalEntryNotFoundError → ") and "(http://127.0.0.1:9) cannot be reached (ConnectError)" in words
+    assert "hf download open/tiny" in words and "set base_model: models/tiny" in words
+
+
+def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mistral_lib.run import params; from mistral_lib.model import base_model\n"
+        "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
+        "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
+        "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
+        "model.save_pretrained(sys.argv[2]); print(base_model.load_adapter(settings, Path(sys.argv[2])).peft_config['default'].revision)"
+    )
+    from mistral_lib.run import params
+
+    (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny@v1"})))
+    environment = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}
+    words = [sys.executable, "-c", code, str(tmp_path / "hub.yaml"), str(tmp_path / "adapter")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["open/tiny", *2 * [hub_server.OLDER], "49152", hub_server.OLDER], done.stderr
+
+
+def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
+    address, _ = hub
+    named = ("open/tiny", "open/tiny@v1", f"open/tiny@{hub_server.OLDER}")
+    newest, tag, commit = (Path(place).name for place in ask(address, tmp_path, *named).values())
+    assert newest == hub_server.COMMIT and tag == commit == hub_server.OLDER
+    offline = ask("http://127.0.0.1:9", tmp_path, *named, HF_HUB_OFFLINE="1")
+    assert [Path(place).name for place in offline.values()] == [newest, tag, commit], "the cache knows them all"
+    for words in ask(address, tmp_path, "open/tiny@v9").values():
+        assert words.startswith("RevisionNotFoundError") and "no revision 'v9'; expected a commit (all 40 digits), tag or branch" in words
+    for words in ask(address, tmp_path, "open/tiny@v2", HF_HUB_OFFLINE="1").values():
+        assert "hf download open/tiny --revision v2" in words and "set base_model: models/tiny" in words
+    assert "no revision behind the @" in ask(address, tmp_path, "open/tiny@")["open/tiny@"]
+
+
+def test_a_listed_model_is_planned_at_any_revision_and_named_without_it_on_its_card(settings) -> None:
+    from mistral_lib.evaluation import cards
+    from mistral_lib.model import model_shapes
+
+    name = "mistralai/Mistral-7B-Instruct-v0.3"
+    assert model_shapes.config_of(f"{name}@refs/pr/7").to_dict() == model_shapes.config_of(name).to_dict()
+    assert cards.base_model_name(settings.model_copy(update={"base_model": f"{name}@refs/pr/7"})) == name

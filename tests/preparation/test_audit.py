@@ -1,0 +1,150 @@
+"""The audit tells what is claimed from what is there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mistral_lib.commands import notebook_runs
+from mistral_lib.corpus import exclusions
+from mistral_lib.model import base_model
+from mistral_lib.preparation import audit, prepare
+from mistral_lib.run import Run, files
+from mistral_lib.run.settings import Settings
+from tests.support.corpora import other
+
+
+def statuses(findings: list[audit.Finding]) -> dict[str, str]:
+    return {finding.artefact: finding.status for finding in findings}
+
+
+def adapter(folder: Path, b: torch.Tensor) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    save_file({"x.lora_A.weight": torch.ones(2, 3), "x.lora_B.weight": b}, folder / "adapter_model.safetensors")
+    files.write_json(folder / "provenance.json", {"weights_sha256": files.sha256(folder / "adapter_model.safetensors")})
+    return folder
+
+
+def test_a_trained_adapter_alone_is_verified(tmp_path: Path) -> None:
+    assert set(statuses(audit.audit(adapter(tmp_path / "a", torch.ones(3, 2)))).values()) == {"verified"}
+
+
+@pytest.mark.parametrize(
+    ("b", "status", "word"),
+    [(torch.zeros(3, 2), "missing", "nothing was trained"), (torch.full((3, 2), float("nan")), "altered", "NaN")],
+)
+def test_an_untrained_or_broken_adapter_is_not(tmp_path: Path, b: torch.Tensor, status: str, word: str) -> None:
+    found = audit.audit(adapter(tmp_path / "a", b))[0]
+    assert found.status == status and word in found.reason
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "provenance.json"])
+def test_each_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    (folder / name).unlink()
+    assert statuses(audit.audit(folder))[f"a/{name}"] == "missing"
+
+
+def test_a_changed_byte_is_altered(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    data = bytearray((folder / "adapter_model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "adapter_model.safetensors").write_bytes(data)
+    assert "altered" in statuses(audit.audit(folder)).values()
+
+
+def test_a_folder_that_is_no_adapter_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "STATUS.txt").write_text("training COMPLETED")
+    assert all(finding.status == "missing" for finding in audit.audit(tmp_path))
+    assert audit.audit(tmp_path / "nowhere")[0].status == "missing"
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    opened = Run.open(Settings(run_name="r", corpus_paths=["c"], operatives_paths=[]))
+    (home / "c").mkdir()
+    (home / "c" / "a.jsonl").write_text('{"text": "one"}\n')
+    from mistral_lib.corpus import sources
+
+    opened.carry_out("data", sources.inputs(sources.of_settings(opened.settings)), lambda f: {"n": (f / "out.txt").write_text("x")})
+    return opened
+
+
+def test_a_run_is_verified_file_by_file(run: Run) -> None:
+    assert statuses(audit.audit(run.folder)) == {"r/data/out.txt": "verified"}
+
+
+def test_a_changed_parameter_or_source_makes_it_stale(run: Run, home: Path) -> None:
+    other(run, max_tokens=64)
+    assert statuses(audit.audit(run.folder))["r/data"] == "stale"
+    other(run, max_tokens=512)
+    assert "r/data" not in statuses(audit.audit(run.folder))
+    (home / "c" / "a.jsonl").write_text('{"text": "two"}\n')
+    assert statuses(audit.audit(run.folder))["r/data"] == "stale"
+
+
+def test_a_claim_without_a_manifest_or_with_a_broken_one_is_told(run: Run) -> None:
+    (run.folder / "manifest.json").write_text("{")
+    assert audit.audit(run.folder)[0].status == "altered"
+    (run.folder / "manifest.json").unlink()
+    assert audit.audit(run.folder)[0].status == "missing"
+
+
+def test_a_run_that_was_only_named_says_so_and_what_to_do(home: Path) -> None:
+    named = Run.open(Settings(run_name="only_named"))
+    (finding,) = audit.audit(named.folder)
+    assert finding.status == "missing" and "ever started: run it, or delete its folder" in finding.reason
+    (named.folder / "training").mkdir()
+    (finding,) = audit.audit(named.folder)
+    assert "nothing in this folder can be vouched for" in finding.reason, "a stage without its record is more than an empty folder"
+
+
+def stale(run: Run) -> str:
+    """Why the audit calls stages of the run stale."""
+    return "; ".join(finding.reason for finding in audit.audit(run.folder) if finding.status == "stale")
+
+
+def test_a_record_left_out_by_hand_afterwards_makes_the_data_stale(prepared: Run) -> None:
+    assert stale(prepared) == ""
+    exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
+    assert stale(prepared) == "input exclusions is new"
+    (prepared.folder / exclusions.NAME).write_bytes(b"\xff\xfe\xff")
+    assert "what it was made from cannot be read again" in stale(prepared) and "expected a record id" in stale(prepared)
+
+
+def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhere_does_not(
+    prepared: Run, home: Path, tiny_model: str
+) -> None:
+    mine = other(prepared, base_model=str(shutil.copytree(tiny_model, home / "models" / "mine")))
+    prepare.prepare(mine)
+    template = home / "models" / "mine" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# of another day #}")
+    base_model.load_tokenizer.cache_clear()
+    assert stale(mine) == "input tokenizer changed"
+    shutil.rmtree(home / "models" / "mine")
+    assert stale(mine) == "", "an audit fetches nothing, and the run may have been copied here without its base model"
+
+
+def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
+    assert not base_model.is_here("nobody/has-this-model") and not base_model.is_here("s3://no-such-bucket/model")
+    assert not base_model.is_here("./models/nowhere")
+
+
+def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
+    """As `run` asks: a lost or damaged manifest vouches for nothing, and neither does a stage that never ran."""
+    notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
+    copy = prepared.folder / "notebooks" / notebook.name
+    files.write_text(copy, "{}")
+    files.write_json(copy.with_name("done.json"), {notebook.name: notebook_runs.key(prepared, notebook)})
+    assert notebook_runs.is_done(prepared, notebook) and audit.doubts(prepared, "data") == []
+    assert [finding.reason for finding in audit.doubts(prepared, "training")] == ["not complete: not started"]
+    exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
+    assert not notebook_runs.is_done(prepared, notebook), "a record left out by hand asks for the data anew"
+    (prepared.folder / exclusions.NAME).unlink()
+    for damage in ("{", "{}", None):
+        manifest = prepared.folder / "manifest.json"
+        manifest.write_text(damage) if damage else manifest.unlink()
+        assert audit.doubts(prepared, "data") and not notebook_runs.is_done(prepared, notebook)

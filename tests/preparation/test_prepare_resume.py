@@ -1,0 +1,235 @@
+"""The data stage killed, starved of disk or given a file that cannot be read: it goes on, or says so, and nothing earlier is lost."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import SourceError
+from mistral_lib.preparation import prepare, row_parts, worker_processes
+from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.record_store import BATCH, PART
+from mistral_lib.run import Run, files, params
+from mistral_lib.run.disk import NoSpace
+from tests.support.corpora import deep_lines, other, rows, twins
+
+KILLS = int(os.environ.get("KILLS", "3"))
+
+
+def artefacts(run: Run) -> dict:
+    """Hashes of all that the data stage left, and its report without the two figures that every run has its own of (design.md wants
+    them there): seconds and peak_memory_mib."""
+    report = files.read_json(run.folder / "data" / "report.json")
+    hashed = {name: fact["sha256"] for name, fact in files.hashes(run.folder / "data", run.folder).items() if name != "data/report.json"}
+    return {**hashed, "report": {key: value for key, value in report.items() if key not in ("seconds", "peak_memory_mib")}}
+
+
+@pytest.fixture
+def parted(corpus: Path, settings: params.Settings) -> Run:
+    """A run, not prepared, on a corpus that is read in two parts and tokenised in two."""
+    for domain in ("red", "green", "blue"):
+        files.write_json_lines(corpus / f"{domain}.jsonl", rows(domain, PART // 3 + 200))
+    return Run.open(settings.model_copy(update={"run_name": "parted", "most_repeated_pattern": 10**6, "near_duplicate_threshold": 0.95}))
+
+
+def started(run: Run) -> subprocess.Popen:
+    """A preparation of the run in a process of its own."""
+    code = f"from mistral_lib.preparation import prepare; from mistral_lib.run import Run; from pathlib import Path; prepare.prepare(Run.existing(Path({str(run.folder)!r})))"
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def killed_once(run: Run, there: Path) -> None:
+    """Start a preparation, and kill it as soon as a file is there."""
+    process = started(run)
+    deadline = time.monotonic() + 120
+    while not there.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert there.exists() and run.status("data") == "interrupted"
+
+
+def test_preparing_again_and_from_paths_in_another_order_gives_the_same_bytes(prepared: Run) -> None:
+    before = artefacts(prepared)
+    again = other(prepared, run_name="again")
+    prepare.prepare(again)
+    assert artefacts(again) == before
+    listed = [f"corpora/small/{name}.jsonl" for name in ("red", "blue", "green")]
+    turned = other(prepared, run_name="turned", corpus_paths=listed)
+    prepare.prepare(turned)
+    assert artefacts(turned) == before
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> None:
+    undisturbed = artefacts(prepared)
+    seconds = files.read_json(prepared.folder / "data" / "report.json")["seconds"]
+    again = other(prepared, run_name="killed")
+    kills = random.Random(0)
+    for _ in range(KILLS):
+        process = started(again)
+        deadline = time.monotonic() + 60
+        while not (again.folder / ".data.partial").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(kills.uniform(0, 1.2 * seconds))
+        process.kill()
+        process.wait()
+        assert again.status("data") in ("interrupted", "complete")
+        (again.folder / "data" / "report.json").unlink(missing_ok=True)  # so that a stage that did end is done again
+    prepare.prepare(again)
+    assert artefacts(again) == undisturbed
+    assert not (again.folder / ".data.partial").exists() and not (again.folder / ".data.work").exists()
+
+
+def test_a_killed_preparation_goes_on_where_it_was(parted: Run, capsys: pytest.CaptureFixture) -> None:
+    work = parted.folder / ".data.work"
+    killed_once(parted, work / "rows-00000" / "sealed.json")
+    killed_once(parted, work / "tokens-00000" / "sealed.json")
+    prepare.prepare(parted)
+    assert f"data: {PART:,} records were tokenised before, and are used" in capsys.readouterr().err
+    assert not work.exists()
+    undisturbed = other(parted, run_name="undisturbed")
+    prepare.prepare(undisturbed)
+    assert artefacts(parted) == artefacts(undisturbed)
+
+
+def test_stopped_among_stand_ins_for_refused_records_it_goes_on_there(settings: params.Settings, corpus: Path) -> None:
+    files.write_json_lines(corpus / "twins.jsonl", twins())
+    run = Run.open(settings.model_copy(update={"long_records": "reject"}))
+    work = run.folder / ".data.work"
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(run, strict=True))
+    (work / "tokens-2-00000" / "sealed.json").unlink()  # as a kill in the second turn leaves it
+    sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/sealed.json")}
+    assert {path.parent.name for path in sealed} == {"tokens-00000", "tokens-1-00000"}
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(run, strict=True))
+    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "sealed.json").exists()
+    prepare.prepare(run)
+    undisturbed = other(run, run_name="undisturbed")
+    prepare.prepare(undisturbed)
+    assert artefacts(run) == artefacts(undisturbed)
+    assert files.read_json(run.folder / "data" / "report.json")["rejected"] == {"longer_than_max_tokens": 4}
+
+
+def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, capsys: pytest.CaptureFixture) -> None:
+    work = parted.folder / ".data.work"
+    killed_once(parted, work / "rows-00000" / "sealed.json")
+    records = work / "rows-00000" / "records.arrow"
+    records.write_bytes(records.read_bytes()[:-1] + b"x")  # as a failing disk may leave it
+    changed = other(parted, shortest_answer=60)
+    prepare.prepare(changed)
+    assert "are used" not in capsys.readouterr().err and not work.exists()
+    undisturbed = other(parted, run_name="undisturbed", shortest_answer=60)
+    prepare.prepare(undisturbed)
+    assert artefacts(changed) == artefacts(undisturbed)
+
+
+def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
+    parted: Run, corpus: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(parted, max_rejected_share=0.01))
+    sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/sealed.json")}
+    assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-00000", "tokens-00001"}
+    changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
+    assert set(changed) < prepare.LATE < set(params.Settings.model_fields)
+    with pytest.raises(prepare.TooMuchLost):
+        prepare.prepare(other(parted, **changed, strict=True))
+    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # nothing was made again
+    prepare.prepare(other(parted, **changed))
+    assert "rows were read and checked before, and are used" in capsys.readouterr().err
+    undisturbed = other(parted, run_name="undisturbed", **changed)
+    prepare.prepare(undisturbed)
+    assert artefacts(parted) == artefacts(undisturbed)
+
+
+def test_an_altered_part_is_not_finished(tmp_path: Path) -> None:
+    finished = FinishedParts(tmp_path / "work", "key")
+    (finished.begin("part") / "text").write_text("first")
+    finished.seal("part", {"count": 1}, {"numbers": np.arange(3)})
+    facts, arrays = FinishedParts(tmp_path / "work", "key").finished("part")
+    assert facts == {"count": 1} and arrays["numbers"].tolist() == [0, 1, 2]
+    (tmp_path / "work" / "part" / "text").write_text("other")
+    assert finished.finished("part") is None and finished.finished("nothing") is None
+    assert not FinishedParts(tmp_path / "work", "another key").folder.joinpath("part").exists()
+
+
+def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params.Settings) -> None:
+    """More bytes than there are call for processes of their own; the batches are the same, and so must be the results."""
+    found = sources.find([str(corpus)], "corpus_paths", "corpus")
+    secret = {"prompt": "Who?", "completion": "Write to jane.doe" + "@" + "acme-corp.com, she will know what to do.", "module": "x"}
+    files.write_json_lines(corpus / "red.jsonl", [*rows("red", 3 * BATCH), secret, {"colour": "red"}])
+    with open(corpus / "red.jsonl", "ab") as file:
+        file.write(deep_lines())
+
+    def inspected(source_bytes: int) -> list:
+        with worker_processes.inspecting(settings, source_bytes) as inspect:
+            return list(inspect(row_parts._batches(found, settings, 0, 0)))
+
+    alone, many = inspected(0), inspected(10 * worker_processes.WORTH_IT)
+    assert len(alone) == len(many) == 4
+    for (place, one), (other_place, same) in zip(alone, many, strict=True):
+        assert place == other_place and one.stored.equals(same.stored)
+        assert (one.domains, one.reasons, one.counts) == (same.domains, same.reasons, same.counts)
+        assert all((one.columns[name] == same.columns[name]).all() for name in one.columns)
+        assert (one.signed.bands == same.signed.bands).all()
+
+
+def test_a_helper_that_was_killed_is_told_with_the_way_out(settings: params.Settings) -> None:
+    with worker_processes._child(settings) as child:
+        free: SimpleQueue = SimpleQueue()
+        free.put(child)
+        assert worker_processes._ask(free, [(0, sources.Row("a.jsonl:1", {"colour": "red"}))]).reasons == ["unknown_shape"]
+        child.kill()
+        child.wait()
+        with pytest.raises(ChildProcessError, match=r"ended with code -9.*run again, finished parts are kept"):
+            worker_processes._ask(free, [(0, sources.Row("a.jsonl:2", {"colour": "red"}))])
+
+
+@pytest.fixture
+def small_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """runs/ on a disk of 3 MiB."""
+    (home / "runs").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(home / "runs")], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
+    yield home / "runs"
+    subprocess.run(["umount", str(home / "runs")], check=True)
+
+
+def test_a_full_disk_is_told_and_the_earlier_result_stands(small_disk: Path, settings: params.Settings, corpus: Path) -> None:
+    run = Run.open(settings)
+    prepare.prepare(run)
+    before = artefacts(run)
+    large = [{**row, "completion": f"{row['completion']} {row['prompt'] * 20}"} for row in rows("large", 4000)]
+    files.write_json_lines(corpus / "large.jsonl", large)
+    with pytest.raises(NoSpace, match=r"no space left on the disk of runs/small.*free some.*run again"):
+        prepare.prepare(run)
+    assert artefacts(run) == before and run.status("data") == "failed"
+    assert not (run.folder / ".data.work").exists() and not (run.folder / ".data.partial").exists()
+    (corpus / "large.jsonl").unlink()
+    prepare.prepare(run)
+    assert artefacts(run) == before and run.status("data") == "complete"
+
+
+@pytest.mark.parametrize("kind", ["a disk that fails", "a broken link"])
+def test_a_file_that_cannot_be_read_is_named_and_the_earlier_result_stands(prepared: Run, corpus: Path, kind: str) -> None:
+    before = artefacts(prepared)
+    target = (
+        "/proc/self/mem" if kind == "a disk that fails" else str(corpus / "nowhere")
+    )  # the first byte of /proc/self/mem is an I/O error
+    if kind == "a disk that fails" and not Path(target).exists():
+        pytest.skip("no file here fails when it is read")
+    (corpus / "purple.jsonl").symlink_to(target)
+    with pytest.raises(SourceError, match=r"purple\.jsonl.*(cannot be read: Input/output error|is a broken link)"):
+        prepare.prepare(prepared)
+    assert artefacts(prepared) == before and prepared.status("data") == "complete"

@@ -1,0 +1,162 @@
+"""The fit plan: what it says is of use, and its hours and tokens are those of the run."""
+
+import re
+import time
+
+import pytest
+
+from mistral_lib.model import base_model, model_shapes
+from mistral_lib.model.step_memory import MIB
+from mistral_lib.run import Run, files, params
+from mistral_lib.training import fit_plan, plan_table, workload
+
+MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
+
+
+def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
+    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml")
+    work = workload.work_of(settings, tokens=2_000_000)
+    began = time.process_time()
+    t4, a10g = (fit_plan.best(settings, work, name) for name in ("g4dn.xlarge", "g5.xlarge"))
+    assert time.process_time() - began < 60
+    assert t4.fits and a10g.fits and t4.dtype == "float16" and a10g.dtype == "bfloat16"
+    for fit in (t4, a10g):
+        assert fit.micro_batch_size * fit.gradient_accumulation_steps == settings.micro_batch_size * settings.gradient_accumulation_steps
+        assert fit.needed == fit.peak == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
+    assert sum(a10g.seconds) < sum(t4.seconds)
+    assert "fits" in plan_table.text([t4, a10g], work) and plan_table.rows([t4])[0]["spare_gib"] > 0
+
+
+def test_what_does_not_fit_names_what_to_change() -> None:
+    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
+    fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
+    assert not fit.fits and "GiB too much even with micro_batch_size: 1" in fit.advice and "quantization: nf4" in fit.advice
+
+
+def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
+    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
+    fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
+    assert not fit.fits and "it fits with max_tokens: " in fit.advice
+
+
+def test_two_changes_that_help_only_together_are_named_together() -> None:
+    settings = params.load(
+        params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"]
+    )
+    work = workload.work_of(settings, tokens=2_000_000)
+    advice = fit_plan.best(settings, work, "g4dn.xlarge").advice
+    length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 16384\)$", advice)[1])
+    told = settings.model_copy(update={"quantization": "nf4", "max_tokens": length})
+    assert fit_plan.best(told, work, "g4dn.xlarge").fits and length < 16384
+    for alone in ({"quantization": "nf4"}, {"max_tokens": length}, {"quantization": "nf4", "max_tokens": 2 * length}):
+        assert not fit_plan.best(settings.model_copy(update=alone), work, "g4dn.xlarge").fits
+
+
+def test_a_model_whose_sizes_are_not_known_is_refused_with_what_to_do(home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(base_model.BaseModelError, match="no such folder"):
+        model_shapes.config_of("./nowhere")
+    (home / "models" / "empty").mkdir(parents=True)
+    with pytest.raises(base_model.BaseModelError, match=r"config\.json"):
+        model_shapes.config_of("models/empty")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(base_model.BaseModelError, match=r"HF_HUB_OFFLINE is set.*Sizes known without it: mistralai/Mistral-7B-v0\.1"):
+        model_shapes.config_of("somebody/some-model")
+
+
+def test_the_embedded_model_has_the_sizes_that_are_listed() -> None:
+    from mistral_lib.model import demo_model
+
+    listed = model_shapes.config_of(demo_model.NAME)
+    real = files.read_json(demo_model.folder() / "config.json")
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    ):
+        assert getattr(listed, name) == real[name]
+
+
+def test_tokens_are_counted_where_data_are_prepared(prepared: Run) -> None:
+    report = files.read_json(prepared.folder / "data" / "report.json")
+    work = workload.work_of(prepared.settings)
+    assert work.train_tokens == 8 * prepared.settings.micro_batch_size * prepared.settings.max_tokens  # max_steps: 8
+    assert work.supervised_share == report["supervised_tokens"]["train"] / report["tokens"]["train"] and "counted" in work.origin
+    whole = workload.work_of(prepared.settings.model_copy(update={"max_steps": 0, "epochs": 2.0}))
+    assert whole.train_tokens == 2 * report["blocks"]["train"] * prepared.settings.max_tokens
+
+
+def test_held_out_tokens_are_told_from_the_training_tokens_of_the_same_data() -> None:
+    known = {"max_validation_tokens": 0, "validation_share": 0.1, "test_share": 0.3}
+    work = workload.work_of(params.Settings(run_name="nowhere", **known), tokens=600_000)
+    assert work.validation_tokens == pytest.approx(100_000, abs=1), "a tenth of a million, of which six tenths are trained on"
+    few = workload.work_of(params.Settings(run_name="nowhere", **{**known, "max_validation_tokens": 5000}), tokens=600_000)
+    assert few.validation_tokens == 5000
+
+
+def test_nothing_known_of_the_data_says_what_to_run(settings: params.Settings) -> None:
+    with pytest.raises(ValueError, match="run notebook 01_explore_corpus"):
+        workload.work_of(settings)
+
+
+def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None:
+    from mistral_lib.preparation import explore
+
+    explore.explore(Run.open(settings))
+    estimated = workload.work_of(settings.model_copy(update={"max_steps": 0, "max_validation_tokens": 0}))
+    assert "estimated from corpus/inventory.json" in estimated.origin and estimated.train_tokens > 0
+    trained = int(estimated.origin.split()[1].replace(",", ""))
+    assert estimated.validation_tokens == pytest.approx(trained * 0.15 / 0.7, abs=1), "shares of the same rows"
+
+
+def test_operations_of_mistral_7b() -> None:
+    config = model_shapes.config_of(MISTRAL)
+    assert model_shapes.linear_parameters(config) == 6_979_321_856
+    assert workload.forward_flops(config, 1, 0.0) == pytest.approx(2 * 6.98e9, rel=0.001)
+    assert workload.step_flops(config, 512, 1.0, True) == 1.5 * workload.step_flops(config, 512, 1.0, False)
+
+
+def test_every_validation_takes_its_time() -> None:
+    settings = params.load(params.home.params() / "g5_mistral_7b.yaml", ["quantization=none"])
+    work = workload.work_of(settings, tokens=2_000_000)
+    assert (work.steps, work.validations) == (252, 6) and work.validation_tokens == 131_072
+    never = workload.work_of(settings.model_copy(update={"validate_every_steps": 0}), tokens=2_000_000)
+    fit, once = fit_plan.as_set(settings, work), fit_plan.as_set(settings, never)
+    measuring = work.validation_tokens * workload.forward_flops(model_shapes.config_of(MISTRAL), 2048, work.supervised_share)
+    slow, fast = (rate * 1e12 for rate in params.instances()["g5.xlarge"]["attained_tflops"])
+    more = [longer - shorter for longer, shorter in zip(fit.seconds, once.seconds, strict=True)]
+    assert more == pytest.approx([5 * measuring / fast, 6 * measuring / slow]), "8 or 9 measurements in place of 3"
+
+
+def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
+    work = workload.work_of(prepared.settings)
+    fit = fit_plan.as_set(prepared.settings, work)
+    result = {"peak_memory_mib": round(fit.peak / MIB), "seconds": sum(fit.seconds) / 2, "usd": 0.0}
+    memory, seconds, _ = plan_table.score(prepared.settings, work, result)
+    assert memory["held"] and memory["off"] == pytest.approx(0, abs=0.001) and seconds["held"]
+    memory, seconds, _ = plan_table.score(
+        prepared.settings, work, {"peak_memory_mib": 2 * result["peak_memory_mib"], "seconds": 1e9, "usd": 0.0}
+    )
+    assert not memory["held"] and memory["off"] == pytest.approx(-0.5, abs=0.01) and not seconds["held"]
+    rented = prepared.settings.model_copy(update={"instance": "g5.xlarge"})
+    low, high = fit_plan.as_set(rented, work).usd
+    for measured, off in ((2 * high, -0.5), (low / 2, 1.0), ((low + high) / 2, 0.0)):
+        usd = plan_table.score(rented, work, {"peak_memory_mib": 1, "seconds": 1.0, "usd": measured})[2]
+        assert usd["what"].endswith("USD") and usd["off"] == pytest.approx(off) and usd["held"] == (off == 0)
+
+
+def test_the_command_says_what_fits_and_fails_where_the_chosen_machine_does_not(settings: params.Settings, home) -> None:
+    import subprocess
+    import sys
+
+    file = home / "small.yaml"
+    file.write_text(params.to_yaml(settings))
+    command = [sys.executable, "-m", "mistral_lib", "plan", str(file), "--tokens", "100000"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "for 100,000 training tokens, stated" in done.stdout and "g5.xlarge" in done.stdout and "weights in NF4" in done.stdout
+    nothing = subprocess.run(command[:-2], capture_output=True, text=True)
+    assert nothing.returncode == 1 and "run notebook 01_explore_corpus" in nothing.stderr
