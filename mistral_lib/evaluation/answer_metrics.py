@@ -1,6 +1,6 @@
 """What can be counted on answers: do they end, repeat themselves, resemble the reference, keep a format, copy the training data.
 
-chrF and ROUGE-L are as sacrebleu 2 and rouge-score 0.1 compute them; the tests hold their values.
+chrF is computed as sacrebleu 2 does; the tests compare their values.
 """
 
 import ast
@@ -36,28 +36,6 @@ def chrf(answer: str, reference: str) -> float:
     precision, recall = (sum(column) / len(scores) for column in zip(*scores, strict=True))
     weight = CHRF_BETA**2
     return 100 * (1 + weight) * precision * recall / (weight * precision + recall) if precision + recall else 0.0
-
-
-def rouge_l(answer: str, reference: str) -> float:
-    """ROUGE-L F1 in 0..1, over lower-case words of letters and digits. Source: Lin, ROUGE, 2004; rouge-score 0.1, no stemmer."""
-    one, two = (re.findall(r"[a-z0-9]+", text.lower()) for text in (answer, reference))
-    if not one or not two:
-        return 0.0
-    common = longest_common_subsequence(one, two)
-    precision, recall = common / len(one), common / len(two)
-    return 2 * precision * recall / (precision + recall) if common else 0.0
-
-
-def longest_common_subsequence(one: Sequence[str], two: Sequence[str]) -> int:
-    """Its length; one bit per word. Source: Hyyrö, Bit-parallel LCS-length computation revisited, 2004."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(one):
-        places[word] = places.get(word, 0) | 1 << place
-    row = all_ones = (1 << len(one)) - 1
-    for word in two:
-        matched = row & places.get(word, 0)
-        row = (row + matched | row - matched) & all_ones
-    return len(one) - row.bit_count()
 
 
 def repetition(text: str) -> float:
@@ -100,7 +78,7 @@ def of_sample(sample: Mapping[str, Any], who: str, form: str | None) -> dict[str
     answer, reference = sample[who], sample["reference"]
     short = len(reference.split()) <= SHORT
     return {"stopped": sample[f"{who}_stopped"], "repetition": repetition(answer), "chrf": chrf(answer, reference),
-            "length_ratio": len(answer.split()) / max(1, len(reference.split())), "rouge_l": rouge_l(answer, reference),
+            "length_ratio": len(answer.split()) / max(1, len(reference.split())),
             "exact": answer.split() == reference.split() if short else None, "form": FORMATS[form](answer) if form else None}  # fmt: skip
 
 
@@ -114,7 +92,6 @@ def summary(samples: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) ->
             "repetition": float(np.mean([one["repetition"] for one in each])),
             "length_ratio": float(np.median([one["length_ratio"] for one in each])),
             "chrf": float(np.mean([one["chrf"] for one in each])),
-            "rouge_l": float(np.mean([one["rouge_l"] for one in each])),
             "exact_match": share([one["exact"] for one in each if one["exact"] is not None]),
             "form_valid": share([one["form"] for one in each if one["form"] is not None]),
         }

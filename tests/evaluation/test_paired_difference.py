@@ -123,22 +123,21 @@ def test_looking_at_many_domains_without_a_difference_finds_one_in_few_trials() 
 
 
 @pytest.mark.parametrize(
-    ("answer", "reference", "chrf", "rouge_l"),
-    [  # sacrebleu 2.6.0 CHRF().sentence_score, rouge-score 0.1.2 rougeL without stemmer
-        ("The dog bit the man.", "The dog had bit the man.", 67.647115, 0.909091),
-        ("It returns the sum of a and b.", "Return the sum.", 46.221622, 0.363636),
-        ("Das ist ein kleines Haus", "das haus ist klein", 37.034495, 0.444444),
-        ("a", "ab", 55.555556, 0.0),
-        ("", "something", 0.0, 0.0),
-        ("x = np.sum(a, axis=0)", "y = np.sum(b, axis=1)", 57.230213, 0.5),
-        ("cat", "cat", 100.0, 1.0),
+    ("answer", "reference", "chrf"),
+    [  # sacrebleu 2.6.0 CHRF().sentence_score
+        ("The dog bit the man.", "The dog had bit the man.", 67.647115),
+        ("It returns the sum of a and b.", "Return the sum.", 46.221622),
+        ("Das ist ein kleines Haus", "das haus ist klein", 37.034495),
+        ("a", "ab", 55.555556),
+        ("", "something", 0.0),
+        ("x = np.sum(a, axis=0)", "y = np.sum(b, axis=1)", 57.230213),
+        ("cat", "cat", 100.0),
         ("The tensor, as a float64 array; see numpy.asarray for more.",
-         "Convert the input to a tensor of type float64, as numpy.asarray does.", 39.992809, 0.416667),
+         "Convert the input to a tensor of type float64, as numpy.asarray does.", 39.992809),
     ],
 )  # fmt: skip
-def test_chrf_and_rouge_are_those_of_the_published_tools(answer: str, reference: str, chrf: float, rouge_l: float) -> None:
+def test_chrf_is_that_of_sacrebleu(answer: str, reference: str, chrf: float) -> None:
     assert answer_metrics.chrf(answer, reference) == pytest.approx(chrf, abs=1e-5)
-    assert answer_metrics.rouge_l(answer, reference) == pytest.approx(rouge_l, abs=1e-5)
 
 
 def test_repetition_and_formats_are_seen() -> None:
