@@ -12,7 +12,7 @@ from jupyter_client.manager import start_new_kernel
 WAIT = """
 import asyncio
 from pathlib import Path
-from mistral_lib import kernel_answers
+from mistral_lib.display import kernel_messages
 async def wait(for_file):
     Path(for_file).with_name("waiting").touch()
     while not Path(for_file).exists():
@@ -64,7 +64,7 @@ def asked(client, question: str, seconds: float = 60) -> str | None:
 def test_a_waiting_cell_lets_the_questions_of_a_returning_page_through(kernel, page, tmp_path) -> None:
     _, client = kernel
     done = tmp_path / "done"
-    waiting = client.execute(f"with kernel_answers.while_waiting():\n    await wait({str(done)!r})\nprint('first')")
+    waiting = client.execute(f"with kernel_messages.while_waiting():\n    await wait({str(done)!r})\nprint('first')")
     later = client.execute("second = 2")
     until_it_waits(tmp_path)
     assert asked(page, "kernel_info_request") == "kernel_info_reply" and asked(page, "comm_info_request") == "comm_info_reply"
@@ -80,7 +80,7 @@ def test_without_it_a_returning_page_hears_nothing(kernel, page, tmp_path) -> No
     client.execute(f"await wait({str(tmp_path / 'done')!r})")
     until_it_waits(tmp_path)
     assert asked(page, "kernel_info_request", seconds=5) is None, (
-        "if a kernel answers by itself now, kernel_answers.py is not needed any more"
+        "if a kernel answers by itself now, kernel_messages.py is not needed any more"
     )
     (tmp_path / "done").touch()
 

@@ -283,7 +283,8 @@ def test_peak_memory_does_not_grow_with_the_records(run: Run) -> None:
 PEAK = """
 import sys, resource, pathlib
 from datasets import Dataset
-from mistral_lib import base_model, measurements
+from mistral_lib.evaluation import measurements
+from mistral_lib.model import base_model
 from mistral_lib.run import Run
 run = Run.existing(pathlib.Path(sys.argv[1]))
 model = base_model.load_adapter(run.settings, run.folder / "training" / "adapter")
