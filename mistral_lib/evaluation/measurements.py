@@ -65,7 +65,7 @@ class Measurements:
             refuse_not_finite(name, found, model.dtype)
             return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in losses] for who, losses in found.items()}
 
-        with allocator.held():
+        with allocator.keep_freed_memory():
             found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
         return {who: likelihood.added_up([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
 

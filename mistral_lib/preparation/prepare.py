@@ -32,7 +32,7 @@ from mistral_lib.preparation.record_store import RecordStore
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run import Run, disk, files
-from mistral_lib.run.allocator import give_back, give_back_large_ones, only_new_garbage_searched
+from mistral_lib.run.allocator import release_free_memory, release_large_pieces, freeze_gc
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
 
@@ -93,9 +93,9 @@ class Preparation:
     def carry_out(self, found: sources.Found) -> dict[str, Any]:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
         started = time.perf_counter()
-        give_back_large_ones()
+        release_large_pieces()
         try:
-            with only_new_garbage_searched():
+            with freeze_gc():
                 blocks = self.steps(found.files)
             report = {**data_report.count(self, blocks), "absent_sources": [str(absent) for absent in found.absent],
                       "seconds": round(time.perf_counter() - started, 1),
@@ -111,14 +111,14 @@ class Preparation:
         """All but the report; the number of blocks of each split."""
         self.read(source_files)
         for step in (self.drop_duplicates, self.assign_splits, self.tokenise, self.refuse_losses, self.measure_leak, self.mix):
-            give_back(0)  # what a step needed for a moment must not add to what the next one needs
+            release_free_memory(0)  # what a step needed for a moment must not add to what the next one needs
             step()
-        give_back(0)
+        release_free_memory(0)
         blocks = {split: split_writer.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
         self.tokens.forget()
-        give_back(0)
+        release_free_memory(0)
         data_report.write_ledger(self)
-        give_back(0)
+        release_free_memory(0)
         return blocks
 
     def read(self, source_files: list[sources.SourceFile]) -> None:
@@ -193,7 +193,7 @@ class Preparation:
             wanted, turn = self.stand_ins(self.tokenised(wanted, turn, all_lost)), turn + 1
         self.lost = StoredColumn(self.finished.folder / "lost.int32", all_lost)
         del all_lost
-        give_back(0)
+        release_free_memory(0)
         self.tokens.close()
         sizes = np.bincount(self.split[self.split >= 0], minlength=len(splits.SPLITS))
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.run.allocator import give_back
+from mistral_lib.run.allocator import release_free_memory
 from mistral_lib.run.progress import bar
 from mistral_lib.tokens import packed_dataset, packing
 
@@ -15,7 +15,7 @@ from mistral_lib.tokens import packed_dataset, packing
 def write(prep: Any, number: int, name: str) -> int:
     stretches, together = _stretches(prep, number), packed_dataset.TRAIN_WINDOW if number == 0 else packed_dataset.FAIR_WINDOW
     packed = (block for part in stretches for block in packed_dataset.pack(prep.tokens.length, part, prep.settings.max_tokens, together))
-    give_back(0)  # what putting them in order took
+    release_free_memory(0)  # what putting them in order took
     fingerprint = hashlib.sha256()
     for part in stretches:
         fingerprint.update(prep.rows.key[prep.tokens.record[part]])

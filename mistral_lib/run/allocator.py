@@ -22,7 +22,7 @@ FOR_REUSE = {MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**30, TOP_PAD: 2**26, MMAP_
 HOLDING = {TRIM_THRESHOLD: 2**31 - 1, MMAP_MAX: 0}
 USUAL = {TRIM_THRESHOLD: 2**26, MMAP_MAX: 2**16}  # what glibc raises the first one to by itself at most; the second is its default
 
-_asked = dict(USUAL)  # what this process asked for to last, and comes back to after `held`
+_asked = dict(USUAL)  # what this process asked for to last, and returns to after `keep_freed_memory`
 
 
 class _Counts(ctypes.Structure):
@@ -57,21 +57,21 @@ def keep_for_reuse() -> None:
     _set_to_last(FOR_REUSE)
 
 
-def give_back_large_ones() -> None:
+def release_large_pieces() -> None:
     """Have pieces of 4 MiB and more go back to the system as soon as they are freed, for the rest of this process.
 
     Left alone, glibc raises that size to the largest piece that was ever freed, and columns of a million numbers then leave gaps."""
     _set_to_last({MMAP_THRESHOLD: 2**22})
 
 
-def give_back(kept: int = KEPT) -> bool:
+def release_free_memory(kept: int = KEPT) -> bool:
     """Give free memory back if there is more than `kept` bytes of it; whether it was."""
     library = _glibc()
     return library is not None and library.mallinfo2().fordblks > kept and bool(library.malloc_trim(0))
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def keep_freed_memory() -> Iterator[None]:
     """Inside, memory that is freed stays with the process, for work that asks for the same sizes again and again.
 
     Left alone, glibc hands large pieces back at once and the system fills them with zeros anew: 60,000 page faults a batch, a
@@ -82,11 +82,11 @@ def held() -> Iterator[None]:
         yield
     finally:
         _set(_asked)
-        give_back(0)
+        release_free_memory(0)
 
 
 @contextmanager
-def only_new_garbage_searched() -> Iterator[None]:
+def freeze_gc() -> Iterator[None]:
     """What is there now (the modules of torch and transformers: half a million objects) is passed over when Python looks for garbage."""
     gc.freeze()
     try:
@@ -95,17 +95,17 @@ def only_new_garbage_searched() -> Iterator[None]:
         gc.unfreeze()
 
 
-def give_back_everything() -> None:
+def release_unused_memory() -> None:
     """Let go of what nobody holds any more, on the GPU as well: before a model is loaded, where another one was."""
     import torch
 
     gc.collect()  # a trainer and its model hold each other
-    give_back(0)
+    release_free_memory(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def give_back_between_layers(model: Any) -> None:
+def release_between_layers(model: Any) -> None:
     """Have a checkpointed pass on a CPU give back what its layers leave: a layer keeps its input and frees everything around it, and in
     those gaps no tensor of the next one fits. A pass of 2,048 tokens in float32 took 1.0 GiB for tensors of 0.3. Threads share one
     heap then: each with its own, two kept 160 MiB more."""
@@ -116,4 +116,4 @@ def give_back_between_layers(model: Any) -> None:
 
 
 def _before_a_layer(*_: Any) -> None:
-    give_back(KEPT_IN_A_PASS)
+    release_free_memory(KEPT_IN_A_PASS)

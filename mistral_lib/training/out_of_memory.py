@@ -109,7 +109,7 @@ def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None], tog
             if isinstance(error, OutOfMemory) or not known:
                 raise
             why = in_words(error)
-        allocator.give_back_everything()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
+        allocator.release_unused_memory()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
         shrink(why)
 
 

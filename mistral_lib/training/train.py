@@ -134,7 +134,7 @@ class Training(OptimizerSteps):
             after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
         adapter = adapter_check.save(model, self.settings, self.folder, initial)  # 7
         del model  # and what it held is given back: no two models at a time
-        allocator.give_back_everything()
+        allocator.release_unused_memory()
         reloaded = self.check(adapter, initial, after)  # 8
         return self.report(before, after, reloaded, steps, best_step, initial)  # 9
 
@@ -160,9 +160,9 @@ class Training(OptimizerSteps):
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
-        allocator.give_back(0)  # loading leaves gaps, ever other ones
+        allocator.release_free_memory(0)  # loading leaves gaps, ever other ones
         if self.settings.activation_checkpointing and hardware.device() == "cpu":
-            allocator.give_back_between_layers(model)
+            allocator.release_between_layers(model)
         self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)

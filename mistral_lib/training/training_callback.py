@@ -43,7 +43,7 @@ class Chronicle(TrainerCallback):
         self.step_began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        allocator.give_back()
+        allocator.release_free_memory()
         if self.stop.wished:
             control.should_save = control.should_training_stop = True
             return control

@@ -79,7 +79,7 @@ def test_measuring_against_a_plain_loop(quantization: str, unpacked: bool, tmp_p
     blocks, ratios, seen = load_from_disk(run.folder / "data" / "test"), [], []
     for start in range(0, len(blocks), BLOCKS):  # interleaved: what else the machine does hits both
         part = blocks.select(range(start, min(start + BLOCKS, len(blocks))))
-        with allocator.held():  # as the evaluation has it around all its batches
+        with allocator.keep_freed_memory():  # as the evaluation has it around all its batches
             packed_seconds, packed = timed(lambda part=part: ours(model, part))
         plain_seconds, alone = timed(lambda part=part: [plain(rival, ids, labels) for _, ids, labels in separate(part)])
         ratios += [plain_seconds / packed_seconds] if start else []  # the first batch warms both

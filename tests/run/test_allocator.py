@@ -24,8 +24,8 @@ def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
     last = pieces[-1]  # lies behind the others, and keeps the heap from shrinking by itself
     pieces.clear()
     before = resident()
-    assert not allocator.give_back(kept=2**40) and resident() >= before - 8 * MIB
-    assert allocator.give_back(kept=64 * MIB)
+    assert not allocator.release_free_memory(kept=2**40) and resident() >= before - 8 * MIB
+    assert allocator.release_free_memory(kept=64 * MIB)
     assert resident() < before - 200 * MIB
     assert len(last) > 0
 
@@ -38,7 +38,7 @@ def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> N
     from mistral_lib.run import params
 
     model = base_model.load_base(params.Settings(base_model=tiny_model, quantization="none", dtype="float32"))
-    allocator.give_back_between_layers(model)
+    allocator.release_between_layers(model)
     pieces = [bytearray(os.urandom(64) * (PIECE // 64)) for _ in range(3000)]
     last = pieces[-1]
     pieces.clear()
@@ -63,7 +63,7 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     usual = faults()
-    with allocator.held():
+    with allocator.keep_freed_memory():
         faults()  # the first one fetches the pages
         assert faults() < usual / 5
         inside = resident()
@@ -73,15 +73,15 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
 
 KEEPS = """
 import os, sys, torch
-from mistral_lib import freed_memory
+from mistral_lib.run import allocator
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 before = resident()
 for word in sys.argv[1:]:
     if word == "keep_for_reuse":
-        freed_memory.keep_for_reuse()
-    with freed_memory.held():
+        allocator.keep_for_reuse()
+    with allocator.keep_freed_memory():
         pass
 pieces = [torch.ones(4 * 2**20) for _ in range(8)]  # 16 MiB each
 del pieces
@@ -90,8 +90,8 @@ print((resident() - before) / 2**20)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
-@pytest.mark.parametrize(("asked", "kept"), [([], False), (["held"], False), (["keep_for_reuse"], True)])
+@pytest.mark.parametrize(("asked", "kept"), [([], False), (["keep_freed_memory"], False), (["keep_for_reuse"], True)])
 def test_freed_tensors_stay_for_the_next_ones_only_where_that_was_asked_for(asked: list[str], kept: bool) -> None:
-    """In a process of its own, since the C library's settings are the process's; `held` leaves what it found."""
+    """In a process of its own, since the C library's settings are the process's; `keep_freed_memory` restores what it found."""
     done = subprocess.run([sys.executable, "-c", KEEPS, *asked], capture_output=True, text=True)
     assert (float(done.stdout) > 100) if kept else (float(done.stdout) < 30), done.stdout + done.stderr
