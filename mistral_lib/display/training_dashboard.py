@@ -76,7 +76,7 @@ class Dashboard(PlainTextBox):
         """
         warned = 0.0
         with kernel_messages.while_waiting():
-            while trainer_process.goes_on(self.run):
+            while trainer_process.is_running_or_restarted(self.run):
                 warned = trainer_process.warned_of_a_hang(self.run, warned)
                 await _a_moment(self.run)
         self.refresh()
@@ -145,7 +145,7 @@ def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
     reasons = run.reasons_to_run("training", inputs)
     if reasons and not trainer_process.is_alive(run):
         kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/"
-        if train.goes_on(run.folder / "training", run.changes("training", inputs)):
+        if train.can_resume(run.folder / "training", run.changes("training", inputs)):
             kept = "; it goes on from its last checkpoint, or is verified again if no step is missing"
         say(f"training: runs, because {summary(reasons)}{kept if run.status('training') == 'complete' else ''}")
     if reasons:

@@ -32,7 +32,7 @@ from mistral_lib.preparation.record_store import RecordStore
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run import Run, disk, files
-from mistral_lib.run.allocator import release_free_memory, release_large_pieces, freeze_gc
+from mistral_lib.run.allocator import freeze_gc, release_free_memory, release_large_pieces
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
 

@@ -22,7 +22,7 @@ class TrainingFailed(RuntimeError):
     """A training whose result cannot be vouched for; the message says what was seen, expected and to do."""
 
 
-def vouch_for(model: Any, initial: str) -> None:
+def verify(model: Any, initial: str) -> None:
     """Errors: TrainingFailed if the adapter holds a value that is no number, or is what it was before training."""
     weights = {name: p for name, p in model.named_parameters() if "lora_" in name}
     broken = [name for name, p in weights.items() if not torch.isfinite(p).all()]
@@ -38,7 +38,7 @@ def vouch_for(model: Any, initial: str) -> None:
 
 def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
     """The adapter with its provenance, written beside its place and renamed. Errors: TrainingFailed, DiskFull."""
-    vouch_for(model, initial)
+    verify(model, initial)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are whole. ")
     partial, place = files.fresh_folder(folder / ".adapter.partial"), folder / "adapter"

@@ -27,7 +27,7 @@ def partial(folder: Path) -> Path:
     return folder / PARTIAL
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether every file is there with the hash that it was sealed with."""
     if not (folder / SEAL).is_file():
         return False
@@ -43,10 +43,10 @@ def step_of(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
 
 
-def last_whole(folder: Path) -> Path | None:
+def last_complete(folder: Path) -> Path | None:
     """The newest checkpoint below `folder` that was written to its end; None if there is none."""
     newest_first = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
-    return next((path for path in newest_first if is_whole(path)), None)
+    return next((path for path in newest_first if is_complete(path)), None)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def put_in_place(folder: Path, name: str, wanted: int, what: str) -> Iterator[Pa
 
 
 def _safe(folder: Path) -> str:
-    last = last_whole(folder)
+    last = last_complete(folder)
     return f"The checkpoint of step {step_of(last)} is whole. " if last else "There is no checkpoint yet. "
 
 
@@ -102,7 +102,7 @@ def keep_best(model: Any, folder: Path, step: int, loss: float, wanted: int) -> 
 
 def best(folder: Path) -> tuple[Path, int, float] | None:
     """The best adapter that was kept: its folder, its step and its validation loss (nats per supervised token)."""
-    found = [(path, files.read_json(path / "best.json")) for path in folder.glob("best-*") if is_whole(path)]
+    found = [(path, files.read_json(path / "best.json")) for path in folder.glob("best-*") if is_complete(path)]
     return min(((path, note["step"], note["validation_loss"]) for path, note in found), key=lambda item: item[2], default=None)
 
 

@@ -107,14 +107,14 @@ def share_decisions(control: TrainerControl) -> None:
         setattr(control, name, value)
 
 
-class SharedWish(TrainerCallback):
+class SharedStopRequest(TrainerCallback):
     """A wish to stop that reached any process is every process's: all save and stop after the same step."""
 
     def __init__(self, stop: StopSignal):
         self.stop = stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.stop.wished = any_of(self.stop.wished, args.device)
+        self.stop.requested = any_of(self.stop.requested, args.device)
 
 
 class SharedDecisions(TrainerCallback):

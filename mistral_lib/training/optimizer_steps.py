@@ -20,7 +20,7 @@ from mistral_lib.training.out_of_memory import BatchShape
 from mistral_lib.training.stop_signal import Stopped, StopSignal
 from mistral_lib.training.stopping_rules import Health, Spending
 from mistral_lib.training.trainer import SupervisedTrainer
-from mistral_lib.training.training_callback import Chronicle
+from mistral_lib.training.training_callback import TrainingCallback
 from mistral_lib.training.training_log import TrainingLog
 
 
@@ -48,7 +48,7 @@ class OptimizerSteps:
             self.log.write("trying", what="the fullest batch", **dataclasses.asdict(self.shape))
             return largest_batch.tried(self.trainer(model, blocks), model, blocks, counts, self.shape.micro_batch_size)
 
-        self.log.write("largest_batch", **out_of_memory.carried_on(attempt, self.shrink))
+        self.log.write("largest_batch", **out_of_memory.retry_on_out_of_memory(attempt, self.shrink))
 
     def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
         """All steps, with a smaller micro batch where memory ran out; the model then holds the best adapter.
@@ -64,7 +64,7 @@ class OptimizerSteps:
                         p.copy_(start[name])
             return self.step(model, blocks, baseline)
 
-        steps = out_of_memory.carried_on(attempt, self.shrink, together=distributed.count() > 1)
+        steps = out_of_memory.retry_on_out_of_memory(attempt, self.shrink, together=distributed.count() > 1)
         best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
         if best and best[1] != steps:
             checkpoints.load_weights(model, best[0])
@@ -73,29 +73,29 @@ class OptimizerSteps:
     def step(self, model: Any, blocks: Any, baseline: float) -> int:
         """Train from the last whole checkpoint, or from the start; returns the number of steps."""
         checkpoints.tidy(self.place)
-        last = checkpoints.last_whole(self.place)
+        last = checkpoints.last_complete(self.place)
         self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
-        chronicle = self.chronicle(model, blocks, baseline)
+        callback = self.callback(model, blocks, baseline)
         with self.stop.after_saving():
-            ended = last and chronicle.ended_at(last, model)
+            ended = last and callback.ended_at(last, model)
             distributed.from_first(lambda: (self.shape, None if ended else str(last or "")))
             if ended:
                 reached = checkpoints.step_of(last)
             else:
-                trainer = self.trainer(model, blocks, chronicle)
+                trainer = self.trainer(model, blocks, callback)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 reached = trainer.state.global_step
-        self.stopped_by = chronicle.stopped_by
-        if self.stop.wished:
+        self.stopped_by = callback.stopped_by
+        if self.stop.requested:
             raise Stopped(f"told to stop; saved at step {reached}")
         return reached
 
-    def chronicle(self, model: Any, blocks: Any, baseline: float) -> Chronicle:
+    def callback(self, model: Any, blocks: Any, baseline: float) -> TrainingCallback:
         skipped = len(training_log.skipped(self.log.events()))
         worst = max(baseline, math.log(model.config.vocab_size))
         health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
         tokens = self.effective_batch() * len(blocks[0]["input_ids"])
-        return Chronicle(
+        return TrainingCallback(
             self.settings, self.log, self.stop, self.spending, health, self.place,
             lambda model, when: likelihood.mean(self.measure(model, when)), tokens, self.trainable,
         )  # fmt: skip
@@ -107,9 +107,9 @@ class OptimizerSteps:
         """Blocks of an optimizer step, all processes together."""
         return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * distributed.count()
 
-    def trainer(self, model: Any, blocks: Any, chronicle: Chronicle | None = None) -> SupervisedTrainer:
+    def trainer(self, model: Any, blocks: Any, callback: TrainingCallback | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
-            in_order=self.settings.order == "operatives_last", chronicle=chronicle, stop=self.stop,
+            in_order=self.settings.order == "operatives_last", callback=callback, stop=self.stop,
             model=model, args=self.arguments(), data_collator=default_data_collator,
             train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip

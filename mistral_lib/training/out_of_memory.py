@@ -49,16 +49,16 @@ class BatchShape:
         return f"{self.micro_batch_size} x {self.gradient_accumulation_steps}"
 
 
-def wished(settings: Settings) -> BatchShape:
+def requested_shape(settings: Settings) -> BatchShape:
     return BatchShape(settings.micro_batch_size, settings.gradient_accumulation_steps)
 
 
 def shape_now(settings: Settings, events: list[dict[str, Any]]) -> BatchShape:
-    """The wished shape, or the one that this training shrank to when memory ran out under the same wish."""
+    """The shape that the settings request, or the smaller one that this training retried with for the same request."""
     for event in reversed(events):
-        if event["event"] == "out_of_memory" and event["wished"] == str(wished(settings)):
+        if event["event"] == "out_of_memory" and event["requested"] == str(requested_shape(settings)):
             return BatchShape(event["micro_batch_size"], event["gradient_accumulation_steps"])
-    return wished(settings)
+    return requested_shape(settings)
 
 
 def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchShape:
@@ -67,7 +67,7 @@ def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchSh
     if smaller is None:
         raise OutOfMemory(f"{why}; a single block of max_tokens = {settings.max_tokens} does not fit. {advice(settings)}")
     log.write(
-        "out_of_memory", why=why, was=str(shape), wished=str(wished(settings)), micro_batch_size=smaller.micro_batch_size,
+        "out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), micro_batch_size=smaller.micro_batch_size,
         gradient_accumulation_steps=smaller.gradient_accumulation_steps,
     )  # fmt: skip
     return smaller
@@ -96,7 +96,7 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
 
 
-def carried_on(attempt: Callable[[], Result], shrink: Callable[[str], None], together: bool = False) -> Result:
+def retry_on_out_of_memory(attempt: Callable[[], Result], shrink: Callable[[str], None], together: bool = False) -> Result:
     """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held.
 
     together: several processes are in it, and only a shortage that all of them know of may be answered.

@@ -14,13 +14,13 @@ class StopSignal:
     """While `stepping`, a signal is a wish that the trainer honours after saving; elsewhere it is an end at once."""
 
     def __init__(self) -> None:
-        self.wished = False
+        self.requested = False
         self.stepping = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
-        self.wished = True
+        self.requested = True
         if not self.stepping:
             raise Stopped(f"told to stop ({signal.Signals(number).name}) between the steps, where nothing new is to be saved")
 

@@ -59,7 +59,7 @@ def train(run: Run) -> dict[str, Any]:
             stop = StopSignal()
             log = TrainingLog(folder / "log.jsonl")
             with run.recorded("training", inputs), end_noted(log):
-                result = Training(run, folder, log, stop, summary(reasons)).carry_out()
+                result = Training(run, folder, log, stop, summary(reasons)).train_all()
                 log.write("verified")
                 run.complete("training", result)
     return files.read_json(folder / "result.json")
@@ -79,11 +79,11 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
         raise
 
 
-def goes_on(folder: Path, changed: list[str]) -> bool:
+def can_resume(folder: Path, changed: list[str]) -> bool:
     """Whether the steps that an earlier training made stand: nothing that is trained changed, and where it came to a result there
     is a checkpoint to verify it again from, or to go on from if what had ended it was raised."""
     same = all(reason.split(":")[0] in CONTINUE for reason in changed)
-    return same and (not (folder / "result.json").exists() or checkpoints.last_whole(folder / "checkpoints") is not None)
+    return same and (not (folder / "result.json").exists() or checkpoints.last_complete(folder / "checkpoints") is not None)
 
 
 def make_way(run: Run, folder: Path, changed: list[str]) -> None:
@@ -91,7 +91,7 @@ def make_way(run: Run, folder: Path, changed: list[str]) -> None:
     if not folder.exists():
         return
     target = run.previous("training")
-    if not goes_on(folder, changed):
+    if not can_resume(folder, changed):
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
     elif (folder / "result.json").exists():
@@ -118,7 +118,7 @@ class Training(OptimizerSteps):
         if killed and (self.shape.smaller() or not out_of_memory.made_progress(events)):
             self.shrink(killed)
 
-    def carry_out(self) -> dict[str, Any]:
+    def train_all(self) -> dict[str, Any]:
         data = self.run.folder / "data"
         blocks = largest_batch.loaded(data / "train", "training")
         held_out = largest_batch.loaded(data / "validation", "validation")
@@ -149,7 +149,7 @@ class Training(OptimizerSteps):
                 with self.stop.after_saving():
                     self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
 
-        out_of_memory.carried_on(attempt, lambda why: None, together=True)
+        out_of_memory.retry_on_out_of_memory(attempt, lambda why: None, together=True)
         return {}
 
     def build(self) -> tuple[Any, str]:
@@ -177,7 +177,7 @@ class Training(OptimizerSteps):
         found = likelihood.record_losses(model, self.validation, self.shape.micro_batch_size, without_adapter, when)
         self.spending.measuring_seconds = time.perf_counter() - began
         self.known = {when: found}  # the last one: often that of the adapter which is kept
-        if not when.startswith("after step"):  # these are logged by the chronicle, with more facts
+        if not when.startswith("after step"):  # these are logged by the callback, with more facts
             self.log.write("validation", what=when, loss=likelihood.mean(found), seconds=round(self.spending.measuring_seconds, 3))
         return found
 
@@ -199,7 +199,7 @@ class Training(OptimizerSteps):
         """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
-        adapter_check.vouch_for(model, initial)
+        adapter_check.verify(model, initial)
         with hang_detection.noted(model, self.folder):
             repeated = likelihood.mean(self.measure(model, "reloaded from disk"))
         adapter_check.require_same(repeated, likelihood.mean(after))

@@ -17,18 +17,18 @@ from mistral_lib.model import likelihood, row_threads
 from mistral_lib.run import allocator, disk
 from mistral_lib.training import checkpoints, distributed, out_of_memory
 from mistral_lib.training.stop_signal import StopSignal
-from mistral_lib.training.training_callback import Chronicle
+from mistral_lib.training.training_callback import TrainingCallback
 
 
 class SupervisedTrainer(Trainer):
-    """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the chronicle."""
+    """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the callback."""
 
-    def __init__(self, in_order: bool, chronicle: Chronicle | None = None, stop: StopSignal | None = None, **options: Any):
+    def __init__(self, in_order: bool, callback: TrainingCallback | None = None, stop: StopSignal | None = None, **options: Any):
         allocator.keep_for_reuse()
         _answer_with_losses(options["model"])
-        several = (distributed.SharedWish(stop), distributed.SharedDecisions()) if stop and distributed.count() > 1 else (None, None)
-        super().__init__(callbacks=[callback for callback in (several[0], chronicle, several[1]) if callback], **options)
-        self.in_order, self.chronicle = in_order, chronicle
+        several = (distributed.SharedStopRequest(stop), distributed.SharedDecisions()) if stop and distributed.count() > 1 else (None, None)
+        super().__init__(callbacks=[callback for callback in (several[0], callback, several[1]) if callback], **options)
+        self.in_order, self.callback = in_order, callback
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
         self.saving_into: Path | None = None
         self.shortage: str | None = None  # out of memory in this process, among several
@@ -48,9 +48,9 @@ class SupervisedTrainer(Trainer):
         return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Called between a step's log line and its checkpoint, when the chronicle asked for it."""
-        if self.chronicle:
-            self.chronicle.validate(self.model, self.state, self.control)
+        """Called between a step's log line and its checkpoint, when the callback asked for it."""
+        if self.callback:
+            self.callback.validate(self.model, self.state, self.control)
         self.control.should_evaluate = False
         distributed.share_decisions(self.control)
         return {}
@@ -90,8 +90,8 @@ class SupervisedTrainer(Trainer):
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             model.zero_grad(set_to_none=True)
             because = f"loss {loss}, gradient norm {float(norm)}"
-            if self.chronicle:
-                self.chronicle.log.write("skipped", **self.chronicle.health.skip(self.state.global_step + 1, because))
+            if self.callback:
+                self.callback.log.write("skipped", **self.callback.health.skip(self.state.global_step + 1, because))
         return norm
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
@@ -111,7 +111,7 @@ class SupervisedTrainer(Trainer):
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         weights = [p for p in self.model.parameters() if p.requires_grad]
         if not all(torch.isfinite(p).all() for p in weights):
-            self.chronicle.health.broken(self.state.global_step, checkpoints.last_whole(place))
+            self.callback.health.broken(self.state.global_step, checkpoints.last_complete(place))
         trainable = sum(p.numel() for p in weights)
         wanted, what = disk.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
         with checkpoints.put_in_place(place, name, wanted, what) as partial:

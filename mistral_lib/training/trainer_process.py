@@ -62,7 +62,7 @@ def is_alive(run: Run) -> bool:
     return (process is not None and process.poll() is None) or run.works_on("training")
 
 
-def goes_on(run: Run) -> bool:
+def is_running_or_restarted(run: Run) -> bool:
     """Whether a trainer is at work; one that was killed for lack of memory is started again, and is."""
     return is_alive(run) or _started_again(run)
 

@@ -19,7 +19,7 @@ from mistral_lib.training.stopping_rules import Health, Spending, StoppingRules
 from mistral_lib.training.training_log import TrainingLog
 
 
-class Chronicle(TrainerCallback):
+class TrainingCallback(TrainerCallback):
     """Follows one training. `measure(model, what)` returns the validation loss in nats per supervised token."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Chronicle(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         allocator.release_free_memory()
-        if self.stop.wished:
+        if self.stop.requested:
             control.should_save = control.should_training_stop = True
             return control
         self._end_if_a_rule_says_so(state, control)
@@ -73,7 +73,7 @@ class Chronicle(TrainerCallback):
 
     def validate(self, model: Any, state: Any, control: Any) -> None:
         """Measure the validation loss, keep the adapter if it is the best so far, and stop if nothing is gained any more."""
-        if self.stop.wished:
+        if self.stop.requested:
             return
         began, step = time.perf_counter(), state.global_step
         try:

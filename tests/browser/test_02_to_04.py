@@ -156,7 +156,7 @@ def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook
     page.shows("interrupted")
     now = training_status.status(run)
     assert now.word == "interrupted" and left_at.step < now.step < STEPS
-    assert checkpoints.step_of(checkpoints.last_whole(run.folder / "training" / "checkpoints")) == now.step
+    assert checkpoints.step_of(checkpoints.last_complete(run.folder / "training" / "checkpoints")) == now.step
 
     page.press("Go on")
     page.shows("running")

@@ -92,7 +92,7 @@ def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run, ca
     page.sure.click()
     with pytest.raises(training_dashboard.TrainingStopped, match="saved at step"):
         asyncio.run(page.finished())
-    saved = checkpoints.step_of(checkpoints.last_whole(long.folder / "training" / "checkpoints"))
+    saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     assert 3 <= saved == page.progress.value < 40 and "interrupted" in page.headline.value and page.stop.disabled
     page.go_on.click()
     assert asyncio.run(page.finished())["steps"] == 40

@@ -38,7 +38,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Pat
     ):
         train.train(run)
     assert run.status("training") == "failed" and "checkpoint of step 2 is whole" in run.entry("training")["error"]
-    assert checkpoints.last_whole(run.folder / "training" / "checkpoints").name == "checkpoint-2"
+    assert checkpoints.last_complete(run.folder / "training" / "checkpoints").name == "checkpoint-2"
     with pytest.raises(disk.DiskFull, match="no room on disk for a training"):
         train.train(run)
     (small_disk / "filler").unlink()
@@ -56,7 +56,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_dis
     ):
         fill(small_disk, 0)
         (partial / "weights").write_bytes(b"1" * disk.MIB)
-    assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and checkpoints.is_whole(place / "checkpoint-5")
+    assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and checkpoints.is_complete(place / "checkpoint-5")
 
 
 def test_a_checkpoint_cut_off_in_the_middle_is_not_there(tmp_path: Path) -> None:

@@ -92,6 +92,6 @@ def test_told_to_stop_both_save_once_and_go_on(prepared: Run) -> None:
     process.communicate(timeout=120)
     assert process.returncode != 0 and long.status("training") == "interrupted"
     last = training_log.steps(long.folder / "training" / "log.jsonl")[-1]["step"]
-    saved = checkpoints.last_whole(long.folder / "training" / "checkpoints")
+    saved = checkpoints.last_complete(long.folder / "training" / "checkpoints")
     assert checkpoints.step_of(saved) == last
     assert {path.name for path in saved.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}

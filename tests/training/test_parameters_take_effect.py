@@ -81,7 +81,7 @@ def observe(run: Run, folder: Path) -> dict[str, Any]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         stage = Observed(run, folder, train.TrainingLog(folder / "log.jsonl"), StopSignal(), "a test")
-        result = stage.carry_out()
+        result = stage.train_all()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

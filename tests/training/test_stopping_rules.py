@@ -38,7 +38,7 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
     with after_step(4, break_it), pytest.raises(stopping_rules.Diverged, match=r"NaN or infinite by step 4.*checkpoint-2.*learning_rate"):
         train.train(run)
     assert run.status("training") == "failed"
-    assert checkpoints.last_whole(run.folder / "training" / "checkpoints").name == "checkpoint-2"
+    assert checkpoints.last_complete(run.folder / "training" / "checkpoints").name == "checkpoint-2"
     assert train.train(run)["status"] == "complete", "from the last good checkpoint"
 
 

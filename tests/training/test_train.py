@@ -142,7 +142,7 @@ def test_told_to_stop_it_saves_and_says_interrupted(long: Run) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 3
     assert long.status("training") == "interrupted"
-    saved = checkpoints.step_of(checkpoints.last_whole(long.folder / "training" / "checkpoints"))
+    saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     last = training_log.steps(long.folder / "training" / "log.jsonl")[-1]["step"]
     assert saved == last >= 7, "it saved where it stopped, not where the last regular checkpoint was"
     assert last <= seen + 2, "the step at work is finished, and no further one begun"
@@ -166,7 +166,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path) -> None:
         checkpoints.seal(folder)
     (tmp_path / "checkpoint-10" / "weights").write_text("torn")
     (tmp_path / "checkpoint-15").mkdir()
-    assert checkpoints.last_whole(tmp_path) == tmp_path / "checkpoint-5"
+    assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-5"
 
 
 def test_an_adapter_that_did_not_change_or_broke_is_not_vouched_for(prepared: Run) -> None:
@@ -174,10 +174,10 @@ def test_an_adapter_that_did_not_change_or_broke_is_not_vouched_for(prepared: Ru
 
     model = base_model.attach_lora(base_model.load_base(prepared.settings), prepared.settings)
     with pytest.raises(adapter_check.TrainingFailed, match="what it was before training"):
-        adapter_check.vouch_for(model, base_model.adapter_hash(model))
+        adapter_check.verify(model, base_model.adapter_hash(model))
     next(p for n, p in model.named_parameters() if "lora_A" in n).data[0, 0] = torch.nan
     with pytest.raises(adapter_check.TrainingFailed, match="NaN"):
-        adapter_check.vouch_for(model, "another")
+        adapter_check.verify(model, "another")
 
 
 def test_a_training_that_changes_nothing_is_not_complete(prepared: Run) -> None:
@@ -204,7 +204,7 @@ def test_changed_parameters_keep_the_earlier_adapter(prepared: Run) -> None:
 
 
 def wait_for_the_end(run: Run) -> None:
-    while trainer_process.goes_on(run):
+    while trainer_process.is_running_or_restarted(run):
         time.sleep(0.1)
 
 
