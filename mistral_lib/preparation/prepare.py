@@ -38,7 +38,7 @@ from mistral_lib.run.settings import Settings
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the versions of these
-LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tiktoken", "tokenizers", "transformers")
+LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
 # parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
 LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
 NO_PAIRS = np.empty((0, 2), np.int64)

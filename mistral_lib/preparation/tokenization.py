@@ -12,14 +12,12 @@ from mistral_lib.preparation.record_store import PART, RecordStore
 from mistral_lib.preparation.token_store import COLUMNS, TokenWriter, Windows
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
-from mistral_lib.tokens import byte_level_bpe, long_records
+from mistral_lib.tokens import long_records
 from mistral_lib.tokens.batch_encoding import EncodedBatch, encode_batches
-from mistral_lib.tokens.byte_level_bpe import ByteLevelBPE
 from mistral_lib.tokens.chat_format import TemplateProblem
 from mistral_lib.tokens.long_records import Fitted, Tokens
 
 BATCH = 512  # records tokenised at once; a part is a whole number of batches
-SAMPLE = 64  # records on which the quick way is checked
 
 Made = tuple[dict[str, Any], dict[str, np.ndarray]]
 
@@ -90,21 +88,8 @@ def _fitted(
 def _encoded(tokenizer: Any, store: RecordStore, kept: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, EncodedBatch]]:
     """(numbers, tokens) of the kept records from the first on, in batches."""
     batches = [kept[start : start + BATCH] for start in range(first, len(kept), BATCH)]
-    found = encode_batches(tokenizer, map(store.records, batches), _quick(tokenizer, store, kept))
+    found = encode_batches(tokenizer, map(store.records, batches))
     return zip(batches, bar(found, "tokens", total=len(batches), unit="batch"), strict=True)
-
-
-def _quick(tokenizer: Any, store: RecordStore, kept: np.ndarray) -> ByteLevelBPE | None:
-    """The quick way to the tokenizer's ids, if there is one and records from all over the corpus confirm it."""
-    quick = byte_level_bpe.of(tokenizer)
-    if quick is None or not len(kept):
-        return None
-    spread = store.records(kept[np.unique(np.linspace(0, len(kept) - 1, SAMPLE).astype(np.int64))])
-    contents = [message["content"] for record in spread for message in record.messages or [{"content": record.text}]]
-    if quick.agrees(tokenizer, contents):
-        return quick
-    say("data: tiktoken and tokenizers find different ids in texts of this corpus, so tokenizers does all of it, more slowly")
-    return None
 
 
 def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) -> Fitted[Tokens]:

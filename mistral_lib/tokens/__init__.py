@@ -6,7 +6,6 @@ template_analysis  whether a chat template only copies the messages' contents: t
 chat_segments      records as runs of text between control tokens, in the base model's own chat format; not yet as token ids
 chat_format        records as token ids, in the base model's own chat format, and which of those tokens are graded
 batch_encoding     many records as token ids at once: flat arrays instead of a list of numbers for each record
-byte_level_bpe     the token ids of a byte-level BPE tokenizer, worked out by tiktoken: the same ids as the model's own in a quarter of the time
 long_records       records longer than `max_tokens`: cut into windows at paragraph or line ends, truncated, or refused; what is lost is counted
 packing            records packed into blocks of equal length, without cross-talk
 packed_dataset     windows of tokens packed into blocks, as an Arrow dataset that `datasets.load_from_disk` opens; memory holds one batch of blocks

@@ -14,7 +14,6 @@ import numpy as np
 
 from mistral_lib.corpus.records import Record
 from mistral_lib.tokens import chat_format, control_tokens
-from mistral_lib.tokens.byte_level_bpe import ByteLevelBPE, Tokenised
 from mistral_lib.tokens.chat_segments import Run
 
 AT_ONCE = 3  # batches in the tokenizer: its threads have work while one batch waits for Python's lock
@@ -38,13 +37,13 @@ class EncodedBatch:
         return self.ids[own], self.graded[own]
 
 
-def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]], quick: ByteLevelBPE | None = None) -> Iterator[EncodedBatch]:
-    """Each batch encoded, in order. quick: tokenises what it can answer for. Errors: NoEndToken."""
+def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]]) -> Iterator[EncodedBatch]:
+    """Each batch encoded, in order. Errors: NoEndToken."""
     waiting: deque[tuple[Sequence[Record], Written, Future]] = deque()
     with ThreadPoolExecutor(AT_ONCE) as tokenising:
         for records in batches:
             written = chat_format.written(tokenizer, records)
-            waiting.append((records, written, tokenising.submit(_tokenised, tokenizer, _runs(written), quick)))
+            waiting.append((records, written, tokenising.submit(_tokenised, tokenizer, _runs(written))))
             if len(waiting) > AHEAD:
                 yield _next_joined(tokenizer, waiting)
         while waiting:
@@ -60,12 +59,8 @@ def _runs(written: Written) -> list[Run]:
     return [run for runs in written if not isinstance(runs, str) for run in runs]
 
 
-def _tokenised(tokenizer: Any, runs: Sequence[Run], quick: ByteLevelBPE | None) -> Tokenised:
+def _tokenised(tokenizer: Any, runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all runs one after the other, and how many each has."""
-    if quick is not None:
-        found = quick.tokenise([run.text if run.control < 0 else run.control for run in runs])
-        if found is not None:
-            return found
     known = chat_format.ids_of_texts(tokenizer, [runs])
     ids = [[run.control] if run.control >= 0 else known[run.text, run.at_start] for run in runs]
     counts = np.fromiter(map(len, ids), np.int64, len(ids))

@@ -2,13 +2,6 @@
 
 make bench                                   the demo corpus against bare tokenisation and against TRL's own preparation
 RECORDS=1000000 make bench                   also that many generated records, each size in a process of its own
-
-Where the time goes, checks off, 6,764 rows, one core, seconds of processor time (least of 8):
-  main thread 0.58 to 0.60: reading and mapping 0.23 (row to record 0.07, hashes 0.03, storing 0.02), chats to runs of text 0.05, tokens
-  joined and long records cut 0.09, records read again 0.05, blocks packed and written 0.08, ledger 0.05; what is left is splits, leak, mixture
-  beside it, without Python's lock: tiktoken 0.49 in three threads (tokenizers: 1.5). All together 1.11 to 1.16; before tiktoken 3.0.
-  TRL: 3.7 to 4.5 for messages, 4.1 to 4.8 for prompt and completion, nearly all in one thread. This is processor time too: the multiples
-  in CHANGELOG.md are by the clock on four cores, as this benchmark prints them.
 """
 
 import os
@@ -31,7 +24,7 @@ from mistral_lib.preparation import prepare as preparation
 from mistral_lib.preparation.part_cache import FinishedParts
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
-from mistral_lib.tokens import byte_level_bpe, chat_format
+from mistral_lib.tokens import chat_format
 
 REPEATS = 3
 TRL = "pip install --no-deps trl==1.16.0"
@@ -81,15 +74,6 @@ def bare(records: list[Record]) -> Callable[[], None]:
             tokenizer(texts[start : start + 512], add_special_tokens=False)
 
     return tokenise
-
-
-def proof() -> float:
-    """Seconds for what is done once per process and tokenizer, as loading it is."""
-    tokenizer = base_model.load_tokenizer(Settings().base_model)
-    byte_level_bpe._of.cache_clear()
-    started = time.perf_counter()
-    byte_level_bpe.of(tokenizer)
-    return time.perf_counter() - started
 
 
 def trl(folder: Path, kind: str, processes: int | None = None) -> Callable[[], None]:
@@ -157,13 +141,11 @@ def test_preparation_against_bare_tokenisation_and_trl(records: list[Record], tm
     seconds = interleaved(ways)
     if with_trl:  # last: where datasets forks, it leaves one thread to every tokenizer of this process from then on
         seconds |= interleaved(rivals(tmp_path, 2))
-    once = proof()
     print(f"\n{len(records):,} rows of the demo corpus, medians of {REPEATS}, in turn")
     for what, value in seconds.items():
         print(f"  {what:52} {value:6.2f} s  {len(records) / value:8,.0f} rows/s  {seconds[tokens] / value:6.0%} of bare")
     for what in [name for name in seconds if name.startswith("TRL")]:
         print(f"  checks off: {seconds[what] / seconds[off]:.1f} times, everything on: {seconds[what] / seconds[on]:.1f} times {what}")
-    print(f"  not in these figures, once per process: {once:.2f} s to prove that tiktoken's ids are the tokenizer's (byte_level_bpe.py)")
 
 
 GENERATE = """
