@@ -1,6 +1,7 @@
-"""The project's own promises: README, lock, environment and module table agree with the tree."""
+"""The project keeps its promises: README, docs, lock, environment and module lists agree with the tree."""
 
 import ast
+import itertools
 import re
 import shlex
 import shutil
@@ -17,19 +18,103 @@ from mistral_lib.run import paths
 
 ROOT = paths.project()
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PACKAGES = sorted(path.parent for path in ROOT.glob("mistral_lib/*/__init__.py"))
+COMMANDS = __main__.parser()._subparsers._group_actions[0].choices
+README_WORDS = 1200  # as `wc -w` counts them, code blocks included
+TERMS = {"adapter", "leak", "nats", "nbval", "near-duplicate", "operatives", "packed block", "papermill", "retention", "ship", "source document",
+         "supervised tokens", "window"}  # fmt: skip
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+
+
+def blocks(page: Path, language: str = "bash") -> list[str]:
+    """The code blocks of a page in one language; "" for those without."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.S | re.M)
+    return [block for named, block in found if named == language]
+
+
+def named_commands(page: Path) -> set[str]:
+    """The workbook's own commands in a page: lines of its bash blocks and `python -m mistral_lib …` in its text."""
+    lines = {line.strip() for block in blocks(page) for line in block.splitlines()}
+    return lines | set(re.findall(r"`((?:python -m mistral_lib|make) [^`]+)`", page.read_text()))
+
+
+def arguments(command: str) -> list[str] | None:
+    """What a command hands to `python -m mistral_lib`, whatever starts it (python, torchrun, accelerate); None for another command."""
+    words = shlex.split(command, comments=True)
+    place = next((i for i, pair in enumerate(itertools.pairwise(words)) if pair == ("-m", "mistral_lib")), None)
+    return None if place is None else words[place + 2 :]
+
+
+def test_the_readme_is_read_in_ten_minutes() -> None:
+    assert len(README.split()) <= README_WORDS
 
 
 def test_every_notebook_and_params_file_is_in_the_readme() -> None:
     for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("params/*.yaml")]:
         assert path.name in README, path.name
-    for name in re.findall(r"`(\w+\.(?:py|ipynb|yaml))`", README):
-        assert any(ROOT.glob(f"[a-z]*/**/{name}")), f"README names {name}, which is not there"
 
 
-PACKAGES = sorted(path.parent for path in ROOT.glob("mistral_lib/*/__init__.py"))
+def test_every_page_of_the_docs_is_linked_in_the_readme() -> None:
+    for page in ROOT.glob("docs/*.md"):
+        assert f"](docs/{page.name})" in README, page.name
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+@each_page
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"`([\w/]+\.(?:py|ipynb|yaml|html))`", text):
+        made_by_a_run = name.startswith("runs/") or name in ("report.html", "comparison.html", "params.yaml")
+        assert made_by_a_run or (ROOT / name).exists() or any(ROOT.glob(f"[a-z]*/**/{name}")), (
+            f"{page.name} names {name}, which does not exist"
+        )
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.stem)
+def test_the_links_of_a_page_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@each_page
+def test_the_commands_of_a_page_are_understood(page: Path, capsys: pytest.CaptureFixture) -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    for command in named_commands(page):
+        words = shlex.split(command, comments=True)
+        if words[:1] == ["make"]:
+            assert words[1] in targets, command
+        given = arguments(command)
+        if given and not (len(given) == 1 and given[0] in COMMANDS):  # a name alone, in a sentence, is a mention
+            try:
+                __main__.parser().parse_args(given)
+            except SystemExit:
+                pytest.fail(f"{page.name}: {command}: {capsys.readouterr().err}")
+        for word in given or []:
+            assert not word.startswith("params/") or (ROOT / word).is_file(), command
+
+
+def test_the_docs_have_commands_to_check() -> None:
+    assert sum(arguments(command) is not None for page in PAGES for command in named_commands(page)) >= 20
+
+
+def test_the_readmes_tree_is_the_librarys() -> None:
+    """A line per package, each one importing only from those above it; the commands are those of the parser."""
+    tree = next(block for block in blocks(ROOT / "README.md", "") if block.startswith("mistral_lib/"))
+    order = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    listed = re.findall(r"^  (\w+)/ ", tree, re.M)
+    assert listed == [name for name in reversed(order) if name.isidentifier()] and sorted(listed) == [package.name for package in PACKAGES]
+    commands = re.search(r"python -m mistral_lib (.+)", tree)[1].split(" | ")
+    assert sorted(commands) == sorted(COMMANDS)
+
+
+def test_the_glossary_has_the_terms_that_newcomers_look_for() -> None:
+    terms = re.findall(r"^\| \*\*(.+?)\*\* \| .{20}", (ROOT / "docs" / "glossary.md").read_text(), re.M)
+    assert set(terms) >= TERMS and terms == sorted(terms, key=str.lower)
+
+
+@each_package
 def test_each_package_lists_its_modules(package: Path) -> None:
     """A line per module in the docstring, in the order of reading; at most 18 of them."""
     lines = ast.get_docstring(ast.parse((package / "__init__.py").read_text())).splitlines()
@@ -41,22 +126,6 @@ def test_each_package_lists_its_modules(package: Path) -> None:
 def test_the_top_of_the_library_holds_packages_alone() -> None:
     assert {path.name for path in ROOT.glob("mistral_lib/*.py")} == {"__init__.py", "__main__.py"}
     assert not [path for path in ROOT.glob("mistral_lib/*/") if path.name != "__pycache__" and path not in PACKAGES]
-
-
-def test_the_readmes_links_resolve() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
-
-
-def test_the_readmes_commands_are_understood() -> None:
-    lines = [line.strip() for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines()]
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["make"]:
-            assert words[1] in targets, line
-        if words[1:3] == ["-m", "mistral_lib"]:
-            __main__.parser().parse_args(words[3:])
 
 
 def test_the_environment_installs_the_lock(tmp_path: Path) -> None:
