@@ -231,16 +231,16 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from mistral_lib import duplicates, signatures, splits
+from mistral_lib.curation import minhash, near_duplicates, splits
 def text(i):
     return " ".join(f"w{(i - i % 16 // 15) * 7919 % 1000003 + k * k}" for k in range(12)) + (" x" if i % 16 == 15 else "")
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 texts_of = lambda positions: [text(i) for i in positions]
 def run(n):
-    near = duplicates.NearDuplicates(Path(sys.argv[1]))
+    near = near_duplicates.NearDuplicates(Path(sys.argv[1]))
     for start in range(0, n, 1000):
-        near.append(signatures.sign(texts_of(range(start, start + 1000)), 0.8, 42))
+        near.append(minhash.sign(texts_of(range(start, start + 1000)), 0.8, 42))
     leader, pairs = near.clusters(texts_of), near.pairs(texts_of)
     ids = np.arange(n, dtype=np.uint64)
     splits.assign(ids // np.uint64(3), ids, pairs, ids, np.zeros(n, np.int32), 0.05, 0.05, 42)
