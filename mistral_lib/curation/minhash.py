@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain
 
 import numpy as np
 from rensa import RMinHash
+
+from mistral_lib.run.files import hash64
 
 GRAM = 5  # words in a shingle
 PERMUTATIONS = 128  # values in a MinHash signature
@@ -99,8 +100,7 @@ def sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
 
 def _exact(words: list[str], text: str) -> int:
     # a text without any word ("…", an emoji) is its own word: such texts are not all the same
-    folded = " ".join(words) or f"\n{text.strip()}"
-    return int.from_bytes(blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return hash64(" ".join(words) or f"\n{text.strip()}")
 
 
 def _minhash(words: list[list[str]], counts: np.ndarray, seed: int) -> np.ndarray:

@@ -3,10 +3,11 @@
 Each text gets a skeleton (names, numbers, paths and quotations masked); skeletons are counted as 64-bit hashes.
 """
 
-import hashlib
 import re
 
 import numpy as np
+
+from mistral_lib.run.files import hash64
 
 MASK = "·"
 VARIABLE = re.compile(
@@ -27,8 +28,8 @@ def skeleton(text: str) -> str:
 
 
 def skeleton_hash(text: str) -> int:
-    """64 bits of a skeleton, for an array of numpy.uint64; the same on every machine and in every run."""
-    return int.from_bytes(hashlib.blake2b(skeleton(text).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    """The 64-bit hash of a text's skeleton."""
+    return hash64(skeleton(text))
 
 
 def repeated(hashes: np.ndarray, more_than: int) -> np.ndarray:

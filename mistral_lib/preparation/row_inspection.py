@@ -7,7 +7,6 @@ How all rows of all sources come to be read stands in reading_parts.py.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
 from mistral_lib.preparation.columns import GrownColumn, StoredColumn
 from mistral_lib.preparation.record_store import batch_of
+from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
@@ -107,10 +107,6 @@ def _number(names: list[str], name: str) -> int:
         return len(names) - 1
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-
-
 class Inspector:
     """Maps, cleans, checks and signs rows; what it says of a row depends on the row and the settings alone."""
 
@@ -159,7 +155,7 @@ def _numbers(record: Record | None, reason: str, domains: list[str], reasons: li
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
     pattern = skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is a pattern of its own
-    return key, _hash(answer), _hash(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
+    return key, hash64(answer), hash64(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
 
 
 def refuse_unwanted(record: Record, settings: Settings) -> None:

@@ -155,3 +155,8 @@ def test_a_stage_that_is_asked_of_a_misspelt_run_names_the_run_that_has_it(run: 
     misspelt = Run.open(run.settings.model_copy(update={"run_name": "mien"}))
     with pytest.raises(RuntimeError, match=r"runs/mien: stage data is not started.*is run_name misspelt\? It is complete in r"):
         misspelt.require("data", "run notebook 02_prepare_data first")
+
+
+def test_hash64_is_the_same_on_every_machine_and_takes_any_text() -> None:
+    assert files.hash64("a") == 0x40F89E395B66422F
+    assert len({files.hash64(text) for text in ("", "a", "b", "\ud800")}) == 4
