@@ -15,5 +15,5 @@ row_shapes    the shapes that rows come in, each with the keys that tell it and 
 messages      the turns of a conversation, made regular: roles by one name, one message after another, an answer at the end
 exclusions    records that a person took out by hand: a plain text file of record ids or sources, which the data stage honours
 demo_corpus   the embedded corpus: the docstrings of the pinned libraries, read with `ast` and written as messy corpora come
-pdf_writer    plain text as a small PDF, through pypdfium2: what the embedded corpus needs for its archive of guides
+pdf_writer    plain text as a small PDF, by matplotlib: the embedded corpus needs it for its archive of guides
 """

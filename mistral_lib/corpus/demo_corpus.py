@@ -19,7 +19,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.corpus import pdf_writer
 from mistral_lib.run import files, paths
 from mistral_lib.run.progress import bar, say
 
@@ -28,7 +27,7 @@ ENTRIES_PER_MODULE = 10  # so that many source documents share each domain
 SHORTEST = 40  # characters of a docstring that is worth a row
 GUIDE_LENGTH = 1500  # characters from which a module's docstring is a guide and becomes a PDF
 GUIDES = 12
-BUILDER = 1  # raise it when the rows change for the same libraries
+BUILDER = 2  # raise it when the files change for the same libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +156,8 @@ def _signature(node: ast.AST) -> str:
 
 
 def _archive(guides: list[tuple[str, str]]) -> bytes:
+    from mistral_lib.corpus import pdf_writer  # here, since matplotlib takes memory and every worker process reads sources
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for module, text in sorted(guides)[:GUIDES]:

@@ -13,7 +13,9 @@ DOMAIN = np.array([0, 0, 0, 0, 1, 1], np.int32)
 NONE = np.zeros(6, bool)
 
 
-def chosen(weights: dict[str, float] | None = None, operative: np.ndarray = NONE, share: float = 1.0, **changed: np.ndarray) -> mixture.Mixture:
+def chosen(
+    weights: dict[str, float] | None = None, operative: np.ndarray = NONE, share: float = 1.0, **changed: np.ndarray
+) -> mixture.Mixture:
     columns = {"tokens": TOKENS, "hashes": HASHES, "domain": DOMAIN, **changed}
     return mixture.choose(**columns, operative=operative, domains=DOMAINS, weights=weights or {}, operatives_share=share)
 
