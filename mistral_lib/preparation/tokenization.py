@@ -75,13 +75,13 @@ def _fitted(
     windows = Windows()
     done = 0
     for place in misfits:
-        windows.add(numbers[done:place], lengths[done:place], *batch.stretch(done, place))
+        windows.add(numbers[done:place], lengths[done:place], *batch.span(done, place))
         fitted = _fit(tokenizer, batch, place, settings)
         for ids, graded in fitted.windows:
             windows.add(numbers[place : place + 1], [len(ids)], ids, graded)
         done = place + 1
         yield int(numbers[place]), fitted
-    windows.add(numbers[done:], lengths[done:], *batch.stretch(done, len(numbers)))
+    windows.add(numbers[done:], lengths[done:], *batch.span(done, len(numbers)))
     tokens.add(windows)
 
 
@@ -93,7 +93,7 @@ def _encoded(tokenizer: Any, store: RecordStore, kept: np.ndarray, first: int) -
 
 
 def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) -> Fitted[Tokens]:
-    tokens = batch.stretch(place, place + 1)
+    tokens = batch.span(place, place + 1)
     refusal = batch.problems.get(place) or ("" if batch.supervised[place] else "no_supervised_token")
     try:
         return long_records.cut(tokenizer, batch.records[place], tokens, refusal, settings.max_tokens, settings.long_records)

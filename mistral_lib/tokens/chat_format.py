@@ -1,17 +1,20 @@
-"""Records as token ids, in the base model's own chat format, and which of those tokens are graded.
+"""Records as token ids and labels, in the base model's own chat format.
 
-Graded (supervised) are the assistant's words and the end token that follows them; a plain document is graded as a whole.
+Graded (supervised) are the assistant's words and the end token that follows them; a plain document is graded completely.
 Knows token ids and masks; knows nothing of files, models or notebooks.
 """
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from mistral_lib.corpus.records import Message, Record
-from mistral_lib.tokens import chat_segments, control_tokens
-from mistral_lib.tokens.chat_segments import Run
+from mistral_lib.tokens import chat_segments
+from mistral_lib.tokens.batch_encoding import encode_batch, token_ids
 from mistral_lib.tokens.chat_template import NoEndToken, TemplateProblem
 
 __all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "pieces", "prompt_ids", "show_mask"]
@@ -49,7 +52,7 @@ def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False
 
     Errors: TemplateProblem, NoEndToken.
     """
-    layout, contents = chat_segments.checked(tokenizer, messages, for_answer)
+    layout, contents = chat_segments.layout_and_contents(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:
         own = part.message < 0
@@ -61,69 +64,22 @@ def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False
 
 
 def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
-    """Token ids and labels of each record, tokenised in one batch.
+    """Token ids and labels of each record, tokenized in one batch.
 
-    Words that look like control tokens, `</s>` for one, stay mere text. A chat that the template cannot express comes
+    Text that looks like a control token, `</s>` for one, is encoded as text. A chat that the template cannot express comes
     back empty, with its problem. Errors: NoEndToken.
     """
-    found = written(tokenizer, records)
-    known = ids_of_texts(tokenizer, [runs for runs in found if not isinstance(runs, str)])
-    control = control_tokens.of(tokenizer)
-    return [Encoded([], [], runs) if isinstance(runs, str) else _joined(control, runs, known) for runs in found]
-
-
-def written(tokenizer: Any, records: Sequence[Record]) -> list[list[Run] | str]:
-    """Of each record its runs, or why it cannot be written."""
-    found: list[list[Run] | str] = []
-    for record in records:
-        try:
-            found.append(
-                chat_segments.runs(tokenizer, record.messages)
-                if record.messages is not None
-                else chat_segments.document(tokenizer, record.text)
-            )
-        except TemplateProblem as problem:
-            found.append(str(problem))
-    return found
+    batch = encode_batch(tokenizer, records)
+    labels = np.where(batch.graded, batch.ids, IGNORED)
+    return [
+        Encoded(batch.ids[start:end].tolist(), labels[start:end].tolist(), batch.problems.get(place, ""))
+        for place, (start, end) in enumerate(pairwise(batch.starts.tolist()))
+    ]
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The token ids after which the assistant's answer begins. Errors: TemplateProblem."""
-    runs = chat_segments.runs(tokenizer, messages, for_answer=True)
-    return _joined(control_tokens.of(tokenizer), runs, ids_of_texts(tokenizer, [runs])).input_ids
-
-
-def ids_of_texts(tokenizer: Any, chats: Iterable[Sequence[Run]]) -> dict[tuple[str, bool], list[int]]:
-    """Token ids of each different (text, whether it stands at the start): what a template repeats is tokenised once."""
-    control = control_tokens.of(tokenizer)
-    texts = {(run.text, run.at_start): None for runs in chats for run in runs if run.control < 0}
-    found: dict[tuple[str, bool], list[int]] = {}
-    for at_start, plain in ((True, control.at_start), (False, control.behind)):
-        mine = [one for one in texts if one[1] == at_start]
-        found |= zip(mine, control_tokens.ids_of(plain, [text for text, _ in mine]), strict=True)
-    return found
-
-
-def _joined(control: control_tokens.ControlTokens, runs: Sequence[Run], known: dict[tuple[str, bool], list[int]]) -> Encoded:
-    ids: list[int] = []
-    labels: list[int] = []
-    for run in runs:
-        own = [run.control] if run.control >= 0 else known[run.text, run.at_start]
-        ungraded = (header_tokens(control, run, own) if run.graded_from else 0) if run.graded else len(own)
-        ids += own
-        labels += [IGNORED] * ungraded + own[ungraded:]
-    if labels:
-        labels[0] = IGNORED
-    return Encoded(ids, labels)
-
-
-def header_tokens(control: control_tokens.ControlTokens, run: Run, own: Sequence[int]) -> int:
-    """How many tokens of a run stand before its graded words. own: the run's token ids, a list or an array."""
-    plain = control.at_start if run.at_start else control.behind
-    header = control_tokens.header_ids(plain, run.text[: run.graded_from])
-    if tuple(own[: len(header)]) == header:
-        return len(header)  # the header's own tokens stand first, so no token reaches across the border
-    return control_tokens.first_token_from(plain, run.text, run.graded_from)
+    return token_ids(tokenizer, chat_segments.segments(tokenizer, messages, for_answer=True))[0].tolist()
 
 
 def show_mask(tokenizer: Any, encoded: Encoded, longest: int = 160) -> str:

@@ -1,4 +1,4 @@
-"""Records as runs of text between control tokens, in the base model's own chat format; not yet as token ids.
+"""Records as segments of text between control tokens, in the base model's own chat format; not yet as token ids.
 
 What a chat template writes around the contents is worked out once for each order of roles, and only filled in for a record.
 """
@@ -15,7 +15,7 @@ from mistral_lib.tokens.chat_template import Part, TemplateProblem
 from mistral_lib.tokens.template_analysis import copies_contents
 
 
-class Run(NamedTuple):
+class Segment(NamedTuple):
     """Text between two control tokens, or one control token."""
 
     text: str = ""
@@ -25,7 +25,7 @@ class Run(NamedTuple):
     at_start: bool = False
 
 
-def checked(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
+def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
     """The layout of a chat and its contents as the format writes them; a template that treats them otherwise is a problem."""
     layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
     contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
@@ -41,14 +41,14 @@ def checked(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tu
     return layout, contents
 
 
-def runs(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Run]:
-    """The runs of a chat. for_answer: up to where the assistant starts to speak. Errors: TemplateProblem, NoEndToken."""
-    layout, contents = checked(tokenizer, messages, for_answer)
+def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Segment]:
+    """The segments of a chat. for_answer: up to where the assistant starts to speak. Errors: TemplateProblem, NoEndToken."""
+    layout, contents = layout_and_contents(tokenizer, messages, for_answer)
     found = []
     for step in _steps(layout, control_tokens.of(tokenizer)):
-        run = step if isinstance(step, Run) else _text_run(step, contents)
-        if run is not None:
-            found.append(run)
+        segment = step if isinstance(step, Segment) else _text_segment(step, contents)
+        if segment is not None:
+            found.append(segment)
     return found
 
 
@@ -63,23 +63,23 @@ class Stretch:
 
 
 @lru_cache(maxsize=4096)
-def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) -> tuple[Run | Stretch, ...]:
-    """The runs of a layout: those that are the same in every chat as they are, the others to be filled in."""
-    steps: list[Run | Stretch] = []
+def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) -> tuple[Segment | Stretch, ...]:
+    """The segments of a layout: those that are the same in every chat as they are, the others to be filled in."""
+    steps: list[Segment | Stretch] = []
     for is_control, group in groupby(layout.parts, key=lambda part: part.control >= 0):
         parts = tuple(group)
         if is_control:
-            steps += [Run(control=part.control, graded=part.graded) for part in parts]
+            steps += [Segment(control=part.control, graded=part.graded) for part in parts]
             continue
-        bare = bool(steps) and isinstance(steps[-1], Run) and steps[-1].control in control.drops_blanks_after
+        bare = bool(steps) and isinstance(steps[-1], Segment) and steps[-1].control in control.drops_blanks_after
         ungraded = next((number for number, part in enumerate(parts) if part.graded), len(parts))
         stretch = Stretch(parts, at_start=not steps, bare=bare, ungraded=ungraded)
         same = all(part.message < 0 for part in parts)
-        steps.append(_text_run(stretch, ()) or stretch if same else stretch)
+        steps.append(_text_segment(stretch, ()) or stretch if same else stretch)
     return tuple(steps)
 
 
-def _text_run(stretch: Stretch, contents: Sequence[str]) -> Run | None:
+def _text_segment(stretch: Stretch, contents: Sequence[str]) -> Segment | None:
     texts = [contents[part.message] if part.message >= 0 else part.text for part in stretch.parts]
     text = "".join(texts)
     if not text:
@@ -89,15 +89,15 @@ def _text_run(stretch: Stretch, contents: Sequence[str]) -> Run | None:
         before, text = len(text), text.lstrip()
         graded_from = max(0, graded_from - (before - len(text)))
     graded = stretch.ungraded < len(texts)
-    return Run(text, -1, graded, graded_from if graded else 0, stretch.at_start)
+    return Segment(text, -1, graded, graded_from if graded else 0, stretch.at_start)
 
 
-def document(tokenizer: Any, text: str) -> list[Run]:
+def document(tokenizer: Any, text: str) -> list[Segment]:
     """Start token, if this tokenizer begins plain texts with one (Mistral's does, SmolLM2's does not), text, end token."""
-    start = [Run(control=tokenizer.bos_token_id)] if _adds_start(tokenizer, tokenizer.bos_token_id) else []
+    start = [Segment(control=tokenizer.bos_token_id)] if _adds_start(tokenizer, tokenizer.bos_token_id) else []
     # mistral-common puts a blank before every text; fast tokenizers leave it out before one that begins with a blank
-    words = Run(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Run(text, graded=True, at_start=True)
-    return [*start, words, Run(control=tokenizer.eos_token_id, graded=True)]
+    words = Segment(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Segment(text, graded=True, at_start=True)
+    return [*start, words, Segment(control=tokenizer.eos_token_id, graded=True)]
 
 
 @lru_cache(maxsize=8)

@@ -164,8 +164,8 @@ with open(path, "wb") as file:
 """
 PREPARE = """
 import sys, time
-from mistral_lib import preparation
-from mistral_lib.settings import Settings
+from mistral_lib.preparation import prepare as preparation
+from mistral_lib.run.settings import Settings
 from mistral_lib.run import Run
 run = Run.open(Settings(run_name="big", corpus_paths=[sys.argv[1]], operatives_paths=[]))
 started = time.perf_counter()
