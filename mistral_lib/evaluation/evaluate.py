@@ -82,7 +82,7 @@ class Evaluation:
         result["answers"] = answer_metrics.summary(samples, self.settings.answer_formats)
         result["lm_eval"] = self.tasks()
         result["rules"] = verdict.rules(result, self.settings)
-        result["verdict"] = verdict.of(result["rules"])
+        result["verdict"] = verdict.decide(result["rules"])
         result["sentence"] = verdict.sentence(result)
         result |= {"seconds": round(time.perf_counter() - self.began, 1), "peak_memory_mib": hardware.peak_memory_mib()}
         self.write(result, samples)

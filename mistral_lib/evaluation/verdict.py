@@ -11,6 +11,7 @@ from mistral_lib.run.settings import Settings
 
 SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
+ACTIVE = "adapter is active"  # without it no other rule counts
 
 Facts = Mapping[str, Any]
 
@@ -38,7 +39,7 @@ def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
 def active(result: Facts) -> dict[str, str]:
     largest = result["largest_logit_difference"]
     return rule(
-        "adapter is active",
+        ACTIVE,
         "Do logits differ when it is switched on?",
         f"largest difference {largest:.3g}",
         "above 0",
@@ -97,12 +98,12 @@ def stopping(answers: Facts, threshold: float) -> dict[str, str]:
     return rule("answers stop", question, f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})", wanted, outcome)
 
 
-def of(found: Sequence[Facts]) -> str:
-    """`do not ship` if a rule failed, `ship` if all passed; an adapter that changes nothing leaves nothing to judge."""
-    outcomes = [one["outcome"] for one in found]
-    if outcomes[0] != PASSED:
+def decide(found: Sequence[Facts]) -> str:
+    """`do not ship` if a rule failed, `ship` if all passed, else `not enough evidence`: also if the adapter is not active, whatever else was measured."""
+    outcomes = {one["rule"]: one["outcome"] for one in found}
+    if outcomes[ACTIVE] != PASSED:
         return NOT_ENOUGH
-    return DO_NOT_SHIP if FAILED in outcomes else SHIP if set(outcomes) == {PASSED} else NOT_ENOUGH
+    return DO_NOT_SHIP if FAILED in outcomes.values() else SHIP if set(outcomes.values()) == {PASSED} else NOT_ENOUGH
 
 
 def sentence(result: Facts) -> str:

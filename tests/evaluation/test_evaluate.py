@@ -77,7 +77,7 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
         "little forgotten",
         "answers stop",
     }
-    assert result["verdict"] == verdict.of(result["rules"]) and result["sentence"].startswith(result["verdict"])
+    assert result["verdict"] == verdict.decide(result["rules"]) and result["sentence"].startswith(result["verdict"])
     table = pq.read_table(run.folder / "evaluation" / "losses.parquet").to_pylist()
     assert sum(row["adapter_nats"] for row in table) / sum(row["supervised_tokens"] for row in table) == pytest.approx(
         result["overall"]["adapter"]

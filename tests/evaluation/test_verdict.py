@@ -32,7 +32,7 @@ GOOD = {
 
 def judged(**changes: object) -> tuple[str, dict[str, str]]:
     found = verdict.rules({**GOOD, **changes}, Settings())
-    return verdict.of(found), {one["rule"]: one["outcome"] for one in found}
+    return verdict.decide(found), {one["rule"]: one["outcome"] for one in found}
 
 
 def test_all_rules_passed_is_ship() -> None:
@@ -76,7 +76,15 @@ def test_what_the_params_do_not_ask_for_is_not_judged() -> None:
     found = verdict.rules(
         {**GOOD, "retention": None, "prompt_worth": None, "answers": {"answers": 0}}, Settings(sample_count=0, retention_paths=[])
     )
-    assert [one["rule"] for one in found] == ["adapter is active", "better overall", "no domain worse"] and verdict.of(found) == "ship"
+    assert [one["rule"] for one in found] == ["adapter is active", "better overall", "no domain worse"] and verdict.decide(found) == "ship"
+
+
+@pytest.mark.parametrize(("active", "word"), [(0.0, "not enough evidence"), (4.0, "do not ship")])
+def test_the_order_of_the_rules_does_not_matter(active: float, word: str) -> None:
+    """An adapter that changes nothing leaves nothing to judge, even if another rule failed."""
+    found = verdict.rules({**GOOD, "largest_logit_difference": active, "overall": facts(0.3, 0.1, 0.5)}, Settings())
+    orders = [found[start:] + found[:start] for start in range(len(found))]
+    assert {verdict.decide(order) for order in orders} == {word}
 
 
 def test_the_thresholds_are_those_of_the_params() -> None:
@@ -87,7 +95,7 @@ def test_the_thresholds_are_those_of_the_params() -> None:
 def test_the_sentence_names_the_rule_that_stopped_it() -> None:
     result = {**GOOD, "retention": {"change": {"value": 0.05, "low": 0.03, "high": 0.07}}}
     result["rules"] = verdict.rules(result, Settings())
-    result["verdict"] = verdict.of(result["rules"])
+    result["verdict"] = verdict.decide(result["rules"])
     result["sentence"] = verdict.sentence(result)
     assert result["sentence"].startswith(
         "do not ship: failed “little forgotten” — +5.0% loss (+3.0% to +7.0%), wanted interval at most +2.0%."
