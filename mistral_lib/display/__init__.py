@@ -1,8 +1,8 @@
 """Figures, tables and the pages of the notebooks.
 
-figure              what all figures share: colours, grounds, legends, how many bars are told apart, and the way into a page
+figure              what all figures share: colors, grounds, legends, how many bars are told apart, and the way into a page
 text_table          A table of texts for eyes: prose stands left and wraps, counts stand right; headless it is plain lines
-data_plots          figures of the data, one function each, returning the axes; those of losses are in loss_plots.py. Train and validation keep their colours
+data_plots          figures of the data, one function each, returning the axes; those of losses are in loss_plots.py. Train and validation keep their colors
 flow_plot           the way of all rows as one picture: rows read → fates → splits → windows → blocks, bands as wide as their counts
 loss_plots          figures of losses, one function each, returning the axes: a training's curve, base against adapter, runs and alternatives
 training_curve      the curves of a training as one picture, with those of an earlier one beside them to compare

@@ -1,4 +1,4 @@
-"""Figures of the data, one function each, returning the axes; those of losses are in loss_plots.py. Train and validation keep their colours."""
+"""Figures of the data, one function each, returning the axes; those of losses are in loss_plots.py. Train and validation keep their colors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,17 +14,17 @@ from mistral_lib.display.figure import (
     TRAIN,
     VALIDATION,
     as_named,
-    in_words,
+    counts_text,
     largest,
     legend_above,
     new_axes,
 )
 
 
-def _barh(counts: Mapping[str, float], label: str, colour: str) -> Axes:
+def _barh(counts: Mapping[str, float], label: str, color: str) -> Axes:
     axes = new_axes(height=0.8 + 0.32 * max(2, len(counts)))
     names = sorted(counts, key=lambda name: counts[name])
-    bars = axes.barh(names, [counts[name] for name in names], color=colour)
+    bars = axes.barh(names, [counts[name] for name in names], color=color)
     axes.bar_label(bars, labels=[f"{counts[name]:,}" for name in names], padding=4)
     axes.margins(x=0.12)
     axes.set_xlabel(label)
@@ -35,7 +35,7 @@ def domains(counts: Mapping[str, int]) -> Axes:
     """Records of each domain."""
     counts = largest(counts)
     axes = _barh(counts, "records", ADAPTER)
-    axes.figure.set_label(in_words("records by domain", counts))
+    axes.figure.set_label(counts_text("records by domain", counts))
     return axes
 
 
@@ -43,7 +43,7 @@ def shapes(counts: Mapping[str, int]) -> Axes:
     """Rows of each shape."""
     counts = largest(counts)
     axes = _barh(counts, "rows", TRAIN)
-    axes.figure.set_label(in_words("rows by shape", counts))
+    axes.figure.set_label(counts_text("rows by shape", counts))
     return axes
 
 
@@ -52,15 +52,15 @@ def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
     axes = new_axes()
     shortest, longest = (choose(choose(values) for values in by_tokenizer.values()) for choose in (min, max))
     edges = np.geomspace(max(1, shortest), longest + 1, 40)
-    for (_, values), colour, style in zip(by_tokenizer.items(), (ADAPTER, TRAIN), ("-", "--"), strict=False):
-        axes.hist(values, bins=edges, histtype="step", linewidth=1.8, linestyle=style, color=colour)
+    for (_, values), color, style in zip(by_tokenizer.items(), (ADAPTER, TRAIN), ("-", "--"), strict=False):
+        axes.hist(values, bins=edges, histtype="step", linewidth=1.8, linestyle=style, color=color)
     axes.axvline(max_tokens, color="black", linestyle=":")
     axes.set(xscale="log", xlabel="tokens per record", ylabel="records")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    colours, styles = [ADAPTER, TRAIN][: len(by_tokenizer)], ["-", "--"][: len(by_tokenizer)]
-    legend_above(axes, [*by_tokenizer, f"max_tokens = {max_tokens:,}"], [*colours, "black"], [*styles, ":"])
+    colors, styles = [ADAPTER, TRAIN][: len(by_tokenizer)], ["-", "--"][: len(by_tokenizer)]
+    legend_above(axes, [*by_tokenizer, f"max_tokens = {max_tokens:,}"], [*colors, "black"], [*styles, ":"])
     middle = {name: int(np.median(list(values))) for name, values in by_tokenizer.items()}
-    axes.figure.set_label(in_words("median of the tokens per record", middle))
+    axes.figure.set_label(counts_text("median of the tokens per record", middle))
     return axes
 
 
@@ -80,7 +80,7 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share of the split")
     axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label("\n".join(in_words(split, found) for split, found in counts.items()))
+    axes.figure.set_label("\n".join(counts_text(split, found) for split, found in counts.items()))
     return axes
 
 
@@ -91,9 +91,9 @@ def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
     """
     kinds = [kind for kind in next(iter(by_split.values())) if kind != "held_out"]
     axes = new_axes(height=0.9 + 0.62 * len(kinds))
-    for place, ((name, counts), colour) in enumerate(zip(by_split.items(), (BASE, VALIDATION), strict=False)):
+    for place, ((name, counts), color) in enumerate(zip(by_split.items(), (BASE, VALIDATION), strict=False)):
         shares = [counts[kind] / max(1, counts["held_out"]) for kind in kinds]
-        bars = axes.barh([i + (place - 0.5) * 0.38 for i in range(len(kinds))], shares, 0.34, color=colour, label=name)
+        bars = axes.barh([i + (place - 0.5) * 0.38 for i in range(len(kinds))], shares, 0.34, color=color, label=name)
         axes.bar_label(bars, labels=[f"{counts[kind]:,} of {counts['held_out']:,}" for kind in kinds], padding=4, fontsize=9)
     axes.set_yticks(range(len(kinds)), kinds)
     axes.invert_yaxis()
@@ -102,7 +102,7 @@ def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel("share of the held-out records that have a counterpart in training")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label("\n".join(in_words(name, counts) for name, counts in by_split.items()))
+    axes.figure.set_label("\n".join(counts_text(name, counts) for name, counts in by_split.items()))
     return axes
 
 
@@ -138,11 +138,11 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     names = list(largest({domain: max(before.get(domain, 0), after.get(domain, 0)) for domain in {**before, **after}}))
     before, after = as_named(before, names), as_named(after, names)
     axes = new_axes(height=1.1 + 0.44 * max(2, len(before)))
-    for place, (name, counts, colour) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
+    for place, (name, counts, color) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
         total = sum(counts.values()) or 1
         shares = [counts.get(domain, 0) / total for domain in before]
         bars = axes.barh(
-            [i + (place - 0.5) * 0.4 for i in range(len(before))], shares, 0.36, color=colour, label=f"{name}: {total:,} tokens"
+            [i + (place - 0.5) * 0.4 for i in range(len(before))], shares, 0.36, color=color, label=f"{name}: {total:,} tokens"
         )
         axes.bar_label(bars, [f"{share:.1%}" for share in shares], padding=4, fontsize=8)
     axes.set_yticks(range(len(before)), list(before))
@@ -151,5 +151,5 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set_xlabel("share of the training tokens")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label(in_words("training tokens as they are", before) + "\n" + in_words("as trained on", after))
+    axes.figure.set_label(counts_text("training tokens as they are", before) + "\n" + counts_text("as trained on", after))
     return axes

@@ -13,7 +13,7 @@ from ipywidgets import Button, Checkbox, Combobox, Dropdown, FloatText, IntText,
 from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.display import source_preview
 from mistral_lib.display.run_estimate import Estimate, estimates
-from mistral_lib.display.widget_base import LatestJob, PlainTextBox
+from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox
 from mistral_lib.run import params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings, meaning
@@ -36,7 +36,7 @@ class DecisionForm(PlainTextBox):
 
     def __init__(self, settings: Settings, estimate: Estimator = estimates):
         self.notebook, self.given, self.estimate, self.way = settings, settings, estimate, {}
-        self.estimating, self.counting = LatestJob[Estimate](), LatestJob[str]()
+        self.estimating, self.counting = BackgroundJob[Estimate](), BackgroundJob[str]()
         self.start = Dropdown(options=_files(), description="start from", **WIDE)
         self.controls = _controls(settings)
         self.found, self.rows, self.verdict, self.said = (ipywidgets.HTML() for _ in range(4))

@@ -22,7 +22,7 @@ ROOM = 0.062  # height that a label needs
 class Node:
     name: str
     count: int
-    colour: str
+    color: str
     bottom: float = 0.0
     height: float = 0.0
 
@@ -35,7 +35,7 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
     """What became of every row, and what the kept ones were turned into. report: data/report.json."""
     fates = [Node("kept", report["records_kept"], "#bbbbbb"), *lost(report)]
     by_split = [
-        [Node(name, report[unit][name], colour) for name, colour in figure.SPLITS.items()] for unit in ("split_sizes", "windows", "blocks")
+        [Node(name, report[unit][name], color) for name, color in figure.SPLITS.items()] for unit in ("split_sizes", "windows", "blocks")
     ]
     columns = [[Node("rows", report["records_read"], "#bbbbbb")], fates, *by_split]
     titles = ["rows read", "what became of them", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
@@ -50,7 +50,7 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
     _fan(axes, 1, fates[0], columns[2])
     for x in (2, 3):
         for left, right in zip(columns[x], columns[x + 1], strict=True):
-            _band(axes, x, (left.bottom, left.height), (right.bottom, right.height), right.colour)
+            _band(axes, x, (left.bottom, left.height), (right.bottom, right.height), right.color)
     axes.set(xlim=(-0.05, len(columns) - 0.1), ylim=(-0.02, 1.14))
     axes.axis("off")
     axes.figure.set_label(words(columns, titles))
@@ -89,7 +89,7 @@ def _draw_column(axes: Axes, x: int, column: Sequence[Node], title: str, total: 
     axes.text(x, 1.1, title, fontsize=10, fontweight="bold", va="center")
     axes.text(x, 1.045, f"{total:,}", fontsize=10, va="center")
     for node in column:
-        axes.bar(x + 0.03, node.height, 0.06, bottom=node.bottom, color=node.colour, zorder=3)
+        axes.bar(x + 0.03, node.height, 0.06, bottom=node.bottom, color=node.color, zorder=3)
         if len(column) > 1:
             axes.text(x + 0.09, node.bottom + node.height / 2, node.label, va="center", fontsize=9, zorder=4)
 
@@ -99,16 +99,16 @@ def _fan(axes: Axes, x: int, left: Node, parts: Sequence[Node]) -> None:
     total, top = sum(part.count for part in parts) or 1, left.bottom + left.height
     for part in parts:
         share = left.height * part.count / total
-        _band(axes, x, (top - share, share), (part.bottom, part.height), part.colour)
+        _band(axes, x, (top - share, share), (part.bottom, part.height), part.color)
         top -= share
 
 
-def _band(axes: Axes, x: int, left: tuple[float, float], right: tuple[float, float], colour: str) -> None:
+def _band(axes: Axes, x: int, left: tuple[float, float], right: tuple[float, float], color: str) -> None:
     """A band from column x to the next; (bottom, height) at both ends."""
     along = np.linspace(0, 1, 40)
     ease = along**2 * (3 - 2 * along)
     lower, upper = left[0] + (right[0] - left[0]) * ease, sum(left) + (sum(right) - sum(left)) * ease
-    axes.fill_between(x + 0.06 + along * 0.94, lower, upper, color=colour, alpha=0.3, linewidth=0, zorder=1)
+    axes.fill_between(x + 0.06 + along * 0.94, lower, upper, color=color, alpha=0.3, linewidth=0, zorder=1)
 
 
 def words(columns: Sequence[Sequence[Node]], titles: Sequence[str]) -> str:

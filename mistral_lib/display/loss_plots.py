@@ -1,6 +1,6 @@
 """Figures of losses, one function each, returning the axes: a training's curve, base against adapter, runs and alternatives.
 
-All in nats per supervised token; base and adapter, train and validation keep their colours everywhere. Each figure's words
+All in nats per supervised token; base and adapter, train and validation keep their colors everywhere. Each figure's words
 begin with what it shows, and then give its numbers.
 """
 
@@ -35,11 +35,11 @@ def loss_curve(
     axes.set(xlabel="optimizer step", ylabel=f"loss, {UNIT}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     legend(axes, columns=2)
-    axes.figure.set_label("\n".join(curve_in_words([s["loss"] for s in steps], measured, before, after)))
+    axes.figure.set_label("\n".join(curve_text([s["loss"] for s in steps], measured, before, after)))
     return axes
 
 
-def curve_in_words(batches: Sequence[float], measured: Sequence[tuple[int, float]], before: float | None, after: float | None) -> list[str]:
+def curve_text(batches: Sequence[float], measured: Sequence[tuple[int, float]], before: float | None, after: float | None) -> list[str]:
     """What a curve shows: the validation loss before and after, on the way, and the spread of the batches."""
     words = []
     if before is not None and after is not None:
@@ -56,8 +56,8 @@ def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
     for place, facts in enumerate(domains.values()):
         axes.plot([facts["base"], facts["adapter"]], [place, place], color=LINK, zorder=1)
-    for key, colour in (("base", BASE), ("adapter", ADAPTER)):
-        axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=colour, label=key, zorder=2)
+    for key, color in (("base", BASE), ("adapter", ADAPTER)):
+        axes.scatter([facts[key] for facts in domains.values()], range(len(domains)), color=color, label=key, zorder=2)
     _rows(axes, [f"{name} ({facts['records']})" for name, facts in domains.items()])
     axes.set_xlabel(f"loss, {UNIT} (left is better); in brackets: records")
     legend(axes, columns=2)
@@ -92,16 +92,16 @@ def interval(facts: Mapping[str, Any]) -> str:
 
 
 def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
-    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colours), with intervals."""
+    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colors), with intervals."""
     names, runs = list(rows), list(next(iter(rows.values())))
     axes = new_axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1))
     for number, run in enumerate(runs):
-        colour, offset = RUNS[number % len(RUNS)], (number - (len(runs) - 1) / 2) * 0.7 / len(runs)
+        color, offset = RUNS[number % len(RUNS)], (number - (len(runs) - 1) / 2) * 0.7 / len(runs)
         for place, name in enumerate(names):
             facts, height = rows[name][run], place + offset
             if facts["low"] is not None:
-                axes.plot([facts["low"], facts["high"]], [height, height], color=colour, zorder=1)
-            axes.scatter([facts["difference"]], [height], color=colour, zorder=2, s=22, label=run if place == 0 else None)
+                axes.plot([facts["low"], facts["high"]], [height, height], color=color, zorder=1)
+            axes.scatter([facts["difference"]], [height], color=color, zorder=2, s=22, label=run if place == 0 else None)
     axes.axvline(0, color="black", linewidth=0.8)
     _rows(axes, names)
     axes.set_xlabel(f"adapter − base, {UNIT} (left is better); line: 95 % interval")
@@ -116,8 +116,8 @@ def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes
 def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
     axes = new_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
-    for split, colour, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
-        for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, colour, "adapter")):
+    for split, color, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
+        for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, color, "adapter")):
             shown = [(row[key], place) for place, row in enumerate(rows) if row[key] is not None]
             axes.scatter([loss for loss, _ in shown], [place for _, place in shown], color=shade, marker=mark, label=f"{whose}, {split}")
     _rows(axes, [f"{row['alternative']} ({row['minutes']:.1f} min)" for row in rows])
@@ -125,11 +125,11 @@ def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
     axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
     best = min(rows, key=lambda row: row["validation"])
     head = f"lowest validation loss: {best['alternative']}, {best['validation']:.4f} {UNIT}; base model {best['validation_base']:.4f}"
-    axes.figure.set_label("\n".join([head, *(alternative_in_words(row) for row in rows)]))
+    axes.figure.set_label("\n".join([head, *(alternative_text(row) for row in rows)]))
     return axes
 
 
-def alternative_in_words(row: Mapping[str, Any]) -> str:
+def alternative_text(row: Mapping[str, Any]) -> str:
     test = f", test {row['test']:.4f}" if row["test"] is not None else ""
     return f"{row['alternative']}: validation {row['validation']:.4f}{test}, {row['minutes']:.1f} minutes"
 

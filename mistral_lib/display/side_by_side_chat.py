@@ -19,11 +19,11 @@ from mistral_lib.tokens import chat_format
 ROWS = ("__base__", "default")  # peft's names for no adapter and for the one that was loaded
 PLAIN = "(side-by-side chat: one prompt, base and adapter answering next to each other; open this notebook in JupyterLab to ask)"
 ANSWER = (
-    '<div style="border:1px solid #999;border-top:4px solid {colour};border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{who}</b> '
+    '<div style="border:1px solid #999;border-top:4px solid {color};border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{who}</b> '
     '<span style="opacity:.75">{state}</span>'
     '<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;min-height:3em;margin:4px 0 0">{text}</pre></div>'
 )
-COLOURS = {"base model": "#767676", "adapter": "#0072B2"}
+COLORS = {"base model": "#767676", "adapter": "#0072B2"}
 
 Watcher = Callable[[list[str], list[bool]], bool | None]
 
@@ -105,8 +105,8 @@ class Chat(PlainTextBox):
         self._show(["", ""], [False, False], "")
 
     def _show(self, texts: list[str], ended: list[bool], state: str) -> None:
-        for place, who, text, done in zip(self.answers, COLOURS, texts, ended, strict=True):
-            place.value = ANSWER.format(colour=COLOURS[who], who=who, text=html.escape(text), state="" if done else state)
+        for place, who, text, done in zip(self.answers, COLORS, texts, ended, strict=True):
+            place.value = ANSWER.format(color=COLORS[who], who=who, text=html.escape(text), state="" if done else state)
 
     def _on_ask(self, _: Any) -> None:
         """In a thread of its own, so that the Stop button is heard meanwhile."""

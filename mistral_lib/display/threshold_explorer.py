@@ -23,7 +23,7 @@ MOST_DOMAINS = 12  # of more, the weights are typed in the parameters cell
 WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}, "continuous_update": False}
 
 
-class PreparationCockpit(PlainTextBox):
+class ThresholdExplorer(PlainTextBox):
     """`controls` holds a widget per parameter, `weights` one per domain; `table` shows the outcome."""
 
     def __init__(self, sample: Sample, settings: Settings, tokenizer: Any):

@@ -66,7 +66,7 @@ def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "ear
     axes.grid(axis="y", color="#e6e6e6")
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
-    words = [in_words(curves), *([f"{earlier_name}, to compare: {in_words(earlier)}"] if earlier else [])]
+    words = [curves_text(curves), *([f"{earlier_name}, to compare: {curves_text(earlier)}"] if earlier else [])]
     axes.figure.set_label("\n".join(words))
     return axes
 
@@ -101,7 +101,7 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
         )
 
 
-def in_words(curves: Curves) -> str:
+def curves_text(curves: Curves) -> str:
     """What the picture shows, for those who do not see it."""
     if not curves.steps:
         return "Loss by step: no step is done yet."

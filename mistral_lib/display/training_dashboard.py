@@ -25,7 +25,7 @@ from mistral_lib.training.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least
 PLAIN = "(live view of the training: curve, rates, memory, time, money and a button that saves and stops; open this notebook in JupyterLab)"
-COLOURS = {"running": "#0072B2", "complete": "#00664b", "failed": "#a13f00", "interrupted": "#7a5200"}  # white words on them are legible
+COLORS = {"running": "#0072B2", "complete": "#00664b", "failed": "#a13f00", "interrupted": "#7a5200"}  # white words on them are legible
 OTHER = "#595959"
 NONE = "no earlier run"
 
@@ -166,7 +166,7 @@ async def _a_moment(run: Run) -> None:
 
 
 def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
-    """The status word in its colour, and what it means at this moment."""
+    """The status word in its color, and what it means at this moment."""
     word, doing = ("hung", now.advice or "") if now.hung else (now.word, now.doing)
     if told_to_stop:
         doing = "saves after this step, then ends"
@@ -176,7 +176,7 @@ def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
         doing = f"{now.error or 'the process was killed'}. “Go on” starts from the last whole checkpoint"
     elif word == "complete":
         doing = "the adapter was saved, read back from disk and measured again"
-    badge = f'<b style="background:{COLOURS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
+    badge = f'<b style="background:{COLORS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
     return " · ".join([badge, *([html.escape(doing)] if doing else []), *([f"process {now.pid}"] if now.pid else [])])
 
 

@@ -1,8 +1,4 @@
-"""A box of widgets with a plain form, for wherever no widget can be shown.
-
-A notebook run headless keeps the plain text of these displays, by the nature of a display with several forms: the
-front end takes the richest that it understands.
-"""
+"""What all pages share: a box of widgets with a plain text form, and work in the background whose newest result is shown."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +7,15 @@ from typing import Any, Generic, TypeVar
 
 import ipywidgets
 
+Result = TypeVar("Result")
+PAUSE = 0.3  # seconds without a new request before the work starts
+
 
 class PlainTextBox(ipywidgets.VBox):
-    """A box of widgets whose plain form, `plain`, says what it shows."""
+    """A box of widgets with `plain`, its text form.
+
+    A notebook stores both forms, and the front end shows the richest one that it can: run headless, the plain text.
+    """
 
     def __init__(self, children: Sequence[ipywidgets.Widget], plain: str):
         super().__init__(children)
@@ -24,47 +26,40 @@ class PlainTextBox(ipywidgets.VBox):
         return {**bundle, "text/plain": self.plain} if bundle else {"text/plain": self.plain}
 
 
-# -- work beside a page that is being operated: it starts after a short pause, and only the newest result is shown -----
-
-Result = TypeVar("Result")
-PAUSE = 0.3  # seconds without a new wish until the work starts
-
-
-class LatestJob(Generic[Result]):
-    """One kind of work, of which the latest wish alone counts."""
+class BackgroundJob(Generic[Result]):
+    """One kind of work in a thread, so that the page still answers: it starts after a short pause, and a new request replaces the one before."""
 
     def __init__(self) -> None:
-        self._turn, self._wish = threading.Lock(), 0
-        self._thread: threading.Thread | None = None
+        self._turn, self._request = threading.Lock(), 0
+        self._thread: threading.Timer | None = None
 
     def start(
         self, results: Iterator[Result], show: Callable[[Result], None], failed: Callable[[Exception], None], pause: float = PAUSE
     ) -> None:
-        """Show each result as it comes, in place of what an earlier start would still show. failed: what to do with an error."""
+        """Call `show` with each result as it comes, or `failed` with the error that ended the work. Earlier requests show nothing more."""
         self.cancel()
-        wish, context = self._wish, copy_context()  # a kernel keeps in the context which cell an output belongs to
-        timer = threading.Timer(pause, lambda: context.run(self._work, wish, results, show, failed))
-        timer.daemon = True
-        self._thread = timer
-        timer.start()
+        request, context = self._request, copy_context()  # a kernel keeps in the context which cell an output belongs to
+        self._thread = threading.Timer(pause, lambda: context.run(self._work, request, results, show, failed))
+        self._thread.daemon = True
+        self._thread.start()
 
     def cancel(self) -> None:
-        """Nothing that was started is shown from now on."""
-        self._wish += 1
-        if isinstance(self._thread, threading.Timer):
+        """Show nothing more of what was started."""
+        self._request += 1
+        if self._thread is not None:
             self._thread.cancel()
 
     def wait(self) -> None:
-        """Until the latest work has ended."""
+        """Wait until the latest request has ended."""
         if self._thread is not None:
             self._thread.join()
 
-    def _work(self, wish: int, results: Iterator[Result], show: Callable[[Result], None], failed: Callable[[Exception], None]) -> None:
-        with self._turn:  # one at a time: two that race for the processor are both late
+    def _work(self, request: int, results: Iterator[Result], show: Callable[[Result], None], failed: Callable[[Exception], None]) -> None:
+        with self._turn:  # one at a time: two that compete for the processor are both late
             try:
-                while wish == self._wish and (result := next(results, None)) is not None:
-                    if wish == self._wish:
+                while request == self._request and (result := next(results, None)) is not None:
+                    if request == self._request:
                         show(result)
-            except Exception as error:  # what went wrong beside the page must be read on it
-                if wish == self._wish:
+            except Exception as error:  # the page shows what went wrong in the thread
+                if request == self._request:
                     failed(error)

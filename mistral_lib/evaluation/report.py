@@ -19,7 +19,7 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.training import plan_table, training_log, workload
 
 PAGE = Path(__file__).with_name("report_page.html")
-COLOURS = {verdict.SHIP: "#00664b", verdict.DO_NOT_SHIP: "#a13f00", verdict.NOT_ENOUGH: "#595959"}
+COLORS = {verdict.SHIP: "#00664b", verdict.DO_NOT_SHIP: "#a13f00", verdict.NOT_ENOUGH: "#595959"}
 SIGNS = {verdict.PASSED: "✓", verdict.FAILED: "✗", verdict.UNKNOWN: "?"}
 LONGEST_SHOWN = 1200  # characters of a text in the report
 
@@ -32,7 +32,7 @@ def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str
         "evaluation", name=run.folder.name, result=result, training=training, data=data, settings=run.settings, signs=SIGNS,
         figures=figures(run, result, training["validation_loss"]), samples=[shown(sample) for sample in samples],
         rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()), plan=plan(run.settings, training),
-        colour=COLOURS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
+        color=COLORS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
         copied=answer_metrics.COPIED, base_model=cards.base_model_name(run.settings),
     )  # fmt: skip
 

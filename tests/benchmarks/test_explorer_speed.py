@@ -65,6 +65,6 @@ def test_the_explorer_is_operated(home: Path, capsys: pytest.CaptureFixture) -> 
         timed("search all texts", lambda: setattr(explorer.query, "value", f"second{count // 2 - 1}"))
         assert "1 of " in explorer.status.value
         explorer.query.value = ""
-        timed("near-duplicates of a record, beside the page", lambda: (explorer.alike.click(), explorer.looking.wait()))
+        timed("near-duplicates of a record, beside the page", lambda: (explorer.near_duplicates.click(), explorer.near_search.wait()))
         print(f"peak memory above that of the survey: {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MiB")
     assert "no near-duplicates of this record" in explorer.status.value

@@ -100,15 +100,15 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     found = [number for number, line in enumerate(lines, 1) if "red.kernel_1" in line]
     page.shows(f"{len(found)} of 600 rows")
     page.shows(f"red.jsonl:{found[0]} ")
-    for part in ("as it stands in its file", "as a record", "tokens graded"):
+    for part in ("as a raw row", "as a record", "tokens graded"):
         page.shows(part)
-    assert page.page.locator(f"{OUTPUTS} .widget-html span[style*='background:#cdebc5']").count() > 5, "graded tokens are coloured"
+    assert page.page.locator(f"{OUTPUTS} .widget-html span[style*='background:#cdebc5']").count() > 5, "graded tokens are colored"
     assert not faults(page) and page.page.evaluate(CUT_CHOICES) == []
 
     page.press("exclude this record")
     page.shows("1 excluded by hand")
     assert list(exclusions.read(exclusions.place(finished.settings)).values()) == [f"red.jsonl:{found[0]}"]
-    page.press("take it in again")
+    page.press("include it again")
     page.shows("0 excluded by hand")
     assert not exclusions.read(exclusions.place(finished.settings))
     page.press("its near-duplicates")

@@ -24,7 +24,7 @@ TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + st
 def run(settings, corpus) -> Run:
     """The small corpus, and a file with a row of unknown shape, a line cut short, a long text and a secret."""
     odd = [
-        {"colour": "blue"},
+        {"color": "blue"},
         {"text": "long " * 500, "domain": "stories"},
         {"prompt": "Which key?", "completion": f"Use {TOKEN} for it, please."},
     ]
@@ -46,7 +46,7 @@ def test_files_that_are_wholly_contained_in_earlier_ones_are_named(settings, cor
     files.write_json_lines(corpus / "t_two_of_one.jsonl", red[:50] + blue[:30] + red[:2])
     files.write_json_lines(corpus / "u_one_new.jsonl", [*red[:50], {"text": "One row that stands nowhere else."}])
     files.write_json_lines(corpus / "v_own_repeats.jsonl", [{"text": "A text that says this twice."}] * 2)
-    files.write_json_lines(corpus / "w_one_unusable.jsonl", [*red[:50], {"colour": "blue"}])
+    files.write_json_lines(corpus / "w_one_unusable.jsonl", [*red[:50], {"color": "blue"}])
     entries = explore.explore(Run.open(settings))["files"]
     assert explore.contained(entries) == ["s_metadata.jsonl", "t_two_of_one.jsonl"]
     assert {entry["name"]: entry["repeats"] for entry in entries}["t_two_of_one.jsonl"] == {"red.jsonl": 52, "blue.jsonl": 30}
@@ -69,7 +69,7 @@ def test_raw_row_record_and_graded_tokens_stand_beside_each_other(explorer: Corp
     assert "&quot;completion&quot;" in explorer.raw.value and "[user]" in explorer.record.value
     graded, everything = map(int, re.search(r"(\d+) of (\d+) tokens graded", explorer.tokens.value).groups())
     assert 0 < graded < everything
-    assert explorer.tokens.value.count("background:#cdebc5") == graded, "a coloured span for each graded token"
+    assert explorer.tokens.value.count("background:#cdebc5") == graded, "a colored span for each graded token"
 
 
 def test_each_filter_leaves_what_it_says(explorer: CorpusExplorer) -> None:
@@ -87,7 +87,7 @@ def test_each_filter_leaves_what_it_says(explorer: CorpusExplorer) -> None:
     explorer.length.value = (1000, explorer.length.options[-1][1])
     assert "1 of 604" in explorer.status.value and "2,499 characters" in explorer.head.value
     explorer.choices["file"].value = "red.jsonl"
-    assert "0 of 604" in explorer.status.value and "no row is left" in explorer.head.value and explorer.exclude.disabled
+    assert "0 of 604" in explorer.status.value and "no row passes the filters" in explorer.head.value and explorer.exclude.disabled
 
 
 def test_the_search_finds_what_a_plain_loop_finds_within_the_filters(explorer: CorpusExplorer, corpus) -> None:
@@ -109,7 +109,7 @@ def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explore
     explorer.exclude.click()
     assert exclusions.read(place) == {record_id: "blue.jsonl:5"}
     assert (
-        explorer.exclude.description == "take it in again"
+        explorer.exclude.description == "include it again"
         and "1 excluded by hand" in explorer.status.value
         and "excluded" in explorer.head.value
     )
@@ -125,7 +125,7 @@ def test_a_record_that_was_excluded_by_its_source_is_taken_in_again_and_comments
     place.write_text("# why: it is about another product\n\nblue.jsonl:1  # by hand\n")
     explorer.place.value = 2
     explorer.place.value = 1
-    assert explorer.exclude.description == "take it in again"
+    assert explorer.exclude.description == "include it again"
     explorer.exclude.click()
     assert exclusions.read(place) == {} and explorer.exclude.description == "exclude this record"
     explorer.exclude.click()
@@ -141,16 +141,16 @@ def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplor
     explorer = CorpusExplorer(index, explorer.tokenizer)
     explorer.choices["file"].value = "alike.jsonl"
     assert explorer.exclude_all.layout.display == "none", "only what was looked for together goes together"
-    explorer.alike.click()
-    explorer.looking.wait()
+    explorer.near_duplicates.click()
+    explorer.near_search.wait()
     assert "a record and its 2 near-duplicates; 0 excluded" in explorer.status.value and explorer.exclude_all.layout.display == ""
     assert [index.entry(n).source for n in explorer.numbers.tolist()] == ["alike.jsonl:1", "alike.jsonl:2", "alike.jsonl:4"]
     explorer.exclude_all.click()
     assert sorted(exclusions.read(run.folder / "excluded.txt").values()) == ["alike.jsonl:1", "alike.jsonl:2", "alike.jsonl:4"]
     assert "3 excluded by hand" in explorer.status.value
     explorer.choices["file"].value = "red.jsonl"
-    explorer.alike.click()
-    explorer.looking.wait()
+    explorer.near_duplicates.click()
+    explorer.near_search.wait()
     assert "no near-duplicates of this record" in explorer.status.value and len(explorer.numbers) == 200, "it stays where it was"
     explorer.choices["file"].value = ""
     assert "608 of 608 rows" in explorer.status.value and explorer.exclude_all.layout.display == "none"
@@ -232,7 +232,7 @@ def test_a_line_put_in_on_top_excludes_no_other_record(explorer: CorpusExplorer,
             look()
     explorer.place.value = 6
     assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value
-    assert explorer.exclude.disabled and explorer.alike.disabled
+    assert explorer.exclude.disabled and explorer.near_duplicates.disabled
     explorer.query.value = "kernel"
     assert "has changed since it was indexed" in explorer.status.value and not len(explorer.numbers)
     explorer.query.value, explorer.choices["file"].value = "", "blue.jsonl"

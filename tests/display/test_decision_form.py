@@ -9,7 +9,7 @@ from mistral_lib.corpus import sources
 from mistral_lib.display import run_estimate
 from mistral_lib.display.decision_form import DecisionForm
 from mistral_lib.display.run_estimate import Estimate
-from mistral_lib.display.widget_base import LatestJob
+from mistral_lib.display.widget_base import BackgroundJob
 from mistral_lib.model import model_shapes
 from mistral_lib.preparation import explore
 from mistral_lib.run import Run, params
@@ -233,7 +233,7 @@ def test_it_starts_from_a_file(settings, corpus, home) -> None:
 
 
 def test_only_the_latest_wish_is_answered() -> None:
-    job, shown = LatestJob[str](), []
+    job, shown = BackgroundJob[str](), []
     job.start(iter(["old"]), shown.append, pytest.fail, pause=0.2)
     job.start(iter(["half", "whole"]), shown.append, pytest.fail, pause=0)
     job.wait()

@@ -171,42 +171,42 @@ def test_no_mark_lies_on_the_frame(axes: Axes) -> None:
 def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> None:
     picture = Picture(CASES[name]())
     shown = picture._repr_mimebundle_()
-    assert shown["text/plain"] == picture.words and any(digit in picture.words for digit in "123456789")
+    assert shown["text/plain"] == picture.alt_text and any(digit in picture.alt_text for digit in "123456789")
     assert shown["text/html"].startswith("<img ") and 'alt="' in shown["text/html"] and picture.png.startswith(b"\x89PNG")
     assert not plt.get_fignums(), "a figure that stays open is shown twice"
 
 
-def test_a_figure_without_words_is_refused() -> None:
+def test_a_figure_without_alternative_text_is_refused() -> None:
     axes = plt.subplots()[1]
-    with pytest.raises(ValueError, match="has no words"):
+    with pytest.raises(ValueError, match="has no alternative text"):
         Picture(axes)
     plt.close(axes.figure)
 
 
 def test_of_thousands_of_domains_the_largest_are_shown_and_no_count_is_lost() -> None:
     shown = figure.largest(NOTES)
-    assert len(shown) == figure.MOST and sum(shown.values()) == sum(NOTES.values()) and shown["faq"] == 900 and "2,982 others" in shown
-    words = Picture(data_plots.mixture(NOTES, {"faq": 1800})).words
+    assert len(shown) == figure.MOST_BARS and sum(shown.values()) == sum(NOTES.values()) and shown["faq"] == 900 and "2,982 others" in shown
+    words = Picture(data_plots.mixture(NOTES, {"faq": 1800})).alt_text
     assert "faq 900" in words and "faq 1,800" in words and f"2,982 others {sum(NOTES.values()) - 900 - 3 * 18:,}" in words
     assert figure.largest(SPLITS["train"]) == SPLITS["train"]
 
 
 def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:
-    words = Picture(flow_plot.flow(counts(REASONS), 512)).words
+    words = Picture(flow_plot.flow(counts(REASONS), 512)).alt_text
     second = words.splitlines()[1].split(": ")[1]
     total, *parts = (int(number.replace(",", "")) for number in re.findall(r"(?<![a-z_])\d[\d,]*", second.replace("3 other", "other")))
     assert total == sum(parts) and "3 other reasons" in second
 
 
 def test_what_would_be_lost_to_length_is_counted_by_hand() -> None:
-    words = Picture(data_plots.lost_to_length([100, 600, 1300], [512, 1024])).words
+    words = Picture(data_plots.lost_to_length([100, 600, 1300], [512, 1024])).alt_text
     assert "512: 2 records above, 0.4380 of all tokens beyond" in words  # (88 + 788) / 2000
     assert "1,024: 1 records above, 0.1380 of all tokens beyond" in words  # 276 / 2000
 
 
 def test_the_words_of_losses_begin_with_what_was_found() -> None:
     def first(axes: Axes) -> str:
-        return Picture(axes).words.splitlines()[0]
+        return Picture(axes).alt_text.splitlines()[0]
 
     assert first(loss_plots.loss_curve(STEPS, 2.9, 2.4)) == "the validation loss fell: 2.9000 → 2.4000 nats per supervised token"
     assert first(loss_plots.loss_curve(STEPS, 2.4, 2.9)).startswith("the validation loss did not fall")

@@ -15,16 +15,16 @@ TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + st
 
 
 def test_every_dropped_row_stands_under_its_reason_with_an_example(settings, corpus) -> None:
-    odd = [{"colour": TOKEN}, {"prompt": "short?", "completion": "yes"}, {"prompt": "TODO?", "completion": f"short {TOKEN[:4]}"}]
+    odd = [{"color": TOKEN}, {"prompt": "short?", "completion": "yes"}, {"prompt": "TODO?", "completion": f"short {TOKEN[:4]}"}]
     again = (corpus / "red.jsonl").read_bytes().splitlines()[0]
     files.write_bytes(corpus / "strange.jsonl", b"\n".join([*map(orjson.dumps, odd), again, b'{"prompt": "half']))
     run = Run.open(settings)
     report = prepare.prepare(run)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
-    table = {line["reason"]: line for line in row_view.table(ledger, sources.of_settings(settings), settings)}
+    table = {line["reason"]: line for line in row_view.reasons_table(ledger, sources.of_settings(settings), settings)}
     expected = {**report["rejected"], "duplicate": report["duplicates_exact"], "near_duplicate": report["duplicates_near"]}
     assert {reason: line["rows"] for reason, line in table.items()} == {reason: count for reason, count in expected.items() if count}
     assert [line["rows"] for line in table.values()] == sorted((line["rows"] for line in table.values()), reverse=True)
     assert table["answer_too_short"]["its answer"] == "yes" and table["truncated_line"]["its answer"] == '{"prompt": "half'
     assert table["duplicate"]["for example"] == "strange.jsonl:4" and table["duplicate"]["which repeats"] == "red.jsonl:1"
-    assert "colour" in table["unknown_shape"]["its answer"] and not any(TOKEN in str(line) for line in table.values())
+    assert "color" in table["unknown_shape"]["its answer"] and not any(TOKEN in str(line) for line in table.values())

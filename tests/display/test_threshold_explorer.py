@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mistral_lib.corpus import exclusions, sources
-from mistral_lib.display.threshold_explorer import PreparationCockpit, figures
+from mistral_lib.display.threshold_explorer import ThresholdExplorer, figures
 from mistral_lib.model import base_model
 from mistral_lib.preparation import prepare, trial
 from mistral_lib.run import Run, files
@@ -17,11 +17,11 @@ def tokenizer(settings):
 
 
 @pytest.fixture
-def cockpit(settings, corpus, tokenizer) -> PreparationCockpit:
-    return PreparationCockpit(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+def cockpit(settings, corpus, tokenizer) -> ThresholdExplorer:
+    return ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
 
 
-def test_a_sample_of_everything_gives_what_the_data_stage_gives(cockpit: PreparationCockpit, settings) -> None:
+def test_a_sample_of_everything_gives_what_the_data_stage_gives(cockpit: ThresholdExplorer, settings) -> None:
     assert figures(prepare.prepare(Run.open(settings))) == cockpit.before
 
 
@@ -31,7 +31,7 @@ def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, cor
     by_id = next(row["record_id"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist())
     entries = {by_id: "", "red.jsonl:7": "", "blue.jsonl:200": "", "green.jsonl:999": "no such row", "red.jsonl.jsonl:1": "no such file"}
     exclusions.write(run.folder / exclusions.NAME, entries)
-    cockpit = PreparationCockpit(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
     assert figures(prepare.prepare(run)) == cockpit.before and cockpit.before["rejected: excluded_by_hand"] == 3
 
 
@@ -40,7 +40,7 @@ def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(sett
         plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows(name, 90)]
         files.write_json_lines(corpus / f"{name}.part.jsonl", plain)
         (corpus / f"{name}.jsonl").unlink()
-    cockpit = PreparationCockpit(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
     assert figures(prepare.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {
         "red.part",
         "green.part",
@@ -51,7 +51,7 @@ def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(sett
 def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, tokenizer) -> None:
     words = [f"word{n}" for n in range(30)]  # two texts of 26 word 5-grams that share 21 of 31
     files.write_json_lines(corpus / "twins.jsonl", [{"text": " ".join(words)}, {"text": " ".join([*words[:15], "other", *words[16:]])}])
-    cockpit = PreparationCockpit(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
     cockpit.controls["near_duplicate_threshold"].value = 0.5
     cockpit.controls["shortest_answer"].value = 80
     assert "near_duplicate_threshold = 0.5\nshortest_answer = 80" in cockpit.message.value
@@ -62,7 +62,7 @@ def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, t
         assert f">{figures(whole)[name]:,}</td>" in row and "<b>" in row, row
 
 
-def test_a_weight_changes_the_mixture_and_only_it(cockpit: PreparationCockpit) -> None:
+def test_a_weight_changes_the_mixture_and_only_it(cockpit: ThresholdExplorer) -> None:
     cockpit.weights["red"].value = 0.5
     assert "domain_weights = {&#x27;red&#x27;: 0.5}" in cockpit.message.value
     changed = [line.split("</td>")[0] for line in cockpit.table.value.split("<tr><td>") if "<b>" in line]
@@ -73,7 +73,7 @@ def test_a_weight_changes_the_mixture_and_only_it(cockpit: PreparationCockpit) -
 
 def test_a_slider_that_nobody_moved_changes_nothing_whatever_its_digits(settings, corpus, tokenizer) -> None:
     fine = settings.model_copy(update={"operatives_share": 0.3333, "domain_weights": {"red": 0.66667, "blue": 1.0}})
-    cockpit = PreparationCockpit(trial.draw(sources.of_settings(fine), fine, rows=300), fine, tokenizer)
+    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(fine), fine, rows=300), fine, tokenizer)
     assert cockpit.changes() == {} and "Move a slider" in cockpit.message.value
     cockpit.controls["operatives_share"].value, cockpit.weights["green"].value = 0.1 + 0.2, 2.0
     assert cockpit.changes() == {"operatives_share": 0.3, "domain_weights": {"red": 0.66667, "blue": 1.0, "green": 2.0}}
@@ -81,7 +81,7 @@ def test_a_slider_that_nobody_moved_changes_nothing_whatever_its_digits(settings
     assert cockpit.changes()["domain_weights"] == {"blue": 1.0, "green": 2.0}
 
 
-def test_an_impossible_combination_is_said_and_the_last_table_stays(cockpit: PreparationCockpit) -> None:
+def test_an_impossible_combination_is_said_and_the_last_table_stays(cockpit: ThresholdExplorer) -> None:
     before = cockpit.table.value
     cockpit.controls["max_tokens"].value = 8192
     assert "This cannot be" in cockpit.message.value and "max_tokens = 8192" in cockpit.message.value and cockpit.table.value == before
@@ -89,7 +89,7 @@ def test_an_impossible_combination_is_said_and_the_last_table_stays(cockpit: Pre
 
 def test_a_sample_that_leaves_nothing_says_so_and_stops_nothing(settings, corpus, tokenizer) -> None:
     few = trial.draw(sources.of_settings(settings), settings, rows=2)
-    cockpit = PreparationCockpit(few, settings, tokenizer)
+    cockpit = ThresholdExplorer(few, settings, tokenizer)
     assert "the sample cannot be prepared" in cockpit.message.value and "the sample cannot be prepared" in cockpit.plain
 
 
@@ -102,7 +102,7 @@ def test_documents_are_drawn_whole_and_in_any_order_of_the_files(settings, corpu
 
 
 def test_unreadable_rows_are_counted_and_not_drawn(settings, corpus) -> None:
-    files.write_bytes(corpus / "odd.jsonl", b'{"colour": "blue"}\n{"prompt": "half')
+    files.write_bytes(corpus / "odd.jsonl", b'{"color": "blue"}\n{"prompt": "half')
     sample = trial.draw(sources.of_settings(settings), settings, rows=10_000)
     assert (sample.rows, sample.looked_at, sample.unreadable) == (600, 602, 2)
 
@@ -125,7 +125,7 @@ def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_pa
     assert not list((tmp_path / "scratch").iterdir()) and not (tmp_path / "runs").exists()
 
 
-def test_headless_it_is_the_figures_of_the_sample(cockpit: PreparationCockpit) -> None:
+def test_headless_it_is_the_figures_of_the_sample(cockpit: ThresholdExplorer) -> None:
     plain = cockpit._repr_mimebundle_()["text/plain"]
     assert (
         plain.startswith("600 of 600 rows, whole source documents\nrows: 600\n")
@@ -137,7 +137,7 @@ def test_of_many_domains_the_largest_stand_in_the_table(settings, corpus, tokeni
     for n in range(60):
         (corpus / f"notes{n}").mkdir()
         (corpus / f"notes{n}" / "note.md").write_text(f"Note {n}. " + " ".join(f"word{n}_{k}" for k in range(20 + n % 30)))
-    cockpit = PreparationCockpit(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
     assert not cockpit.weights and sum(name.startswith("training tokens of ") for name in cockpit.before) == 20
     cockpit.controls["shortest_answer"].value = 90
     assert "others</td>" in cockpit.table.value and "shortest_answer = 90" in cockpit.message.value

@@ -56,7 +56,7 @@ def test_the_picture_has_each_curve_once_and_the_earlier_ones_beside(tmp_path) -
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["small, yesterday, training batches, running mean", "small, yesterday, validation",
                       "training batches, running mean", "validation"]  # fmt: skip
-    assert axes.get_xlim() == (0, 30) and "25 of 30 steps" in training_curve.in_words(curves)
+    assert axes.get_xlim() == (0, 30) and "25 of 30 steps" in training_curve.curves_text(curves)
 
 
 def test_the_running_mean_starts_at_the_first_value_and_keeps_a_level() -> None:

@@ -45,7 +45,7 @@ def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Se
     assert explore.explore(run)["totals"]["problems"] == {"nested_too_deep": 1}
     found = sources.of_settings(settings)
     ledger = pq.read_table(run.folder / "data" / "ledger.parquet").to_pandas()
-    [line] = row_view.table(ledger, found, settings)
+    [line] = row_view.reasons_table(ledger, found, settings)
     assert line["for example"] == "deep.jsonl:1" and "Sum it up" in line["its answer"]
 
 

@@ -83,7 +83,7 @@ def test_a_validation_loss_that_is_no_number_is_told_and_is_not_the_best(home: P
     assert (now.validation_loss, now.validation_step, now.best_validation_loss, now.best_step) == (None, 4, 2.6, 2)
     assert "validation loss ? after step 4, best 2.6000 after step 2" in training_status.describe(now)
     curves = training_curve.Curves.of(log.path)
-    assert curves.points() == [(0, 2.9), (2, 2.6), (3, 2.7)] and "validation from 2.900 to 2.700" in training_curve.in_words(curves)
+    assert curves.points() == [(0, 2.9), (2, 2.6), (3, 2.7)] and "validation from 2.900 to 2.700" in training_curve.curves_text(curves)
     assert "2.700" in training_curve.draw(curves).figure.get_label()
     only = other(run, run_name="only")
     TrainingLog(only.folder / "training" / "log.jsonl").write("validation", what="after step 1", step=1, loss=None, best=False, seconds=1.0)
