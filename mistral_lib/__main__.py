@@ -40,7 +40,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from mistral_lib.run import Run
     from mistral_lib.training import train as training
-    from mistral_lib.training.stop_signal import Stopped
+    from mistral_lib.training.stopping import Stopped
 
     try:
         result = training.train(Run.existing(arguments.run_folder))

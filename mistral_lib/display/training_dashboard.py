@@ -20,7 +20,7 @@ from mistral_lib.run import Run, files
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.training import train, trainer_process, training_status
-from mistral_lib.training.stop_signal import Stopped
+from mistral_lib.training.stopping import Stopped
 from mistral_lib.training.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
-from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.stopping import StopSignal
 
 PATIENCE = timedelta(hours=12)  # how long the others wait while the first one measures a large base model
 TOGETHER = 2**22  # gradients that are sent at a time, 16 MiB in float32

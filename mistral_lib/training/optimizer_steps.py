@@ -1,11 +1,12 @@
-"""The optimizer steps of a training: from the last whole checkpoint to the end, with a smaller micro batch where memory ran out.
+"""The optimizer steps of a training: from the last complete checkpoint to the end, with a smaller micro batch after out of memory.
 
-Knows one model and its blocks; what is measured before and after, and what makes a training complete, stands in training.py.
+Knows one model and its blocks; train.py measures before and after, and decides whether the training is complete.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,44 @@ from mistral_lib.run import hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import checkpoints, distributed, largest_batch, out_of_memory, training_log, workload
 from mistral_lib.training.out_of_memory import BatchShape
-from mistral_lib.training.stop_signal import Stopped, StopSignal
-from mistral_lib.training.stopping_rules import Health, Spending
+from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
 from mistral_lib.training.training_callback import TrainingCallback
 from mistral_lib.training.training_log import TrainingLog
 
 
-class OptimizerSteps:
-    """What Training does between its first measurement and its last."""
+@dataclass(frozen=True)
+class Ended:
+    """The end of the steps. The model then holds the adapter of `adapter_step`: the best one, or the last."""
 
-    settings: Settings
-    place: Path  # of the checkpoints
-    log: TrainingLog
-    stop: StopSignal
-    spending: Spending
-    shape: BatchShape  # micro batch and accumulation as they are now
-    trainable: int  # parameters
-    stopped_by: str | None
-    measure: Callable[..., list[likelihood.RecordLoss]]
+    steps: int
+    adapter_step: int
+    stopped_by: str | None  # early_stopping, max_hours or max_usd; None: all steps were made
+
+
+class OptimizerSteps:
+    """Trains a model on packed blocks. `measure(model, what)` returns the validation loss in nats per supervised token.
+
+    shape: micro batch and accumulation; they change after out of memory. checkpoint_folder: where the checkpoints are.
+    """
+
+    def __init__(
+        self, settings: Settings, checkpoint_folder: Path, log: TrainingLog, stop: StopSignal, spending: Spending, shape: BatchShape,
+        measure: Callable[[Any, str], float],
+    ):  # fmt: skip
+        self.settings, self.checkpoint_folder, self.log, self.stop, self.spending = settings, checkpoint_folder, log, stop, spending
+        self.shape, self.measure = shape, measure
 
     def shrink(self, why: str) -> None:
-        """Go on with a smaller micro batch. Errors: OutOfMemory if there is none."""
+        """Use a smaller micro batch from now on. Errors: OutOfMemory if there is none."""
         self.shape = out_of_memory.shrunk(self.shape, why, self.settings, self.log)
 
+    def effective_batch(self) -> int:
+        """Blocks of an optimizer step, all processes together."""
+        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * distributed.count()
+
     def try_largest(self, model: Any, blocks: Any, counts: Any) -> None:
-        """Shrink until the fullest batch fits, before any time is spent on steps."""
+        """Shrink until the fullest batch fits, before any time is spent on steps. counts: supervised tokens of each block."""
 
         def attempt() -> dict[str, Any]:
             self.log.write("trying", what="the fullest batch", **dataclasses.asdict(self.shape))
@@ -50,30 +63,27 @@ class OptimizerSteps:
 
         self.log.write("largest_batch", **out_of_memory.retry_on_out_of_memory(attempt, self.shrink))
 
-    def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
-        """All steps, with a smaller micro batch where memory ran out; the model then holds the best adapter.
-
-        Returns the number of steps, and the step that the adapter is of.
-        """
+    def train(self, model: Any, blocks: Any, baseline: float) -> Ended:
+        """Make all steps, and put the best adapter into the model. baseline: the base model's validation loss."""
         start = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
 
-        def attempt() -> int:
+        def attempt() -> tuple[int, str | None]:
             with torch.no_grad():
                 for name, p in model.named_parameters():
                     if name in start:
                         p.copy_(start[name])
-            return self.step(model, blocks, baseline)
+            return self.resume(model, blocks, baseline)
 
-        steps = out_of_memory.retry_on_out_of_memory(attempt, self.shrink, together=distributed.count() > 1)
-        best = checkpoints.best(self.place) if self.settings.validate_every_steps else None
+        steps, stopped_by = out_of_memory.retry_on_out_of_memory(attempt, self.shrink, together=distributed.count() > 1)
+        best = checkpoints.best(self.checkpoint_folder) if self.settings.validate_every_steps else None
         if best and best[1] != steps:
             checkpoints.load_weights(model, best[0])
-        return steps, best[1] if best else steps
+        return Ended(steps, best[1] if best else steps, stopped_by)
 
-    def step(self, model: Any, blocks: Any, baseline: float) -> int:
-        """Train from the last whole checkpoint, or from the start; returns the number of steps."""
-        checkpoints.tidy(self.place)
-        last = checkpoints.last_complete(self.place)
+    def resume(self, model: Any, blocks: Any, baseline: float) -> tuple[int, str | None]:
+        """Train from the last complete checkpoint, or from the start; the number of steps, and the rule that ended them. Errors: Stopped."""
+        checkpoints.tidy(self.checkpoint_folder)
+        last = checkpoints.last_complete(self.checkpoint_folder)
         self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
         callback = self.callback(model, blocks, baseline)
         with self.stop.after_saving():
@@ -85,27 +95,31 @@ class OptimizerSteps:
                 trainer = self.trainer(model, blocks, callback)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 reached = trainer.state.global_step
-        self.stopped_by = callback.stopped_by
         if self.stop.requested:
-            raise Stopped(f"told to stop; saved at step {reached}")
-        return reached
+            raise Stopped(f"stop signal received; saved at step {reached}")
+        return reached, callback.stopped_by
+
+    def assist(self, model: Any, blocks: Any) -> None:
+        """In a process other than the first: its share of the steps, from the checkpoint and with the batch that the first one names."""
+
+        def attempt() -> None:
+            self.shape, last = distributed.from_first(lambda: None)
+            if last is not None:
+                with self.stop.after_saving():
+                    self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+
+        out_of_memory.retry_on_out_of_memory(attempt, lambda why: None, together=True)
 
     def callback(self, model: Any, blocks: Any, baseline: float) -> TrainingCallback:
         skipped = len(training_log.skipped(self.log.events()))
-        worst = max(baseline, math.log(model.config.vocab_size))
-        health = Health(self.settings, self.steps_planned(blocks), worst, skipped)
+        uniform_loss = max(baseline, math.log(model.config.vocab_size))
+        steps = workload.steps(self.settings, len(blocks), self.effective_batch())
+        divergence = DivergenceCheck(self.settings, steps, uniform_loss, skipped)
         tokens = self.effective_batch() * len(blocks[0]["input_ids"])
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         return TrainingCallback(
-            self.settings, self.log, self.stop, self.spending, health, self.place,
-            lambda model, when: likelihood.mean(self.measure(model, when)), tokens, self.trainable,
-        )  # fmt: skip
-
-    def steps_planned(self, blocks: Any) -> int:
-        return workload.steps(self.settings, len(blocks), self.effective_batch())
-
-    def effective_batch(self) -> int:
-        """Blocks of an optimizer step, all processes together."""
-        return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * distributed.count()
+            self.settings, self.log, self.stop, self.spending, divergence, self.checkpoint_folder, self.measure, tokens, trainable
+        )
 
     def trainer(self, model: Any, blocks: Any, callback: TrainingCallback | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
@@ -118,7 +132,7 @@ class OptimizerSteps:
         s, cuda = self.settings, hardware.device() == "cuda"
         dtype = hardware.choose_dtype(s.dtype)[0]
         return TrainingArguments(
-            output_dir=str(self.place), seed=s.seed, data_seed=s.seed, report_to="none", disable_tqdm=True,
+            output_dir=str(self.checkpoint_folder), seed=s.seed, data_seed=s.seed, report_to="none", disable_tqdm=True,
             per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
             max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
@@ -129,5 +143,5 @@ class OptimizerSteps:
 
 
 def mixed_precision(device: str, dtype: str) -> dict[str, bool]:
-    """The trainer's flags: on a GPU products run in `dtype` beside float32 LoRA weights, float16 with a loss scale; a CPU needs none."""
+    """The trainer's flags: on a GPU, products in `dtype` with float32 LoRA weights, float16 with a loss scale; none on a CPU."""
     return {"bf16": device == "cuda" and dtype == "bfloat16", "fp16": device == "cuda" and dtype == "float16"}

@@ -1,8 +1,8 @@
-"""The training stage: a process of its own that measures, trains, saves, loads again and only then says `complete`.
+"""The training stage: a process of its own that measures, trains, saves and loads again before it reports `complete`.
 
-Started with `python -m mistral_lib train runs/<name>`; it survives the notebook that started it. Killed, it resumes from
-the last whole checkpoint; told to stop (SIGTERM), it saves and ends as `interrupted`; short of memory, it goes on with a
-smaller micro batch and the same effective batch.
+`python -m mistral_lib train runs/<name>` runs independently of the notebook that started it. After a kill it resumes from
+the last complete checkpoint; on SIGTERM it saves and ends as `interrupted`; out of memory, it retries with a smaller micro
+batch and the same effective batch.
 """
 
 import dataclasses
@@ -17,24 +17,17 @@ from typing import Any
 from transformers import set_seed
 
 from mistral_lib.model import base_model, likelihood
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
-from mistral_lib.run import (
-    Run,
-    allocator,
-    disk,
-    files,
-    hardware,
-    params,  # fmt: skip
-)
+from mistral_lib.run import Run, allocator, disk, files, hardware, params
 from mistral_lib.run.folder import summary
 from mistral_lib.tokens import packed_dataset
 from mistral_lib.training import adapter_check, checkpoints, distributed, hang_detection, largest_batch, out_of_memory, training_log
-from mistral_lib.training.optimizer_steps import OptimizerSteps
-from mistral_lib.training.stop_signal import StopSignal
-from mistral_lib.training.stopping_rules import Spending
+from mistral_lib.training.optimizer_steps import Ended, OptimizerSteps
+from mistral_lib.training.stopping import Spending, StopSignal
 from mistral_lib.training.training_log import NoLog, TrainingLog
 
-# Parameters that may change between an attempt and its continuation: they do not change what is trained.
+# Parameters that may change when a training resumes: they do not change what is trained.
 CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
             "validate_every_steps")  # fmt: skip
 
@@ -42,7 +35,7 @@ CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stoppin
 def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
-    Of several processes the first one leads; the others only help it to step, and return nothing.
+    Of several processes the first one leads; the others take their share of the steps and return nothing.
     Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
@@ -54,8 +47,7 @@ def train(run: Run) -> dict[str, Any]:
         return Training(run, folder, NoLog(), StopSignal(), "").assist() if reasons else {}
     if reasons:
         with run.lock("stage training"):
-            changed = run.changes("training", inputs)
-            make_way(run, folder, changed)
+            set_aside(run, folder, run.changes("training", inputs))
             stop = StopSignal()
             log = TrainingLog(folder / "log.jsonl")
             with run.recorded("training", inputs), end_noted(log):
@@ -67,7 +59,7 @@ def train(run: Run) -> dict[str, Any]:
 
 @contextmanager
 def end_noted(log: TrainingLog) -> Iterator[None]:
-    """An end that is not a kill leaves its word in the log, disk permitting."""
+    """Logs how a training ended, unless it was killed or the disk is full."""
     try:
         yield
     except BaseException as error:
@@ -80,14 +72,14 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
 
 
 def can_resume(folder: Path, changed: list[str]) -> bool:
-    """Whether the steps that an earlier training made stand: nothing that is trained changed, and where it came to a result there
-    is a checkpoint to verify it again from, or to go on from if what had ended it was raised."""
+    """Whether the steps of an earlier training stay valid: nothing that is trained changed, and if it had a result, there is a
+    checkpoint to verify that result from again, or to resume from if the limit that ended it was raised."""
     same = all(reason.split(":")[0] in CONTINUE for reason in changed)
     return same and (not (folder / "result.json").exists() or checkpoints.last_complete(folder / "checkpoints") is not None)
 
 
-def make_way(run: Run, folder: Path, changed: list[str]) -> None:
-    """Of a training that goes on, result and adapter are moved to previous/; any other earlier one is moved there as a whole."""
+def set_aside(run: Run, folder: Path, changed: list[str]) -> None:
+    """Move an earlier training to previous/: its result and adapter if it can resume, otherwise all of it."""
     if not folder.exists():
         return
     target = run.previous("training")
@@ -96,29 +88,33 @@ def make_way(run: Run, folder: Path, changed: list[str]) -> None:
         folder.rename(target)
     elif (folder / "result.json").exists():
         target.mkdir(parents=True)
-        for name in ("adapter", "result.json"):  # the result last: killed in between, this is done again
+        for name in ("adapter", "result.json"):  # the result last: after a kill in between, this is done again
             if (folder / name).exists():
                 (folder / name).rename(target / name)
 
 
-class Training(OptimizerSteps):
+class Training:
     """The numbered steps of one training."""
 
     def __init__(self, run: Run, folder: Path, log: TrainingLog, stop: StopSignal, because: str):
-        self.run, self.settings, self.folder, self.log, self.stop = run, run.settings, folder, log, stop
-        self.place = folder / "checkpoints"
-        self.known: dict[str, list[likelihood.RecordLoss]] = {}
+        self.run, self.settings, self.folder, self.log = run, run.settings, folder, log
+        self.measured: dict[str, list[RecordLoss]] = {}  # the last measurement, by what was measured
         events = log.events()
         usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
         self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
-        self.shape = out_of_memory.shape_now(self.settings, events)
+        shape = out_of_memory.shape_now(self.settings, events)
+        self.steps = OptimizerSteps(
+            self.settings, folder / "checkpoints", log, stop, self.spending, shape,
+            measure=lambda model, what: likelihood.mean(self.measure(model, what)),
+        )  # fmt: skip
         killed = out_of_memory.killed_for_memory(events, folder)
-        log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(self.shape), **out_of_memory.counters())
+        log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(shape), **out_of_memory.counters())
         out_of_memory.refuse_if_loading(killed, events, self.settings)
-        if killed and (self.shape.smaller() or not out_of_memory.made_progress(events)):
-            self.shrink(killed)
+        if killed and (shape.smaller() or not out_of_memory.made_progress(events)):
+            self.steps.shrink(killed)
 
     def train_all(self) -> dict[str, Any]:
+        """Every step of the training, from the check of the data to training/result.json, which is returned."""
         data = self.run.folder / "data"
         blocks = largest_batch.loaded(data / "train", "training")
         held_out = largest_batch.loaded(data / "validation", "validation")
@@ -126,76 +122,70 @@ class Training(OptimizerSteps):
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
-        disk.require(self.folder, self.missing_bytes(), "a training with its checkpoints")
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        missing_bytes = max(0, disk.whole_training_bytes(trainable) - disk.held(self.folder))
+        disk.require(self.folder, missing_bytes, "a training with its checkpoints")
         with hang_detection.noted(model, self.folder):
-            self.try_largest(model, blocks, counts)  # 3
+            self.steps.try_largest(model, blocks, counts)  # 3
             before = self.baseline(model)  # 4
-            steps, best_step = self.step_to_the_end(model, blocks, likelihood.mean(before))  # 5
-            after = self.known.get(f"after step {best_step}") or self.measure(model, "after training")  # 6
+            ended = self.steps.train(model, blocks, likelihood.mean(before))  # 5
+            after = self.measured.get(f"after step {ended.adapter_step}") or self.measure(model, "after training")  # 6
         adapter = adapter_check.save(model, self.settings, self.folder, initial)  # 7
-        del model  # and what it held is given back: no two models at a time
+        del model  # and release its memory: there are never two models at a time
         allocator.release_unused_memory()
         reloaded = self.check(adapter, initial, after)  # 8
-        return self.report(before, after, reloaded, steps, best_step, initial)  # 9
+        result = {"status": "complete", **losses(before, after, reloaded), **self.facts(ended), "trainable_parameters": trainable,
+                  "initial_adapter_sha256": initial}  # fmt: skip
+        files.write_json(self.folder / "result.json", result)  # 9
+        return result
 
     def assist(self) -> dict[str, Any]:
-        """What a process other than the first does: build the same model, and take its share of the steps, as the first one says."""
+        """In a process other than the first: build the same model, and take its share of the steps."""
         blocks = largest_batch.loaded(self.run.folder / "data" / "train", "training")
         model, _ = self.build()
-
-        def attempt() -> None:
-            self.shape, last = distributed.from_first(lambda: None)
-            if last is not None:
-                with self.stop.after_saving():
-                    self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
-
-        out_of_memory.retry_on_out_of_memory(attempt, lambda why: None, together=True)
+        self.steps.assist(model, blocks)
         return {}
 
     def build(self) -> tuple[Any, str]:
-        """The quantised base with a fresh adapter, seeded; and the hash of that adapter."""
+        """The quantized base with a fresh adapter, seeded; and the hash of that adapter."""
         began = time.perf_counter()
         dtype, why = hardware.choose_dtype(self.settings.dtype)
         self.log.write("loading", base_model=self.settings.base_model, dtype=dtype, why=why, device=hardware.device())
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
-        allocator.release_free_memory(0)  # loading leaves gaps, ever other ones
+        allocator.release_free_memory(0)  # loading leaves gaps of changing sizes
         if self.settings.activation_checkpointing and hardware.device() == "cpu":
             allocator.release_between_layers(model)
-        self.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)
 
-    def missing_bytes(self) -> int:
-        """What this training will write beyond what an earlier attempt has written."""
-        return max(0, disk.whole_training_bytes(self.trainable) - disk.held(self.folder))
-
-    def measure(self, model: Any, when: str, without_adapter: bool = False) -> list[likelihood.RecordLoss]:
-        self.log.write("measuring", what=when, blocks=len(self.validation))
+    def measure(self, model: Any, what: str, without_adapter: bool = False) -> list[RecordLoss]:
+        """The loss of every validation record."""
+        self.log.write("measuring", what=what, blocks=len(self.validation))
         began = time.perf_counter()
-        found = likelihood.record_losses(model, self.validation, self.shape.micro_batch_size, without_adapter, when)
+        found = likelihood.record_losses(model, self.validation, self.steps.shape.micro_batch_size, without_adapter, what)
         self.spending.measuring_seconds = time.perf_counter() - began
-        self.known = {when: found}  # the last one: often that of the adapter which is kept
-        if not when.startswith("after step"):  # these are logged by the callback, with more facts
-            self.log.write("validation", what=when, loss=likelihood.mean(found), seconds=round(self.spending.measuring_seconds, 3))
+        self.measured = {what: found}  # often that of the adapter which is kept
+        if not what.startswith("after step"):  # the callback logs these, with more facts
+            self.log.write("validation", what=what, loss=likelihood.mean(found), seconds=round(self.spending.measuring_seconds, 3))
         return found
 
-    def baseline(self, model: Any) -> list[likelihood.RecordLoss]:
-        """The untouched base model's losses; an attempt before this one has measured them already."""
+    def baseline(self, model: Any) -> list[RecordLoss]:
+        """The losses of the base model without an adapter, measured once for all attempts."""
         note, dtype = self.folder / ".baseline.json", hardware.choose_dtype(self.settings.dtype)[0]
-        known = files.read_json(note) if note.exists() else {}
-        if known.get("dtype") == dtype:
-            self.spending.measuring_seconds = known["seconds"]
-            return [likelihood.RecordLoss(**loss) for loss in known["losses"]]
+        earlier = files.read_json(note) if note.exists() else {}
+        if earlier.get("dtype") == dtype:
+            self.spending.measuring_seconds = earlier["seconds"]
+            return [RecordLoss(**loss) for loss in earlier["losses"]]
         found = self.measure(model, "baseline", without_adapter=True)
-        losses = [dataclasses.asdict(loss) for loss in found]
-        files.write_json(note, {"dtype": dtype, "seconds": self.spending.measuring_seconds, "losses": losses})
+        files.write_json(
+            note,
+            {"dtype": dtype, "seconds": self.spending.measuring_seconds, "losses": [dataclasses.asdict(loss) for loss in found]},
+        )
         return found
 
-    # -- the proof --------------------------------------------------------------------------------------------------
-
-    def check(self, adapter: Path, initial: str, after: list[likelihood.RecordLoss]) -> float:
+    def check(self, adapter: Path, initial: str, after: list[RecordLoss]) -> float:
         """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
@@ -205,23 +195,33 @@ class Training(OptimizerSteps):
         adapter_check.require_same(repeated, likelihood.mean(after))
         return repeated
 
-    def report(self, before: Any, after: Any, reloaded: float, steps: int, best_step: int, initial: str) -> dict[str, Any]:
-        result = {
-            "status": "complete",
-            **adapter_check.losses(before, after, reloaded),
-            "steps": steps,
-            "adapter_of_step": best_step,
-            "stopped_by": self.stopped_by,
-            **adapter_check.way(self.log.events()),
-            "effective_batch": self.effective_batch(),
+    def facts(self, ended: Ended) -> dict[str, Any]:
+        """What training/result.json holds besides the losses: how it ran, on what, and at what cost."""
+        events = self.log.events()
+        return {
+            "steps": ended.steps,
+            "adapter_of_step": ended.adapter_step,
+            "stopped_by": ended.stopped_by,
+            **training_log.summary(events),
+            "effective_batch": self.steps.effective_batch(),
             "processes": distributed.count(),
-            **dataclasses.asdict(self.shape),
-            "trainable_parameters": self.trainable,
-            "initial_adapter_sha256": initial,
+            **dataclasses.asdict(self.steps.shape),
             "dtype": hardware.choose_dtype(self.settings.dtype)[0],
             "seconds": round(self.spending.seconds(), 1),
             "usd": round(self.spending.usd(), 4),
-            "peak_memory_mib": max(hardware.peak_memory_mib(), adapter_check.logged_peak_mib(self.log.events())),
+            "peak_memory_mib": max(hardware.peak_memory_mib(), training_log.peak_memory_mib(events)),
         }
-        files.write_json(self.folder / "result.json", result)
-        return result
+
+
+def losses(before: list[RecordLoss], after: list[RecordLoss], reloaded: float) -> dict[str, Any]:
+    """Base against adapter on the validation records, overall and by domain (nats per supervised token)."""
+    base, adapter = likelihood.by_domain(before), likelihood.by_domain(after)
+    return {
+        "validation_loss": {"base": likelihood.mean(before), "adapter": likelihood.mean(after), "adapter_reloaded": reloaded},
+        "domains": {
+            domain: {"base": likelihood.mean(base[domain]), "adapter": likelihood.mean(adapter[domain]), "records": len(base[domain])}
+            for domain in base
+        },
+        "validation_records": len(before),
+        "validation_supervised_tokens": sum(loss.tokens for loss in before),
+    }

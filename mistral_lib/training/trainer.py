@@ -16,7 +16,7 @@ from transformers import Trainer
 from mistral_lib.model import likelihood, row_threads
 from mistral_lib.run import allocator, disk
 from mistral_lib.training import checkpoints, distributed, out_of_memory
-from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.training_callback import TrainingCallback
 
 
@@ -91,7 +91,7 @@ class SupervisedTrainer(Trainer):
             model.zero_grad(set_to_none=True)
             because = f"loss {loss}, gradient norm {float(norm)}"
             if self.callback:
-                self.callback.log.write("skipped", **self.callback.health.skip(self.state.global_step + 1, because))
+                self.callback.log.write("skipped", **self.callback.divergence.skip(self.state.global_step + 1, because))
         return norm
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
@@ -111,7 +111,7 @@ class SupervisedTrainer(Trainer):
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         weights = [p for p in self.model.parameters() if p.requires_grad]
         if not all(torch.isfinite(p).all() for p in weights):
-            self.callback.health.broken(self.state.global_step, checkpoints.last_complete(place))
+            raise self.callback.divergence.broken_adapter(self.state.global_step, checkpoints.last_complete(place))
         trainable = sum(p.numel() for p in weights)
         wanted, what = disk.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
         with checkpoints.put_in_place(place, name, wanted, what) as partial:

@@ -14,8 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from mistral_lib.run import allocator, disk, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import checkpoints, training_log
-from mistral_lib.training.stop_signal import Stopped, StopSignal
-from mistral_lib.training.stopping_rules import Health, Spending, StoppingRules
+from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StoppingRules, StopSignal
 from mistral_lib.training.training_log import TrainingLog
 
 
@@ -23,13 +22,14 @@ class TrainingCallback(TrainerCallback):
     """Follows one training. `measure(model, what)` returns the validation loss in nats per supervised token."""
 
     def __init__(
-        self, settings: Settings, log: TrainingLog, stop: StopSignal, spending: Spending, health: Health, place: Path,
+        self, settings: Settings, log: TrainingLog, stop: StopSignal, spending: Spending, divergence: DivergenceCheck,
+        checkpoint_folder: Path,
         measure: Callable[[Any, str], float], tokens_per_step: int, trainable_parameters: int,
     ):  # fmt: skip
-        self.settings, self.log, self.stop, self.spending, self.health = settings, log, stop, spending, health
-        self.place, self.measure = place, measure
+        self.settings, self.log, self.stop, self.spending, self.divergence = settings, log, stop, spending, divergence
+        self.checkpoint_folder, self.measure = checkpoint_folder, measure
         self.tokens_per_step, self.adapter_bytes = tokens_per_step, disk.adapter_bytes(trainable_parameters)
-        self.rules = StoppingRules.of(settings, spending.usd_per_hour)
+        self.rules = StoppingRules(settings, spending)
         self.validations = training_log.validations(log.events())
         self.stopped_by: str | None = None
         self.step_began = time.perf_counter()
@@ -47,7 +47,7 @@ class TrainingCallback(TrainerCallback):
         if self.stop.requested:
             control.should_save = control.should_training_stop = True
             return control
-        self._end_if_a_rule_says_so(state, control)
+        self._stop_if_a_rule_is_reached(state, control)
         control.should_evaluate = self._due(state) or bool(self.settings.validate_every_steps and control.should_training_stop)
         return control
 
@@ -62,7 +62,7 @@ class TrainingCallback(TrainerCallback):
             peak_memory_mib=hardware.peak_memory_mib(), eta_seconds=round(self._seconds_left(state), 1), usd=round(self.spending.usd(), 4),
         )  # fmt: skip
         if math.isfinite(logs["loss"]):
-            self.health.step(state.global_step, logs["loss"])
+            self.divergence.step(state.global_step, logs["loss"])
         self.step_began = time.perf_counter()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -82,14 +82,14 @@ class TrainingCallback(TrainerCallback):
         except Stopped:  # in the middle: what was trained is saved, and measured when the training goes on
             control.should_save = control.should_training_stop = True
             return
-        kept = checkpoints.best(self.place)
+        kept = checkpoints.best(self.checkpoint_folder)
         best = math.isfinite(loss) and (kept is None or loss < kept[2] or kept[1] == step)
         if best:
-            checkpoints.keep_best(model, self.place, step, loss, self.adapter_bytes)
+            checkpoints.keep_best(model, self.checkpoint_folder, step, loss, self.adapter_bytes)
         seconds = time.perf_counter() - began
         self.log.write("validation", what=f"after step {step}", step=step, loss=_finite(loss), best=best, seconds=round(seconds, 3))
         self.validations.append({"step": step, "loss": _finite(loss)})
-        self._end_if_a_rule_says_so(state, control)
+        self._stop_if_a_rule_is_reached(state, control)
         self.step_began = time.perf_counter()
 
     def _due(self, state: Any) -> bool:
@@ -101,12 +101,8 @@ class TrainingCallback(TrainerCallback):
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
-    def reached(self, step: int) -> tuple[str, str] | None:
-        """The rule that ends the training after this step, and why."""
-        return self.rules.reached(step, self.validations, self.spending.seconds(), self.spending.ending_seconds())
-
-    def _end_if_a_rule_says_so(self, state: Any, control: Any) -> None:
-        found = self.reached(state.global_step)
+    def _stop_if_a_rule_is_reached(self, state: Any, control: Any) -> None:
+        found = self.rules.reached(state.global_step, self.validations)
         if found and self.stopped_by is None and state.global_step < state.max_steps:
             self.stopped_by = found[0]
             self.log.write("stopping", by=found[0], step=state.global_step, because=found[1])
@@ -116,7 +112,7 @@ class TrainingCallback(TrainerCallback):
     def ended_at(self, checkpoint: Path, model: Any) -> bool:
         """Whether a checkpoint is where the steps ended, so that only the ending is missing; its weights are then in the model."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        found, all_done = self.reached(state.global_step), state.global_step >= state.max_steps
+        found, all_done = self.rules.reached(state.global_step, self.validations), state.global_step >= state.max_steps
         if found and not all_done:
             self.stopped_by = found[0]
         if found or all_done:

@@ -86,6 +86,21 @@ def _as_one(source: Path | list[dict[str, Any]], kind: str) -> list[dict[str, An
     return curve
 
 
+def summary(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The validation curve, and how many attempts, shortages of memory and skipped steps there were."""
+    return {
+        "validation_curve": {str(event["step"]): event["loss"] for event in validations(events)},
+        "attempts": sum(event["event"] == "process" for event in events),
+        "out_of_memory": sum(event["event"] == "out_of_memory" for event in events),
+        "skipped_steps": len(skipped(events)),
+    }
+
+
+def peak_memory_mib(events: list[dict[str, Any]]) -> int:
+    """The highest peak of any attempt, MiB: the last attempt may only have verified."""
+    return max((event["peak_memory_mib"] for event in events if "peak_memory_mib" in event), default=0)
+
+
 def seconds_at_work(events: list[dict[str, Any]]) -> float:
     """How long trainers were at work on this, the time between them left out: from each `process` event to its last one."""
     total, began, latest = 0.0, math.inf, math.inf

@@ -24,7 +24,7 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import packed_dataset
 from mistral_lib.tokens.chat_format import IGNORED
 from mistral_lib.training import train, training_log
-from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
 
 BLOCKS = 2  # of 512 tokens an optimizer step
@@ -41,7 +41,7 @@ def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tup
     set_seed(settings.seed)
     model = base_model.attach_lora(model, settings)
     stage = train.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), StopSignal(), "benchmark")
-    arguments = stage.arguments()
+    arguments = stage.steps.arguments()
     arguments.save_strategy = SaveStrategy.NO
     trainer = SupervisedTrainer(
         in_order=True, model=model, args=arguments, data_collator=default_data_collator,

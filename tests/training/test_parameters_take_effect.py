@@ -13,7 +13,7 @@ import torch
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import train
-from mistral_lib.training.stop_signal import StopSignal
+from mistral_lib.training.stopping import StopSignal
 from tests.support.corpora import other
 
 # parameter: (its other value, what shows it, parameters that go with both values)
@@ -49,16 +49,11 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 
 
 class Observed(train.Training):
-    """The training itself; it remembers its model and trainer arguments for the test to look at."""
+    """The training itself; it remembers its model for the test to look at."""
 
     def build(self) -> tuple[Any, str]:
         self.model, self.initial = super().build()
         return self.model, self.initial
-
-    def step_to_the_end(self, model: Any, blocks: Any, baseline: float) -> tuple[int, int]:
-        reached = super().step_to_the_end(model, blocks, baseline)
-        self.seen = looked_at(model)
-        return reached
 
 
 def looked_at(model: Any) -> dict[str, Any]:
@@ -88,7 +83,7 @@ def observe(run: Run, folder: Path) -> dict[str, Any]:
     events = files.read_json_lines(folder / "log.jsonl")
     steps = [event for event in events if event["event"] == "step"]
     return {
-        **stage.seen,
+        **looked_at(stage.model),
         "initial_adapter": stage.initial,
         "baseline": result["validation_loss"]["base"],
         "losses": [step["loss"] for step in steps],

@@ -11,7 +11,7 @@ from datasets import load_from_disk
 from torch.nn.modules.module import register_module_forward_hook
 
 from mistral_lib.run import Run, params
-from mistral_lib.training import checkpoints, largest_batch, stopping_rules, train, training_log
+from mistral_lib.training import checkpoints, largest_batch, stopping, train, training_log
 from tests.support.disturbed_training import after_step, events, log_of
 
 
@@ -35,7 +35,7 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
         optimizer.param_groups[0]["params"][0].data.fill_(math.nan)
 
     run = opened(validate_every_steps=2)
-    with after_step(4, break_it), pytest.raises(stopping_rules.Diverged, match=r"NaN or infinite by step 4.*checkpoint-2.*learning_rate"):
+    with after_step(4, break_it), pytest.raises(stopping.Diverged, match=r"NaN or infinite by step 4.*checkpoint-2.*learning_rate"):
         train.train(run)
     assert run.status("training") == "failed"
     assert checkpoints.last_complete(run.folder / "training" / "checkpoints").name == "checkpoint-2"
@@ -50,7 +50,7 @@ def test_broken_steps_are_left_out_and_counted_and_too_many_end_the_training(ope
     assert [event["step"] for event in events(run, "skipped")] == [3]
     assert [step["step"] for step in training_log.steps(log_of(run))] == [1, 2, 4, 5, 6]
     run = opened(max_steps=40)
-    with infinite_at(lambda n: n > 4), pytest.raises(stopping_rules.Diverged, match=r"8 steps in a row.*Lower learning_rate"):
+    with infinite_at(lambda n: n > 4), pytest.raises(stopping.Diverged, match=r"8 steps in a row.*Lower learning_rate"):
         train.train(run)
     assert run.status("training") == "failed" and len(events(run, "skipped")) == 7
 
@@ -75,12 +75,12 @@ def infinite_at(wanted: Callable[[int], bool]) -> Iterator[None]:
 
 
 def test_losses_worse_than_guessing_end_a_training() -> None:
-    health = stopping_rules.Health(params.Settings(), steps=100, worst=10.0)
+    check = stopping.DivergenceCheck(params.Settings(), steps=100, uniform_loss=10.0)
     for step in range(7):
-        health.step(step, 15.0)
-    health.step(7, 11.0)
-    with pytest.raises(stopping_rules.Diverged, match=r"the 8th in a row.*worse than guessing"):
-        [health.step(step, 15.0) for step in range(8, 16)]
+        check.step(step, 15.0)
+    check.step(7, 11.0)
+    with pytest.raises(stopping.Diverged, match=r"the 8th in a row.*worse than guessing"):
+        [check.step(step, 15.0) for step in range(8, 16)]
 
 
 def test_the_best_adapter_is_the_one_that_is_saved_and_patience_has_an_end(opened: Callable[..., Run]) -> None:
