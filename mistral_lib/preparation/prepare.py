@@ -37,7 +37,8 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
 
 OPERATIVES = ORIGINS.index("operatives")
-# finished parts depend on the versions of these
+# finished parts depend on the code of these packages and on the versions of these libraries
+PACKAGES = ("run", "curation", "corpus", "tokens", "preparation")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
 # parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
 LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
@@ -77,10 +78,19 @@ def prepare(run: Run) -> dict[str, Any]:
 
 
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
-    """What the finished parts of a preparation depend on."""
-    code = {path.name: files.sha256(path) for path in Path(mistral_lib.__file__).parent.rglob("*.py")}
+    """A hash of everything that the finished parts of a preparation depend on."""
     used = {name: value for name, value in settings.stage("data").items() if name not in LATE}
+    code = code_hashes(Path(mistral_lib.__file__).parent)
     return files.digest([used, inputs, code, {name: version(name) for name in LIBRARIES}])
+
+
+def code_hashes(library: Path) -> dict[str, str]:
+    """`{path in the library: sha256}` of the code that can change a part."""
+    return {
+        path.relative_to(library).as_posix(): files.sha256(path)
+        for package in PACKAGES
+        for path in sorted((library / package).rglob("*.py"))
+    }
 
 
 class Preparation:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
+import mistral_lib
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import SourceError
 from mistral_lib.preparation import prepare, row_parts, worker_processes
@@ -130,6 +132,21 @@ def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, cap
     undisturbed = other(parted, run_name="undisturbed", shortest_answer=60)
     prepare.prepare(undisturbed)
     assert artefacts(changed) == artefacts(undisturbed)
+
+
+def test_parts_depend_on_the_code_that_can_change_them_and_on_no_other(tmp_path: Path) -> None:
+    library = Path(shutil.copytree(Path(mistral_lib.__file__).parent, tmp_path / "mistral_lib"))
+    before = prepare.code_hashes(library)
+    for module in ("display/data_plots.py", "training/train.py", "evaluation/verdict.py"):
+        with open(library / module, "a") as file:
+            file.write("\nCHANGED = True\n")
+    assert prepare.code_hashes(library) == before
+    for module in ("curation/splits.py", "corpus/records.py", "tokens/chat_segments.py", "preparation/tokenization.py", "run/settings.py"):
+        with open(library / module, "a") as file:
+            file.write("\nCHANGED = True\n")
+        changed = prepare.code_hashes(library)
+        assert [path for path in before if changed[path] != before[path]] == [module]
+        before = changed
 
 
 def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
