@@ -5,15 +5,12 @@ Knows no widgets: blind_vote.py is the page, and a CSV sheet serves those who vo
 
 import csv
 import io
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from mistral_lib.run import files
 
@@ -87,7 +84,7 @@ class Ballot:
             "voter": voter,
             "time": round(time.time(), 3),
         }
-        append_line(self.path, vote)
+        files.append_json_line(self.path, vote)
 
     def sheet(self) -> str:
         """The pairs as a CSV sheet, for voters without a notebook: they write left, right or tie into `choice`."""
@@ -117,20 +114,6 @@ class Ballot:
         for pair_id, choice in new.items():
             self.vote(by_id[pair_id], choice, voter)
         return len(new)
-
-
-def append_line(path: Path, value: Any) -> None:
-    """Add one JSON line and flush it to disk; a half line that a killed process left behind is cut off first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        torn = size > 0 and file.read(1) != b"\n"
-        if torn:
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-        file.write(orjson.dumps(value) + b"\n")  # opened for appending: it goes to the end, in one piece
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)

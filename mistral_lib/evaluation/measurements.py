@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from mistral_lib.model import likelihood
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run import allocator, files
@@ -44,13 +42,10 @@ class Measurements:
         """`work(batch)` for every batch, as JSON values; those that an earlier process finished are read and not done again."""
         path, waiting = self.folder / f"{name}.jsonl", list(batches)
         done = files.read_json_lines(path)[: len(waiting)]
-        files.write_json_lines(path, done)  # without the line that a killed process left half-written
-        with open(path, "ab") as file:
-            for batch in bar(waiting[len(done) :], what, unit="batch"):
-                value = work(batch)
-                file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
-                file.flush()
-                done.append(value)
+        for batch in bar(waiting[len(done) :], what, unit="batch"):
+            value = work(batch)
+            files.append_json_line(path, value)
+            done.append(value)
         return done
 
     def losses(self, name: str, model: Any, blocks: Any, micro_batch_size: int) -> dict[str, list[RecordLoss]]:

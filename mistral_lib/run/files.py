@@ -52,6 +52,19 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     write_bytes(path, b"".join(orjson.dumps(value) + b"\n" for value in values))
 
 
+def append_json_line(path: Path, value: Any) -> None:
+    """Append one JSON line and flush it to disk. A half-written last line, left by a killed process, is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if size and file.read(1) != b"\n":
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        file.write(orjson.dumps(value) + b"\n")  # append mode: it goes to the end of the file, in one piece
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def read_json_lines(path: Path) -> list[Any]:
     """Every complete line; a last line that a killed process left half-written is passed over."""
     if not path.exists():

@@ -19,30 +19,21 @@ failed          error
 """
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from mistral_lib.run import files
 
 
 class TrainingLog:
-    """Appends events. A line that a killed process left half-written is cut off first."""
+    """Appends events to a file of JSON lines."""
 
     def __init__(self, path: Path):
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            data = path.read_bytes()
-            os.truncate(path, data.rfind(b"\n") + 1)
 
     def write(self, event: str, **facts: Any) -> None:
-        line = orjson.dumps({"event": event, "time": round(time.time(), 3), **facts}, option=orjson.OPT_APPEND_NEWLINE)
-        with open(self.path, "ab") as file:
-            file.write(line)
+        files.append_json_line(self.path, {"event": event, "time": round(time.time(), 3), **facts})
 
     def events(self) -> list[dict[str, Any]]:
         return files.read_json_lines(self.path)
