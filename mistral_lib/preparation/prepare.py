@@ -42,6 +42,7 @@ PACKAGES = ("run", "curation", "corpus", "tokens", "preparation")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
 # parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
 LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
+EARLIER_KEPT = "Earlier results are untouched."
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 
@@ -66,7 +67,8 @@ def prepare(run: Run) -> dict[str, Any]:
     work = run.folder / ".data.work"
 
     def carry_out(folder: Path) -> dict[str, Any]:
-        with disk.explained(run.folder, folder, work):
+        needed = 5 * sum(file.size for file in found.files)
+        with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
             finished = FinishedParts(work, _key(run.settings, inputs))
             before = Earlier.of(run.folder / "data", run.settings.seed)
             report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)

@@ -38,7 +38,7 @@ def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
     """Write the adapter with its provenance to a hidden folder, then rename that. Errors: TrainingFailed, DiskFull."""
     verify(model, initial)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are complete. ")
+    disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are complete.")
     partial, place = files.fresh_folder(folder / ".adapter.partial"), folder / "adapter"
     model.save_pretrained(partial)
     weights = files.sha256(partial / "adapter_model.safetensors")

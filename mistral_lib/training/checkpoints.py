@@ -4,10 +4,10 @@ Each is written under a hidden name, gets, last of all, a list of its files with
 place. What is torn all the same (a power cut) is found out by its hashes and passed over.
 """
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial as partial_function
 from pathlib import Path
 from typing import Any
 
@@ -58,25 +58,23 @@ def put_in_place(folder: Path, name: str, wanted: int, what: str) -> Iterator[Pa
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    if not disk.has_room(folder, wanted):
-        raise disk.DiskFull(errno.ENOSPC, disk.message(folder, wanted, what, _safe(folder)))
+    kept = partial_function(_kept, folder)
+    disk.require(folder, wanted, what, kept)
     partial.mkdir()
     try:
-        yield partial
-        seal(partial)
-    except Exception as error:
-        full = disk.is_full(folder, error)
+        with disk.full_reported(folder, wanted, what, kept, partial):
+            yield partial
+            seal(partial)
+    except Exception:
         shutil.rmtree(partial, ignore_errors=True)
-        if full:
-            raise disk.DiskFull(errno.ENOSPC, disk.message(folder, wanted, what, _safe(folder))) from error
         raise
     shutil.rmtree(folder / name, ignore_errors=True)  # from an attempt that came as far, and was not whole
     partial.rename(folder / name)
 
 
-def _safe(folder: Path) -> str:
+def _kept(folder: Path) -> str:
     last = last_complete(folder)
-    return f"The checkpoint of step {step_of(last)} is whole. " if last else "There is no checkpoint yet. "
+    return f"The checkpoint of step {step_of(last)} is complete." if last else "There is no checkpoint yet."
 
 
 def tidy(folder: Path, keep: int = KEPT) -> None:

@@ -123,7 +123,7 @@ class Training:
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        missing_bytes = max(0, disk.whole_training_bytes(trainable) - disk.held(self.folder))
+        missing_bytes = max(0, disk.training_bytes(trainable) - disk.used_bytes(self.folder))
         disk.require(self.folder, missing_bytes, "a training with its checkpoints")
         with hang_detection.noted(model, self.folder):
             self.steps.try_largest(model, blocks, counts)  # 3

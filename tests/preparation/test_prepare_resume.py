@@ -20,7 +20,7 @@ from mistral_lib.preparation import prepare, row_parts, worker_processes
 from mistral_lib.preparation.part_cache import FinishedParts
 from mistral_lib.preparation.record_store import BATCH, PART
 from mistral_lib.run import Run, files, params
-from mistral_lib.run.disk import NoSpace
+from mistral_lib.run.disk import DiskFull
 from tests.support.corpora import deep_lines, other, rows, twins
 
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -229,7 +229,9 @@ def test_a_full_disk_is_told_and_the_earlier_result_stands(small_disk: Path, set
     before = artefacts(run)
     large = [{**row, "completion": f"{row['completion']} {row['prompt'] * 20}"} for row in rows("large", 4000)]
     files.write_json_lines(corpus / "large.jsonl", large)
-    with pytest.raises(NoSpace, match=r"no space left on the disk of runs/small.*free some.*run again"):
+    with pytest.raises(
+        DiskFull, match=r"no room on disk for the prepared data.* free at runs/small.*untouched.*Free at least .*run this again"
+    ):
         prepare.prepare(run)
     assert artefacts(run) == before and run.status("data") == "failed"
     assert not (run.folder / ".data.work").exists() and not (run.folder / ".data.partial").exists()

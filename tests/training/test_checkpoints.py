@@ -34,10 +34,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Pat
     run = opened(max_steps=8)
     with (
         after_step(3, lambda _: fill(small_disk, 8 * disk.MIB)),
-        pytest.raises(disk.DiskFull, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is whole"),
+        pytest.raises(disk.DiskFull, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is complete"),
     ):
         train.train(run)
-    assert run.status("training") == "failed" and "checkpoint of step 2 is whole" in run.entry("training")["error"]
+    assert run.status("training") == "failed" and "checkpoint of step 2 is complete" in run.entry("training")["error"]
     assert checkpoints.last_complete(run.folder / "training" / "checkpoints").name == "checkpoint-2"
     with pytest.raises(disk.DiskFull, match="no room on disk for a training"):
         train.train(run)
@@ -51,7 +51,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_dis
     with checkpoints.put_in_place(place, "checkpoint-5", 100, "five") as partial:
         (partial / "weights").write_bytes(b"5" * 1000)
     with (
-        pytest.raises(disk.DiskFull, match=r"for ten: .*checkpoint of step 5 is whole"),
+        pytest.raises(disk.DiskFull, match=r"for ten: .*checkpoint of step 5 is complete"),
         checkpoints.put_in_place(place, "checkpoint-10", 100, "ten") as partial,
     ):
         fill(small_disk, 0)
