@@ -22,6 +22,7 @@ from mistral_lib.run.settings import STAGES
 from mistral_lib.training import trainer_process, training_log
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
+COMPLETE = "complete"  # metadata of an executed copy that was run to its end: its key
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -70,9 +71,12 @@ def key(run_: Run, path: Path) -> str:
 
 
 def is_done(run_: Run, path: Path) -> bool:
+    """Whether the executed copy is complete and made with these parameters, and its stage is verified."""
     copy = run_.folder / "notebooks" / path.name
-    ledger = run_.folder / "notebooks" / "done.json"
-    if not copy.exists() or not ledger.exists() or files.read_json(ledger).get(path.name) != key(run_, path):
+    try:
+        if files.read_json(copy)["metadata"].get(COMPLETE) != key(run_, path):
+            return False
+    except (OSError, ValueError):
         return False
     stage = STAGE.get(path.name[:2])
     return stage is None or not audit.doubts(run_, stage)
@@ -99,9 +103,15 @@ def execute(run_: Run, path: Path) -> str | None:
     finally:
         if partial.exists():
             os.replace(partial, copy)
-    ledger = copy.parent / "done.json"
-    files.write_json(ledger, {**(files.read_json(ledger) if ledger.exists() else {}), path.name: key(run_, path)})
+    mark_complete(copy, key(run_, path))
     return None
+
+
+def mark_complete(copy: Path, key_: str) -> None:
+    """Write into an executed copy that it was run to its end, and what it depends on."""
+    notebook = files.read_json(copy)
+    notebook["metadata"][COMPLETE] = key_
+    files.write_json(copy, notebook)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable
 
-from mistral_lib.run import Run, files, paths
+from mistral_lib.run import Run, files, paths, sealed
 from mistral_lib.run.folder import FORMAT, now
 from mistral_lib.run.progress import say
 
@@ -40,15 +40,11 @@ def adopt(run: Run, other: Run, stage: str) -> bool:
     """Link the other run's stage into this one and record it; False, and nothing changed, if its files are not what it recorded."""
     entry = other.entry(stage)
     with run.lock(f"stage {stage}, from {other.folder.name}"):
-        partial = run.folder / f".{stage}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(other.folder / stage, partial, copy_function=_link)
-        found = {f"{stage}/{name}": fact for name, fact in files.hashes(partial, partial).items()}
-        if found != entry["outputs"]:
-            shutil.rmtree(partial)
+        if files.hashes(other.folder / stage, other.folder) != entry["outputs"]:
             say(f"{stage}: not taken over from {paths.short(other.folder)}, whose files are not those that it recorded")
             return False
-        files.replace_folder(partial, run.folder / stage, run.previous(stage))
+        with sealed.new_folder(run.folder / stage, run.previous(stage)) as folder:
+            shutil.copytree(other.folder / stage, folder, copy_function=_link, dirs_exist_ok=True)
         run.record(stage, **{**entry, "taken_over": {"from": paths.short(other.folder), "at": now()}})
     say(f"{stage}: taken over from {paths.short(other.folder)}, verified: same parameters, same inputs")
     return True

@@ -1,55 +1,51 @@
-"""What a long stage has finished so far, part by part, so that a killed one goes on where it was.
+"""Finished parts of a long stage, kept on disk: a stage that was killed resumes after the last complete part.
 
-A part is a folder of files and arrays that is sealed last, with a hash of each: what is not sealed, or altered since, is
-not there and is made again. All parts belong to one key; parts of another key are removed.
+A part is a folder of files, arrays and facts that is complete or not there. All parts belong to one key; parts of another key are deleted.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from mistral_lib.run import files
+from mistral_lib.run import files, sealed
 
-SEAL, KEY = "sealed.json", "key.txt"
+FACTS, KEY = "facts.json", "key.txt"
 
 
-class FinishedParts:
+class PartCache:
     def __init__(self, folder: Path, key: str):
-        """key: everything that the parts depend on, as a hash."""
+        """key: a hash of everything that the parts depend on."""
         self.folder = folder
         place = folder / KEY
         if not place.is_file() or place.read_text() != key:
             files.fresh_folder(folder)
             files.write_text(place, key)
 
-    def begin(self, name: str) -> Path:
-        """An empty folder for the files of a part."""
-        return files.fresh_folder(self.folder / name)
+    @contextmanager
+    def new_part(self, name: str) -> Iterator[Path]:
+        """Yields an empty folder for the files of a part; the part is complete when the block ends."""
+        with sealed.new_folder(self.folder / name) as folder:
+            yield folder
+            sealed.seal(folder)
 
-    def seal(self, name: str, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        """The part is finished: write its arrays beside its files, and last of all the seal. facts: JSON values."""
+    def part(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+        """The facts and the arrays of a part; None if it is not complete."""
         folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        for array, values in arrays.items():
-            np.save(folder / f"{array}.npy", values)
-        hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
-        seal = {"facts": facts, "arrays": sorted(arrays), "files": hashes}
-        (folder / f".{SEAL}").write_bytes(orjson.dumps(seal))  # not forced to disk: what a power cut leaves is found out by its hash
-        (folder / f".{SEAL}").rename(folder / SEAL)
-
-    def finished(self, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """The facts and arrays of a part that is finished and unaltered."""
-        folder = self.folder / name
-        try:
-            seal = files.read_json(folder / SEAL)
-            if any(files.sha256(folder / file) != expected for file, expected in seal["files"].items()):
-                return None
-        except (OSError, ValueError):
+        if not sealed.is_complete(folder):
             return None
-        return seal["facts"], {array: np.load(folder / f"{array}.npy") for array in seal["arrays"]}
+        return files.read_json(folder / FACTS), {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write(folder: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Add a part's facts (JSON values) and arrays to its files."""
+    (folder / FACTS).write_bytes(orjson.dumps(facts))
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", values)

@@ -27,7 +27,7 @@ from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.model import base_model
 from mistral_lib.preparation import data_report, duplicate_search, row_parts, split_writer, stage_inputs, tokenization
 from mistral_lib.preparation.columns import StoredColumn
-from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import RecordStore
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
 from mistral_lib.preparation.token_store import TokenStore
@@ -69,7 +69,7 @@ def prepare(run: Run) -> dict[str, Any]:
     def carry_out(folder: Path) -> dict[str, Any]:
         needed = 5 * sum(file.size for file in found.files)
         with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
-            finished = FinishedParts(work, _key(run.settings, inputs))
+            finished = PartCache(work, _key(run.settings, inputs))
             before = Earlier.of(run.folder / "data", run.settings.seed)
             report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)
         finished.discard()
@@ -98,7 +98,7 @@ def code_hashes(library: Path) -> dict[str, str]:
 class Preparation:
     """The steps of one preparation, in order."""
 
-    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: FinishedParts, earlier: Earlier | None = None):
+    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: PartCache, earlier: Earlier | None = None):
         self.folder, self.settings, self.tokenizer, self.finished, self.earlier = folder, settings, tokenizer, finished, earlier
         self.near = self.store = self.tokens = None
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from mistral_lib.corpus import sources
 from mistral_lib.curation.minhash import Signatures
-from mistral_lib.preparation import worker_processes
-from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation import part_cache, worker_processes
+from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import BATCH, PART, RecordWriter
 from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, Inspected
 from mistral_lib.run.progress import bar, say
@@ -27,10 +27,10 @@ def name_of(part: int) -> str:
     return f"rows-{part:05}"
 
 
-def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: FinishedParts) -> Iterator[tuple[Path, Inspected]]:
+def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: PartCache) -> Iterator[tuple[Path, Inspected]]:
     """(folder of its records, all else of it) of every part in order; those that are not finished are made. Errors: SourceError."""
     number, count, place, ended = 0, 0, (0, 0), False
-    while not ended and (known := finished.finished(name_of(number))) is not None:
+    while not ended and (known := finished.part(name_of(number))) is not None:
         place, ended = known[0]["place"], known[0]["ended"]
         count += len(known[1]["key"])
         yield finished.folder / name_of(number), _restored(*known)
@@ -64,20 +64,21 @@ def _rows(
             yield (number, count), origin, row
 
 
-def _make(stretches: Stretches, finished: FinishedParts, number: int) -> tuple[Inspected, bool]:
+def _make(stretches: Stretches, finished: PartCache, number: int) -> tuple[Inspected, bool]:
     """The next part, on disk, and whether it was the last."""
     found: list[Inspected] = []
     place: Place = (0, 0)
-    with RecordWriter(finished.begin(name_of(number))) as writer:
-        for behind, stretch in islice(stretches, PART // BATCH):
-            writer.add(stretch.stored)
-            stretch.stored, place = None, behind
-            found.append(stretch)
-    part = Inspected.of(found)
-    ended = len(part.columns["key"]) < PART
-    signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}
-    facts = {"place": place, "ended": ended, "domains": part.domains, "reasons": part.reasons, "counts": part.counts}
-    finished.seal(name_of(number), facts, {**part.columns, **signed})
+    with finished.new_part(name_of(number)) as folder:
+        with RecordWriter(folder) as writer:
+            for behind, stretch in islice(stretches, PART // BATCH):
+                writer.add(stretch.stored)
+                stretch.stored, place = None, behind
+                found.append(stretch)
+        part = Inspected.of(found)
+        ended = len(part.columns["key"]) < PART
+        signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}
+        facts = {"place": place, "ended": ended, "domains": part.domains, "reasons": part.reasons, "counts": part.counts}
+        part_cache.write(folder, facts, {**part.columns, **signed})
     return part, ended
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation import part_cache
+from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import PART, RecordStore
 from mistral_lib.preparation.token_store import COLUMNS, TokenWriter, Windows
 from mistral_lib.run.progress import bar, say
@@ -24,23 +25,22 @@ Made = tuple[dict[str, Any], dict[str, np.ndarray]]
 Part = tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
 
 
-def parts(
-    tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settings, finished: FinishedParts, turn: int = 0
-) -> Iterator[Part]:
+def parts(tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settings, finished: PartCache, turn: int = 0) -> Iterator[Part]:
     """Of every PART of the kept records: the folder of its tokens, the columns of its windows, the tokens lost, int64 (2, records with
     a loss) record numbers and counts, and the numbers of the refused records by reason. turn: which selection of records
     of the same preparation this is."""
     starts = range(0, max(len(kept), 1), PART)
     stream: Iterator[tuple[np.ndarray, EncodedBatch]] | None = None
     for start in starts:
-        done = finished.finished(_name(turn, start)) if stream is None else None  # nothing is finished behind what is not
+        done = finished.part(_name(turn, start)) if stream is None else None  # nothing is complete behind what is not
         if done is None:
             if stream is None:
                 if start:
                     say(f"data: {start:,} records were tokenised before, and are used")
                 stream = _encoded(tokenizer, store, kept, start)
-            done = _made(finished.begin(_name(turn, start)), islice(stream, PART // BATCH), tokenizer, settings)
-            finished.seal(_name(turn, start), *done)
+            with finished.new_part(_name(turn, start)) as folder:
+                done = _made(folder, islice(stream, PART // BATCH), tokenizer, settings)
+                part_cache.write(folder, *done)
         facts, arrays = done
         refused = {reason: arrays[f"refused-{place}"] for place, reason in enumerate(facts["refused"])}
         yield finished.folder / _name(turn, start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused

@@ -20,7 +20,7 @@ import orjson
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.curation.splits import unit_hash
-from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.prepare import Preparation
 from mistral_lib.run.settings import Settings
 
@@ -123,5 +123,5 @@ def carry_out(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, A
         exclusions.write(named, excluded)
         changes = {"strict": False, "max_rejected_share": 1.0, "exclude_file": str(named)}  # to be told what is lost, not to stop at it
         tried = settings.model_copy(update=changes)
-        parts = FinishedParts(Path(folder) / "work", "a trial is never taken up again")
+        parts = PartCache(Path(folder) / "work", "a trial is never taken up again")
         return Preparation(Path(folder), tried, tokenizer, parts).carry_out(sources.Found(files=list(sample.files)))

@@ -95,14 +95,6 @@ def hashes(folder: Path, relative_to: Path, without: str | None = None) -> dict[
     return {str(p.relative_to(relative_to)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
 
 
-def replace_folder(new: Path, place: Path, previous: Path) -> None:
-    """Put the folder `new` at `place`; what stood there is moved to `previous`, never deleted."""
-    if place.exists():
-        previous.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(place, previous)
-    os.replace(new, place)
-
-
 def put_once(new: Path, place: Path) -> None:
     """Put the folder `new` at `place`, unless another process was first with the same content: then `new` is not needed."""
     try:

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib.run import files, params, paths
+from mistral_lib.run import files, params, paths, sealed
 from mistral_lib.run.progress import say
 
 FORMAT = {"corpus": 4, "data": 3, "training": 1, "evaluation": 3}  # raise one when a stage's results change their meaning
@@ -171,9 +171,8 @@ class Run:
             return
         say(f"{stage}: runs, because {summary(reasons)}")
         with self.lock(f"stage {stage}"), self.recorded(stage, inputs):
-            partial = files.fresh_folder(self.folder / f".{stage}.partial")
-            figures = work(partial)
-            files.replace_folder(partial, self.folder / stage, self.previous(stage))
+            with sealed.new_folder(self.folder / stage, self.previous(stage)) as folder:
+                figures = work(folder)
             self.complete(stage, figures)
 
     @contextmanager

@@ -3,14 +3,13 @@
 Knows a model and a folder; train.py measures the losses.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mistral_lib.model import base_model
-from mistral_lib.run import disk, files
+from mistral_lib.run import disk, files, sealed
 from mistral_lib.run.settings import Settings
 
 SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
@@ -35,19 +34,17 @@ def verify(model: Any, initial: str) -> None:
 
 
 def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
-    """Write the adapter with its provenance to a hidden folder, then rename that. Errors: TrainingFailed, DiskFull."""
+    """Save the adapter with its provenance. Errors: TrainingFailed, DiskFull."""
     verify(model, initial)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are complete.")
-    partial, place = files.fresh_folder(folder / ".adapter.partial"), folder / "adapter"
-    model.save_pretrained(partial)
-    weights = files.sha256(partial / "adapter_model.safetensors")
-    provenance = {"base_model": settings.base_model, "base_identity": base_model.identity(settings.base_model),
-                  "initial_adapter_sha256": initial, "weights_sha256": weights, "parameters": settings.stage("training")}  # fmt: skip
-    files.write_json(partial / "provenance.json", provenance)
-    shutil.rmtree(place, ignore_errors=True)  # of an attempt that was killed before it was complete
-    partial.rename(place)
-    return place
+    with sealed.new_folder(folder / "adapter") as new:
+        model.save_pretrained(new)
+        weights = files.sha256(new / "adapter_model.safetensors")
+        provenance = {"base_model": settings.base_model, "base_identity": base_model.identity(settings.base_model),
+                      "initial_adapter_sha256": initial, "weights_sha256": weights, "parameters": settings.stage("training")}  # fmt: skip
+        files.write_json(new / "provenance.json", provenance)
+    return folder / "adapter"
 
 
 def require_same(repeated: float, expected: float) -> None:

@@ -1,42 +1,15 @@
-"""Checkpoints that are either whole or not there, and the best adapter so far.
-
-Each is written under a hidden name, gets, last of all, a list of its files with their hashes, and is then renamed into
-place. What is torn all the same (a power cut) is found out by its hashes and passed over.
-"""
+"""Checkpoints that are complete or not there, and the best adapter so far."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial as partial_function
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.run import disk, files
+from mistral_lib.run import disk, files, sealed
 
-SEAL = "whole.json"
-PARTIAL = ".checkpoint.partial"
-KEPT = 2  # the last good one, and the one before it
-
-
-def seal(folder: Path) -> None:
-    files.write_json(folder / SEAL, files.hashes(folder, folder))
-
-
-def partial(folder: Path) -> Path:
-    """Where the next checkpoint is being written."""
-    return folder / PARTIAL
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether every file is there with the hash that it was sealed with."""
-    if not (folder / SEAL).is_file():
-        return False
-    try:
-        sealed = files.read_json(folder / SEAL)
-    except ValueError:
-        return False
-    now = files.hashes(folder, folder)
-    return all(now.get(name) == fact for name, fact in sealed.items())
+KEPT = 2  # the last complete one, and the one before it
 
 
 def step_of(folder: Path) -> int:
@@ -44,32 +17,23 @@ def step_of(folder: Path) -> int:
 
 
 def last_complete(folder: Path) -> Path | None:
-    """The newest checkpoint below `folder` that was written to its end; None if there is none."""
+    """The newest complete checkpoint below `folder`; None if there is none."""
     newest_first = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
-    return next((path for path in newest_first if is_complete(path)), None)
+    return next((path for path in newest_first if sealed.is_complete(path)), None)
 
 
 @contextmanager
-def put_in_place(folder: Path, name: str, wanted: int, what: str) -> Iterator[Path]:
-    """Yields an empty folder to write into; sealed and renamed to `folder/name` if nothing went wrong.
+def new_checkpoint(place: Path, needed: int, what: str) -> Iterator[Path]:
+    """Yields an empty folder to write into; it stands at `place`, complete, when the block ends.
 
-    wanted: bytes that are asked for beforehand. Errors: DiskFull, after what was half written is gone.
+    needed: bytes that must be free. Errors: DiskFull; the partial folder is deleted then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    kept = partial_function(_kept, folder)
-    disk.require(folder, wanted, what, kept)
-    partial.mkdir()
-    try:
-        with disk.full_reported(folder, wanted, what, kept, partial):
-            yield partial
-            seal(partial)
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder / name, ignore_errors=True)  # from an attempt that came as far, and was not whole
-    partial.rename(folder / name)
+    kept = partial(_kept, place.parent)
+    with sealed.new_folder(place) as folder:
+        disk.require(place.parent, needed, what, kept)
+        with disk.full_reported(place.parent, needed, what, kept, folder):
+            yield folder
+            sealed.seal(folder)
 
 
 def _kept(folder: Path) -> str:
@@ -78,21 +42,21 @@ def _kept(folder: Path) -> str:
 
 
 def tidy(folder: Path, keep: int = KEPT) -> None:
-    """Remove all but the newest whole checkpoints, and those that are not whole."""
-    whole = [path for path in sorted(folder.glob("checkpoint-*"), key=step_of) if (path / SEAL).is_file()]
-    for path in folder.glob("checkpoint-*"):
-        if path not in whole[-keep:]:
+    """Delete all but the newest complete checkpoints, and what a killed process left half-written."""
+    listed = [path for path in sorted(folder.glob("checkpoint-*"), key=step_of) if (path / sealed.FILES).is_file()]
+    for path in [*folder.glob("checkpoint-*"), *folder.glob(".*.partial")]:
+        if path not in listed[-keep:]:
             shutil.rmtree(path, ignore_errors=True)
 
 
 # -- the best adapter so far ----------------------------------------------------------------------------------------
 
 
-def keep_best(model: Any, folder: Path, step: int, loss: float, wanted: int) -> None:
-    """Save the adapter of this step as the best; the earlier best goes once this one stands."""
-    with put_in_place(folder, f"best-{step}", wanted, f"the best adapter so far, of step {step}") as partial:
-        model.save_pretrained(partial)
-        files.write_json(partial / "best.json", {"step": step, "validation_loss": loss})
+def keep_best(model: Any, folder: Path, step: int, loss: float, needed: int) -> None:
+    """Save the adapter of this step as the best, then delete the earlier best."""
+    with new_checkpoint(folder / f"best-{step}", needed, f"the best adapter so far, of step {step}") as new:
+        model.save_pretrained(new)
+        files.write_json(new / "best.json", {"step": step, "validation_loss": loss})
     for path in folder.glob("best-*"):
         if path.name != f"best-{step}":
             shutil.rmtree(path, ignore_errors=True)
@@ -100,7 +64,7 @@ def keep_best(model: Any, folder: Path, step: int, loss: float, wanted: int) -> 
 
 def best(folder: Path) -> tuple[Path, int, float] | None:
     """The best adapter that was kept: its folder, its step and its validation loss (nats per supervised token)."""
-    found = [(path, files.read_json(path / "best.json")) for path in folder.glob("best-*") if is_complete(path)]
+    found = [(path, files.read_json(path / "best.json")) for path in folder.glob("best-*") if sealed.is_complete(path)]
     return min(((path, note["step"], note["validation_loss"]) for path, note in found), key=lambda item: item[2], default=None)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from mistral_lib.model import likelihood, row_threads
-from mistral_lib.run import allocator, disk
+from mistral_lib.run import allocator, disk, sealed
 from mistral_lib.training import checkpoints, distributed, out_of_memory
 from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.training_callback import TrainingCallback
@@ -106,19 +106,19 @@ class SupervisedTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Written into a hidden folder, sealed, and put in place. Errors: DiskFull; Diverged for an adapter that is no number."""
-        if not distributed.is_first():
-            return self._save_into(checkpoints.partial(Path(self.args.output_dir)), model, trial)
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        if not distributed.is_first():
+            return self._save_into(sealed.partial(place / name), model, trial)
         weights = [p for p in self.model.parameters() if p.requires_grad]
         if not all(torch.isfinite(p).all() for p in weights):
             raise self.callback.divergence.broken_adapter(self.state.global_step, checkpoints.last_complete(place))
         trainable = sum(p.numel() for p in weights)
-        wanted, what = disk.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
-        with checkpoints.put_in_place(place, name, wanted, what) as partial:
-            self._save_into(partial, model, trial)
-            for path in (partial / name).iterdir():
-                path.rename(partial / path.name)
-            (partial / name).rmdir()
+        needed, what = disk.checkpoint_bytes(trainable), f"the checkpoint of step {self.state.global_step}"
+        with checkpoints.new_checkpoint(place / name, needed, what) as new:
+            self._save_into(new, model, trial)
+            for path in (new / name).iterdir():
+                path.rename(new / path.name)
+            (new / name).rmdir()
         checkpoints.tidy(place)
 
     def _save_into(self, folder: Path, model: Any, trial: Any) -> None:

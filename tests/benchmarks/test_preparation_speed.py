@@ -21,7 +21,7 @@ from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
 from mistral_lib.model import base_model
 from mistral_lib.preparation import prepare as preparation
-from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format
@@ -59,7 +59,7 @@ def ours(folder: Path, **changes: Any) -> Callable[[], None]:
 
     def prepare() -> None:
         target = files.fresh_folder(folder / "ours")
-        finished = FinishedParts(folder / "work", str(time.perf_counter()))
+        finished = PartCache(folder / "work", str(time.perf_counter()))
         preparation.Preparation(target, settings, tokenizer, finished).carry_out(sources.resolve(settings))
 
     return prepare

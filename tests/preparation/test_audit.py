@@ -137,8 +137,9 @@ def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
     """As `run` asks: a lost or damaged manifest vouches for nothing, and neither does a stage that never ran."""
     notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name
-    files.write_text(copy, "{}")
-    files.write_json(copy.with_name("done.json"), {notebook.name: notebook_runs.key(prepared, notebook)})
+    files.write_text(copy, '{"metadata": {}}')
+    assert not notebook_runs.is_done(prepared, notebook), "a copy that was not run to its end"
+    notebook_runs.mark_complete(copy, notebook_runs.key(prepared, notebook))
     assert notebook_runs.is_done(prepared, notebook) and audit.doubts(prepared, "data") == []
     assert [finding.reason for finding in audit.doubts(prepared, "training")] == ["not complete: not started"]
     exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})

@@ -16,8 +16,8 @@ import pytest
 import mistral_lib
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import SourceError
-from mistral_lib.preparation import prepare, row_parts, worker_processes
-from mistral_lib.preparation.part_cache import FinishedParts
+from mistral_lib.preparation import part_cache, prepare, row_parts, worker_processes
+from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import BATCH, PART
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.disk import DiskFull
@@ -92,8 +92,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> 
 
 def test_a_killed_preparation_goes_on_where_it_was(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
-    killed_once(parted, work / "rows-00000" / "sealed.json")
-    killed_once(parted, work / "tokens-00000" / "sealed.json")
+    killed_once(parted, work / "rows-00000" / "complete.json")
+    killed_once(parted, work / "tokens-00000" / "complete.json")
     prepare.prepare(parted)
     assert f"data: {PART:,} records were tokenised before, and are used" in capsys.readouterr().err
     assert not work.exists()
@@ -108,12 +108,12 @@ def test_stopped_among_stand_ins_for_refused_records_it_goes_on_there(settings: 
     work = run.folder / ".data.work"
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(run, strict=True))
-    (work / "tokens-2-00000" / "sealed.json").unlink()  # as a kill in the second turn leaves it
-    sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/sealed.json")}
+    (work / "tokens-2-00000" / "complete.json").unlink()  # as a kill in the second turn leaves it
+    sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/complete.json")}
     assert {path.parent.name for path in sealed} == {"tokens-00000", "tokens-1-00000"}
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(run, strict=True))
-    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "sealed.json").exists()
+    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "complete.json").exists()
     prepare.prepare(run)
     undisturbed = other(run, run_name="undisturbed")
     prepare.prepare(undisturbed)
@@ -123,7 +123,7 @@ def test_stopped_among_stand_ins_for_refused_records_it_goes_on_there(settings: 
 
 def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
-    killed_once(parted, work / "rows-00000" / "sealed.json")
+    killed_once(parted, work / "rows-00000" / "complete.json")
     records = work / "rows-00000" / "records.arrow"
     records.write_bytes(records.read_bytes()[:-1] + b"x")  # as a failing disk may leave it
     changed = other(parted, shortest_answer=60)
@@ -155,7 +155,7 @@ def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(parted, max_rejected_share=0.01))
-    sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/sealed.json")}
+    sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/complete.json")}
     assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-00000", "tokens-00001"}
     changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
     assert set(changed) < prepare.LATE < set(params.Settings.model_fields)
@@ -169,15 +169,16 @@ def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
     assert artefacts(parted) == artefacts(undisturbed)
 
 
-def test_an_altered_part_is_not_finished(tmp_path: Path) -> None:
-    finished = FinishedParts(tmp_path / "work", "key")
-    (finished.begin("part") / "text").write_text("first")
-    finished.seal("part", {"count": 1}, {"numbers": np.arange(3)})
-    facts, arrays = FinishedParts(tmp_path / "work", "key").finished("part")
+def test_an_altered_part_is_not_there(tmp_path: Path) -> None:
+    parts = PartCache(tmp_path / "work", "key")
+    with parts.new_part("part") as folder:
+        (folder / "text").write_text("first")
+        part_cache.write(folder, {"count": 1}, {"numbers": np.arange(3)})
+    facts, arrays = PartCache(tmp_path / "work", "key").part("part")
     assert facts == {"count": 1} and arrays["numbers"].tolist() == [0, 1, 2]
     (tmp_path / "work" / "part" / "text").write_text("other")
-    assert finished.finished("part") is None and finished.finished("nothing") is None
-    assert not FinishedParts(tmp_path / "work", "another key").folder.joinpath("part").exists()
+    assert parts.part("part") is None and parts.part("nothing") is None
+    assert not PartCache(tmp_path / "work", "another key").folder.joinpath("part").exists()
 
 
 def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params.Settings) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib.run import Run, disk
+from mistral_lib.run import Run, disk, sealed
 from mistral_lib.training import checkpoints, train
 from tests.support.disturbed_training import after_step, events
 
@@ -48,19 +48,19 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Pat
 
 def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_disk: Path) -> None:
     place = small_disk / "checkpoints"
-    with checkpoints.put_in_place(place, "checkpoint-5", 100, "five") as partial:
-        (partial / "weights").write_bytes(b"5" * 1000)
+    with checkpoints.new_checkpoint(place / "checkpoint-5", 100, "five") as new:
+        (new / "weights").write_bytes(b"5" * 1000)
     with (
         pytest.raises(disk.DiskFull, match=r"for ten: .*checkpoint of step 5 is complete"),
-        checkpoints.put_in_place(place, "checkpoint-10", 100, "ten") as partial,
+        checkpoints.new_checkpoint(place / "checkpoint-10", 100, "ten") as new,
     ):
         fill(small_disk, 0)
-        (partial / "weights").write_bytes(b"1" * disk.MIB)
-    assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and checkpoints.is_complete(place / "checkpoint-5")
+        (new / "weights").write_bytes(b"1" * disk.MIB)
+    assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and sealed.is_complete(place / "checkpoint-5")
 
 
 def test_a_checkpoint_cut_off_in_the_middle_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), checkpoints.put_in_place(tmp_path, "checkpoint-3", 1, "three") as partial:
-        (partial / "weights").write_text("half")
+    with pytest.raises(KeyError), checkpoints.new_checkpoint(tmp_path / "checkpoint-3", 1, "three") as new:
+        (new / "weights").write_text("half")
         raise KeyError
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mistral_lib.preparation import audit
-from mistral_lib.run import Run, files
+from mistral_lib.run import Run, files, sealed
 from mistral_lib.training import adapter_check, checkpoints, train, trainer_process, training_log
 from tests.support.corpora import other
 
@@ -163,7 +163,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path) -> None:
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "weights").write_text(str(step))
-        checkpoints.seal(folder)
+        sealed.seal(folder)
     (tmp_path / "checkpoint-10" / "weights").write_text("torn")
     (tmp_path / "checkpoint-15").mkdir()
     assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-5"
