@@ -14,7 +14,7 @@ from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.display import source_preview
 from mistral_lib.display.run_estimate import Estimate, estimates
 from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox
-from mistral_lib.run import params, paths
+from mistral_lib.run import current_file, params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings, meaning
 
@@ -142,12 +142,13 @@ class DecisionForm(PlainTextBox):
         path = paths.runs() / f"{settings.run_name}.yaml"
         try:
             done = params.save(settings, path, self.replace.value)
+            current_file.write(path)
         except FileExistsError as error:
             self.said.value = _lines("Not saved:", [f"{error}. Tick the box to replace it, or choose another run_name."])
             return
         chosen = [f"{name} = {getattr(settings, name)!r}" for name in params.differing(settings)]
         steps = (
-            f"Step by step: run the cells below, then notebooks 01 to 04; they take this file as long as it is the last one saved\n"
+            f"Step by step: run the cells below, then notebooks 01 to 04; they take this file until the form saves another one\n"
             f"(a run_name that is typed in a parameters cell names its own file).\n"
             f"Headless: python -m mistral_lib run {paths.short(path)}\nTyped instead, in the parameters cells where they stand:\n"
         )

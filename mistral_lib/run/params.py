@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mistral_lib.run import files, parameters_cell, paths
+from mistral_lib.run import current_file, files, parameters_cell, paths
 from mistral_lib.run.settings import Settings, meaning
 
 
@@ -159,7 +159,7 @@ def save(settings: Settings, path: Path, replace: bool = False) -> str:
 
 def differing(settings: Settings) -> list[str]:
     """The names of the parameters that are not the defaults."""
-    return [name for name in settings.names() if getattr(settings, name) != Settings.model_fields[name].default]
+    return [name for name in settings.names() if getattr(settings, name) != default(name)]
 
 
 # -- what a notebook's parameters are -----------------------------------------------------------------------------------
@@ -169,63 +169,66 @@ NONE = "none"
 
 
 def from_notebook(names: Mapping[str, Any]) -> Settings:
-    """Settings of a notebook: what is typed, over the saved file, over what the run folder says already, over the defaults.
+    """Settings of a notebook: typed values, over the saved file, over what the run folder records, over the defaults.
 
-    In a batch papermill's values count and no saved file is looked for. Step by step, the last file that was saved in runs/ stands
-    in for every value of the parameters cell that is still the default; what is typed wins over it.
+    In a batch papermill's values count and no saved file is looked for. Step by step, the file that the form saved last replaces
+    every value of the parameters cell that is still the default. A value that another notebook's cell changed since is kept.
 
-    names: the notebook's `globals()`. Their `In` is the source of the cells run so far; a parameters cell (typed, or
-    injected by papermill) is one that holds nothing but `name = literal`, and its unknown names are refused here
-    because papermill only warns about them. Errors: ParameterError.
+    names: the notebook's `globals()`. Their `In` is the source of the cells run so far; a parameters cell (typed, or injected by
+    papermill) holds only `name = literal`. Its unknown names are refused, because papermill only warns about them.
+    Errors: ParameterError.
     """
-    cells = names.get("In", [])
-    typed, injected = parameters_cell.typed(cells), parameters_cell.injected(cells)
-    values = {name: names[name] for name in typed | set(Settings.names()) if name in names}
-    place = _file(values.pop(FILE, ""), values, batch=bool(injected))
-    if place is None:
-        return validate({**_recorded(values.get("run_name", "demo"))[0], **values}, "parameters cell")
-    saved = validate(read_yaml(place), paths.short(place)).model_dump()
-    own = {name: value for name, value in values.items() if name in injected or value != _default(name)}
-    recorded, written = _recorded(own.get("run_name", saved["run_name"]))
-    later = recorded if written > place.stat().st_mtime else {}  # a value typed in an earlier notebook, after the file was saved
-    instead = {name: saved[name] for name in values.keys() - own.keys()}
-    settings = validate({**saved, **later, **instead, **own}, "parameters cell")
-    print(_told(place, {name: value for name, value in instead.items() if value != _default(name)}, own))
+    injected, assigned = parameters_cell.injected(names.get("In", [])), parameters_cell.assigned(names.get("In", []))
+    values = {name: names[name] for name in [*Settings.names(), *sorted(assigned - {FILE, *Settings.names()})] if name in names}
+    path = _parameter_file(names.get(FILE, ""), values.get("run_name", default("run_name")), batch=bool(injected))
+    if path is None:
+        return validate({**_record(values.get("run_name", default("run_name"))), **values}, "parameters cell")
+    saved = validate(read_yaml(path), paths.short(path)).model_dump()
+    typed = {name: value for name, value in values.items() if name in injected or value != default(name)}
+    run_name = typed.get("run_name", saved["run_name"])
+    earlier_typed = _record(run_name) if current_file.record_is_newer(path, run_name) else {}
+    replaced = {name: saved[name] for name in values.keys() - typed.keys()}
+    settings = validate({**saved, **earlier_typed, **replaced, **typed}, "parameters cell")
+    print(_sources(path, {name: value for name, value in replaced.items() if value != default(name)}, typed))
     return settings
 
 
-def _file(chosen: str, values: Mapping[str, Any], batch: bool) -> Path | None:
-    """The parameter file that counts: the named one; in a batch no other; else that of the typed run, or the one saved last."""
+def _parameter_file(chosen: str, run_name: Any, batch: bool) -> Path | None:
+    """The parameter file that counts: the chosen one; in a batch no other; else that of the typed run, or the form's last one."""
     if chosen and chosen != NONE:
         return found(chosen)
     if chosen == NONE or batch:
         return None
-    name = values.get("run_name", _default("run_name"))
-    if name != _default("run_name"):
-        place = paths.runs() / f"{name}.yaml"
-        return place if place.is_file() else None
-    return max(paths.runs().glob("*.yaml"), key=lambda place: place.stat().st_mtime, default=None)
+    if run_name != default("run_name"):
+        path = paths.runs() / f"{run_name}.yaml"
+        return path if path.is_file() else None
+    path = current_file.find()
+    if path is not None and not path.is_file():
+        raise ParameterError(
+            f"{paths.short(path)} is missing; the form of notebook 00 saved it last (runs/.current). Save it there again, "
+            f'or set {FILE} = "{NONE}" in the parameters cell to use no file'
+        )
+    return path
 
 
-def _recorded(run_name: Any) -> tuple[dict[str, Any], float]:
-    """What the run folder says, and when that was written."""
-    place = paths.runs() / str(run_name) / "params.yaml"
-    return (read_yaml(place), place.stat().st_mtime) if place.is_file() else ({}, 0.0)
+def _record(run_name: Any) -> dict[str, Any]:
+    """The parameters that the run folder records; empty if there is no such run."""
+    path = paths.runs() / str(run_name) / "params.yaml"
+    return read_yaml(path) if path.is_file() else {}
 
 
-def _told(place: Path, instead: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """In words, which file counts, what it says in place of the cell, and what was typed."""
-    lines = [f"Parameters of {paths.short(place)}, in place of this cell's defaults: {_listed(instead) or 'nothing differs'}."]
-    lines += [f"Typed here, and stronger: {_listed(own)}."] if own else []
-    lines += [f'What is typed and is not the default wins; {FILE} = "{NONE}" leaves the file aside.']
+def _sources(path: Path, replaced: Mapping[str, Any], typed: Mapping[str, Any]) -> str:
+    """A text that names the file that counts, the defaults that it replaces, and the typed values."""
+    lines = [f"Parameters from {paths.short(path)}; they replace these defaults of this cell: {_assignments(replaced) or 'none'}."]
+    lines += [f"Typed in this cell, and stronger than the file: {_assignments(typed)}."] if typed else []
+    lines += [f'A typed value that is not the default wins; {FILE} = "{NONE}" uses no file.']
     return "\n".join(textwrap.fill(line, 110, subsequent_indent="    ", break_long_words=False) for line in lines)
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _assignments(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} = {values[name]!r}" for name in Settings.names() if name in values)
 
 
-def _default(name: str) -> Any:
-    if name not in Settings.model_fields:
-        return ParameterError  # nothing equals it: unknown names are kept, to be refused
-    return Settings.model_fields[name].default
+def default(name: str) -> Any:
+    """The default of a parameter; for an unknown name a value that equals nothing."""
+    return Settings.model_fields[name].default if name in Settings.model_fields else object()

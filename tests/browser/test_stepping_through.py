@@ -8,7 +8,7 @@ import nbformat
 from papermill.iorw import load_notebook_node
 
 from mistral_lib.corpus import exclusions
-from mistral_lib.run import Run, params, paths
+from mistral_lib.run import Run, current_file, params, paths
 from tests.browser.conftest import as_fresh
 from tests.browser.jupyterlab import Notebook, Server
 from tests.browser.legibility import faults
@@ -85,11 +85,12 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
 ) -> None:
     """Opened as a person opens it: its parameters cell untouched, the form's file saved."""
     params.save(finished.settings, paths.runs() / "small.yaml", replace=True)
+    current_file.write(paths.runs() / "small.yaml")
     source = next(paths.notebooks().glob("01_*.ipynb"))
     nbformat.write(as_fresh(load_notebook_node(str(source)), {}), server.words.parent / source.name)
     page = run_through(notebook("01"))
     said = "".join(output.get("text", "") for cell in page.cells() for output in cell["outputs"])
-    assert "Parameters of runs/small.yaml, in place of this cell's defaults: run_name = 'small'" in said
+    assert "Parameters from runs/small.yaml; they replace these defaults of this cell: run_name = 'small'" in said
     page.shows("600 of 600 rows")
     page.press("next")
     page.shows("blue.jsonl:2 ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib.run import params, settings
+from mistral_lib.run import current_file, files, params, settings
 from mistral_lib.run import paths as places
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import Settings
@@ -119,6 +119,14 @@ def test_a_notebook_refuses_a_name_that_papermill_only_warns_about(home: Path) -
         params.from_notebook({**names, "In": ["# Parameters\nlerning_rate = 0.0001\n", "rows = len([1])"]})
 
 
+def form_saves(settings: Settings) -> Path:
+    """As the form of notebook 00 does it."""
+    path = places.runs() / f"{settings.run_name}.yaml"
+    params.save(settings, path, replace=True)
+    current_file.write(path)
+    return path
+
+
 def opened(capsys: pytest.CaptureFixture, cell: str, injected: str = "") -> tuple[Settings, str]:
     """What a notebook with this parameters cell gets, and what it says of it."""
     names: dict = {"In": ["", cell, *([f"# Parameters\n{injected}\n"] if injected else [])]}
@@ -129,56 +137,73 @@ def opened(capsys: pytest.CaptureFixture, cell: str, injected: str = "") -> tupl
 CELL = 'params_file = ""\nrun_name = "demo"\nmax_tokens = 512\nlora_rank = 16'
 
 
-def test_the_last_saved_file_stands_in_for_a_cells_defaults_and_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_last_saved_file_replaces_a_cells_defaults_and_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
     assert opened(capsys, CELL) == (Settings(), ""), "nothing saved, nothing said"
-    params.save(Settings(run_name="mine", max_tokens=256, lora_rank=8, epochs=3), home / "runs" / "mine.yaml")
-    got, said = opened(capsys, CELL)
+    form_saves(Settings(run_name="mine", max_tokens=256, lora_rank=8, epochs=3))
+    got, text = opened(capsys, CELL)
     assert (got.run_name, got.max_tokens, got.lora_rank, got.epochs) == ("mine", 256, 8, 3)
-    assert "runs/mine.yaml" in said and "max_tokens = 256" in said and "Typed here" not in said
-    got, said = opened(capsys, CELL.replace("16", "32"))
-    assert (got.max_tokens, got.lora_rank) == (256, 32) and "Typed here, and stronger: lora_rank = 32." in said
+    assert "runs/mine.yaml" in text and "max_tokens = 256" in text and "Typed in this cell" not in text
+    got, text = opened(capsys, CELL.replace("16", "32"))
+    assert (got.max_tokens, got.lora_rank) == (256, 32) and "stronger than the file: lora_rank = 32." in text
     assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), ""), "the file can be left aside"
-    got, said = opened(capsys, CELL.replace('""', '"params/quick.yaml"'))
-    assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in said
+    got, text = opened(capsys, CELL.replace('""', '"params/quick.yaml"'))
+    assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in text
 
 
 def test_a_file_is_found_from_any_directory(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
+    form_saves(Settings(run_name="mine", max_tokens=256))
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert params.load("runs/mine.yaml").max_tokens == 256, "as the form prints the command"
     assert params.load("params/quick.yaml") == params.load(places.params() / "quick.yaml")
 
 
 def test_a_typed_run_takes_its_own_file_or_none(home: Path, capsys: pytest.CaptureFixture) -> None:
-    params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
-    params.save(Settings(run_name="later", max_tokens=128), home / "runs" / "later.yaml")
+    form_saves(Settings(run_name="mine", max_tokens=256))
+    form_saves(Settings(run_name="later", max_tokens=128))
     assert opened(capsys, CELL.replace("demo", "mine"))[0].max_tokens == 256
     assert opened(capsys, CELL.replace("demo", "new")) == (Settings(run_name="new"), "")
 
 
 def test_a_batch_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixture) -> None:
-    params.save(Settings(run_name="mine", max_tokens=256), home / "runs" / "mine.yaml")
+    form_saves(Settings(run_name="mine", max_tokens=256))
     assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), "")
     got, _ = opened(capsys, CELL, 'params_file = "runs/mine.yaml"\nlora_rank = 16')
     assert (got.max_tokens, got.lora_rank) == (256, 16), "unless it names one; what papermill gives wins, a default as well"
 
 
-def test_what_an_earlier_notebook_was_told_since_is_not_forgotten(home: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_value_typed_in_an_earlier_notebook_counts_until_the_form_saves_again(home: Path, capsys: pytest.CaptureFixture) -> None:
     saved = Settings(run_name="mine", max_tokens=256)
-    place = home / "runs" / "mine.yaml"
-    params.save(saved, place)
     record = home / "runs" / "mine" / "params.yaml"
-    record.parent.mkdir()
+    files.write_text(record, params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.9})))
+    form_saves(saved)
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8, "what was saved later counts"
     record.write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.7})))
-    os.utime(place, (1, 1))
     assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "notebook 02's cell, for notebook 03"
     os.utime(record, (0, 0))
-    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8, "what was saved later counts"
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "whatever the clock says"
+    form_saves(saved)
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8
+    record.write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.7})))
+    (home / "runs" / "mine.yaml").write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.6})))
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.6, "a file that was edited since the form saved it counts"
+
+
+def test_the_file_that_the_form_saved_last_counts_and_not_the_newest(home: Path, capsys: pytest.CaptureFixture) -> None:
+    newer = form_saves(Settings(run_name="newer", max_tokens=128))
+    last = form_saves(Settings(run_name="last", max_tokens=256))
+    os.utime(last, (1, 1))
+    params.save(Settings(run_name="copied", max_tokens=64), home / "runs" / "copied.yaml")
+    got, text = opened(capsys, CELL)
+    assert (got.run_name, got.max_tokens) == ("last", 256) and "runs/last.yaml" in text and newer.stat().st_mtime > 1
+    last.unlink()
+    with pytest.raises(ParameterError, match=r'runs/last\.yaml is missing; the form of notebook 00 saved it last.*params_file = "none"'):
+        opened(capsys, CELL)
+    assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), "")
+    assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), ""), "a batch does not ask for it"
 
 
 def test_a_saved_file_that_cannot_be_used_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
-    (home / "runs").mkdir()
-    (home / "runs" / "mine.yaml").write_text("lerning_rate: 1\n")
+    form_saves(Settings(run_name="mine")).write_text("lerning_rate: 1\n")
     with pytest.raises(ParameterError, match=r"runs/mine\.yaml: unknown parameter 'lerning_rate'"):
         opened(capsys, CELL)
     with pytest.raises(ParameterError, match="no such parameter file"):
