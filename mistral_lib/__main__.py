@@ -1,8 +1,10 @@
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit | lab."""
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit | runs | lab."""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mistral_lib.run import params
 
@@ -39,16 +41,16 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     from mistral_lib.run import Run
-    from mistral_lib.training import train as training
+    from mistral_lib.training import train
     from mistral_lib.training.stopping import Stopped
 
     try:
-        result = training.train(Run.existing(arguments.run_folder))
+        result = train.train(Run.existing(arguments.run_folder))
     except Stopped as stopped:
-        print(f"interrupted: {stopped}; the same command goes on from there", file=sys.stderr)
+        print(f"interrupted: {stopped}; the same command resumes from there", file=sys.stderr)
         return 3
     if not result:
-        return 0  # one of several processes, and not the one that tells
+        return 0  # one of several processes; the first one reports
     losses = result["validation_loss"]
     print(f"complete: validation loss {losses['base']:.4f} → {losses['adapter']:.4f} nats per supervised token")
     return 0
@@ -91,6 +93,27 @@ def audit(arguments: argparse.Namespace) -> int:
     return 0 if all(finding.status == "verified" for finding in findings) else 1
 
 
+def runs(arguments: argparse.Namespace) -> int:
+    from mistral_lib.commands import run_folders
+
+    print(run_folders.table())
+    return 0
+
+
+def rename(arguments: argparse.Namespace) -> int:
+    from mistral_lib.commands import run_folders
+
+    print(run_folders.rename(arguments.run, arguments.new_name))
+    return 0
+
+
+def delete(arguments: argparse.Namespace) -> int:
+    from mistral_lib.commands import run_folders
+
+    print(run_folders.delete(arguments.run, arguments.yes))
+    return 0
+
+
 def lab(arguments: argparse.Namespace) -> int:
     from mistral_lib.commands import lab
 
@@ -101,46 +124,65 @@ def lab(arguments: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m mistral_lib", description="The Mistral workbook's command line.")
     commands = top.add_subparsers(required=True, metavar="command")
-    for work, text in (
-        (run, "run the notebooks headless, skipping what is done"),
-        (check, "validate parameters and show them resolved"),
-        (plan, "what fits on which machine, how long, at what price"),
-    ):
-        command = commands.add_parser(work.__name__, help=text)
-        command.add_argument("params_file", type=Path)
-        command.add_argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
-        command.set_defaults(work=work)
-        if work is plan:
-            command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, where no data is prepared yet")
-        if work is run:
-            command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
-    command = commands.add_parser("sweep", help="run the alternatives of a sweep file one after another and compare them")
-    command.add_argument("sweep_file", type=Path)
-    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 02 03 04")
-    command.set_defaults(work=sweep)
-    command = commands.add_parser("train", help="the trainer process of one run folder")
-    command.add_argument("run_folder", type=Path)
-    command.set_defaults(work=train)
-    command = commands.add_parser(
-        "status", help="how a training stands; exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"
-    )
-    command.add_argument("run_folder", type=Path)
-    command.set_defaults(work=status)
-    command = commands.add_parser("tensorboard", help="write a training's log as TensorBoard event files (extra: pip install tensorboard)")
-    command.add_argument("run_folder", type=Path)
-    command.set_defaults(work=tensorboard)
-    command = commands.add_parser("compare", help="two or more evaluated runs, paired on the same test records, as one HTML page")
-    command.add_argument("run_folders", type=Path, nargs="+")
-    command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
-    command.set_defaults(work=compare)
-    command = commands.add_parser("audit", help="re-check runs or an adapter folder; non-zero unless all is verified")
-    command.add_argument("folder", type=Path, nargs="?")
-    command.set_defaults(work=audit)
-    command = commands.add_parser("lab", help="JupyterLab at the first notebook: this machine only, behind a token")
+    _add_parameter_commands(commands)
+    _add_training_commands(commands)
+    _add_run_commands(commands)
+    command = _add(commands, lab, "JupyterLab at the first notebook, on this machine only, with a token")
     command.add_argument("--port", type=int, help="default: the first free one from 8888 on")
     command.add_argument("jupyter", nargs="*", metavar="-- option", help="further options for `jupyter lab`, after --")
-    command.set_defaults(work=lab)
     return top
+
+
+def _add(commands: Any, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    """A command that is called as its function is."""
+    command = commands.add_parser(work.__name__, help=text, description=text)
+    command.set_defaults(work=work)
+    return command
+
+
+def _add_parameter_commands(commands: Any) -> None:
+    """Commands that take a parameter file or a sweep file."""
+    for work, text in (
+        (run, "run the notebooks headless, skipping what is complete"),
+        (check, "validate parameters and print all of them"),
+        (plan, "which machine it fits on, how long it takes, at what price"),
+    ):
+        command = _add(commands, work, text)
+        command.add_argument("params_file", type=Path)
+        command.add_argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
+        if work is plan:
+            command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, if no data is prepared yet")
+        if work is run:
+            command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
+    command = _add(commands, sweep, "run the alternatives of a sweep file one after another and compare them")
+    command.add_argument("sweep_file", type=Path)
+    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 02 03 04")
+
+
+def _add_training_commands(commands: Any) -> None:
+    """Commands for the training of one run."""
+    for work, text in (
+        (train, "the trainer process of one run folder"),
+        (status, "the state of a training; exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"),
+        (tensorboard, "write a training's log as TensorBoard event files (extra: pip install tensorboard)"),
+    ):
+        _add(commands, work, text).add_argument("run_folder", type=Path)
+
+
+def _add_run_commands(commands: Any) -> None:
+    """Commands for runs that are there: list, rename, delete, compare, audit."""
+    actions = _add(commands, runs, "list the runs; rename or delete one").add_subparsers(metavar="action")
+    command = _add(actions, rename, "rename a run; no stage has to run again")
+    command.add_argument("run", help="its name, as `runs` lists it")
+    command.add_argument("new_name")
+    command = _add(actions, delete, "delete a run folder, after a question")
+    command.add_argument("run", help="its name, as `runs` lists it")
+    command.add_argument("--yes", action="store_true", help="do not ask")
+    command = _add(commands, compare, "two or more evaluated runs, paired on the same test records, as one HTML page")
+    command.add_argument("run_folders", type=Path, nargs="+")
+    command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
+    command = _add(commands, audit, "check runs or an adapter folder again; non-zero unless all is verified")
+    command.add_argument("folder", type=Path, nargs="?")
 
 
 def main() -> int:

@@ -66,8 +66,8 @@ def run(settings: params.Settings, only: list[str] | None = None) -> int:
 
 
 def key(run_: Run, path: Path) -> str:
-    """What an executed copy depends on: the notebook's text and the parameters."""
-    return files.digest([files.sha256(path), run_.settings.model_dump()])
+    """What an executed copy depends on: the notebook's text and the parameters, but for the name of the run."""
+    return files.digest([files.sha256(path), run_.settings.model_dump(exclude={"run_name"})])
 
 
 def is_done(run_: Run, path: Path) -> bool:

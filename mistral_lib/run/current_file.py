@@ -28,6 +28,14 @@ def record_is_newer(parameter_file: Path, run_name: str) -> bool:
     return note["run_sha256"] != files.sha256(record)
 
 
+def moved(old: Path, new: Path, record_is_newer: bool) -> None:
+    """If `old` is the current file, make `new` the current one; whether the run folder's parameters are newer stays as it was."""
+    if find() == old:
+        write(new)
+        if record_is_newer:
+            files.write_json(_place(), {**_note(), "run_sha256": ""})
+
+
 def _note() -> dict[str, Any]:
     return files.read_json(_place()) if _place().is_file() else {}
 

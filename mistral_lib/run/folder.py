@@ -235,4 +235,4 @@ def named(folder: Path) -> Path:
 
 def all_runs() -> list[Path]:
     """Every run folder below runs/, by name."""
-    return sorted(path.parent for path in paths.runs().glob("*/params.yaml"))
+    return sorted(path.parent for path in paths.runs().glob("[!.]*/params.yaml"))
