@@ -1,39 +1,39 @@
-"""Which records hang together: connected components over ties, in flat memory.
+"""Connected components of records that are linked in pairs, in a few flat arrays.
 
-Knows positions and pairs; knows nothing of texts or splits.   Source: Shiloach & Vishkin 1982, hooking and pointer jumping
+Works on positions and pairs; knows nothing of texts or splits.   Source: Shiloach & Vishkin 1982, hooking and pointer jumping
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
-Edges = tuple[np.ndarray, np.ndarray]  # two equally long arrays of positions: u[k] is tied to v[k]
+Edges = tuple[np.ndarray, np.ndarray]  # two equally long arrays of positions: u[k] is linked to v[k]
 
 
-def components(count: int, ties: Iterable[Edges]) -> np.ndarray:
+def components(count: int, links: Iterable[Edges]) -> np.ndarray:
     """For each of `count` positions the smallest position of its component, int32 (count,).
 
-    scipy.sparse.csgraph would copy the edges three times as 64-bit floats; this holds a few int32 arrays of (count,).
+    scipy.sparse.csgraph would copy the edges three times as 64-bit floats; this needs a few int32 arrays of (count,).
     """
-    ties = list(ties)
+    links = list(links)
     label = np.arange(count, dtype=np.int32)
     settled = False
     while not settled:
         settled = True
-        for u, v in ties:
+        for u, v in links:
             a, b = label[u], label[v]
             apart = a != b
             if apart.any():
                 settled = False
                 a, b = a[apart], b[apart]
-                # labels are roots here, so hooking the larger root below the smaller one loses no earlier link
+                # labels are roots here, so hooking the larger root below the smaller one keeps every earlier link
                 np.minimum.at(label, np.maximum(a, b), np.minimum(a, b))
                 label = _roots(label)
     return label
 
 
 def _roots(label: np.ndarray) -> np.ndarray:
-    """Every position points straight at the root of its tree."""
+    """The labels with every position pointing directly at the root of its tree."""
     while True:
         jumped = label[label]
         if np.array_equal(jumped, label):

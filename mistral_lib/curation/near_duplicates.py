@@ -1,10 +1,10 @@
-"""Exact and near-duplicates among many texts: signatures on disk, candidates by banding, every pair verified on the texts themselves.
+"""Exact and near-duplicates among many texts: signatures on disk, candidates by banding, every pair verified on the texts.
 
-Knows positions (the order in which texts were added), texts and pairs; knows nothing of records, files or splits.
+Works on positions (the order in which texts were added), texts and pairs; knows nothing of records, files or splits.
 Source: Broder 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3.4 (banding)
 
-What can be missed: at most RECALL and SKETCH_LOSS (signatures.py) of the pairs that lie just at the threshold, far fewer above it;
-and in a bucket of more than SMALL_BUCKET texts the pairs that none of its first LEADERS leaders ties together.
+What is missed: at most 1 - RECALL + SKETCH_LOSS (minhash.py) of the pairs exactly at the threshold, far fewer above it; and in a
+bucket of more than SMALL_BUCKET texts, the pairs that none of its first LEADERS leaders links.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from mistral_lib.curation import minhash
 from mistral_lib.curation.connected_components import components
 from mistral_lib.curation.verified_pairs import TextsOf, VerifiedPairs
 
-SMALL_BUCKET = 8  # texts of which all pairs are verified; above it each member only against leaders, or k members would cost k² / 2
+SMALL_BUCKET = 8  # texts of a bucket whose pairs are all verified; in a larger one only pairs with leaders, as k members have k² / 2 pairs
 LEADERS = 8  # rounds of leaders per large bucket and per cluster
 
 
@@ -33,8 +33,8 @@ def first_occurrence(keys: np.ndarray) -> np.ndarray:
 class NearDuplicates:
     """Finds texts that share most of their word 5-grams. Texts with fewer than five words match only if all words are equal.
 
-    Each text leaves about 200 bytes in `folder`; a search reads one band of 8 bytes per text at a time.
-    An earlier search in the same folder is overwritten, so that an interrupted one cannot leave half a text behind.
+    Each text takes about 200 bytes in `folder`; a search reads one band of 8 bytes per text at a time.
+    An earlier search in the same folder is overwritten, so an interrupted one leaves no partial data.
     Errors: ValueError for a threshold outside (0.036, 1].
     """
 
@@ -51,13 +51,13 @@ class NearDuplicates:
         return self.count
 
     def append(self, batch: minhash.Signatures) -> None:
-        """Append what `signatures.sign(texts, threshold, seed)` made, in this process or in another; how texts are cut into batches
-        changes nothing, the seed is the same for all.
+        """Append the result of `minhash.sign(texts, threshold, seed)`, with the same seed for all batches. Batches may have any size
+        and come from other processes.
 
-        Errors: ValueError once pairs or clusters have been asked for.
+        Errors: ValueError after `pairs` or `clusters` was called.
         """
         if self._found:
-            raise ValueError(f"{self.folder}: texts were added after the search; add all texts first, then ask for pairs or clusters")
+            raise ValueError(f"{self.folder}: texts were added after the search; add all texts first, then call pairs() or clusters()")
         for name in ("exact", "words", "sketch"):
             self._files[name].write(np.ascontiguousarray(getattr(batch, name)))
         for band in range(self.bands):
@@ -65,22 +65,22 @@ class NearDuplicates:
         self.count += len(batch.exact)
 
     def forget(self) -> None:
-        """Nothing more will be asked: close and remove the files."""
+        """Close and remove the files; no search is possible afterwards."""
         for file in self._files.values():
-            with suppress(OSError):  # a full disk does not take the last bytes, and they are not wanted
+            with suppress(OSError):  # a full disk refuses the last bytes, which nobody needs
                 file.close()
         self._found = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def words(self) -> np.ndarray:
-        """Number of words of each text, int32 (n,): below five, a match says little, because it is a match of "yes" with "Yes."."""
+        """Number of words of each text, int32 (n,). Below five a match means little: "yes" matches "Yes."."""
         return self._read("words", np.int32)
 
     def pairs(self, text_of: TextsOf) -> np.ndarray:
-        """Verified pairs (i, j), i < j, sorted, int64 (pairs, 2); complete but for what the module's docstring names.
+        """Verified pairs (i, j), i < j, sorted, int64 (pairs, 2); complete except for what the module's docstring names.
 
-        A text whose folded words equal an earlier one's is paired with the first of these, and takes part in no other pair.
-        Their *components* are the same for every order of the texts. text_of(positions) returns the texts of ascending positions.
+        A text whose folded words equal an earlier text's is paired with the first such text, and is in no other pair.
+        The *components* of the pairs are the same for every order of the texts. text_of: ascending positions → their texts.
         """
         if self._found is None:
             for file in self._files.values():
@@ -94,18 +94,18 @@ class NearDuplicates:
         return self._found[1]
 
     def clusters(self, text_of: TextsOf) -> np.ndarray:
-        """For each text the smallest position of its cluster, int32 (n,): itself, an equal text, or one verified to be near enough.
+        """For each text the smallest position of its cluster, int32 (n,): its own, an equal text's, or that of a verified near-duplicate.
 
-        Within each component of `pairs` the first text leads and takes all that reach the threshold with it; then the first
-        of the rest, LEADERS times. So in A ~ B ~ C with A and C too far apart, C stays by itself.
+        Within each component of `pairs` the first text leads a cluster of all that reach the threshold with it, then the first of the
+        rest leads the next, LEADERS times. So in A ~ B ~ C with A and C below the threshold, C stays alone.
         """
         pairs, first = self.pairs(text_of), self.first_equal()
         verified = self._found[0]
-        knot = components(self.count, [(pairs[:, 0], pairs[:, 1])])
+        component = components(self.count, [(pairs[:, 0], pairs[:, 1])])
         leader = np.arange(self.count, dtype=np.int32)
         open_ = np.unique(first[pairs])  # only texts with a counterpart, and of equal texts the first
         for _ in range(LEADERS):
-            lead = open_[first_occurrence(knot[open_])]
+            lead = open_[first_occurrence(component[open_])]
             own = open_ != lead
             lead, open_ = lead[own], open_[own]
             near = verified.check(lead, open_)
@@ -127,7 +127,7 @@ class NearDuplicates:
         sketch = self._read("sketch", np.uint64).reshape(self.count, minhash.PERMUTATIONS // 64)
         verified = VerifiedPairs(text_of, words, sketch, self.threshold)
         distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= minhash.GRAM)).astype(np.int32)
-        # content, not position, decides who leads a bucket: so the ties are the same in every order of the texts
+        # content, not position, decides which text leads a bucket: so the links are the same in every order of the texts
         distinct = distinct[np.argsort(self._read("exact", np.uint64)[distinct])]
         for band in range(self.bands):
             at, sizes = _runs(self._read(f"band-{band:03d}", np.uint64)[distinct])
@@ -135,7 +135,7 @@ class NearDuplicates:
             for u, v in _all_pairs(members, sizes):
                 verified.check(u, v)
             large = np.repeat(sizes > SMALL_BUCKET, sizes)
-            _tie_to_leaders(members[large], sizes[sizes > SMALL_BUCKET], verified)
+            _link_to_leaders(members[large], sizes[sizes > SMALL_BUCKET], verified)
         verified.forget_sketches()
         return verified
 
@@ -153,17 +153,17 @@ def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _all_pairs(members: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The pairs within all small buckets, by distance in the bucket."""
+    """The pairs within all small buckets, one distance within the bucket at a time."""
     left = np.repeat(np.where(sizes <= SMALL_BUCKET, np.cumsum(sizes), 0), sizes) - np.arange(len(members))  # members from here to the end
     for distance in range(1, SMALL_BUCKET):
         at = np.flatnonzero(left > distance)
         yield members[at], members[at + distance]
 
 
-def _tie_to_leaders(members: np.ndarray, sizes: np.ndarray, verified: VerifiedPairs) -> None:
-    """In each large bucket: verify all members against one leader, then against one that no leader has been tied to, LEADERS times.
+def _link_to_leaders(members: np.ndarray, sizes: np.ndarray, verified: VerifiedPairs) -> None:
+    """In each large bucket: verify all members against one leader, then against one that is not yet linked to a leader, LEADERS times.
 
-    Members that are tied to the leader already, even through others, need no verification: k members cost at most LEADERS * k.
+    Members that are linked to the leader already, even through others, need no verification: k members cost at most LEADERS * k.
     """
     bucket = np.repeat(np.arange(len(sizes)), sizes)
     waiting = np.arange(len(members))
@@ -173,12 +173,12 @@ def _tie_to_leaders(members: np.ndarray, sizes: np.ndarray, verified: VerifiedPa
         lead = np.full(len(sizes), -1, np.int64)
         here, at = np.unique(bucket[waiting], return_index=True)
         lead[here] = waiting[at]
-        asked = np.flatnonzero(lead[bucket] >= 0)
-        leaders = members[lead[bucket[asked]]]
-        knot = verified.knots()
-        apart = knot[leaders] != knot[members[asked]]
-        verified.check(leaders[apart], members[asked[apart]])
-        knot = verified.knots()
-        led = np.zeros(len(members), bool)
-        led[asked] = knot[leaders] == knot[members[asked]]
-        waiting = waiting[~led[waiting]]
+        candidates = np.flatnonzero(lead[bucket] >= 0)
+        leaders = members[lead[bucket[candidates]]]
+        component = verified.component_of()
+        apart = component[leaders] != component[members[candidates]]
+        verified.check(leaders[apart], members[candidates[apart]])
+        component = verified.component_of()
+        linked = np.zeros(len(members), bool)
+        linked[candidates] = component[leaders] == component[members[candidates]]
+        waiting = waiting[~linked[waiting]]

@@ -1,6 +1,6 @@
-"""Pairs of texts whose similarity has been measured on the texts themselves, each pair once, in bounded memory.
+"""Verifies candidate pairs on the texts themselves, each pair once, in bounded memory.
 
-Knows positions and texts, fetched in small batches; knows nothing of how candidates are found.
+Fetches texts by position in small batches; knows nothing of how candidates are found.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from mistral_lib.curation import minhash
 from mistral_lib.curation.connected_components import components
 
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
-WORDS_AT_ONCE = 100_000  # of the texts held at once for verification; as sets of 5-grams they take about 25 MB
+WORDS_AT_ONCE = 100_000  # of the texts in memory at once for verification; as sets of 5-grams they take about 25 MB
 SHIFT = np.uint64(32)
 
 
@@ -22,17 +22,17 @@ class VerifiedPairs:
         self._text_of, self._words, self._sketch, self._threshold = text_of, words, sketch, threshold
         self._agreement = minhash.least_agreement(threshold)
         self._accepted = self._refused = np.empty(0, np.uint64)
-        self._knots: np.ndarray | None = None
+        self._component_of: np.ndarray | None = None
 
     def accepted(self) -> tuple[np.ndarray, np.ndarray]:
         """The positions i < j of all pairs that reach the threshold, two int64 arrays."""
         return _unpack(self._accepted)
 
-    def knots(self) -> np.ndarray:
-        """For each text the smallest position that accepted pairs tie it to, int32 (n,)."""
-        if self._knots is None:
-            self._knots = components(len(self._words), [self.accepted()])
-        return self._knots
+    def component_of(self) -> np.ndarray:
+        """For each text the smallest position of its component, linked by accepted pairs, int32 (n,)."""
+        if self._component_of is None:
+            self._component_of = components(len(self._words), [self.accepted()])
+        return self._component_of
 
     def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Whether the exact Jaccard similarity of each pair of distinct positions reaches the threshold, bool (pairs,)."""
@@ -42,16 +42,16 @@ class VerifiedPairs:
         fresh = fresh[self._promising(*_unpack(fresh))]
         near = np.fromiter(self._verify(fresh), bool, len(fresh))
         if near.any():
-            self._accepted, self._knots = _merge(self._accepted, fresh[near]), None
+            self._accepted, self._component_of = _merge(self._accepted, fresh[near]), None
         self._refused = _merge(self._refused, fresh[~near])
         return _contains(self._accepted, pairs)
 
     def forget_sketches(self) -> None:
-        """Free 16 bytes a text; from now on every new pair is verified."""
+        """Free 16 bytes a text; from then on every new pair is verified."""
         self._sketch = None
 
     def _promising(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """False for pairs whose sketches differ too much: they are cheap to turn away, and need not be remembered."""
+        """False for pairs whose sketches differ too much: they are cheap to refuse again and need not be remembered."""
         agreeing = np.zeros(len(i), np.int32)
         for column in range(self._sketch.shape[1] if self._sketch is not None else 0):
             agreeing += 64 - np.bitwise_count(self._sketch[i, column] ^ self._sketch[j, column]).astype(np.int32)
@@ -73,7 +73,7 @@ def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Which values stand in a sorted array."""
+    """Which values are in a sorted array."""
     if not len(ordered):
         return np.zeros(len(values), bool)
     at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
@@ -81,5 +81,5 @@ def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _merge(ordered: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-    """One sorted array of two."""
+    """Two arrays as one sorted array."""
     return np.sort(np.concatenate([ordered, fresh]), kind="stable") if len(fresh) else ordered

@@ -70,7 +70,7 @@ def prepare(run: Run) -> dict[str, Any]:
         needed = 5 * sum(file.size for file in found.files)
         with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
             finished = PartCache(work, _key(run.settings, inputs))
-            before = Earlier.of(run.folder / "data", run.settings.seed)
+            before = Earlier.load(run.folder / "data", run.settings.seed)
             report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)
         finished.discard()
         return report
@@ -181,8 +181,8 @@ class Preparation:
         group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
         self.random_leak = splits.random_leak(group, answer, key, self.pairs, s.seed)
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
-        ties = (group, answer, self.pairs, key, rows.domain[mapped])
-        self.assignment = splits.assign(*ties, *shares, s.seed, kept=kept, earlier=self.earlier)
+        columns = (group, answer, self.pairs, key, rows.domain[mapped])
+        self.assignment = splits.assign(*columns, *shares, s.seed, kept=kept, earlier=self.earlier)
         self.split = np.full(len(rows.fate), -1, np.int8)  # of each row: number in splits.SPLITS, -1 for none
         self.split[mapped] = self.assignment.split
         self.assigned = StoredColumn(self.finished.folder / "assigned.int8", self.split)  # of dropped copies as well

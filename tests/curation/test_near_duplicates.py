@@ -182,21 +182,21 @@ def test_batches_change_nothing(tmp_path, corpus):
         assert np.array_equal(pairs, results[0][0]) and np.array_equal(leader, results[0][1])
 
 
-def knots_by_text(texts, pairs) -> set[frozenset[str]]:
-    knots: dict[int, set[str]] = {}
-    for text, knot in zip(texts, components(len(texts), [(pairs[:, 0], pairs[:, 1])]).tolist(), strict=True):
-        knots.setdefault(knot, set()).add(text)
-    return {frozenset(own) for own in knots.values()}
+def components_of_texts(texts, pairs) -> set[frozenset[str]]:
+    members: dict[int, set[str]] = {}
+    for text, first in zip(texts, components(len(texts), [(pairs[:, 0], pairs[:, 1])]).tolist(), strict=True):
+        members.setdefault(first, set()).add(text)
+    return {frozenset(own) for own in members.values()}
 
 
-def test_order_changes_no_tie_not_even_in_large_buckets(tmp_path):
+def test_order_changes_no_component_not_even_in_large_buckets(tmp_path):
     rng = random.Random(11)
     texts = [text for _ in range(2) for text in family(rng, 300, 80, 2)]  # members reach the threshold with some of the others
     texts += texts[:50]  # and equal copies
     results = []
     for turn in range(3):
         pairs, _ = search(tmp_path / str(turn), texts)
-        results.append(knots_by_text(texts, pairs))
+        results.append(components_of_texts(texts, pairs))
         rng.shuffle(texts)
     assert max(map(len, results[0])) > 60
     assert results[0] == results[1] == results[2]

@@ -71,11 +71,11 @@ def test_a_corpus_of_a_few_documents_gets_all_splits_and_keeps_them_while_it_gro
     run = Run.open(settings)
     report, before = prepare.prepare(run), splits_of(run)
     assert report["split_sizes"] == {"train": 30, "validation": 10, "test": 10}
-    assert report["appointed"]["test"]
+    assert report["reassigned"]["test"]
     files.write_json_lines(corpus / "a_new.jsonl", [*rows("new", 200), *rows("few", 10)])
     grown, after = prepare.prepare(run), splits_of(run)
     assert {record: after[record] for record in before} == before
-    assert set(report["appointed"]["test"]) <= set(grown["appointed"]["test"])
+    assert set(report["reassigned"]["test"]) <= set(grown["reassigned"]["test"])
     prepare.prepare(other(run, most_repeated_pattern=51))  # the same once more, with what is remembered now
     assert splits_of(run) == after
 
