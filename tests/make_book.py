@@ -22,13 +22,13 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def make(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
-    normalise(notebook)
+    normalize(notebook)
     partial = path.with_suffix(".partial")
     nbformat.write(notebook, partial)
     os.replace(partial, path)
 
 
-def normalise(notebook: nbformat.NotebookNode) -> None:
+def normalize(notebook: nbformat.NotebookNode) -> None:
     """Keep what a reader sees and a test compares; drop what differs between two runs of the same thing."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",) if key in notebook.metadata}
     notebook.metadata["language_info"] = {"name": "python"}

@@ -70,7 +70,7 @@ class Checks:
 
     def _cleaned(self, texts: list[str]) -> tuple[list[str], tuple[str, ...]]:
         unescape = self.actions["unescaped_newlines"] == "redact"
-        if self.actions["normalised"] == "off":
+        if self.actions["normalized"] == "off":
             lines = [text_cleaning.unescape_newlines(text) for text in texts] if unescape else texts
             return lines, (text_cleaning.UNESCAPED,) if lines != texts else ()
         cleaned = [text_cleaning.clean(text, unescape) for text in texts]

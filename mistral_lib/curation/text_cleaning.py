@@ -6,7 +6,7 @@ Knows strings only. `clean` is idempotent: cleaning a cleaned text changes nothi
 import re
 import unicodedata
 
-NORMALISED = "normalised"  # repair codes
+NORMALIZED = "normalized"  # repair codes
 UNESCAPED = "unescaped_newlines"
 
 LINE_ENDS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
@@ -46,9 +46,9 @@ def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
     # something away that no round puts back, so this ends, nearly always after the second round.
     while True:
         before = text
-        text = normalise(text)
-        if text != before and NORMALISED not in repairs:
-            repairs.append(NORMALISED)
+        text = normalize(text)
+        if text != before and NORMALIZED not in repairs:
+            repairs.append(NORMALIZED)
         lines = unescape_newlines(text) if unescape else text
         if lines != text:
             repairs.append(UNESCAPED)
@@ -57,7 +57,7 @@ def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
             return text, tuple(dict.fromkeys(repairs))
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """One round: NFC, one kind of line end and blank, nothing invisible, no blanks at line ends, no empty lines around."""
     if not text.isascii():
         text = _plain_unicode(text)

@@ -51,7 +51,7 @@ class Settings(BaseModel):
     strict: bool = _field(False, "stop at the first rejected row", "data")
     max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
 
-    normalised: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line end, nothing invisible")
+    normalized: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line end, nothing invisible")
     unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: literal backslash-n in a text without newlines")
     secrets: Action = _check("redact", "private keys, provider tokens, URL credentials, secret-like assignments")
     personal_data: Action = _check("redact", "e-mail, telephone, IBAN and card numbers, user names in home paths")

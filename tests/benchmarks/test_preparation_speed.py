@@ -28,7 +28,7 @@ from mistral_lib.tokens import chat_format
 
 REPEATS = 3
 TRL = "pip install --no-deps trl==1.16.0"
-OFF = dict.fromkeys(("normalised", "unescaped_newlines", "secrets", "personal_data", "answer_too_short", "boilerplate", "placeholder_answer",
+OFF = dict.fromkeys(("normalized", "unescaped_newlines", "secrets", "personal_data", "answer_too_short", "boilerplate", "placeholder_answer",
                      "refusal", "mostly_html", "low_letter_share", "odd_code_fences", "control_strings"), "off")  # fmt: skip
 OFF |= {"most_repeated_pattern": 0, "near_duplicate_threshold": 1.0}
 WORDS = "tensor matrix kernel gradient vector index buffer token layer batch loss weight shape axis value option"

@@ -84,7 +84,7 @@ def test_a_check_rejects_flags_or_is_off_as_asked(check, answer):
 
 def test_the_settings_name_every_check_and_every_script():
     judged = set(Checks(Settings())._judges())
-    assert set(CHECKS) == judged | {"normalised", "unescaped_newlines", "secrets", "personal_data", "control_strings"}
+    assert set(CHECKS) == judged | {"normalized", "unescaped_newlines", "secrets", "personal_data", "control_strings"}
     assert get_args(run_settings.Script) == tuple(boilerplate.SCRIPTS)
 
 
@@ -104,7 +104,7 @@ def test_repairs_and_redactions_are_made_in_every_message_and_counted():
     outcome = inspect("See\xa0/home/anna/x\r\nor ask anna@firma.org about it.", "Who is bob@firma.org?")
     assert outcome.texts == ["Who is <EMAIL>?", "See /home/<USER>/x\nor ask <EMAIL> about it."]
     assert outcome.redacted == {"email": 2, "home_path": 1}
-    assert outcome.repairs == ("normalised",)
+    assert outcome.repairs == ("normalized",)
 
 
 def test_documents_are_repaired_too():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.curation.text_cleaning import NORMALISED, UNESCAPED, clean
+from mistral_lib.curation.text_cleaning import NORMALIZED, UNESCAPED, clean
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from mistral_lib.curation.text_cleaning import NORMALISED, UNESCAPED, clean
     ],
 )
 def test_dirt_goes(dirty, expected):
-    assert clean(dirty) == (expected, (NORMALISED,))
+    assert clean(dirty) == (expected, (NORMALIZED,))
 
 
 @pytest.mark.parametrize(

@@ -151,14 +151,14 @@ def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: s
         assert len(of(ledger, name)) == 1, name
     assert {name: text for name, text in kept_texts(home).items() if name in LEFT} == LEFT
     assert report["redacted"] == {"private_key": 1, "url_credentials": 1, "secret_assignment": 1, "home_path": 1}
-    assert report["repairs"] == {"salvaged": 2, "chosen_of_preference": 1, "unescaped_newlines": 1, "normalised": 1}
+    assert report["repairs"] == {"salvaged": 2, "chosen_of_preference": 1, "unescaped_newlines": 1, "normalized": 1}
     assert report["flags"] == {"control_strings": 1, "odd_code_fences": 1}
     assert of(ledger, "long.jsonl")[0]["tokens"] > 256 and report["tokens_lost_to_length"] == 0
     assert sum(report["windows"].values()) > report["records_kept"], "the long record is windows of max_tokens"
 
 
 # what the corpus above is prepared to, by run.FORMAT["data"]
-PREPARED_TO = {3: "abfcdab755e77b85cd12d99e6b50e228762d8f1aa1014623c4feb3518efd1624"}
+PREPARED_TO = {4: "abfcdab755e77b85cd12d99e6b50e228762d8f1aa1014623c4feb3518efd1624"}
 
 
 def test_other_results_are_another_form(home: Path, tiny_model: str) -> None:
