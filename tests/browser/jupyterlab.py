@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import requests
 
@@ -29,7 +30,6 @@ class Server:
     """`python -m mistral_lib lab` over one folder of notebooks; its kernels see the home that the tests chose."""
 
     def __init__(self, folder: Path, theme: str = "JupyterLab Light"):
-        self.port = lab.free_port(18888)
         quiet = {"notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}, "themes": {"theme": theme}}
         for name, values in quiet.items():
             place = folder / ".settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
@@ -38,20 +38,21 @@ class Server:
         environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "PYTHONPATH": str(paths.project()),
                        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
         environment.pop("SSH_CONNECTION", None)
-        command = [sys.executable, "-m", "mistral_lib", "lab", "--port", str(self.port), "--", f"--ServerApp.root_dir={folder}",
+        command = [sys.executable, "-m", "mistral_lib", "lab", "--", "--port=18888", f"--ServerApp.root_dir={folder}",
                    "--no-browser", "--LabApp.expose_app_in_browser=True"]  # fmt: skip
         self.words = folder / ".server.out"
         with open(self.words, "wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
-        self.token = self._token()
+        self.port, self.token = self._address()
 
-    def _token(self) -> str:
-        """Wait until it answers; the token is in its first words."""
+    def _address(self) -> tuple[int, str]:
+        """Wait until it answers; port and token are in the first line that it prints."""
         for _ in range(PATIENCE * 5):
             words = self.words.read_text()
             assert self.process.poll() is None, words
             if "is running at" in words:
-                return words.split("token=")[1].split()[0]
+                page = urlparse(words.split("JupyterLab: ")[1].split()[0])
+                return page.port, page.query.removeprefix("token=")
             time.sleep(0.2)
         raise AssertionError(f"JupyterLab did not start: {self.words.read_text()}")
 
