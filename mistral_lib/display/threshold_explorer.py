@@ -46,7 +46,7 @@ class ThresholdExplorer(PlainTextBox):
     def _tried(self, settings: Settings) -> tuple[dict[str, float], str]:
         """The figures of the sample, or none and why: a sample may be too small for three splits where the whole is not."""
         try:
-            return figures(trial.carry_out(self.sample, settings, self.tokenizer), self.domains), ""
+            return figures(trial.report(self.sample, settings, self.tokenizer), self.domains), ""
         except ValueError as error:
             return {}, f"the sample cannot be prepared: {error}"
 

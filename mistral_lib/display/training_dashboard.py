@@ -141,7 +141,7 @@ class Dashboard(PlainTextBox):
 
 def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
     """Start the trainer, or attach to it, or find it done; and show it."""
-    inputs = stage_inputs.of(run, "training")
+    inputs = stage_inputs.hashes(run, "training")
     reasons = run.reasons_to_run("training", inputs)
     if reasons and not trainer_process.is_alive(run):
         kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/"

@@ -43,7 +43,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet, NotFinite.
     """
     lm_eval_tasks.refuse_without(run.settings.lm_eval_tasks)
-    inputs = stage_inputs.of(run, "evaluation")
+    inputs = stage_inputs.hashes(run, "evaluation")
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
     key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if whole(run) else None

@@ -94,7 +94,7 @@ def _outdated(run: Run, stage: str) -> Iterator[str]:
     """Parameters or inputs that are not those the stage was made with any more."""
     current = run.entry(stage)["inputs"]
     try:
-        current = stage_inputs.of(run, stage, fetch=False)
+        current = stage_inputs.hashes(run, stage, fetch=False)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         yield f"what it was made from cannot be read again: {error}"
     yield from run.changes(stage, current)

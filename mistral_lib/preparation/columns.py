@@ -1,6 +1,6 @@
-"""Columns of numbers: grown part by part without a small object for each part, and put on disk while no step asks for them.
+"""Columns of numbers: one appended to part by part without a small object for each part, and one on disk while no step needs it.
 
-A small object that stays alive among many short-lived ones keeps a megabyte of Python's memory from being given back; a few
+A small object that stays alive among many short-lived ones keeps a megabyte of Python's memory from being released; a few
 hundred parts leave a few thousand of them.
 """
 
@@ -28,8 +28,12 @@ class StoredColumn:
 
     def __init__(self, path: Path, values: np.ndarray) -> None:
         self.path, self.kind, self.shape = path, values.dtype, values.shape
-        values.tofile(path)
+        self.overwrite(values)
 
     def read(self) -> np.ndarray:
-        """All of them, anew."""
+        """A new array of all numbers."""
         return np.fromfile(self.path, self.kind).reshape(self.shape)
+
+    def overwrite(self, values: np.ndarray) -> None:
+        """values: of the same type and shape."""
+        values.tofile(self.path)

@@ -1,7 +1,7 @@
-"""What became of every input row: the ledger, the rejects, the kept records, and the counts that reconcile."""
+"""The fate of every input row: the ledger, the rejects, the kept records, and the figures of the report, which reconcile."""
 
-from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus.records import text_id
 from mistral_lib.curation import mixture, splits
-from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, Rows
+from mistral_lib.preparation.prepared import Prepared
+from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, RowColumns
 from mistral_lib.run import files
 from mistral_lib.tokens import packing
 
@@ -21,18 +22,18 @@ LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain",
                     ("tokens_lost", pa.int32())])  # fmt: skip
 RECORDS = pa.schema([("record_id", pa.string()), ("split", pa.string()), ("domain", pa.string()), ("source", pa.string()),
                      ("source_group", pa.string()), ("shape", pa.string()), ("messages", pa.string()), ("text", pa.string())])  # fmt: skip
-FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in reading.py
+FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
 
-def write_ledger(prep: Any) -> None:
-    """ledger.parquet: a row per input row. records.parquet: the kept ones with their text. rejected.jsonl: place and reason,
-    never a word of the content. All in one pass over the store."""
+def write_ledger(prep: Prepared, folder: Path) -> None:
+    """ledger.parquet: a row per input row. records.parquet: the kept ones with their text. rejected.jsonl: source and reason,
+    never any content. All in one pass over the store."""
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
-    repeats, lost = prep.repeats.read(), prep.lost.read()
+    repeats, lost = prep.splits.repeats.read(), prep.lost.read()
     with (
-        pq.ParquetWriter(prep.folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
-        pq.ParquetWriter(prep.folder / "records.parquet", RECORDS, write_statistics=False) as kept,
-        files.atomic(prep.folder / "rejected.jsonl") as rejected,
+        pq.ParquetWriter(folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
+        pq.ParquetWriter(folder / "records.parquet", RECORDS, write_statistics=False) as kept,
+        files.atomic(folder / "rejected.jsonl") as rejected,
     ):
         for start, batch in prep.store.batches():
             part = slice(start, start + len(batch))
@@ -45,18 +46,18 @@ def write_ledger(prep: Any) -> None:
 
 
 def _ledger(
-    prep: Any, part: slice, batch: pa.RecordBatch, repeats: np.ndarray, tokens: np.ndarray, supervised: np.ndarray, lost: np.ndarray
+    prep: Prepared, part: slice, batch: pa.RecordBatch, repeats: np.ndarray, tokens: np.ndarray, supervised: np.ndarray, lost: np.ndarray
 ) -> pa.Table:
-    """The ledger's rows of one stretch of input rows."""
+    """The ledger's rows for a slice of the input rows."""
     rows, fate = prep.rows, prep.rows.fate[part]
-    known, refused = rows.domain[part] >= 0, fate == REJECTED
+    mapped, refused = rows.domain[part] >= 0, fate == REJECTED
     reason = np.where(refused, rows.reason[part], -1)
     repeated = dict(zip(wanted := np.unique(repeats[repeats >= 0]), prep.store.sources(wanted), strict=True))
     columns = {
         "source": batch["source"], "origin": _named(rows.origin[part], ORIGINS), "domain": _named(rows.domain[part], rows.domains),
         "shape": pc.fill_null(batch["shape"], ""),
-        "record_id": [f"{key:016x}" if has else "" for key, has in zip(rows.key[part].tolist(), known.tolist(), strict=True)],
-        "fate": _named(np.where(fate == KEPT, prep.split[part], fate.astype(np.int64) + len(splits.SPLITS) - 1), FATES),
+        "record_id": [f"{key:016x}" if has else "" for key, has in zip(rows.key[part].tolist(), mapped.tolist(), strict=True)],
+        "fate": _named(np.where(fate == KEPT, prep.splits.split[part], fate.astype(np.int64) + len(splits.SPLITS) - 1), FATES),
         "reason": [rows.reasons[number] if number >= 0 else repeated.get(first, "") for number, first in zip(reason.tolist(), repeats.tolist(), strict=True)],
         "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": lost,
     }  # fmt: skip
@@ -64,12 +65,12 @@ def _ledger(
 
 
 def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
-    """The names that numbers stand for; "" for -1."""
+    """The names that numbers refer to; "" for -1."""
     return pa.array([*names, ""]).take(pa.array(np.where(numbers < 0, len(names), numbers)))
 
 
 def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
-    """The kept ones of the ledger's rows, with their text."""
+    """The kept rows of the ledger, with their text."""
     kept = pc.is_in(lines["fate"], pa.array(splits.SPLITS)).combine_chunks()
     rows, stored = lines.filter(kept), batch.filter(kept)
     groups = [text_id(group) for group in stored["source_group"].to_pylist()]
@@ -78,70 +79,94 @@ def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
     return pa.table(columns, schema=RECORDS)
 
 
-def count(prep: Any, blocks: dict[str, int]) -> dict[str, Any]:
-    """The figures of data/report.json."""
-    rows, settings = prep.rows, prep.settings
-    fates = np.bincount(rows.fate, minlength=4)
-    in_split = {name: prep.split == number for number, name in enumerate(splits.SPLITS)}
-    tokens, supervised = (
-        {name: int(per_row[mask].sum()) for name, mask in in_split.items()}
-        for per_row in (prep.tokens.per_record("length", len(rows.fate)), prep.tokens.per_record("supervised", len(rows.fate)))
-    )
-    packed = {**tokens, "train": int(prep.tokens.length[prep.train[prep.mixture.windows]].sum())}
+def figures(prep: Prepared, blocks: dict[str, int]) -> dict[str, Any]:
+    """The figures of data/report.json. blocks: their number in each split."""
+    return {**_row_figures(prep), **_leak_figures(prep), "mixture": mixture_figures(prep), **_token_figures(prep, blocks)}
+
+
+def _row_figures(prep: Prepared) -> dict[str, Any]:
+    """What was read, kept, rejected and dropped."""
+    rows, split = prep.rows, prep.splits.split
+    fates, in_split = np.bincount(rows.fate, minlength=4), _in_split(prep)
     return {
         "lines_read": len(rows.fate),
         "records_read": len(rows.fate),
-        "records_kept": int(sum(mask.sum() for mask in in_split.values())),
+        "records_kept": int((split >= 0).sum()),
         "rejected": rejected(rows),
         **{name: dict(sorted(counter.items())) for name, counter in rows.counts.items()},
         "duplicates_exact": int(fates[DUPLICATE]),
-        "duplicates_near": int(fates[NEAR_DUPLICATE]) if prep.near is not None else None,
+        "duplicates_near": int(fates[NEAR_DUPLICATE]) if prep.near_duplicates_searched else None,
         "split_sizes": {name: int(mask.sum()) for name, mask in in_split.items()},
         "domains": {name: _names(rows.domain[mask], rows.domains) for name, mask in in_split.items()},
-        "origins": _names(rows.origin[prep.split >= 0], ORIGINS),
-        "leaked_exact": prep.leak["exact"] + prep.leak["answer"],
-        "leaked_near": prep.leak["near"] if prep.near is not None else None,
-        "leaked_document": prep.leak["document"],
-        "leaked_by_a_random_split": prep.random_leak,
-        "links": {name: getattr(prep.assignment, name) for name in ("moved_by_links", "large_components", "in_large_components")},
-        "reassigned": prep.assignment.reassigned,
-        "mixture": mixture_figures(prep),
-        "tokens": tokens,
-        "supervised_tokens": supervised,
-        "tokens_lost_to_length": int(prep.lost.read()[prep.split >= 0].sum()),
-        "windows": {name: int((in_split[name][prep.tokens.record]).sum()) for name in splits.SPLITS},
-        "blocks": blocks,
-        "fill": {name: packing.fill_rate(packed[name], blocks[name], settings.max_tokens) for name in splits.SPLITS},
+        "origins": _names(rows.origin[split >= 0], ORIGINS),
     }
 
 
-def mixture_figures(prep: Any) -> dict[str, Any]:
-    """Training tokens by domain, as they were and as they are trained on; and the records of which no window is."""
+def _in_split(prep: Prepared) -> dict[str, np.ndarray]:
+    """For each split bool (rows,): whether each row is in it."""
+    return {name: prep.splits.split == number for number, name in enumerate(splits.SPLITS)}
+
+
+def _leak_figures(prep: Prepared) -> dict[str, Any]:
+    """What leaks from training into held-out splits, and what was done against it."""
+    leak, assignment = prep.leak, prep.splits.assignment
+    return {
+        "leaked_exact": leak["exact"] + leak["answer"],
+        "leaked_near": leak["near"] if prep.near_duplicates_searched else None,
+        "leaked_document": leak["document"],
+        "leaked_by_a_random_split": prep.splits.random_leak,
+        "links": {name: getattr(assignment, name) for name in ("moved_by_links", "large_components", "in_large_components")},
+        "reassigned": assignment.reassigned,
+    }
+
+
+def _token_figures(prep: Prepared, blocks: dict[str, int]) -> dict[str, Any]:
+    """Tokens, windows and blocks of each split."""
+    in_split, count = _in_split(prep), len(prep.rows.fate)
+    tokens, supervised = (
+        {name: int(per_row[mask].sum()) for name, mask in in_split.items()}
+        for per_row in (prep.tokens.per_record("length", count), prep.tokens.per_record("supervised", count))
+    )
+    packed = {**tokens, "train": int(prep.tokens.length[prep.train[prep.mixture.windows]].sum())}
+    return {
+        "tokens": tokens,
+        "supervised_tokens": supervised,
+        "tokens_lost_to_length": int(prep.lost.read()[prep.splits.split >= 0].sum()),
+        "windows": {name: int(prep.windows_of(number).sum()) for number, name in enumerate(splits.SPLITS)},
+        "blocks": blocks,
+        "fill": {name: packing.fill_rate(packed[name], blocks[name], prep.settings.max_tokens) for name in splits.SPLITS},
+    }
+
+
+def mixture_figures(prep: Prepared) -> dict[str, Any]:
+    """Training tokens by domain, before and after the mixture, and the number of records that it leaves out completely."""
     everything, chosen, domains = slice(None), prep.mixture.windows, prep.rows.domains
-    tokens, domain = prep.of_windows()
+    tokens, domain = prep.of_training_windows()
     used = np.unique(prep.tokens.record[prep.train[chosen]])
     return {
         "before": mixture.tokens_by_domain(everything, tokens, domain, domains),
         "after": mixture.tokens_by_domain(chosen, tokens, domain, domains),
         "operatives_tokens": int(tokens[prep.mixture.operatives].sum()),
-        "records_left_out": int((prep.split == 0).sum() - len(used)),
+        "records_left_out": int((prep.splits.split == 0).sum() - len(used)),
     }
 
 
-def rejected(rows: Rows) -> dict[str, int]:
+def rejected(rows: RowColumns) -> dict[str, int]:
+    """Rejected rows by reason."""
     return _names(rows.reason[rows.fate == REJECTED], rows.reasons)
 
 
-def _names(numbers: np.ndarray, names: list[str] | tuple[str, ...]) -> dict[str, int]:
-    found = Counter(dict(enumerate(np.bincount(numbers[numbers >= 0]).tolist())))
-    return {name: n for name, n in sorted((names[number], n) for number, n in found.items()) if n}
+def _names(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    """How often each name's number occurs; names that do not occur are left out."""
+    counts = np.bincount(numbers[numbers >= 0], minlength=len(names)).tolist()
+    return {name: count for name, count in sorted(zip(names, counts, strict=True)) if count}
 
 
 REMEDY = "Add data, or change the parameter that the reason names"
 
 
-def what_was_lost(rows: Rows, what: str, remedy: str = REMEDY) -> str:
-    """A message for rows that are missing where some are needed."""
+def what_was_lost(rows: RowColumns, what: str, remedy: str = REMEDY) -> str:
+    """An error message: what is missing, and the fate of all rows."""
     fates = np.bincount(rows.fate, minlength=4)
     return (
         f"{what}: of {len(rows.fate)} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "

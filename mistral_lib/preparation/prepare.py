@@ -11,6 +11,7 @@ after any number of kills, but for two figures of report.json: seconds and peak_
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ import mistral_lib
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, splits
-from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
-from mistral_lib.curation.repeated_patterns import repeated
+from mistral_lib.curation.near_duplicates import NearDuplicates
 from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.model import base_model
-from mistral_lib.preparation import data_report, duplicate_search, row_parts, split_writer, stage_inputs, tokenization
+from mistral_lib.preparation import data_report, row_parts, split_writer, stage_inputs, tokenization
 from mistral_lib.preparation.columns import StoredColumn
+from mistral_lib.preparation.duplicate_search import Duplicates, drop_duplicates, replacements
 from mistral_lib.preparation.part_cache import PartCache
+from mistral_lib.preparation.prepared import AssignedSplits, Prepared
 from mistral_lib.preparation.record_store import RecordStore
-from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, Inspected, Rows
+from mistral_lib.preparation.row_inspection import KEPT, NEAR_DUPLICATE, ORIGINS, InspectedBatch, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run import Run, disk, files
 from mistral_lib.run.allocator import freeze_gc, release_free_memory, release_large_pieces
@@ -43,7 +45,6 @@ LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "
 # parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
 LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
 EARLIER_KEPT = "Earlier results are untouched."
-NO_PAIRS = np.empty((0, 2), np.int64)
 
 
 class EmptySplit(ValueError):
@@ -63,7 +64,7 @@ def prepare(run: Run) -> dict[str, Any]:
     for missing in found.absent:
         say(str(missing))
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    inputs = stage_inputs.of(run, "data", found.files)
+    inputs = stage_inputs.hashes(run, "data", found.files)
     work = run.folder / ".data.work"
 
     def carry_out(folder: Path) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def prepare(run: Run) -> dict[str, Any]:
         with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
             finished = PartCache(work, _key(run.settings, inputs))
             before = Earlier.load(run.folder / "data", run.settings.seed)
-            report = Preparation(folder, run.settings, tokenizer, finished, before).carry_out(found)
+            report = Preparation(folder, run.settings, tokenizer, finished, before).prepare_all(found)
         finished.discard()
         return report
 
@@ -100,168 +101,151 @@ class Preparation:
 
     def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: PartCache, earlier: Earlier | None = None):
         self.folder, self.settings, self.tokenizer, self.finished, self.earlier = folder, settings, tokenizer, finished, earlier
-        self.near = self.store = self.tokens = None
 
-    def carry_out(self, found: sources.Found) -> dict[str, Any]:
+    def prepare_all(self, found: sources.Found) -> dict[str, Any]:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
         started = time.perf_counter()
         release_large_pieces()
-        try:
+        with ExitStack() as opened:  # the space of a deleted file is free only after it is closed
             with freeze_gc():
-                blocks = self.steps(found.files)
-            report = {**data_report.count(self, blocks), "absent_sources": [str(absent) for absent in found.absent],
+                prepared = self.steps(found.files, opened)
+                blocks = self.write(prepared)
+            report = {**data_report.figures(prepared, blocks), "absent_sources": [str(absent) for absent in found.absent],
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)
-        finally:
-            for held in (self.near, self.store, self.tokens):
-                if held is not None:
-                    held.forget()  # a disk gets nothing back of a removed file while it is open
         return report
 
-    def steps(self, source_files: list[sources.SourceFile]) -> dict[str, int]:
-        """All but the report; the number of blocks of each split."""
-        self.read(source_files)
-        for step in (self.drop_duplicates, self.assign_splits, self.tokenise, self.refuse_losses, self.measure_leak, self.mix):
-            release_free_memory(0)  # what a step needed for a moment must not add to what the next one needs
-            step()
+    def steps(self, source_files: list[sources.SourceFile], opened: ExitStack) -> Prepared:
+        """All that is decided before anything is written. opened: closes the files that stay open. Errors: as `prepare`.
+
+        Memory is released after each step: what one needed for a moment must not add to what the next one needs.
+        """
+        threshold = self.settings.near_duplicate_threshold
+        near = NearDuplicates(self.finished.folder / "near", threshold) if threshold < 1 else None
+        if near is not None:
+            opened.callback(near.forget)
+        rows, store = self._read(source_files, near)
+        opened.callback(store.close)
         release_free_memory(0)
-        blocks = {split: split_writer.write(self, number, split) for number, split in enumerate(splits.SPLITS)}
-        self.tokens.forget()
+        duplicates = drop_duplicates(rows, store, near, self.settings.most_repeated_pattern, self.finished)
         release_free_memory(0)
-        data_report.write_ledger(self)
+        assigned = self._assigned(rows, duplicates)
+        del duplicates
+        release_free_memory(0)
+        tokens = TokenStore()
+        opened.callback(tokens.close)
+        lost = self._tokenized(rows, store, assigned, tokens)
+        self._refuse_empty_splits(rows, assigned)
+        release_free_memory(0)
+        self._refuse_losses(rows)
+        leak = splits.leak(assigned.split, rows.group.read(), rows.answer.read(), rows.key, assigned.pairs.read())
+        release_free_memory(0)
+        train, mixed = self._mixed(rows, assigned, tokens)
+        release_free_memory(0)
+        return Prepared(self.settings, rows, store, assigned, tokens, lost, leak, train, mixed, near is not None)
+
+    def write(self, prepared: Prepared) -> dict[str, int]:
+        """The packed splits, then the ledger, the records and the rejects; the number of blocks of each split."""
+        pad_id = self.tokenizer.pad_token_id
+        blocks = {name: split_writer.write(prepared, self.folder, split, pad_id) for split, name in enumerate(splits.SPLITS)}
+        prepared.tokens.close()
+        release_free_memory(0)
+        data_report.write_ledger(prepared, self.folder)
         release_free_memory(0)
         return blocks
 
-    def read(self, source_files: list[sources.SourceFile]) -> None:
-        """All rows, their records on disk, and the answers that near-duplicates are searched among."""
-        threshold, folders = self.settings.near_duplicate_threshold, []
-        self.near = NearDuplicates(self.finished.folder / "near", threshold) if threshold < 1 else None
+    def _read(self, source_files: list[sources.SourceFile], near: NearDuplicates | None) -> tuple[RowColumns, RecordStore]:
+        """All rows, their records on disk, and in `near` the answers that near-duplicates are searched among."""
+        folders = []
 
-        def parts() -> Iterator[Inspected]:
+        def parts() -> Iterator[InspectedBatch]:
             for folder, part in row_parts.parts(source_files, self.settings, self.finished):
                 folders.append(folder)
-                if self.near is not None and part.signed is not None:
-                    self.near.append(part.signed)
+                if near is not None and part.signed is not None:
+                    near.append(part.signed)
                 part.signed = None
                 yield part
 
-        self.rows = Rows.of(parts())
-        self.rows.set_aside(self.finished.folder)
-        self.store = RecordStore(folders)
+        return RowColumns.concatenate(parts(), self.finished.folder), RecordStore(folders)
 
-    def drop_duplicates(self) -> None:
-        """Keep the first of each canonical text and of each cluster of near-duplicates; refuse patterns that repeat without end."""
-        rows, self.mapped = self.rows, self.rows.kept()
-        self.repeats = np.full(len(rows.fate), -1, np.int32)  # of each dropped row: the row that it repeats
-        self.pairs = NO_PAIRS
-        if self.near is not None:
-            self.pairs, leader = duplicate_search.found(self.near, self.store, self.mapped, self.finished)
-            self.drop(leader, NEAR_DUPLICATE)
-        self.drop(first_occurrence(rows.key[self.mapped]), DUPLICATE)
-        if self.settings.most_repeated_pattern:
-            distinct = self.mapped[rows.fate[self.mapped] != DUPLICATE]  # a text that stands in many files is no pattern
-            often = repeated(rows.skeleton[distinct], self.settings.most_repeated_pattern)
-            rows.reject(distinct[np.isin(rows.skeleton[distinct], often) & (rows.fate[distinct] == KEPT)], "placeholder_text")
-        rows.skeleton = None  # it has done its duty
+    def _assigned(self, rows: RowColumns, duplicates: Duplicates) -> AssignedSplits:
+        """Dropped copies link groups as well: what repeats a test record must not bring its document into training.
 
-    def drop(self, first: np.ndarray, fate: int) -> None:
-        """Mark the mapped rows that repeat another one. first: for each the place of the one it repeats, or its own."""
-        later = np.flatnonzero(first != np.arange(len(first)))
-        self.rows.fate[self.mapped[later]] = fate
-        self.repeats[self.mapped[later]] = self.mapped[first[later]]
-
-    def assign_splits(self) -> None:
-        """Dropped copies tie as well: what repeats a test record must not bring its document into training.
-
-        Errors: EmptySplit if nothing is left."""
-        rows, mapped, s = self.rows, self.mapped, self.settings
+        Errors: EmptySplit if nothing is left.
+        """
+        mapped, pairs, s = duplicates.mapped, duplicates.pairs, self.settings
         if not len(rows.kept()):
             raise EmptySplit(data_report.what_was_lost(rows, "no usable record"))
         group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
-        self.random_leak = splits.random_leak(group, answer, key, self.pairs, s.seed)
+        random_leak = splits.random_leak(group, answer, key, pairs, s.seed)
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
-        columns = (group, answer, self.pairs, key, rows.domain[mapped])
-        self.assignment = splits.assign(*columns, *shares, s.seed, kept=kept, earlier=self.earlier)
-        self.split = np.full(len(rows.fate), -1, np.int8)  # of each row: number in splits.SPLITS, -1 for none
-        self.split[mapped] = self.assignment.split
-        self.assigned = StoredColumn(self.finished.folder / "assigned.int8", self.split)  # of dropped copies as well
-        self.split[rows.fate != KEPT] = -1
-        self.pairs = StoredColumn(self.finished.folder / "pairs.int32", mapped[self.pairs])
-        self.repeats = StoredColumn(self.finished.folder / "repeats.int32", self.repeats)
-        self.mapped = None  # it has done its duty
+        columns = (group, answer, pairs, key, rows.domain[mapped])
+        assignment = splits.assign(*columns, *shares, s.seed, kept=kept, earlier=self.earlier)
+        split, folder = np.full(len(rows.fate), -1, np.int8), self.finished.folder
+        split[mapped] = assignment.split
+        with_copies = StoredColumn(folder / "assigned.int8", split)
+        split[rows.fate != KEPT] = -1
+        repeats, pairs = StoredColumn(folder / "repeats.int32", duplicates.repeats), StoredColumn(folder / "pairs.int32", mapped[pairs])
+        return AssignedSplits(split, with_copies, repeats, pairs, assignment, random_leak)
 
-    def measure_leak(self) -> None:
-        """The leak of the result, whatever rule made it: over the kept rows, by text, answer, document and near-duplicate pair."""
-        rows = self.rows
-        self.leak = splits.leak(self.split, rows.group.read(), rows.answer.read(), rows.key, self.pairs.read())
+    def _tokenized(self, rows: RowColumns, store: RecordStore, assigned: AssignedSplits, tokens: TokenStore) -> StoredColumn:
+        """Token windows of every kept record; the tokens of each row that are in no window, int32 (rows,).
 
-    def tokenise(self) -> None:
-        """Token windows of every kept record; records that the limit leaves nothing of are rejected, the loss counted, and a
-        near-duplicate that was dropped for one of them is kept in its place."""
-        self.tokens, wanted, turn = TokenStore(), self.rows.kept(), 0
-        all_lost = np.zeros(len(self.rows.fate), np.int32)  # tokens of each row that stand in no window
+        A record that the limit leaves nothing of is rejected, and a near-duplicate that was dropped for it is kept instead.
+        """
+        wanted, selection, lost = rows.kept(), 0, np.zeros(len(rows.fate), np.int32)
         while len(wanted):
-            wanted, turn = self.stand_ins(self.tokenised(wanted, turn, all_lost)), turn + 1
-        self.lost = StoredColumn(self.finished.folder / "lost.int32", all_lost)
-        del all_lost
+            refused = [wanted[:0]]
+            parts = tokenization.parts(self.tokenizer, store, wanted, self.settings, self.finished, selection)
+            for folder, columns, (numbers, counts), reasons in parts:
+                tokens.append(folder, columns)
+                lost[numbers] = counts
+                for reason, rejected in reasons.items():
+                    rows.reject(rejected, reason)
+                    assigned.split[rejected] = -1
+                    refused.append(rejected)
+            wanted, selection = self._replacements(rows, assigned, np.concatenate(refused)), selection + 1
+        stored = StoredColumn(self.finished.folder / "lost.int32", lost)
+        del lost
         release_free_memory(0)
-        self.tokens.close()
-        sizes = np.bincount(self.split[self.split >= 0], minlength=len(splits.SPLITS))
-        empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
-        if empty:
-            documents = len(np.unique(self.rows.group.read()[self.rows.kept()]))
-            seen = f"no record for {', '.join(empty)}, from {documents} source documents"
-            raise EmptySplit(data_report.what_was_lost(self.rows, seen, "Add source documents, or raise validation_share and test_share"))
+        tokens.index()
+        return stored
 
-    def tokenised(self, wanted: np.ndarray, turn: int, all_lost: np.ndarray) -> np.ndarray:
-        """Windows of these records, ascending numbers; the numbers of those that are refused."""
-        found = [wanted[:0]]
-        for folder, columns, lost, refused in tokenization.parts(self.tokenizer, self.store, wanted, self.settings, self.finished, turn):
-            self.tokens.append(folder, columns)
-            all_lost[lost[0]] = lost[1]
-            for reason, numbers in refused.items():
-                self.rows.reject(numbers, reason)
-                self.split[numbers] = -1
-                found.append(numbers)
-        return np.concatenate(found)
-
-    def stand_ins(self, refused: np.ndarray) -> np.ndarray:
-        """The numbers of the rows that are kept instead of refused ones, ascending: the first that was dropped as a near-duplicate of
-        each. The others of its cluster repeat this one now. All of a cluster are tied, so the split that it was given leaks nothing."""
-        near = np.flatnonzero(self.rows.fate == NEAR_DUPLICATE)
-        if not len(refused) or not len(near):
-            return near[:0]
-        repeats = self.repeats.read()
-        near = near[np.isin(repeats[near], refused)]
-        first = near[first_occurrence(repeats[near])]
-        chosen = near[first == near]
-        repeats[near] = first
-        repeats[chosen] = -1
-        self.rows.fate[chosen] = KEPT
-        self.split[chosen] = self.assigned.read()[chosen]
-        self.repeats = StoredColumn(self.repeats.path, repeats)
+    def _replacements(self, rows: RowColumns, assigned: AssignedSplits, refused: np.ndarray) -> np.ndarray:
+        """The rows that are kept instead of refused ones. All of a cluster are linked, so the split that they were given leaks nothing."""
+        if not len(refused) or not (rows.fate == NEAR_DUPLICATE).any():
+            return refused[:0]
+        repeats = assigned.repeats.read()
+        chosen = replacements(rows, repeats, refused)
+        assigned.split[chosen] = assigned.with_copies.read()[chosen]
+        assigned.repeats.overwrite(repeats)
         return chosen
 
-    def refuse_losses(self) -> None:
+    def _refuse_empty_splits(self, rows: RowColumns, assigned: AssignedSplits) -> None:
+        """Errors: EmptySplit."""
+        sizes = np.bincount(assigned.split[assigned.split >= 0], minlength=len(splits.SPLITS))
+        empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
+        if empty:
+            documents = len(np.unique(rows.group.read()[rows.kept()]))
+            seen = f"no record for {', '.join(empty)}, from {documents} source documents"
+            raise EmptySplit(data_report.what_was_lost(rows, seen, "Add source documents, or raise validation_share and test_share"))
+
+    def _refuse_losses(self, rows: RowColumns) -> None:
         """Errors: TooMuchLost."""
-        meant = ("objective_is_", EXCLUDED)
-        unwanted = [number for number, reason in enumerate(self.rows.reasons) if not reason.startswith(meant)]
-        lost = int(np.isin(self.rows.reason, unwanted).sum())
-        allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(self.rows.fate)
+        intended = ("objective_is_", EXCLUDED)
+        unwanted = [number for number, reason in enumerate(rows.reasons) if not reason.startswith(intended)]
+        lost = int(np.isin(rows.reason, unwanted).sum())
+        allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(rows.fate)
         if lost > allowed:
             limit = "strict is set" if self.settings.strict else f"max_rejected_share = {self.settings.max_rejected_share}"
-            raise TooMuchLost(data_report.what_was_lost(self.rows, f"{lost} of {len(self.rows.fate)} rows were rejected, and {limit}"))
+            raise TooMuchLost(data_report.what_was_lost(rows, f"{lost} of {len(rows.fate)} rows were rejected, and {limit}"))
 
-    def mix(self) -> None:
-        """Choose what of the training split is trained on. Errors: ValueError for a weight of an unknown domain."""
-        rows, s, self.train = self.rows, self.settings, np.flatnonzero(self.split[self.tokens.record] == 0).astype(np.int32)
-        record = self.tokens.record[self.train]
-        hashes, operative = rows.key[record], rows.origin[record] == OPERATIVES
+    def _mixed(self, rows: RowColumns, assigned: AssignedSplits, tokens: TokenStore) -> tuple[np.ndarray, mixture.Mixture]:
+        """The windows of the training split, int32, and which of them are trained on. Errors: ValueError for a weight of an unknown domain."""
+        train = np.flatnonzero(assigned.split[tokens.record] == 0).astype(np.int32)
+        record = tokens.record[train]
+        hashes, operative, domain = rows.key[record], rows.origin[record] == OPERATIVES, rows.domain[record]
         del record
-        tokens, domain = self.of_windows()
-        self.mixture = mixture.choose(tokens, hashes, domain, operative, rows.domains, s.domain_weights, s.operatives_share)
-
-    def of_windows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and domain of each training window, both int32."""
-        return self.tokens.length[self.train], self.rows.domain[self.tokens.record[self.train]]
+        weights, share = self.settings.domain_weights, self.settings.operatives_share
+        return train, mixture.choose(tokens.length[train], hashes, domain, operative, rows.domains, weights, share)

@@ -66,8 +66,8 @@ class RecordStore:
         self.reader = lru_cache(maxsize=OPEN)(lambda part: pa.ipc.open_file(pa.OSFile(str(folders[part] / NAME), "rb")))
         self.batch = lru_cache(maxsize=4)(lambda number: self.reader(number * BATCH // PART).get_batch(number % (PART // BATCH)))
 
-    def forget(self) -> None:
-        """Nothing more will be read: close the files."""
+    def close(self) -> None:
+        """Close the files: nothing more is read."""
         self.batch.cache_clear()
         self.reader.cache_clear()
 

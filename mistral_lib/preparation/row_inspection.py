@@ -6,7 +6,7 @@ How all rows of all sources come to be read stands in reading_parts.py.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,64 +25,46 @@ KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row b
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
 ORIGINS = ("corpus", "operatives")
 COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}
-
-
+ON_DISK = ("answer", "group", "skeleton")  # of these columns: only some steps read them
 COUNTED = ("redacted", "repairs", "flags", "excluded")
 
 
-@dataclass(slots=True)
-class Rows:
-    """One number of each kind per input row, in the order of reading, and the names that they stand for."""
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """One number of each kind per input row, in the order of reading, and the names that the numbers refer to."""
 
-    key: Any = None  # uint64: hash of the canonical text; in hexadecimal, the record_id
-    answer: Any = None  # uint64: hash of the answer; a StoredColumn once it was set aside
-    group: Any = None  # uint64: hash of the source document's name; likewise
-    skeleton: Any = None  # uint64: hash of the answer's pattern, names and numbers masked
-    domain: Any = None  # int32: number of the domain, -1 if rejected before it was known
-    origin: Any = None  # uint8: number in ORIGINS
-    fate: Any = None  # uint8
-    reason: Any = None  # int32: number of the reason, -1 for none
-    domains: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    counts: dict[str, Counter] = field(default_factory=lambda: {name: Counter() for name in COUNTED})
+    key: np.ndarray  # uint64: hash of the canonical text; in hexadecimal, the record_id
+    answer: StoredColumn  # uint64: hash of the answer
+    group: StoredColumn  # uint64: hash of the source document's name
+    skeleton: StoredColumn  # uint64: hash of the answer's pattern, names and numbers masked
+    domain: np.ndarray  # int32: number of the domain, -1 if the row was rejected before its domain was read
+    origin: np.ndarray  # uint8: number in ORIGINS
+    fate: np.ndarray  # uint8: KEPT, REJECTED, DUPLICATE or NEAR_DUPLICATE; the steps change it
+    reason: np.ndarray  # int32: number of the reason, -1 for none; the steps change it
+    domains: list[str]
+    reasons: list[str]
+    counts: dict[str, Counter]  # by COUNTED
 
     @classmethod
-    def of(cls, parts: Iterable["Inspected"]) -> "Rows":
-        """All parts in one."""
-        rows, columns = cls(), {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
-        for part in parts:
-            for name, values in rows.renumbered(part).items():
-                columns[name].append(values)
-            for name, counter in part.counts.items():
-                rows.counts[name].update(counter)
-        for name in COLUMNS:
-            setattr(rows, name, columns[name].array())
-        return rows
-
-    def renumbered(self, part: "Inspected") -> dict[str, np.ndarray]:
-        """The columns of a part, its domains and reasons by their numbers here."""
-        new = {name: np.array([-1, *(_number(names, one) for one in own)], np.int32)
-               for name, names, own in (("domain", self.domains, part.domains), ("reason", self.reasons, part.reasons))}  # fmt: skip
-        return {**part.columns, **{name: numbers[part.columns[name] + 1] for name, numbers in new.items()}}
+    def concatenate(cls, parts: Iterable["InspectedBatch"], folder: Path) -> "RowColumns":
+        """The columns of all parts. folder: for those that are on disk."""
+        columns, domains, reasons, counts = _concatenated(parts)
+        stored = {name: StoredColumn(folder / f"{name}.uint64", columns.pop(name).array()) for name in ON_DISK}
+        return cls(**stored, **{name: column.array() for name, column in columns.items()}, domains=domains, reasons=reasons, counts=counts)
 
     def reject(self, numbers: np.ndarray, reason: str) -> None:
         self.fate[numbers] = REJECTED
         self.reason[numbers] = _number(self.reasons, reason)
 
     def kept(self) -> np.ndarray:
-        """The numbers of the rows that are still wanted, int32, ascending."""
+        """The numbers of the rows that are kept so far, int32, ascending."""
         return np.flatnonzero(self.fate == KEPT).astype(np.int32)
-
-    def set_aside(self, folder: Path) -> None:
-        """What only splits and leaks are made of waits on disk in between."""
-        for name in ("answer", "group"):
-            setattr(self, name, StoredColumn(folder / f"{name}.uint64", getattr(self, name)))
 
 
 @dataclass(slots=True)
-class Inspected:
-    """What became of a stretch of rows: their numbers (as in Rows, domains and reasons by their place in the lists here), the
-    signatures of the answers that are left, and the records to store."""
+class InspectedBatch:
+    """Consecutive rows, inspected: their numbers (as in RowColumns, with places in the lists here for domains and reasons), the
+    signatures of the answers, and the records to store."""
 
     columns: dict[str, np.ndarray]
     domains: list[str]
@@ -92,11 +74,30 @@ class Inspected:
     stored: Any = None  # pyarrow.RecordBatch
 
     @classmethod
-    def of(cls, stretches: Sequence["Inspected"]) -> "Inspected":
-        """Several stretches as one, without their records."""
-        rows = Rows.of(stretches)
-        signed = minhash.together([one.signed for one in stretches]) if stretches and stretches[0].signed else None
-        return cls({name: getattr(rows, name) for name in COLUMNS}, rows.domains, rows.reasons, rows.counts, signed)
+    def concatenate(cls, batches: Sequence["InspectedBatch"]) -> "InspectedBatch":
+        """Several batches as one, without their records."""
+        columns, domains, reasons, counts = _concatenated(batches)
+        signed = minhash.together([one.signed for one in batches]) if batches and batches[0].signed else None
+        return cls({name: column.array() for name, column in columns.items()}, domains, reasons, counts, signed)
+
+
+def _concatenated(parts: Iterable[InspectedBatch]) -> tuple[dict[str, GrownColumn], list[str], list[str], dict[str, Counter]]:
+    """Columns, domains, reasons and counts of all parts."""
+    columns = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
+    domains, reasons, counts = [], [], {name: Counter() for name in COUNTED}
+    for part in parts:
+        for name, values in _renumbered(part, domains, reasons).items():
+            columns[name].append(values)
+        for name, counter in part.counts.items():
+            counts[name].update(counter)
+    return columns, domains, reasons, counts
+
+
+def _renumbered(part: InspectedBatch, domains: list[str], reasons: list[str]) -> dict[str, np.ndarray]:
+    """The columns of a part, with its domains and reasons numbered by their places in these lists, which grow."""
+    new = {name: np.array([-1, *(_number(names, one) for one in own)], np.int32)
+           for name, names, own in (("domain", domains, part.domains), ("reason", reasons, part.reasons))}  # fmt: skip
+    return {**part.columns, **{name: numbers[part.columns[name] + 1] for name, numbers in new.items()}}
 
 
 def _number(names: list[str], name: str) -> int:
@@ -115,7 +116,7 @@ class Inspector:
         self.checks = checks.Checks(settings)
         self.excluded = exclusions.load(settings)
 
-    def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> Inspected:
+    def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> InspectedBatch:
         """rows: (number in ORIGINS, row)."""
         counts = {name: Counter() for name in COUNTED}
         found = [self._record(row, counts) for _, row in rows]
@@ -125,7 +126,7 @@ class Inspector:
         named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
         arrays = {name: np.array(values, COLUMNS[name]) for name, values in {**named, "origin": [origin for origin, _ in rows]}.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
-        return Inspected(arrays, domains, reasons, counts, self._signed([record.answer for record, _ in found if record]), stored)
+        return InspectedBatch(arrays, domains, reasons, counts, self._signed([record.answer for record, _ in found if record]), stored)
 
     def _signed(self, answers: list[str]) -> minhash.Signatures | None:
         threshold = self.settings.near_duplicate_threshold

@@ -14,20 +14,20 @@ from mistral_lib.curation.minhash import Signatures
 from mistral_lib.preparation import part_cache, worker_processes
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import BATCH, PART, RecordWriter
-from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, Inspected
+from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, InspectedBatch
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 
 SIGNED = ("exact", "words", "bands", "sketch")
 Place = tuple[int, int]  # number of a file, and how many of its rows have been taken
-Stretches = Iterator[tuple[Place, Inspected]]
+Stretches = Iterator[tuple[Place, InspectedBatch]]
 
 
 def name_of(part: int) -> str:
     return f"rows-{part:05}"
 
 
-def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: PartCache) -> Iterator[tuple[Path, Inspected]]:
+def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: PartCache) -> Iterator[tuple[Path, InspectedBatch]]:
     """(folder of its records, all else of it) of every part in order; those that are not finished are made. Errors: SourceError."""
     number, count, place, ended = 0, 0, (0, 0), False
     while not ended and (known := finished.part(name_of(number))) is not None:
@@ -64,9 +64,9 @@ def _rows(
             yield (number, count), origin, row
 
 
-def _make(stretches: Stretches, finished: PartCache, number: int) -> tuple[Inspected, bool]:
+def _make(stretches: Stretches, finished: PartCache, number: int) -> tuple[InspectedBatch, bool]:
     """The next part, on disk, and whether it was the last."""
-    found: list[Inspected] = []
+    found: list[InspectedBatch] = []
     place: Place = (0, 0)
     with finished.new_part(name_of(number)) as folder:
         with RecordWriter(folder) as writer:
@@ -74,7 +74,7 @@ def _make(stretches: Stretches, finished: PartCache, number: int) -> tuple[Inspe
                 writer.add(stretch.stored)
                 stretch.stored, place = None, behind
                 found.append(stretch)
-        part = Inspected.of(found)
+        part = InspectedBatch.concatenate(found)
         ended = len(part.columns["key"]) < PART
         signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}
         facts = {"place": place, "ended": ended, "domains": part.domains, "reasons": part.reasons, "counts": part.counts}
@@ -82,6 +82,6 @@ def _make(stretches: Stretches, finished: PartCache, number: int) -> tuple[Inspe
     return part, ended
 
 
-def _restored(facts: dict[str, Any], arrays: dict[str, Any]) -> Inspected:
+def _restored(facts: dict[str, Any], arrays: dict[str, Any]) -> InspectedBatch:
     signed = Signatures(**{name: arrays[f"signed-{name}"] for name in SIGNED}) if "signed-exact" in arrays else None
-    return Inspected({name: arrays[name] for name in COLUMNS}, facts["domains"], facts["reasons"], facts["counts"], signed)
+    return InspectedBatch({name: arrays[name] for name in COLUMNS}, facts["domains"], facts["reasons"], facts["counts"], signed)

@@ -9,7 +9,7 @@ from mistral_lib.model import base_model
 from mistral_lib.run import Run
 
 
-def of(run: Run, stage: str, source_files: Sequence[SourceFile] | None = None, fetch: bool = True) -> dict[str, str]:
+def hashes(run: Run, stage: str, source_files: Sequence[SourceFile] | None = None, fetch: bool = True) -> dict[str, str]:
     """`{name: hash}` of all that a stage reads now. source_files: those of the corpus and data stages, where they are known already.
 
     fetch: False leaves the base model where it is; of one that is not on this machine the hash that the stage recorded stays.

@@ -84,8 +84,8 @@ class TokenStore:
         for name, column in self.columns.items():
             column.append(columns[name])
 
-    def close(self) -> None:
-        """No more parts will come: where each window stands."""
+    def index(self) -> None:
+        """After the last part: note the file and the offset of each window."""
         self.length, self.supervised, self.record = (self.columns[name].array() for name in COLUMNS)
         self.part = np.repeat(np.arange(len(self.sizes), dtype=np.min_scalar_type(len(self.sizes))), self.sizes)  # of each window
         ends = np.cumsum(self.sizes)
@@ -95,8 +95,8 @@ class TokenStore:
         for part, size, end in zip(own, self.sizes, ends, strict=True):
             self.start[end - size : end] = np.cumsum(part, dtype=np.int64) - part
 
-    def forget(self) -> None:
-        """Nothing more will be read: close the files, keep what was counted."""
+    def close(self) -> None:
+        """Close the files: nothing more is read. What was counted stays."""
         self.open.cache_clear()
         self.part = self.start = None
 

@@ -115,7 +115,7 @@ def _exclusions(sample: Sample, settings: Settings) -> dict[str, str]:
     return {places.get(entry, entry): entry for entry in entries if entry in places or RECORD_ID.fullmatch(entry)}
 
 
-def carry_out(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]:
+def report(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]:
     """What data/report.json would say of the sample. Errors: ValueError where nothing is left of it, or a parameter cannot be."""
     excluded = _exclusions(sample, settings)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no bars beneath a slider
@@ -124,4 +124,4 @@ def carry_out(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, A
         changes = {"strict": False, "max_rejected_share": 1.0, "exclude_file": str(named)}  # to be told what is lost, not to stop at it
         tried = settings.model_copy(update=changes)
         parts = PartCache(Path(folder) / "work", "a trial is never taken up again")
-        return Preparation(Path(folder), tried, tokenizer, parts).carry_out(sources.Found(files=list(sample.files)))
+        return Preparation(Path(folder), tried, tokenizer, parts).prepare_all(sources.Found(files=list(sample.files)))

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from mistral_lib.corpus.sources import Row
-from mistral_lib.preparation.row_inspection import Inspected, Inspector
+from mistral_lib.preparation.row_inspection import InspectedBatch, Inspector
 from mistral_lib.run import paths
 from mistral_lib.run.settings import Settings
 
@@ -25,7 +25,7 @@ WORTH_IT = 24 * 2**20  # bytes of sources from which on the start of further pro
 RECURSION = 4000  # of the interpreter: JSON of a thousand levels is read, and pickle goes down two calls for each
 MOST = 6  # processes: each holds about 160 MiB, and one core reads the files for no more than this
 Batches = Iterable[tuple[Any, list[tuple[int, Row]]]]
-Inspect = Callable[[Batches], Iterator[tuple[Any, Inspected]]]
+Inspect = Callable[[Batches], Iterator[tuple[Any, InspectedBatch]]]
 
 
 def cores() -> int:
@@ -48,7 +48,7 @@ def inspecting(settings: Settings, source_bytes: int) -> Iterator[Inspect]:
         yield lambda batches: _in_turn(batches, children, threads)
 
 
-def _in_turn(batches: Batches, children: Sequence[subprocess.Popen], threads: ThreadPoolExecutor) -> Iterator[tuple[Any, Inspected]]:
+def _in_turn(batches: Batches, children: Sequence[subprocess.Popen], threads: ThreadPoolExecutor) -> Iterator[tuple[Any, InspectedBatch]]:
     free: SimpleQueue[subprocess.Popen] = SimpleQueue()
     for child in children:
         free.put(child)
@@ -62,7 +62,7 @@ def _in_turn(batches: Batches, children: Sequence[subprocess.Popen], threads: Th
         yield label, found.result()
 
 
-def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> Inspected:
+def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> InspectedBatch:
     """One batch inspected by whichever child is free. Errors: whatever the inspection raises; ChildProcessError."""
     child = free.get()
     try:

@@ -40,7 +40,7 @@ def train(run: Run) -> dict[str, Any]:
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     distributed.join(hardware.device())
-    inputs = stage_inputs.of(run, "training")
+    inputs = stage_inputs.hashes(run, "training")
     folder = run.folder / "training"
     reasons = distributed.from_first(lambda: run.reasons_to_run("training", inputs))
     if not distributed.is_first():

@@ -60,7 +60,7 @@ def ours(folder: Path, **changes: Any) -> Callable[[], None]:
     def prepare() -> None:
         target = files.fresh_folder(folder / "ours")
         finished = PartCache(folder / "work", str(time.perf_counter()))
-        preparation.Preparation(target, settings, tokenizer, finished).carry_out(sources.resolve(settings))
+        preparation.Preparation(target, settings, tokenizer, finished).prepare_all(sources.resolve(settings))
 
     return prepare
 

@@ -62,7 +62,7 @@ def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callabl
 
     moved = own.model_copy(update={"max_tokens": 256, "near_duplicate_threshold": 0.65, "shortest_answer": 80})
     tokenizer = base_model.load_tokenizer(own.base_model)
-    expected = figures(trial.carry_out(trial.draw(sources.of_settings(own), own), moved, tokenizer))
+    expected = figures(trial.report(trial.draw(sources.of_settings(own), own), moved, tokenizer))
     table = page.page.evaluate(TABLE)
     assert {name: cells[1] for name, cells in table.items()} == {name: shown(value) for name, value in expected.items()}
     for name in CHANGED:

@@ -55,7 +55,7 @@ def test_renaming_costs_no_stage(prepared: Run) -> None:
     assert "runs/small is now runs/large" in text and not prepared.folder.exists() and not file.exists()
     renamed = Run.existing(paths.runs() / "large")
     assert renamed.settings == prepared.settings.model_copy(update={"run_name": "large"})
-    assert renamed.status("data") == "complete" and renamed.reasons_to_run("data", stage_inputs.of(renamed, "data")) == []
+    assert renamed.status("data") == "complete" and renamed.reasons_to_run("data", stage_inputs.hashes(renamed, "data")) == []
     assert {finding.status for finding in audit.audit(renamed.folder)} == {"verified"}
     assert notebook_runs.is_done(renamed, notebook)
     assert params.load(paths.runs() / "large.yaml") == renamed.settings and current_file.find() == paths.runs() / "large.yaml"

@@ -114,14 +114,14 @@ def test_a_deeply_nested_value_costs_its_own_row_and_no_other(settings, corpus, 
     files.write_bytes(corpus / "deep.jsonl", deep_lines() + in_a_message)
     sample = trial.draw(sources.of_settings(settings), settings, rows=10_000)
     assert (sample.rows, sample.unreadable) == (601, 2)
-    assert trial.carry_out(sample, settings, tokenizer)["records_kept"] == 601
+    assert trial.report(sample, settings, tokenizer)["records_kept"] == 601
 
 
 def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     sample = trial.draw(sources.of_settings(settings), settings, rows=10_000)
-    assert trial.carry_out(sample, settings, tokenizer)["records_kept"] > 500
+    assert trial.report(sample, settings, tokenizer)["records_kept"] > 500
     assert not list((tmp_path / "scratch").iterdir()) and not (tmp_path / "runs").exists()
 
 

@@ -39,7 +39,7 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
         "step", step=6, steps=6, loss=2.0, peak_memory_mib=10**6
     )  # as if it had been so
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
-    assert train.can_resume(run.folder / "training", priced.changes("training", stage_inputs.of(priced, "training")))
+    assert train.can_resume(run.folder / "training", priced.changes("training", stage_inputs.hashes(priced, "training")))
     assert not train.can_resume(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
     again = train.train(priced)
     shutil.rmtree(weights.parent)
