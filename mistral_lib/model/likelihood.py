@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mistral_lib.model import fused_layers, fused_loss, paired_layers, row_threads
+from mistral_lib.model import fused_loss, paired_layers
 from mistral_lib.run.progress import bar
 from mistral_lib.tokens.chat_format import IGNORED
 
@@ -41,6 +41,16 @@ def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
     return _graded_losses(model, _hidden_states(model, batch), batch["labels"])
 
 
+def training_losses(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy (nats) of every supervised token, with gradients: (supervised tokens,), row after row."""
+    return torch.cat(_by_rows(model, lambda rows: token_losses(model, rows)[0], batch))
+
+
+def _by_rows(model: Any, work: Callable[[dict[str, Any]], Any], batch: dict[str, Any]) -> list[Any]:
+    """The result of `work` for a batch; on a CPU one result for each part of its rows (base_model.use_cpu_kernels)."""
+    return model.compute_rows(work, batch) if hasattr(model, "compute_rows") else [work(batch)]
+
+
 def _base(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -48,8 +58,8 @@ def _base(model: Any) -> Any:
 def _hidden_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(batch, tokens, hidden) after the last layer."""
     inner = _base(model).model
-    options = fused_layers.attention_options(inner, batch["position_ids"])
-    return inner(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **options).last_hidden_state
+    forward = getattr(inner, "packed_forward", inner)  # base_model.use_cpu_kernels
+    return forward(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).last_hidden_state
 
 
 def _graded_losses(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,8 +78,8 @@ def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapte
 def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:
     """The losses of the windows in a few blocks. rows: columns of a packed dataset, each (blocks, ...)."""
     model.eval()
-    with model.disable_adapter() if without_adapter else nullcontext():
-        return list(chain.from_iterable(_each_part(lambda part: _losses(model, part), model, rows)))
+    with model.disable_adapter() if without_adapter else nullcontext(), torch.inference_mode():
+        return list(chain.from_iterable(_by_rows(model, lambda part: _losses(model, part), rows)))
 
 
 def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
@@ -77,14 +87,9 @@ def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[Reco
     if not paired_layers.possible(model):
         return {who: batch_losses(model, rows, without_adapter=who == "base") for who in ("base", "adapter")}
     model.eval()
-    with paired_layers.paired(model):
-        found = _each_part(lambda part: _paired_losses(model, part), model, rows)
+    with paired_layers.paired(model), torch.inference_mode():
+        found = _by_rows(model, lambda part: _paired_losses(model, part), rows)
     return {who: list(chain.from_iterable(part[who] for part in found)) for who in ("base", "adapter")}
-
-
-def _each_part(work: Callable[[dict[str, Any]], Any], model: Any, rows: dict[str, Any]) -> list[Any]:
-    """work of all rows, on a CPU of parts of them side by side; without gradients."""
-    return row_threads.side_by_side(torch.inference_mode()(work), row_threads.parts(rows, _device(model).type))
 
 
 def _device(model: Any) -> torch.device:

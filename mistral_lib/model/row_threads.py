@@ -1,7 +1,8 @@
-"""Rows of a batch computed side by side on a CPU: each thread has whole rows, from the first layer to the last.
+"""For CPUs only: the rows of a batch in parallel, each thread with complete rows from the first layer to the last.
+`base_model.use_cpu_kernels` installs it.
 
-Left to itself PyTorch puts all threads to one operator at a time and has them wait for each other after it. A small model's operators
-take a fraction of a millisecond, and much of the machine waits. On a GPU, and with one row or one thread, nothing is divided.
+By default PyTorch splits every operator over all threads, which wait for each other after it. A small model's operators take a
+fraction of a millisecond, so threads are idle much of the time. With one row or one thread, nothing is divided.
 """
 
 import os
@@ -9,22 +10,41 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from types import MethodType
 from typing import Any
 
 import torch
 from torch.autograd import Function
 
 
-def parts(batch: Mapping[str, Sequence[Any]], device: str) -> list[dict[str, Any]]:
-    """The rows of a batch in as many parts as threads can have one, in order. batch: columns; device: where it is computed."""
+def install(model: torch.nn.Module) -> None:
+    """Give a model `compute_rows`, which mistral_lib.model.likelihood calls in place of computing a batch in one piece."""
+    model.compute_rows = MethodType(compute_rows, model)
+
+
+def compute_rows(model: torch.nn.Module, work: Callable[[Any], Any], batch: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The results of `work` for parts of the rows of a batch, in order. batch: columns.
+
+    With gradients, the results are tensors (n,), returned as one: see `Apart`.
+    """
+    if not torch.is_grad_enabled():
+        return side_by_side(torch.inference_mode()(work), parts(batch))  # the mode holds for one thread
+    pieces = parts(batch) if divisible(model) else [batch]
+    if len(pieces) == 1:
+        return [work(batch)]
+    return [Apart.apply(work, pieces, *(weight for weight in model.parameters() if weight.requires_grad))]
+
+
+def parts(batch: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The rows of a batch in one part per thread, fewer if there are fewer rows, in order. batch: columns."""
     rows = len(next(iter(batch.values())))
-    count = max(1, min(rows, torch.get_num_threads())) if device == "cpu" else 1
+    count = max(1, min(rows, torch.get_num_threads()))
     edges = pairwise(rows * n // count for n in range(count + 1))
     return [{name: values[first:last] for name, values in batch.items()} for first, last in edges]
 
 
 def side_by_side(work: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]:
-    """work(piece) of each piece, a thread each. An error is raised when all have ended: none holds memory or goes on behind it."""
+    """work(piece) of each piece, in a thread each. An error is raised after all have ended: none still runs or holds memory then."""
     if len(pieces) == 1:
         return [work(pieces[0])]
     running = [_pool(len(pieces), torch.get_num_threads()).submit(work, piece) for piece in pieces]
@@ -34,22 +54,22 @@ def side_by_side(work: Callable[[Any], Any], pieces: Sequence[Any]) -> list[Any]
 
 @cache
 def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
-    """Python threads of which each has its share of PyTorch's threads."""
+    """Python threads, each with its share of PyTorch's threads."""
     return ThreadPoolExecutor(workers, "rows", initializer=torch.set_num_threads, initargs=(max(1, threads // workers),))
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not come along
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has no threads but its own
 
 
 def divisible(model: torch.nn.Module) -> bool:
-    """Whether the rows of a training batch may be computed apart. Dropout may not: its random numbers would come in any order."""
+    """Whether the rows of a training batch may be computed in parallel. Not with dropout: the order of its random numbers would vary."""
     return not any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
 
 
 class Apart(Function):
-    """work(piece) of every piece, (n,) each, one after the other in a tensor, differentiable by weights.
+    """The results (n,) of work(piece), concatenated, with gradients for `weights`.
 
-    Each thread builds the graph of its own piece, and goes back through it when the gradient is asked for.
+    Each thread builds the graph of its own piece, and later runs that graph's backward pass.
     """
 
     @staticmethod

@@ -129,7 +129,8 @@ def build(step: Step) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = base_model.attach_lora(model, settings)
-        model.get_base_model().model.attends_by_record = step.device == "cpu"
+        if step.device == "cpu":
+            base_model.use_cpu_kernels(model)
         if not step.lora_float32:
             for parameter in model.parameters():
                 if parameter.requires_grad:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
-from mistral_lib.model import likelihood, row_threads
+from mistral_lib.model import likelihood
 from mistral_lib.run import allocator, disk, sealed
 from mistral_lib.training import checkpoints, distributed, out_of_memory
 from mistral_lib.training.stopping import StopSignal
@@ -135,16 +135,9 @@ class SupervisedTrainer(Trainer):
 def _answer_with_losses(model: Any) -> None:
     """Let the model's forward be its token losses: with several processes it is that forward whose gradients are shared.
     Frozen weights are the same everywhere and need not be sent."""
-    trained = [value for value in model.parameters() if value.requires_grad]
-    apart = row_threads.divisible(model)
 
     def losses(self: Any, **batch: torch.Tensor) -> torch.Tensor:
-        pieces = row_threads.parts(batch, batch["labels"].device.type) if apart else [batch]
-
-        def work(piece: dict[str, torch.Tensor]) -> torch.Tensor:
-            return likelihood.token_losses(self, piece)[0]
-
-        return work(batch) if len(pieces) == 1 else row_threads.Apart.apply(work, pieces, *trained)
+        return likelihood.training_losses(self, batch)
 
     model.forward = MethodType(losses, model)
     frozen = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if not value.requires_grad]

@@ -1,4 +1,4 @@
-"""The lean layers and the chunked loss give what the plain ones give: losses, and every gradient."""
+"""The fused layers and the loss in chunks give the results of the plain ones: losses, and every gradient."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from torch.nn import functional
 from transformers import set_seed
 
 from mistral_lib.model import base_model, fused_loss, likelihood, paired_layers
-from mistral_lib.model.fused_attention import RecordAttention, Records
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
@@ -33,11 +32,11 @@ def plain_losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torc
     """transformers' and peft's own layers, all logits at once."""
     for module in model.modules():
         if hasattr(module, "plain_forward"):
-            module.forward, module.lean_forward = module.plain_forward, module.forward
+            module.forward, module.fused_forward = module.plain_forward, module.forward
     logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits.float()
     for module in model.modules():
         if hasattr(module, "plain_forward"):
-            module.forward = module.lean_forward
+            module.forward = module.fused_forward
     losses = functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -54,7 +53,7 @@ def outcome(model: torch.nn.Module, losses: torch.Tensor) -> tuple[torch.Tensor,
     ("dtype", "quantization", "checkpointing", "tolerance"),
     [("float32", "none", False, 1e-4), ("float32", "none", True, 1e-4), ("float32", "nf4", False, 1e-4), ("bfloat16", "nf4", False, 4e-2)],
 )
-def test_lean_layers_give_the_plain_losses_and_gradients(
+def test_fused_layers_give_the_plain_losses_and_gradients(
     prepared: Run, tiny_model: str, dtype: str, quantization: str, checkpointing: bool, tolerance: float
 ) -> None:
     model = adapted(Settings(base_model=tiny_model, dtype=dtype, quantization=quantization))
@@ -129,7 +128,7 @@ def test_the_loss_is_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPa
         losses = fused_loss.head_losses(hidden, head, targets)
         (slope,) = torch.autograd.grad((losses * weights).sum(), hidden)
         assert torch.allclose(losses, expected, atol=1e-6) and torch.allclose(slope, expected_slope, atol=1e-6)
-    for tile in ((23, 50), (4, 7), (1, 1), (100, 64)):  # tokens, words: where no gradient is wanted
+    for tile in ((23, 50), (4, 7), (1, 1), (100, 64)):  # tokens, words: without a gradient
         monkeypatch.setattr(fused_loss, "TILE", tile)
         assert torch.allclose(fused_loss.head_losses(hidden.detach(), head, targets), expected, atol=1e-6)
 
@@ -141,22 +140,3 @@ def test_a_head_that_is_trained_gets_its_gradient() -> None:
     found, head.weight.grad = head.weight.grad, None
     functional.cross_entropy(head(hidden), targets, reduction="sum").backward()
     assert torch.allclose(found, head.weight.grad, atol=1e-5)
-
-
-@pytest.mark.parametrize("lengths", [[512], [300, 5, 7, 200], [1, 255, 128, 128], [3] * 170 + [2]])
-def test_records_attend_to_themselves_alone(lengths: list[int]) -> None:
-    """Against PyTorch's attention of each record by itself: one of many tiles, several in a tile, ends at a tile's end."""
-    torch.manual_seed(0)
-    positions = torch.cat([torch.arange(length) for length in lengths])[None]
-    query, key, value = (torch.randn(512, heads, 16, requires_grad=True) for heads in (4, 2, 2))
-    upstream = torch.randn(512, 4, 16)
-    own = RecordAttention.apply(query, key, value, Records.of(positions, torch.float32), 0.3)
-    found = torch.autograd.grad(own, (query, key, value), upstream)
-    alone = [
-        functional.scaled_dot_product_attention(*(x.transpose(0, 1) for x in record), is_causal=True, scale=0.3, enable_gqa=True)
-        for record in zip(*(x.split(lengths) for x in (query, key, value)), strict=True)
-    ]
-    expected = torch.cat([record.transpose(0, 1) for record in alone])
-    assert torch.allclose(own, expected, atol=1e-5)
-    for gradient, wanted in zip(found, torch.autograd.grad(expected, (query, key, value), upstream), strict=True):
-        assert torch.allclose(gradient, wanted, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Rows side by side: the loss and the gradients of the whole batch, whatever the number of threads; nothing behind an error."""
+"""Rows in parallel: the loss and the gradients of the complete batch with any number of threads; after an error nothing still runs."""
 
 import multiprocessing
 import threading
@@ -38,7 +38,7 @@ def columns(run: Run, count: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_loss_and_gradients_are_those_of_the_whole_batch(prepared: Run, tiny_model: str, threads: int, checkpointing: bool) -> None:
+def test_loss_and_gradients_are_those_of_the_complete_batch(prepared: Run, tiny_model: str, threads: int, checkpointing: bool) -> None:
     model = adapted(tiny_model, quantization="none").train()
     if checkpointing:
         model.activation_checkpointing_enable()
@@ -46,9 +46,9 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(prepared: Run, tiny_mod
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     expected = likelihood.token_losses(model, batch)[0]
     expected_slopes = torch.autograd.grad(expected.square().sum(), weights)
-    pieces = row_threads.parts(batch, "cpu")
+    pieces = row_threads.parts(batch)
     assert [len(piece["labels"]) for piece in pieces] == {1: [5], 2: [2, 3], 3: [1, 2, 2]}[threads]
-    losses = row_threads.Apart.apply(lambda piece: likelihood.token_losses(model, piece)[0], pieces, *weights)
+    losses = likelihood.training_losses(model, batch)
     slopes = torch.autograd.grad(losses.square().sum(), weights)
     assert torch.allclose(losses, expected, rtol=1e-5, atol=1e-6)
     for found, wanted in zip(slopes, expected_slopes, strict=True):
@@ -68,10 +68,19 @@ def test_measuring_gives_the_same_records_in_the_same_order(prepared: Run, tiny_
         assert one.nats == pytest.approx(other.nats, rel=1e-4) == pytest.approx(third.nats, rel=1e-4)
 
 
-def test_a_gpu_s_batch_and_a_model_with_dropout_stay_whole(prepared: Run, tiny_model: str, threads: int) -> None:
-    assert len(row_threads.parts(columns(prepared, 4), "cuda")) == 1
-    assert not row_threads.divisible(adapted(tiny_model, quantization="none", lora_dropout=0.1))
-    assert row_threads.divisible(adapted(tiny_model, quantization="none"))
+def test_a_batch_is_not_divided_if_the_model_has_dropout(prepared: Run, tiny_model: str, threads: int) -> None:
+    def parts_of(dropout: float) -> list[int]:
+        model, seen = adapted(tiny_model, quantization="none", lora_dropout=dropout), []
+
+        def work(part: dict[str, torch.Tensor]) -> torch.Tensor:
+            seen.append(len(part["labels"]))
+            return likelihood.token_losses(model, part)[0]
+
+        assert len(model.compute_rows(work, columns(prepared, 4))) == 1
+        return sorted(seen)
+
+    assert parts_of(0.1) == [4]
+    assert parts_of(0.0) == {1: [4], 2: [2, 2], 3: [1, 1, 2]}[threads]
 
 
 def test_an_error_is_raised_when_all_have_ended() -> None:
@@ -88,7 +97,7 @@ def test_an_error_is_raised_when_all_have_ended() -> None:
     assert ended.is_set()
 
 
-def test_a_forked_process_has_threads_of_its_own() -> None:
+def test_a_forked_process_starts_its_own_threads() -> None:
     assert row_threads.side_by_side(str.upper, ["a", "b"]) == ["A", "B"]
     process = multiprocessing.get_context("fork").Process(target=row_threads.side_by_side, args=(str.upper, ["a", "b"]))
     process.start()
@@ -98,7 +107,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     assert not alive and process.exitcode == 0
 
 
-def test_threads_are_shared_out_among_the_parts() -> None:
+def test_the_threads_are_divided_among_the_parts() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
