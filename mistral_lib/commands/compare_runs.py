@@ -18,7 +18,7 @@ from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, paths
 
 SHOWN = 3  # differing records that an error names
-NAMED_ELSEWHERE = ("run_name",)
+NOT_COMPARED = ("run_name",)
 
 
 class NotComparable(ValueError):
@@ -31,7 +31,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
         raise NotComparable(f"{len(folders)} run folders were given; expected two or more different ones")
     runs = [Run.existing(folder) for folder in folders]
     for run in runs:
-        refuse_unvouched(run)
+        refuse_unverified(run)
     tables = [pq.read_table(run.folder / "evaluation" / "losses.parquet").sort_by("record_id").to_pylist() for run in runs]
     for run, table in zip(runs[1:], tables[1:], strict=True):
         refuse_other_test(runs[0], tables[0], run, table)
@@ -47,15 +47,15 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def refuse_unvouched(run: Run) -> None:
+def refuse_unverified(run: Run) -> None:
     """Errors: NotComparable."""
     place = paths.short(run.folder)
     if run.status("evaluation") != "complete":
         raise NotComparable(
             f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter for it first"
         )
-    if doubts := audit.doubts(run, "evaluation"):
-        raise NotComparable(f"{place} cannot be vouched for: {doubts[0]}; evaluate it again")
+    if faults := audit.unverified(run, "evaluation"):
+        raise NotComparable(f"{place} cannot be vouched for: {faults[0]}; evaluate it again")
 
 
 def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: list[dict[str, Any]]) -> None:
@@ -102,7 +102,7 @@ def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """The parameters that are not the same in all runs."""
-    found = {key: [getattr(run.settings, key) for run in runs] for key in runs[0].settings.names() if key not in NAMED_ELSEWHERE}
+    found = {key: [getattr(run.settings, key) for run in runs] for key in runs[0].settings.names() if key not in NOT_COMPARED}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 

@@ -79,7 +79,7 @@ def is_done(run_: Run, path: Path) -> bool:
     except (OSError, ValueError):
         return False
     stage = STAGE.get(path.name[:2])
-    return stage is None or not audit.doubts(run_, stage)
+    return stage is None or not audit.unverified(run_, stage)
 
 
 def execute(run_: Run, path: Path) -> str | None:

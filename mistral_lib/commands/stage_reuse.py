@@ -56,8 +56,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def origin(run: Run, stage: str) -> str | None:
-    """The run that a stage was taken over from; None if this run made it itself."""
-    return (run.entry(stage).get("taken_over") or {}).get("from")

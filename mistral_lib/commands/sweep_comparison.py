@@ -54,8 +54,8 @@ def row(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
     for stage, figures in (("training", training_figures), ("evaluation", evaluation_figures)):
         if run.status(stage) != "complete":
             continue
-        if doubts := audit.doubts(run, stage):
-            facts["status"] = f"{stage} {doubts[0].status}"
+        if faults := audit.unverified(run, stage):
+            facts["status"] = f"{stage} {faults[0].status}"
         else:
             facts |= figures(files.read_json(folder / stage / "result.json"))
     return facts

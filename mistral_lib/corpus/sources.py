@@ -15,8 +15,7 @@ from mistral_lib.corpus import readers
 from mistral_lib.corpus.rows import Reading, Row
 from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.corpus.streams import LIMITS, Budget, Exhausted, Limits
-from mistral_lib.run import files
-from mistral_lib.run import paths as home
+from mistral_lib.run import files, paths
 
 __all__ = [
     "Absent",
@@ -200,7 +199,7 @@ def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:
-    where = file.remote.url if file.remote else home.short(file.path)
+    where = file.remote.url if file.remote else paths.short(file.path)
     return SourceError(
         f"{where} ({file.origin}_paths): cannot be read: {error.strerror or error}; nothing was lost, but the run cannot go on without it: "
         "make it readable, or take it out of the list"

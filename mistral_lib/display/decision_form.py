@@ -146,7 +146,7 @@ class DecisionForm(PlainTextBox):
         except FileExistsError as error:
             self.said.value = _lines("Not saved:", [f"{error}. Tick the box to replace it, or choose another run_name."])
             return
-        chosen = [f"{name} = {getattr(settings, name)!r}" for name in params.differing(settings)]
+        chosen = [f"{name} = {getattr(settings, name)!r}" for name in params.non_defaults(settings)]
         steps = (
             f"Step by step: run the cells below, then notebooks 01 to 04; they take this file until the form saves another one\n"
             f"(a run_name that is typed in a parameters cell names its own file).\n"

@@ -47,7 +47,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
     key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if whole(run) else None
-    run.carry_out(
+    run.run_stage(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).carry_out()
     )
     return files.read_json(run.folder / "evaluation" / "result.json")

@@ -10,7 +10,7 @@ from typing import Any
 
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files, paths
-from mistral_lib.run.folder import named
+from mistral_lib.run.folder import find_folder
 from mistral_lib.run.settings import STAGES
 
 WEIGHTS = "adapter_model.safetensors"
@@ -28,7 +28,7 @@ class Finding:
 
 def audit(folder: Path) -> list[Finding]:
     """The findings for a run, by folder or name, or an adapter folder; a folder that is neither is `missing`."""
-    folder = named(Path(folder))
+    folder = find_folder(Path(folder))
     if (folder / "params.yaml").exists() or (folder / "manifest.json").exists():
         return audit_run(folder)
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def audit_run(folder: Path) -> list[Finding]:
     return findings or [Finding(folder.name, "missing", "no stage was ever started")]
 
 
-def doubts(run: Run, stage: str) -> list[Finding]:
+def unverified(run: Run, stage: str) -> list[Finding]:
     """What keeps one stage from being vouched for: its findings that are not `verified`; never empty unless it is complete."""
     try:
         return [finding for finding in _stage(run, stage) if finding.status != "verified"]

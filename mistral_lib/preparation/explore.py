@@ -25,7 +25,7 @@ def explore(run: Run) -> dict[str, Any]:
     source_files = sources.of_settings(run.settings)
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
     inputs = stage_inputs.hashes(run, "corpus", source_files)
-    run.carry_out("corpus", inputs, lambda folder: write_inventory(folder, run.settings, source_files, tokenizer, inputs))
+    run.run_stage("corpus", inputs, lambda folder: write_inventory(folder, run.settings, source_files, tokenizer, inputs))
     return files.read_json(run.folder / "corpus" / "inventory.json")
 
 

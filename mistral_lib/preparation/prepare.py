@@ -76,7 +76,7 @@ def prepare(run: Run) -> dict[str, Any]:
         finished.discard()
         return report
 
-    run.carry_out("data", inputs, carry_out)
+    run.run_stage("data", inputs, carry_out)
     return files.read_json(run.folder / "data" / "report.json")
 
 

@@ -57,7 +57,7 @@ class Run:
     @classmethod
     def existing(cls, folder: Path) -> "Run":
         """A run that is there already, by its folder or by its name. Errors: FileNotFoundError."""
-        place = named(folder)
+        place = find_folder(folder)
         if not (place / "params.yaml").is_file():
             known = ", ".join(path.name for path in all_runs()) or "none yet"
             raise FileNotFoundError(
@@ -160,7 +160,7 @@ class Run:
             reasons.append("the library writes this stage in a newer form")
         return reasons
 
-    def carry_out(self, stage: str, inputs: Mapping[str, str], work: Callable[[Path], dict[str, Any]]) -> None:
+    def run_stage(self, stage: str, inputs: Mapping[str, str], work: Callable[[Path], dict[str, Any]]) -> None:
         """Run a stage if it has to: `work(folder)` fills an empty folder and returns its figures.
 
         The folder takes the stage's place only after `work` returned; an earlier result is moved to `previous/`.
@@ -170,13 +170,13 @@ class Run:
             say(f"{stage}: unchanged, the result of {self.entry(stage)['ended']} is used")
             return
         say(f"{stage}: runs, because {summary(reasons)}")
-        with self.lock(f"stage {stage}"), self.recorded(stage, inputs):
+        with self.lock(f"stage {stage}"), self.recording(stage, inputs):
             with sealed.new_folder(self.folder / stage, self.previous(stage)) as folder:
                 figures = work(folder)
             self.complete(stage, figures)
 
     @contextmanager
-    def recorded(self, stage: str, inputs: Mapping[str, str]) -> Iterator[None]:
+    def recording(self, stage: str, inputs: Mapping[str, str]) -> Iterator[None]:
         """Record a stage as `running` and, should it raise, as `failed` or `interrupted`. Needs the lock."""
         self.record(stage, status="running", started=now(), ended=None, error=None, format=FORMAT[stage],
                     parameters=self.settings.stage(stage), inputs=dict(inputs), outputs={}, machine=machine(), taken_over=None)  # fmt: skip
@@ -228,7 +228,7 @@ def machine() -> dict[str, Any]:
     return {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), **versions}
 
 
-def named(folder: Path) -> Path:
+def find_folder(folder: Path) -> Path:
     """The folder that is meant: itself, or what is named so below the home or its runs/, from whatever directory."""
     return next((place for place in (folder, paths.home() / folder, paths.runs() / folder) if place.is_dir()), folder)
 

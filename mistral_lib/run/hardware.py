@@ -24,7 +24,7 @@ def device_of_this_process(device: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
 
 
-def choose_dtype(wish: str = "auto") -> tuple[str, str]:
+def choose_dtype(requested: str = "auto") -> tuple[str, str]:
     """The compute type's name and the reason for it.
 
     A GPU below compute capability 8.0 (a T4 is 7.5) only emulates bfloat16, although PyTorch calls it supported.
@@ -33,23 +33,23 @@ def choose_dtype(wish: str = "auto") -> tuple[str, str]:
     import torch
 
     if not torch.cuda.is_available():
-        return _cpu_dtype(wish)
+        return _cpu_dtype(requested)
     capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
     fast, seen = capability >= (8, 0), f"{name} (compute capability {capability[0]}.{capability[1]})"
-    if wish == "bfloat16" and not fast:
+    if requested == "bfloat16" and not fast:
         raise ValueError(f"dtype = bfloat16: a {seen} only emulates it, expected 8.0 or more; set dtype: float16, or auto")
-    if wish != "auto":
-        return wish, f"asked for; this is a {seen}"
+    if requested != "auto":
+        return requested, f"asked for; this is a {seen}"
     return ("bfloat16", f"a {seen} multiplies it natively") if fast else ("float16", f"a {seen} only emulates bfloat16")
 
 
-def _cpu_dtype(wish: str) -> tuple[str, str]:
+def _cpu_dtype(requested: str) -> tuple[str, str]:
     flags = cpu_flags()
     native = [flag for flag in BF16_FLAGS if flag in flags]
-    if wish == "float16":
+    if requested == "float16":
         raise ValueError("dtype = float16 is for a GPU such as a T4, and this machine has none; set dtype: auto or float32")
-    if wish != "auto":
-        return wish, "asked for; this is a CPU"
+    if requested != "auto":
+        return requested, "asked for; this is a CPU"
     if native:
         return "bfloat16", f"this CPU multiplies it natively ({native[0]})"
     return "float32", "this CPU has no bfloat16 instructions and would emulate it, many times slower"

@@ -89,7 +89,7 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
 
     Errors: ParameterError for a file that is not there or not a flat mapping, and for every fault of its values.
     """
-    path = found(path)
+    path = find_file(path)
     values = read_yaml(path)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -102,7 +102,7 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
     return validate(values, paths.short(path))
 
 
-def found(path: Path | str) -> Path:
+def find_file(path: Path | str) -> Path:
     """A parameter file where a person means it: from here, from the workbook's home, from the project; as given if it is nowhere."""
     given = Path(path).expanduser()
     return next((place for place in (given, paths.home() / given, paths.project() / given) if place.is_file()), given)
@@ -157,7 +157,7 @@ def save(settings: Settings, path: Path, replace: bool = False) -> str:
     return f"{paths.short(path)} {did}: {len(settings.names())} parameters"
 
 
-def differing(settings: Settings) -> list[str]:
+def non_defaults(settings: Settings) -> list[str]:
     """The names of the parameters that are not the defaults."""
     return [name for name in settings.names() if getattr(settings, name) != default(name)]
 
@@ -196,7 +196,7 @@ def from_notebook(names: Mapping[str, Any]) -> Settings:
 def _parameter_file(chosen: str, run_name: Any, batch: bool) -> Path | None:
     """The parameter file that counts: the chosen one; in a batch no other; else that of the typed run, or the form's last one."""
     if chosen and chosen != NONE:
-        return found(chosen)
+        return find_file(chosen)
     if chosen == NONE or batch:
         return None
     if run_name != default("run_name"):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Action = Literal["redact", "flag", "reject", "off"]
-Judgement = Literal["reject", "flag", "off"]
+Judgment = Literal["reject", "flag", "off"]
 Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
 STAGES = ("corpus", "data", "training", "evaluation")
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
@@ -55,15 +55,15 @@ class Settings(BaseModel):
     unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: literal backslash-n in a text without newlines")
     secrets: Action = _check("redact", "private keys, provider tokens, URL credentials, secret-like assignments")
     personal_data: Action = _check("redact", "e-mail, telephone, IBAN and card numbers, user names in home paths")
-    answer_too_short: Judgement = _check("reject", "answers with fewer characters than shortest_answer")
-    boilerplate: Judgement = _check("reject", "cookie banner, licence header, error page or menu instead of an answer")
-    placeholder_answer: Judgement = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
-    refusal: Judgement = _check("flag", "the answer is an assistant's refusal")
-    mostly_html: Judgement = _check("reject", "more than html_share of the answer stands in tags")
-    low_letter_share: Judgement = _check("flag", "fewer letters than letter_share of the answer")
-    low_script_share: Judgement = _check("off", "fewer letters of the script than script_share")
-    odd_code_fences: Judgement = _check("flag", "a code block is opened and never closed")
-    control_strings: Judgement = _check("flag", "a chat template's control string stands in the text, as mere text")
+    answer_too_short: Judgment = _check("reject", "answers with fewer characters than shortest_answer")
+    boilerplate: Judgment = _check("reject", "cookie banner, licence header, error page or menu instead of an answer")
+    placeholder_answer: Judgment = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
+    refusal: Judgment = _check("flag", "the answer is an assistant's refusal")
+    mostly_html: Judgment = _check("reject", "more than html_share of the answer stands in tags")
+    low_letter_share: Judgment = _check("flag", "fewer letters than letter_share of the answer")
+    low_script_share: Judgment = _check("off", "fewer letters of the script than script_share")
+    odd_code_fences: Judgment = _check("flag", "a code block is opened and never closed")
+    control_strings: Judgment = _check("flag", "a chat template's control string stands in the text, as mere text")
     html_share: float = _field(0.5, "share of an answer's characters", "data", ge=0, le=1)
     letter_share: float = _field(0.25, "share of an answer's characters that are not blank", "data", ge=0, le=1)
     script: Script = _field("latin", "the script that low_script_share asks for", "data")

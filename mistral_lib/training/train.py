@@ -50,7 +50,7 @@ def train(run: Run) -> dict[str, Any]:
             set_aside(run, folder, run.changes("training", inputs))
             stop = StopSignal()
             log = TrainingLog(folder / "log.jsonl")
-            with run.recorded("training", inputs), end_noted(log):
+            with run.recording("training", inputs), end_noted(log):
                 result = Training(run, folder, log, stop, summary(reasons)).train_all()
                 log.write("verified")
                 run.complete("training", result)

@@ -34,7 +34,7 @@ def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int
         rules = [verdict.overall(overall), verdict.domains(domains)]
         files.write_json(folder / "result.json", {"overall": overall, "domains": domains, "rules": rules, "verdict": "ship"})
         for stage in ("data", "training", "evaluation"):
-            with run.recorded(stage, {}):
+            with run.recording(stage, {}):
                 run.complete(stage, {})
     return run.folder
 

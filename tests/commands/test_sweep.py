@@ -128,7 +128,7 @@ def test_a_sweep_does_not_start_beside_a_run_that_is_at_work(home: Path, setting
 def test_the_error_of_a_failed_stage_is_what_the_comparison_says(home: Path, settings: Settings) -> None:
     run = Run.open(two(home, settings).alternatives[0].settings)
     assert "see the executed copy in runs/try-seed-1/notebooks/" in sweep_runs.last_error(run)
-    with pytest.raises(OSError), run.lock("stage training"), run.recorded("training", {}):
+    with pytest.raises(OSError), run.lock("stage training"), run.recording("training", {}):
         raise OSError("No space left on device")
     assert sweep_runs.last_error(run) == "training failed: OSError: No space left on device"
 

@@ -122,7 +122,7 @@ def test_every_parameter_that_shapes_what_is_measured_asks_for_a_new_evaluation(
     run = other(run, retention_paths=["kept.jsonl"], max_probe_tokens=0)
     assert set(evaluate.evaluate(run)["retention"]["domains"]) == {"kept"}
     for name, value in SHAPING.items():
-        (doubt,) = audit.doubts(other(run, **{name: value}), "evaluation")
+        (doubt,) = audit.unverified(other(run, **{name: value}), "evaluation")
         assert doubt.status == "stale" and doubt.reason.startswith(f"{name}: ")
     assert set(evaluate.evaluate(other(run, domain_key="kind"))["retention"]["domains"]) == {"k0", "k1", "k2"}
 

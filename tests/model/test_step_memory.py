@@ -8,7 +8,7 @@ import torch
 from mistral_lib.model import base_model, likelihood, model_shapes, process_memory, step_memory
 from mistral_lib.model.step_memory import Step
 from mistral_lib.model.tensor_memory import LiveMemory
-from mistral_lib.run import allocator, params
+from mistral_lib.run import allocator, params, paths
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
@@ -72,7 +72,7 @@ def test_the_step_without_weights_holds_what_a_real_step_holds(step: Step, quant
 
 
 def test_on_a_cpu_the_weights_file_and_the_gaps_are_counted(step: Step) -> None:
-    size = sum(file.stat().st_size for file in (params.home.home() / step.base_model).glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in (paths.home() / step.base_model).glob("*.safetensors"))
     stored, dtype = process_memory.stored(step.base_model)
     assert stored == size and dtype == "float32"
 

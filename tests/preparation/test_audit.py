@@ -69,7 +69,7 @@ def run(home: Path) -> Run:
     (home / "c" / "a.jsonl").write_text('{"text": "one"}\n')
     from mistral_lib.corpus import sources
 
-    opened.carry_out("data", sources.inputs(sources.of_settings(opened.settings)), lambda f: {"n": (f / "out.txt").write_text("x")})
+    opened.run_stage("data", sources.inputs(sources.of_settings(opened.settings)), lambda f: {"n": (f / "out.txt").write_text("x")})
     return opened
 
 
@@ -140,12 +140,12 @@ def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
     files.write_text(copy, '{"metadata": {}}')
     assert not notebook_runs.is_done(prepared, notebook), "a copy that was not run to its end"
     notebook_runs.mark_complete(copy, notebook_runs.key(prepared, notebook))
-    assert notebook_runs.is_done(prepared, notebook) and audit.doubts(prepared, "data") == []
-    assert [finding.reason for finding in audit.doubts(prepared, "training")] == ["not complete: not started"]
+    assert notebook_runs.is_done(prepared, notebook) and audit.unverified(prepared, "data") == []
+    assert [finding.reason for finding in audit.unverified(prepared, "training")] == ["not complete: not started"]
     exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
     assert not notebook_runs.is_done(prepared, notebook), "a record left out by hand asks for the data anew"
     (prepared.folder / exclusions.NAME).unlink()
     for damage in ("{", "{}", None):
         manifest = prepared.folder / "manifest.json"
         manifest.write_text(damage) if damage else manifest.unlink()
-        assert audit.doubts(prepared, "data") and not notebook_runs.is_done(prepared, notebook)
+        assert audit.unverified(prepared, "data") and not notebook_runs.is_done(prepared, notebook)

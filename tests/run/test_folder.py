@@ -24,7 +24,7 @@ def write(text: str):
 @pytest.fixture
 def run(home: Path) -> Run:
     opened = Run.open(Settings(run_name="r"))
-    opened.carry_out("data", {"a": "1"}, write("first"))
+    opened.run_stage("data", {"a": "1"}, write("first"))
     return opened
 
 
@@ -45,12 +45,12 @@ def test_checkpoints_are_no_outputs_and_are_not_read(run: Run) -> None:
         (folder / "checkpoints" / "checkpoint-5" / "weights").symlink_to("/proc/self/mem")  # its first byte is an I/O error
         return write("text")(folder)
 
-    run.carry_out("data", {"a": "2"}, work)
+    run.run_stage("data", {"a": "2"}, work)
     assert list(run.entry("data")["outputs"]) == ["data/out.txt"]
 
 
 def test_an_unchanged_stage_is_skipped(run: Run) -> None:
-    run.carry_out("data", {"a": "1"}, lambda folder: pytest.fail("the stage ran again"))
+    run.run_stage("data", {"a": "1"}, lambda folder: pytest.fail("the stage ran again"))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_unchanged_stage_is_skipped(run: Run) -> None:
     ],
 )
 def test_a_changed_parameter_or_input_runs_the_stage_and_says_why(run: Run, capsys, changes: dict, inputs: dict, reason: str) -> None:
-    other(run, **changes).carry_out("data", inputs, write("second"))
+    other(run, **changes).run_stage("data", inputs, write("second"))
     assert reason in capsys.readouterr().err
     assert (run.folder / "data" / "out.txt").read_text() == "second"
 
@@ -79,8 +79,8 @@ def test_a_damaged_result_runs_the_stage_again(run: Run, damage, reason: str) ->
 
 
 def test_an_earlier_result_is_kept(run: Run) -> None:
-    run.carry_out("data", {"a": "2"}, write("second"))
-    run.carry_out("data", {"a": "3"}, write("third"))
+    run.run_stage("data", {"a": "2"}, write("second"))
+    run.run_stage("data", {"a": "3"}, write("third"))
     kept = sorted(p.read_text() for p in run.folder.glob("previous/*/out.txt"))
     assert kept == ["first", "second"]
 
@@ -91,7 +91,7 @@ def test_a_failed_stage_leaves_the_earlier_files_and_says_so(run: Run) -> None:
         raise OSError("No space left on device")
 
     with pytest.raises(OSError):
-        run.carry_out("data", {"a": "2"}, work)
+        run.run_stage("data", {"a": "2"}, work)
     assert (run.folder / "data" / "out.txt").read_text() == "first"
     assert run.status("data") == "failed" and "No space left" in run.entry("data")["error"]
 
@@ -101,7 +101,7 @@ def hold(run: Run, work: str = "time.sleep(60)") -> subprocess.Popen:
     code = (
         "import time, sys; from pathlib import Path; from mistral_lib.run import Run\n"
         f"run = Run.existing(Path({str(run.folder)!r}))\n"
-        f"with run.lock('stage data'), run.recorded('data', {{}}):\n    print('held', flush=True); {work}"
+        f"with run.lock('stage data'), run.recording('data', {{}}):\n    print('held', flush=True); {work}"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -112,11 +112,11 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(run: Run) -> N
     process = hold(run)
     assert run.status("data") == "running"
     with pytest.raises(RunInUse, match=f"process {process.pid} .*stage data"):
-        run.carry_out("data", {"a": "9"}, write("second"))
+        run.run_stage("data", {"a": "9"}, write("second"))
     process.kill()
     process.wait()
     assert run.holder() is None and run.status("data") == "interrupted"
-    run.carry_out("data", {"a": "9"}, write("second"))
+    run.run_stage("data", {"a": "9"}, write("second"))
     assert run.status("data") == "complete"
 
 

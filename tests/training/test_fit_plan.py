@@ -7,14 +7,14 @@ import pytest
 
 from mistral_lib.model import base_model, model_shapes
 from mistral_lib.model.step_memory import MIB
-from mistral_lib.run import Run, files, params
+from mistral_lib.run import Run, files, params, paths
 from mistral_lib.training import fit_plan, plan_table, workload
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
 
 def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
-    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml")
+    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml")
     work = workload.work_of(settings, tokens=2_000_000)
     began = time.process_time()
     t4, a10g = (fit_plan.best(settings, work, name) for name in ("g4dn.xlarge", "g5.xlarge"))
@@ -28,21 +28,19 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
 
 
 def test_what_does_not_fit_names_what_to_change() -> None:
-    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
+    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
     fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "GiB too much even with micro_batch_size: 1" in fit.advice and "quantization: nf4" in fit.advice
 
 
 def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
-    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
+    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["max_tokens=32768", "max_validation_tokens=0"])
     fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "it fits with max_tokens: " in fit.advice
 
 
 def test_two_changes_that_help_only_together_are_named_together() -> None:
-    settings = params.load(
-        params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"]
-    )
+    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"])
     work = workload.work_of(settings, tokens=2_000_000)
     advice = fit_plan.best(settings, work, "g4dn.xlarge").advice
     length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 16384\)$", advice)[1])
@@ -120,7 +118,7 @@ def test_operations_of_mistral_7b() -> None:
 
 
 def test_every_validation_takes_its_time() -> None:
-    settings = params.load(params.home.params() / "g5_mistral_7b.yaml", ["quantization=none"])
+    settings = params.load(paths.params() / "g5_mistral_7b.yaml", ["quantization=none"])
     work = workload.work_of(settings, tokens=2_000_000)
     assert (work.steps, work.validations) == (252, 6) and work.validation_tokens == 131_072
     never = workload.work_of(settings.model_copy(update={"validate_every_steps": 0}), tokens=2_000_000)
