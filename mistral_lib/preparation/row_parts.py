@@ -39,7 +39,8 @@ def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finish
         say(f"data: {count:,} rows were read and checked before, and are used")
     if ended:
         return
-    with worker_processes.inspecting(settings, sum(file.size for file in source_files)) as inspect:
+    workers = worker_processes.worker_count(sum(file.size for file in source_files))
+    with worker_processes.inspecting(settings, workers) as inspect:
         stretches = inspect(_batches(source_files, settings, *place))
         while not ended:
             part, ended = _make(stretches, finished, number)

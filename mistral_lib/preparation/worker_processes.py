@@ -1,7 +1,7 @@
-"""Who inspects the rows: this process, or for large corpora several, so that checks do not wait for one core.
+"""Rows are inspected in this process, or for large corpora in several worker processes.
 
-The processes are plain children that speak over their pipes: nothing is forked beside running threads, no script is
-imported anew, and they end with their parent, however that ends. Results come in the order of the batches.
+The workers are plain child processes that communicate over pipes: nothing is forked while threads run, no script is
+imported again, and they end with their parent, even if it is killed. Results come in the order of the batches.
 """
 
 import os
@@ -21,9 +21,9 @@ from mistral_lib.preparation.row_inspection import InspectedBatch, Inspector
 from mistral_lib.run import paths
 from mistral_lib.run.settings import Settings
 
-WORTH_IT = 24 * 2**20  # bytes of sources from which on the start of further processes (a second or two) pays
-RECURSION = 4000  # of the interpreter: JSON of a thousand levels is read, and pickle goes down two calls for each
-MOST = 6  # processes: each holds about 160 MiB, and one core reads the files for no more than this
+WORTH_IT = 24 * 2**20  # bytes of sources: below that, starting processes (a second or two) takes longer than it saves
+RECURSION = 4000  # the interpreter's limit: JSON of a thousand levels is read, and pickle needs two calls for each level
+MOST = 6  # workers: each needs about 160 MiB, and one core cannot read the files for more of them
 Batches = Iterable[tuple[Any, list[tuple[int, Row]]]]
 Inspect = Callable[[Batches], Iterator[tuple[Any, InspectedBatch]]]
 
@@ -33,22 +33,27 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def inspecting(settings: Settings, source_bytes: int) -> Iterator[Inspect]:
-    """A function that inspects (label, rows) batches and yields (label, what was found), in order."""
+def worker_count(source_bytes: int) -> int:
+    """How many workers to start for sources of this size; 0 if this process does the work."""
     count = min(cores() - 1, MOST) if source_bytes >= WORTH_IT else 0  # one core reads the files
-    if count < 2:
+    return count if count > 1 else 0
+
+
+@contextmanager
+def inspecting(settings: Settings, workers: int) -> Iterator[Inspect]:
+    """A function that inspects (label, rows) batches and yields (label, inspected batch), in order. workers: 0 for this process."""
+    if not workers:
         inspector = Inspector(settings)
         yield lambda batches: ((label, inspector.inspect(rows)) for label, rows in batches)
         return
     sys.setrecursionlimit(max(RECURSION, sys.getrecursionlimit()))
     with ExitStack() as stack:
-        children = [stack.enter_context(_child(settings)) for _ in range(count)]
-        threads = stack.enter_context(ThreadPoolExecutor(count))
-        yield lambda batches: _in_turn(batches, children, threads)
+        children = [stack.enter_context(_child(settings)) for _ in range(workers)]
+        threads = stack.enter_context(ThreadPoolExecutor(workers))
+        yield lambda batches: _in_order(batches, children, threads)
 
 
-def _in_turn(batches: Batches, children: Sequence[subprocess.Popen], threads: ThreadPoolExecutor) -> Iterator[tuple[Any, InspectedBatch]]:
+def _in_order(batches: Batches, children: Sequence[subprocess.Popen], threads: ThreadPoolExecutor) -> Iterator[tuple[Any, InspectedBatch]]:
     free: SimpleQueue[subprocess.Popen] = SimpleQueue()
     for child in children:
         free.put(child)
@@ -63,7 +68,7 @@ def _in_turn(batches: Batches, children: Sequence[subprocess.Popen], threads: Th
 
 
 def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> InspectedBatch:
-    """One batch inspected by whichever child is free. Errors: whatever the inspection raises; ChildProcessError."""
+    """One batch, inspected by any free worker. Errors: those of the inspection; ChildProcessError if the worker ended."""
     child = free.get()
     try:
         pickle.dump(rows, child.stdin, protocol=pickle.HIGHEST_PROTOCOL)
@@ -71,7 +76,7 @@ def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> InspectedBatch:
         found = pickle.load(child.stdout)
     except (OSError, EOFError) as error:
         raise ChildProcessError(
-            f"a process that inspects rows ended with code {child.poll()}: killed, perhaps for lack of memory; run again, finished parts are kept"
+            f"a worker process that inspects rows ended with code {child.poll()}: it was killed, perhaps for lack of memory; run again, finished parts are kept"
         ) from error
     finally:
         free.put(child)
@@ -90,27 +95,27 @@ def _child(settings: Settings) -> Iterator[subprocess.Popen]:
     code = "from mistral_lib.preparation import worker_processes; worker_processes.serve()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
-        with suppress(BrokenPipeError):  # told when it is asked
+        with suppress(BrokenPipeError):  # reported with its first batch
             pickle.dump(settings, child.stdin)
             child.stdin.flush()
         yield child
     finally:
-        child.kill()  # it keeps nothing: what it found has been sent
+        child.kill()  # nothing is lost: its results have been sent
         child.wait()
         child.stdout.close()
-        with suppress(BrokenPipeError):  # what it did not take
+        with suppress(BrokenPipeError):  # unread input
             child.stdin.close()
 
 
 def serve() -> None:
-    """The child's side: settings first, then batches until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever else is printed goes to stderr
-    inspector = Inspector(pickle.load(asked))
+    """The worker's side: reads the settings, then batches until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # anything printed goes to stderr
+    inspector = Inspector(pickle.load(requests))
     while True:
         try:
-            rows = pickle.load(asked)
+            rows = pickle.load(requests)
         except EOFError:
             return
         try:

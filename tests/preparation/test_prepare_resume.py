@@ -8,30 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import pytest
 
 import mistral_lib
-from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import SourceError
-from mistral_lib.preparation import part_cache, prepare, row_parts, worker_processes
+from mistral_lib.preparation import part_cache, prepare
 from mistral_lib.preparation.part_cache import PartCache
-from mistral_lib.preparation.record_store import BATCH, PART
+from mistral_lib.preparation.record_store import PART
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.disk import DiskFull
-from tests.support.corpora import deep_lines, other, rows, twins
+from tests.support.corpora import artefacts, other, rows, twins
 
 KILLS = int(os.environ.get("KILLS", "3"))
-
-
-def artefacts(run: Run) -> dict:
-    """Hashes of all that the data stage left, and its report without the two figures that every run has its own of (design.md wants
-    them there): seconds and peak_memory_mib."""
-    report = files.read_json(run.folder / "data" / "report.json")
-    hashed = {name: fact["sha256"] for name, fact in files.hashes(run.folder / "data", run.folder).items() if name != "data/report.json"}
-    return {**hashed, "report": {key: value for key, value in report.items() if key not in ("seconds", "peak_memory_mib")}}
 
 
 @pytest.fixture
@@ -179,38 +169,6 @@ def test_an_altered_part_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "work" / "part" / "text").write_text("other")
     assert parts.part("part") is None and parts.part("nothing") is None
     assert not PartCache(tmp_path / "work", "another key").folder.joinpath("part").exists()
-
-
-def test_other_processes_find_what_this_one_finds(corpus: Path, settings: params.Settings) -> None:
-    """More bytes than there are call for processes of their own; the batches are the same, and so must be the results."""
-    found = sources.find([str(corpus)], "corpus_paths", "corpus")
-    secret = {"prompt": "Who?", "completion": "Write to jane.doe" + "@" + "acme-corp.com, she will know what to do.", "module": "x"}
-    files.write_json_lines(corpus / "red.jsonl", [*rows("red", 3 * BATCH), secret, {"colour": "red"}])
-    with open(corpus / "red.jsonl", "ab") as file:
-        file.write(deep_lines())
-
-    def inspected(source_bytes: int) -> list:
-        with worker_processes.inspecting(settings, source_bytes) as inspect:
-            return list(inspect(row_parts._batches(found, settings, 0, 0)))
-
-    alone, many = inspected(0), inspected(10 * worker_processes.WORTH_IT)
-    assert len(alone) == len(many) == 4
-    for (place, one), (other_place, same) in zip(alone, many, strict=True):
-        assert place == other_place and one.stored.equals(same.stored)
-        assert (one.domains, one.reasons, one.counts) == (same.domains, same.reasons, same.counts)
-        assert all((one.columns[name] == same.columns[name]).all() for name in one.columns)
-        assert (one.signed.bands == same.signed.bands).all()
-
-
-def test_a_helper_that_was_killed_is_told_with_the_way_out(settings: params.Settings) -> None:
-    with worker_processes._child(settings) as child:
-        free: SimpleQueue = SimpleQueue()
-        free.put(child)
-        assert worker_processes._ask(free, [(0, sources.Row("a.jsonl:1", {"colour": "red"}))]).reasons == ["unknown_shape"]
-        child.kill()
-        child.wait()
-        with pytest.raises(ChildProcessError, match=r"ended with code -9.*run again, finished parts are kept"):
-            worker_processes._ask(free, [(0, sources.Row("a.jsonl:2", {"colour": "red"}))])
 
 
 @pytest.fixture

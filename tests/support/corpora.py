@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files
 
 TOPICS = ("tensor", "matrix", "kernel", "gradient", "vector", "index", "buffer", "token")
 
@@ -41,6 +41,14 @@ def twins() -> list[dict]:
 def other(run: Run, **changes: object) -> Run:
     """The same run, opened with some parameters changed."""
     return Run.open(run.settings.model_copy(update=changes))
+
+
+def artefacts(run: Run) -> dict:
+    """Hashes of all files of the data stage, and its report without the two figures that differ from run to run: seconds and
+    peak_memory_mib."""
+    report = files.read_json(run.folder / "data" / "report.json")
+    hashed = {name: fact["sha256"] for name, fact in files.hashes(run.folder / "data", run.folder).items() if name != "data/report.json"}
+    return {**hashed, "report": {key: value for key, value in report.items() if key not in ("seconds", "peak_memory_mib")}}
 
 
 def files_with(folder: Path, *values: str) -> list[Path]:
