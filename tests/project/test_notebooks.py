@@ -1,4 +1,4 @@
-"""Hygiene of the committed notebooks: what is shown was run, the parameters are the library's, nothing private is stored."""
+"""Hygiene of the committed notebooks: every output was run, the parameters are the library's, nothing private is stored."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from mistral_lib.run.settings import Settings
 from tests import make_book
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
-WIDEST = 125  # characters that a cell shows at 1440 pixels, with the list of files beside it
+WIDEST = 125  # characters that a cell shows on a page of 1440 pixels with the file browser open
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -47,7 +47,7 @@ def test_its_parameters_are_the_librarys_defaults(notebook) -> None:
     cells = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
     assert len(cells) == 1
     given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cells[0].source).body}
-    assert "run_name" in given and given.pop(params.FILE) == "", "no saved file is named, so the last one counts"
+    assert "run_name" in given and given.pop(params.FILE) == "", "no file is named, so the one saved last counts"
     for name, value in given.items():
         assert value == Settings.model_fields[name].default, name
     for line in cells[0].source.splitlines():
@@ -63,7 +63,7 @@ def test_parameters_are_never_assigned_again(notebook) -> None:
                 assert node.id not in Settings.names(), node.id
 
 
-def test_it_defines_no_class_installs_nothing_and_moves_nowhere(notebook) -> None:
+def test_it_defines_no_class_installs_nothing_and_stays_in_its_folder(notebook) -> None:
     for cell in code(notebook):
         assert not re.search(r"^\s*(class |%|!)|sys\.path|os\.chdir", cell.source, re.M)
 
@@ -74,8 +74,8 @@ def test_it_keeps_the_books_form(notebook) -> None:
     for heading in ("## Checkpoint", "## Your turn", "not show"):
         assert any(heading in text for text in prose), heading
     assert 20 <= len(notebook.cells) <= 40
-    told = [cell for cell in code(notebook)[1:] if "parameters" not in cell.metadata.get("tags", [])]  # the first holds the imports
-    assert all(len(cell.source.splitlines()) <= 17 for cell in told)
+    steps = [cell for cell in code(notebook)[1:] if "parameters" not in cell.metadata.get("tags", [])]  # the first has the imports
+    assert all(len(cell.source.splitlines()) <= 17 for cell in steps)
 
 
 def test_links_between_notebooks_resolve(notebook) -> None:
@@ -90,15 +90,15 @@ def test_its_code_fits_a_page(notebook) -> None:
         assert not wide, f"{len(wide[0])} characters, a cell shows {WIDEST}: {wide[0]}"
 
 
-def test_every_picture_has_words(notebook) -> None:
-    """JupyterLab gives a bare image no alternative text, so pictures are shown as HTML that holds it (mistral_lib.display.figure)."""
+def test_every_picture_has_alternative_text(notebook) -> None:
+    """JupyterLab gives a bare image no alternative text, so pictures are shown as HTML that contains it (mistral_lib.display.figure)."""
     for data in (output.get("data", {}) for cell in code(notebook) for output in cell.outputs):
         assert not any(kind.startswith("image/") for kind in data), (
-            "a figure without words: show it with mistral_lib.display.figure.Picture"
+            "a figure without alternative text: show it with mistral_lib.display.figure.Picture"
         )
         for tag in re.findall(r"<img\b[^>]*>", data.get("text/html", "")):
-            words = re.search(r'\balt="([^"]+)"', tag)
-            assert words and len(words[1]) > 20 and re.search(r"\d", words[1]), f"no words, or none with a number: {tag[:200]}"
+            text = re.search(r'\balt="([^"]+)"', tag)
+            assert text and len(text[1]) > 20 and re.search(r"\d", text[1]), f"no alternative text, or none with a number: {tag[:200]}"
 
 
 def test_the_readmes_picture_is_the_first_of_notebook_04() -> None:

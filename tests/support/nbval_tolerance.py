@@ -1,7 +1,7 @@
 """How nbval compares the committed notebooks: counts and words exactly, decimal numbers within 2 %.
 
-Loaded as a pytest plugin (`-p tests.support.nbval_tolerance`). A loss that is off by 5 % fails, and so does any whole number
-that is not the same; tests/test_nbval_bites.py proves it. Blanks are folded, because a table's columns are as wide as
+Loaded as a pytest plugin (`-p tests.support.nbval_tolerance`). A loss that is off by 5 % fails, and so does any different
+whole number; tests/project/test_nbval_tolerance.py checks both. Blanks are folded, because a table's columns are as wide as
 its numbers. Figures are not compared: the cells print what they plot.
 """
 
@@ -35,7 +35,7 @@ def fold(text: str) -> str:
 
 
 def pytest_collectstart(collector: object) -> None:
-    """Compare plain text only: HTML tables hold the same numbers again, stderr holds progress."""
+    """Compare plain text only: HTML tables contain the same numbers again, stderr contains progress."""
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr", "text/html", "application/vnd.jupyter.widget-view+json")
 

@@ -1,4 +1,4 @@
-"""The regression test of the notebooks is itself tested: what should fail fails, what should pass passes."""
+"""The regression test of the notebooks is itself tested: wrong outputs fail, correct ones pass."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ TRUE = "kept 7880 records\nloss 2.5687\n"
 
 
 def nbval(folder: Path, stored: str, count: int | None = 1) -> int:
-    """The exit status of nbval, with our tolerance, over a notebook of one cell with this stored output."""
+    """The exit status of nbval with our tolerance on a notebook of one cell with this stored output."""
     cell = nbformat.v4.new_code_cell(SOURCE, execution_count=count, outputs=[nbformat.v4.new_output("stream", name="stdout", text=stored)])
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "x.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "tests.support.nbval_tolerance", "-p", "no:cacheprovider"]
@@ -32,7 +32,7 @@ def nbval(folder: Path, stored: str, count: int | None = 1) -> int:
         (TRUE.replace("kept", "lost"), False),  # a changed word
     ],
 )
-def test_nbval_fails_where_it_should(tmp_path: Path, stored: str, passes: bool) -> None:
+def test_nbval_fails_on_a_wrong_output(tmp_path: Path, stored: str, passes: bool) -> None:
     assert (nbval(tmp_path, stored) == 0) == passes
 
 
