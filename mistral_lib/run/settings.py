@@ -34,99 +34,113 @@ class Settings(BaseModel):
     corpus_paths: list[str] = _field(
         ["demo:corpus"], "files, folders, globs or s3:// prefixes; optional:PATH may be missing", "corpus data", min_length=1
     )
-    operatives_paths: list[str] = _field(["demo:operatives"], "further sources that join last, may be empty", "corpus data")
-    domain_key: str = _field(
-        "domain", "key of a row that names its domain; rows without it take the file's name, texts their folder's", "corpus data evaluation"
+    operatives_paths: list[str] = _field(
+        ["demo:operatives"], "sources of operatives: documents that join after the corpus; may be empty", "corpus data"
     )
-    group_key: str = _field("module", "key of a row that names its source document; one document never straddles splits", "data evaluation")
+    domain_key: str = _field(
+        "domain", "row key that names the domain; rows without it take the file's name, texts their folder's", "corpus data evaluation"
+    )
+    group_key: str = _field(
+        "module", "row key that names the source document; all records of a document are in one split", "data evaluation"
+    )
 
     columns: dict[str, str] = _field(
-        {}, "which key is the prompt, answer, text, for row shapes that are not known", "corpus data evaluation"
+        {}, "row keys that hold prompt, answer or text, for row shapes that are not recognized", "corpus data evaluation"
     )
-    salvage: bool = _field(
-        True, "take apart lines on which several JSON objects are glued; otherwise reject them", "corpus data evaluation"
+    salvage: bool = _field(True, "split lines that hold several JSON objects; otherwise reject them", "corpus data evaluation")
+    pdf_characters: int = _field(0, "characters per record of a PDF; 0: one record per page", "corpus data evaluation", ge=0, le=1_000_000)
+    exclude_file: str = _field(
+        "", "file of records to leave out, by id or source; empty: excluded.txt in the run folder, if it exists", "data"
     )
-    pdf_characters: int = _field(0, "characters of a record from a PDF; 0: one record a page", "corpus data evaluation", ge=0, le=1_000_000)
-    exclude_file: str = _field("", "records to leave out, by id or source; empty: excluded.txt in the run folder, if made", "data")
-    strict: bool = _field(False, "stop at the first rejected row", "data")
-    max_rejected_share: float = _field(0.5, "share of the rows that may be rejected before the run stops", "data", ge=0, le=1)
+    strict: bool = _field(False, "fail if any row is rejected", "data")
+    max_rejected_share: float = _field(0.5, "largest share of rejected rows; above it the data stage fails", "data", ge=0, le=1)
 
-    normalized: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line end, nothing invisible")
-    unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: literal backslash-n in a text without newlines")
+    normalized: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line ending, no invisible characters")
+    unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: backslash-n instead of newlines in a text that has none")
     secrets: Action = _check("redact", "private keys, provider tokens, URL credentials, secret-like assignments")
-    personal_data: Action = _check("redact", "e-mail, telephone, IBAN and card numbers, user names in home paths")
-    answer_too_short: Judgment = _check("reject", "answers with fewer characters than shortest_answer")
-    boilerplate: Judgment = _check("reject", "cookie banner, licence header, error page or menu instead of an answer")
+    personal_data: Action = _check("redact", "e-mail addresses, telephone, IBAN and card numbers, user names in home paths")
+    answer_too_short: Judgment = _check("reject", "the answer has fewer characters than shortest_answer")
+    boilerplate: Judgment = _check("reject", "cookie banner, license header, error page or menu instead of an answer")
     placeholder_answer: Judgment = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
     refusal: Judgment = _check("flag", "the answer is an assistant's refusal")
-    mostly_html: Judgment = _check("reject", "more than html_share of the answer stands in tags")
-    low_letter_share: Judgment = _check("flag", "fewer letters than letter_share of the answer")
-    low_script_share: Judgment = _check("off", "fewer letters of the script than script_share")
+    mostly_html: Judgment = _check("reject", "HTML tags are more than html_share of the answer")
+    low_letter_share: Judgment = _check("flag", "letters are fewer than letter_share of the answer")
+    low_script_share: Judgment = _check("off", "letters of the script are fewer than script_share of all letters")
     odd_code_fences: Judgment = _check("flag", "a code block is opened and never closed")
-    control_strings: Judgment = _check("flag", "a chat template's control string stands in the text, as mere text")
-    html_share: float = _field(0.5, "share of an answer's characters", "data", ge=0, le=1)
-    letter_share: float = _field(0.25, "share of an answer's characters that are not blank", "data", ge=0, le=1)
-    script: Script = _field("latin", "the script that low_script_share asks for", "data")
-    script_share: float = _field(0.5, "share of an answer's letters", "data", ge=0, le=1)
+    control_strings: Judgment = _check("flag", "the text contains a control string of a chat template as plain text")
+    html_share: float = _field(0.5, "share of an answer's characters, for mostly_html", "data", ge=0, le=1)
+    letter_share: float = _field(0.25, "share of an answer's non-blank characters, for low_letter_share", "data", ge=0, le=1)
+    script: Script = _field("latin", "expected script, for low_script_share", "data")
+    script_share: float = _field(0.5, "share of an answer's letters, for low_script_share", "data", ge=0, le=1)
     most_repeated_pattern: int = _field(
-        50, "answers that may differ only by names and numbers; more are rejected as placeholder_text; 0: any number", "data", ge=0
+        50, "answers that may differ only in names and numbers; more are rejected as placeholder_text; 0: no limit", "data", ge=0
     )
-    near_duplicate_threshold: float = _field(0.8, "Jaccard similarity of word 5-grams; 1: do not search", "data", gt=0.3, le=1)
+    near_duplicate_threshold: float = _field(
+        0.8, "Jaccard similarity of word 5-grams from which records are near-duplicates; 1: no search", "data", gt=0.3, le=1
+    )
 
     objective: Literal["answers", "documents", "both"] = _field("both", "train on chat answers, plain documents, or both", "data")
     base_model: str = _field(
         "demo:smollm2-135m-instruct", "hub id, local folder or s3:// prefix of the base model", "corpus data training evaluation"
     )
-    max_tokens: int = _field(512, "tokens per packed block, and the longest record", "data evaluation", ge=32, le=32768)
+    max_tokens: int = _field(512, "tokens per packed block, and of the longest record", "data evaluation", ge=32, le=32768)
     long_records: Literal["split", "truncate", "reject"] = _field(
-        "split", "what happens to a record above max_tokens: split, truncate, reject", "data evaluation"
+        "split", "records above max_tokens: split, truncate, reject", "data evaluation"
     )
-    shortest_answer: int = _field(20, "characters of the shortest answer that is wanted", "data", ge=1)
-    domain_weights: dict[str, float] = _field({}, "how often a domain's training records are taken: 0.5 half of them, 2 each twice", "data")
-    operatives_share: float = _field(1.0, "largest share of the training tokens that operatives may have", "data", ge=0, le=1)
-    order: Literal["shuffled", "operatives_last"] = _field("shuffled", "order of training: shuffled, operatives_last", "data training")
-    validation_share: float = _field(0.08, "share of source documents watched during training", "data", gt=0, lt=0.5)
-    test_share: float = _field(0.08, "share of source documents kept for the last evaluation", "data", gt=0, lt=0.5)
+    shortest_answer: int = _field(20, "characters of the shortest accepted answer", "data", ge=1)
+    domain_weights: dict[str, float] = _field({}, "how often a domain's training records are used: 0.5 half of them, 2 each twice", "data")
+    operatives_share: float = _field(1.0, "largest share of operatives in the training tokens", "data", ge=0, le=1)
+    order: Literal["shuffled", "operatives_last"] = _field(
+        "shuffled", "order of the training records: shuffled, operatives_last", "data training"
+    )
+    validation_share: float = _field(0.08, "share of source documents for validation during training", "data", gt=0, lt=0.5)
+    test_share: float = _field(0.08, "share of source documents kept for the final evaluation", "data", gt=0, lt=0.5)
 
-    instance: str = _field("cpu", "a name in params/instances.yaml: prices the run", "training")
-    quantization: Literal["nf4", "none"] = _field("nf4", "4-bit NormalFloat weights, or unquantised", "training evaluation")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = _field("auto", "compute type; auto asks the hardware", "training evaluation")
+    instance: str = _field("cpu", "a name in params/instances.yaml: sets the price", "training")
+    quantization: Literal["nf4", "none"] = _field("nf4", "4-bit NormalFloat weights, or not quantized", "training evaluation")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = _field(
+        "auto", "compute type; auto: the one that suits the hardware", "training evaluation"
+    )
     lora_rank: int = _field(16, "rank r of the LoRA matrices", "training", ge=1, le=512)
-    lora_alpha: int = _field(32, "LoRA scale is alpha / rank", "training", ge=1)
-    lora_dropout: float = _field(0.0, "share of LoRA inputs dropped in training", "training", ge=0, lt=1)
-    lora_targets: str = _field("all-linear", "all-linear, or projection names with commas between", "training", min_length=1)
+    lora_alpha: int = _field(32, "LoRA updates are scaled by lora_alpha / lora_rank", "training", ge=1)
+    lora_dropout: float = _field(0.0, "share of LoRA inputs dropped during training", "training", ge=0, lt=1)
+    lora_targets: str = _field("all-linear", "all-linear, or projection names separated by commas", "training", min_length=1)
     learning_rate: float = _field(2.0e-3, "peak learning rate", "training", gt=0, lt=1)
-    warmup_share: float = _field(0.1, "share of the steps with rising learning rate", "training", ge=0, lt=1)
-    epochs: float = _field(1.0, "passes over the training split, when max_steps is 0", "training", gt=0)
-    max_steps: int = _field(12, "optimizer steps; 0: as many as epochs ask for", "training", ge=0)
+    warmup_share: float = _field(0.1, "share of the steps in which the learning rate rises", "training", ge=0, lt=1)
+    epochs: float = _field(1.0, "passes over the training split, if max_steps is 0", "training", gt=0)
+    max_steps: int = _field(12, "optimizer steps; 0: as many as epochs need", "training", ge=0)
     micro_batch_size: int = _field(2, "packed blocks per forward pass", "training evaluation", ge=1)
     gradient_accumulation_steps: int = _field(1, "forward passes per optimizer step", "training", ge=1)
     activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training")
     checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", ge=1)
     validate_every_steps: int = _field(
-        4, "optimizer steps between validations, the best adapter is kept; 0: only before and after", "training", ge=0
+        4, "optimizer steps between validations; the best adapter is kept; 0: only before and after", "training", ge=0
     )
     early_stopping_patience: int = _field(0, "validations without a lower loss before training stops; 0: never", "training", ge=0)
-    max_hours: float = _field(0.0, "hours after which training stops and is verified, all attempts together; 0: no limit", "training", ge=0)
-    max_usd: float = _field(0.0, "USD at the instance's price after which training stops and is verified; 0: no limit", "training", ge=0)
+    max_hours: float = _field(
+        0.0, "hours after which training stops and verifies its adapter, all attempts together; 0: no limit", "training", ge=0
+    )
+    max_usd: float = _field(
+        0.0, "USD at the instance's price after which training stops and verifies its adapter; 0: no limit", "training", ge=0
+    )
     max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
 
     max_test_tokens: int = _field(8192, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)
-    sample_count: int = _field(20, "test prompts answered by base and adapter", "evaluation", ge=0)
-    max_new_tokens: int = _field(48, "longest generated answer, tokens", "evaluation", ge=1)
+    sample_count: int = _field(20, "test prompts that base and adapter answer", "evaluation", ge=0)
+    max_new_tokens: int = _field(48, "tokens of the longest generated answer", "evaluation", ge=1)
     answer_formats: dict[str, Literal["python", "json"]] = _field(
-        {}, "format of a domain's answers that is checked: python, json", "evaluation"
+        {}, "format that a domain's answers are checked for: python, json", "evaluation"
     )
     retention_paths: list[str] = _field(
         ["demo:retention"],
-        "texts that training never saw and the model should still predict well; [] for no test of forgetting",
+        "texts outside the corpus that the model should still predict well; []: no test of forgetting",
         "evaluation",
     )
-    max_probe_tokens: int = _field(2048, "tokens measured of the retention set, and of the training split; 0: all", "evaluation", ge=0)
-    lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or .yaml files of one's own; needs pip install lm-eval", "evaluation")
-    max_retention_loss: float = _field(0.02, "verdict: largest rise of the loss on the retention set, share", "evaluation", ge=0)
+    max_probe_tokens: int = _field(2048, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
+    lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or your own .yaml files; needs pip install lm-eval", "evaluation")
+    max_retention_loss: float = _field(0.02, "verdict: largest relative rise of the loss on the retention set", "evaluation", ge=0)
     min_stop_rate: float = _field(0.95, "verdict: smallest share of answers that end by themselves", "evaluation", ge=0, lt=1)
-    require_ship: bool = _field(False, "fail, with a non-zero exit, unless the verdict is ship", "")
+    require_ship: bool = _field(False, "exit non-zero unless the verdict is ship", "")
 
     @field_validator("*", mode="before")
     @classmethod
