@@ -1,8 +1,10 @@
-"""The embedded corpus: the docstrings of the pinned libraries, read with `ast` and written as messy corpora come.
+"""The embedded corpus: the documentation of the pinned libraries, read on the user's machine and written as messy corpora come.
 
-Nothing of it is committed: it is built once on the user's machine, below corpora/, and is the same for the same
-library versions. Functions and classes become JSONL rows, a different row shape for each library; the long module
-guides become one archive of PDFs, the "operatives". Duplicates are those that the libraries really contain.
+Three sources, each built once below corpora/ and the same for the same library versions; nothing of them is committed:
+demo:corpus      docstrings of functions and classes, read with `ast`: JSONL rows, a different row shape for each library
+demo:operatives  the longest module docstrings, the "guides": one archive of PDFs
+demo:retention   prose of other packages' descriptions, never trained on: shows what training made the model forget
+Duplicates are those that the libraries really contain.
 """
 
 import ast
@@ -11,7 +13,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import metadata, version
@@ -22,14 +24,49 @@ from typing import Any
 from mistral_lib.run import files, paths
 from mistral_lib.run.progress import bar, say
 
+BUILDER = 2  # raise it when the files change for the same libraries
+RETENTION_BUILDER = 1  # likewise for the retention set
 ENTRIES_PER_LIBRARY = 1000
 ENTRIES_PER_MODULE = 10  # so that many source documents share each domain
-SHORTEST = 40  # characters of a docstring that is worth a row
+SHORTEST = 40  # characters of the shortest docstring that becomes a row
 GUIDE_LENGTH = 1500  # characters from which a module's docstring is a guide and becomes a PDF
 GUIDES = 12
-BUILDER = 2  # raise it when the files change for the same libraries
+SHORTEST_PARAGRAPH, LETTERS = 120, 0.7  # characters of a paragraph of prose, and the share of them that are letters
+PARAGRAPHS = 6  # of each package at most
+PACKAGES = ("arrow", "attrs", "beautifulsoup4", "boto3", "charset-normalizer", "fonttools", "fsspec", "httpx",
+            "jupyterlab", "nbclient", "networkx", "papermill", "pillow", "prompt_toolkit", "pyparsing", "python-dateutil", "regex",
+            "requests", "rich", "sortedcontainers", "sympy", "tqdm", "traitlets", "typer", "urllib3", "wcwidth", "wrapt", "yarl")  # fmt: skip
 
 
+def place(name: str) -> Path:
+    """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
+    part = name.removeprefix("demo:")
+    if part in ("corpus", "operatives"):
+        libraries = _library_versions()
+        return _built("demo", BUILDER, libraries, "corpus from the docstrings of", _write_libraries) / part
+    if part == "retention":
+        packages = {package: version(package) for package in PACKAGES}
+        return _built("demo-retention", RETENTION_BUILDER, packages, "retention set from the descriptions of", _write_descriptions)
+    raise ValueError(f"{name!r} is no embedded source; expected demo:corpus, demo:operatives or demo:retention")
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 have the same docstrings
+
+
+def _built(name: str, builder: int, versions: Mapping[str, str], what: str, write: Callable[[Path], None]) -> Path:
+    """The folder of these versions. It is built under another name and then renamed, so a killed build leaves nothing that looks complete."""
+    folder = paths.corpora() / f"{name}-{files.digest([builder, versions])[:8]}"
+    if not folder.exists():
+        say(f"building the embedded {what} " + ", ".join(f"{library} {number}" for library, number in versions.items()))
+        partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
+        write(partial)
+        files.put_once(partial, folder)
+    return folder
+
+
+# ----------------------------------------------------------------------------------------- corpus and operatives
 @dataclass(frozen=True, slots=True)
 class Entry:
     name: str  # DataFrame.merge
@@ -78,34 +115,7 @@ SHAPES: dict[str, Callable[[Entry], dict[str, Any]]] = {
 }
 
 
-def place(name: str) -> Path:
-    """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
-    part = name.removeprefix("demo:")
-    if part == "retention":
-        return retention_place()
-    if part not in ("corpus", "operatives"):
-        raise ValueError(f"{name!r} is no embedded source; expected demo:corpus, demo:operatives or demo:retention")
-    return _built() / part
-
-
-def _built() -> Path:
-    """Build beside the final place, then rename: a killed build leaves nothing that looks whole."""
-    versions = _versions()
-    folder = paths.corpora() / f"demo-{files.digest([BUILDER, versions])[:8]}"
-    if not folder.exists():
-        say("building the embedded corpus from the docstrings of " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-        partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
-        _build(partial)
-        files.put_once(partial, folder)
-    return folder
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 hold the same docstrings
-
-
-def _build(folder: Path) -> None:
+def _write_libraries(folder: Path) -> None:
     guides: list[tuple[str, str]] = []
     for library, shape in bar(SHAPES.items(), "docstrings", total=len(SHAPES), unit="library"):
         entries: list[Entry] = []
@@ -122,7 +132,7 @@ def _build(folder: Path) -> None:
 
 
 def _modules(library: str) -> Iterator[tuple[Path, str]]:
-    """The library's source files in an order that looks random and is always the same, tests and vendored code left out."""
+    """The library's source files in an order that looks random and is always the same, without tests and vendored code."""
     root = Path(find_spec(library).origin).parent
     names = [p.relative_to(root.parent).as_posix() for p in root.rglob("*.py")]
     wanted = [n for n in names if not any(part in n for part in ("/tests/", "/test_", "/_vendor", "/testing/", "/conftest"))]
@@ -156,7 +166,7 @@ def _signature(node: ast.AST) -> str:
 
 
 def _archive(guides: list[tuple[str, str]]) -> bytes:
-    from mistral_lib.corpus import pdf_writer  # here, since matplotlib takes memory and every worker process reads sources
+    from mistral_lib.corpus import pdf_writer  # imported here: matplotlib takes memory, and every worker process imports this module
 
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -166,27 +176,10 @@ def _archive(guides: list[tuple[str, str]]) -> bytes:
     return buffer.getvalue()
 
 
-# -- the embedded retention set: prose that the demo never trains on, so that what training made the model forget can be measured -----
-
-PACKAGES = ("arrow", "attrs", "beautifulsoup4", "boto3", "charset-normalizer", "fonttools", "fsspec", "httpx",
-            "jupyterlab", "nbclient", "networkx", "papermill", "pillow", "prompt_toolkit", "pyparsing", "python-dateutil", "regex",
-            "requests", "rich", "sortedcontainers", "sympy", "tqdm", "traitlets", "typer", "urllib3", "wcwidth", "wrapt", "yarl")  # fmt: skip
-SHORTEST_PARAGRAPH, LETTERS = 120, 0.7  # characters of a paragraph, and the share of them that are letters
-PARAGRAPHS = 6  # of each package at most
-RETENTION_BUILDER = 1  # raise it when the rows change for the same packages
-
-
-def retention_place() -> Path:
-    """The folder behind `demo:retention`, built if it is not there."""
-    versions = {name: version(name) for name in PACKAGES}
-    folder = paths.corpora() / f"demo-retention-{files.digest([RETENTION_BUILDER, versions])[:8]}"
-    if not folder.exists():
-        say("building the embedded retention set from the descriptions of " + ", ".join(PACKAGES))
-        partial = files.fresh_folder(folder.with_name(f".{folder.name}.{os.getpid()}.partial"))
-        rows = [{"text": text, "module": name} for name in PACKAGES for text in list(paragraphs(name))[:PARAGRAPHS]]
-        files.write_json_lines(partial / "package_descriptions.jsonl", rows)
-        files.put_once(partial, folder)
-    return folder
+# ------------------------------------------------------------------------------------------------- retention set
+def _write_descriptions(folder: Path) -> None:
+    rows = [{"text": text, "module": name} for name in PACKAGES for text in list(paragraphs(name))[:PARAGRAPHS]]
+    files.write_json_lines(folder / "package_descriptions.jsonl", rows)
 
 
 def paragraphs(package: str) -> Iterator[str]:
