@@ -1,13 +1,13 @@
-"""What web pages and failed extractions leave in a corpus instead of an answer. Each function reads one text and says yes or no.
+"""Detects what web pages and failed extractions leave in place of an answer. Each function judges one text.
 
-The words are English: elsewhere these checks find little, and harm nothing.
+The words are English: in other languages these checks find little and do no harm.
 """
 
 import re
 
 from mistral_lib.curation.redaction_rules import words
 
-# One of these marks a short paragraph as chrome; a long one needs two, since an answer may well explain a cookie banner.
+# One of these makes a short paragraph boilerplate; a long one needs two, since an answer may explain a cookie banner.
 PHRASES = (
     "we use cookies", "uses cookies", "use of cookies", "accept all cookies", "accept cookies", "cookie policy", "cookie settings", "manage cookies",
     "privacy policy", "terms of service", "terms of use", "all rights reserved", "page not found", "404 not found", "404 error", "error 404",
@@ -18,12 +18,12 @@ PHRASES = (
     "the above copyright notice", "without warranties or conditions", "without warranty of any kind", "gnu general public license",
     "neither the name of", "spdx-license-identifier", "provided by the copyright holders",
 )  # fmt: skip
-# A word of each phrase: most texts hold none of these and need no look at the phrases.
+# A word of each phrase: most texts have none of these, and the phrases need not be searched.
 STEMS = ("cookie", "policy", "terms of", "rights reserved", "not found", "404", "javascript", "newsletter", "skip to", "navigation", "back to top",
          "denied", "been blocked", "are human", "your browser", "many requests", "looking for", "requested could", "redistribution", "hereby", "licen",
          "copyright", "warrant", "the name of")  # fmt: skip
 SHORT_PARAGRAPH = 240  # characters
-BOILERPLATE_SHARE = 0.5  # of a text's characters: from here on the text is chrome, below it the answer wins
+BOILERPLATE_SHARE = 0.5  # of a text's characters, from which the text is boilerplate
 MENU_WORDS = words(
     """home about contact products services blog login log in sign in sign up register search menu help faq support careers news privacy
     privacy policy terms cookies sitemap next previous docs documentation pricing download share tweet pin it follow us facebook twitter
@@ -35,23 +35,23 @@ FEWEST_MENU_ITEMS = 5
 
 
 def is_boilerplate(text: str) -> bool:
-    """Whether cookie banners, licence headers, error pages or menus make up half of the text."""
+    """Whether cookie banners, license headers, error pages or menus make up half of the text."""
     lowered = text.lower()
     if [stem for stem in STEMS if stem in lowered]:
         paragraphs = lowered.split("\n\n")
-        chrome = sum(len(paragraph) for paragraph in paragraphs if _is_chrome(paragraph))
-        if chrome >= BOILERPLATE_SHARE * sum(map(len, paragraphs)):
+        found = sum(len(paragraph) for paragraph in paragraphs if _is_boilerplate_paragraph(paragraph))
+        if found >= BOILERPLATE_SHARE * sum(map(len, paragraphs)):
             return True
     return _is_menu(lowered)
 
 
-def _is_chrome(paragraph: str) -> bool:
+def _is_boilerplate_paragraph(paragraph: str) -> bool:
     phrases = sum(phrase in paragraph for phrase in PHRASES)
     return phrases >= (1 if len(paragraph) <= SHORT_PARAGRAPH else 2)
 
 
 def _is_menu(lowered: str) -> bool:
-    """A list of at least five short items of which most are words of a site's navigation."""
+    """Whether the text is a list of at least five items, most of them words of a site's navigation."""
     if len(lowered) > 2000 or not ("home" in lowered or "contact" in lowered or "sign in" in lowered or "login" in lowered):
         return False
     items = [item.strip(" \t-*") for item in MENU_BREAK.split(lowered)]
@@ -59,37 +59,37 @@ def _is_menu(lowered: str) -> bool:
     return len(items) >= FEWEST_MENU_ITEMS and sum(item in MENU_WORDS for item in items) > len(items) / 2
 
 
-# ---------------------------------------------------------------------------------- answers that only stand for one
+# -------------------------------------------------------------------------------------- placeholders for an answer
 EMPTY_ANSWERS = re.compile(
     r"(?i)[\s\W]*(?:todo|tbd|t\.b\.d\.|fixme|n/?a|none|null|nan|undefined|placeholder|coming soon|no (?:answer|content|text)(?: available| found)?|under construction|xxx+|answer)?[\s\W]*"
 )
-STAND_INS = re.compile(
+PLACEHOLDERS = re.compile(
     r"(?i)\s*(?:processed content (?:from|of)\b|content (?:from|of) (?:the )?file\b|(?:extracted|parsed) (?:text|content) (?:from|of)\b"
     r"|\[?(?:insert|add|your) (?:[a-z]+ ){0,4}here\b|this is a (?:placeholder|dummy|sample) (?:text|answer|response|document)\b|(?:todo|tbd|fixme)\b)"
 )  # fmt: skip
-LONGEST_STAND_IN = 200  # characters: "TODO: ..." above a real answer is a note, not a stand-in
+LONGEST_PLACEHOLDER = 200  # characters: "TODO: ..." above a real answer is a note, not a placeholder
 REFUSALS = re.compile(
     r"(?i)\s*(?:i['’]?m sorry,? (?:but )?|sorry,? (?:but )?|unfortunately,? )?(?:as an ai\b|as a (?:large )?language model\b"
     r"|i (?:can(?:no|['’])t|am (?:not able|unable)|['’]m (?:not able|unable)) (?:to )?(?:help|assist|provide|answer|fulfil|comply|do that|access|browse|process)"
     r"|i(?:['’]m| am) (?:not able|unable) to)"
 )  # fmt: skip
-LONGEST_REFUSAL = 600  # characters: a longer answer says more than no
+LONGEST_REFUSAL = 600  # characters: a longer answer is more than a refusal
 
 
-def is_stand_in(answer: str) -> bool:
-    """Whether the answer is empty of meaning: "TODO", lorem ipsum, "Processed content from <file>"."""
-    if len(answer) > LONGEST_STAND_IN:
+def is_placeholder_answer(answer: str) -> bool:
+    """Whether the answer has no content: "TODO", lorem ipsum, "Processed content from <file>"."""
+    if len(answer) > LONGEST_PLACEHOLDER:
         return "lorem ipsum dolor" in answer[:400].lower()
-    return bool(EMPTY_ANSWERS.fullmatch(answer) or STAND_INS.match(answer)) or "lorem ipsum" in answer.lower()
+    return bool(EMPTY_ANSWERS.fullmatch(answer) or PLACEHOLDERS.match(answer)) or "lorem ipsum" in answer.lower()
 
 
 def is_refusal(answer: str) -> bool:
-    """Whether a short answer begins by refusing, as assistants do."""
+    """Whether a short answer begins with an assistant's refusal."""
     return len(answer) <= LONGEST_REFUSAL and REFUSALS.match(answer) is not None
 
 
 # ------------------------------------------------------------------------------------------------------------- shares
-# Known tags only: `if a <b and c> d` and the placeholders of a manual (<path>) are not HTML.
+# Only the tags of HTML: `if a <b and c> d` and the placeholders of a manual (<path>) are none.
 TAG = re.compile(
     r"</?(?:a|abbr|article|aside|b|body|br|button|center|code|col|dd|div|dl|dt|em|fieldset|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img"
     r"|input|label|li|link|main|meta|nav|ol|option|p|path|pre|script|section|select|small|span|strong|style|sub|sup|svg|table|tbody|td|textarea|th|thead"
@@ -105,23 +105,23 @@ SCRIPT_PATTERNS = {name: re.compile(f"[{ranges}]") for name, ranges in SCRIPTS.i
 
 
 def tag_share(text: str) -> float:
-    """The share of the characters that stand in HTML tags, comments and entities."""
+    """The share of the characters that are in HTML tags, comments and entities."""
     if "<" not in text and "&" not in text:
         return 0.0
     return sum(map(len, TAG.findall(text))) / len(text) if text else 0.0
 
 
 def enough_letters(text: str, least: float) -> bool:
-    """Whether at least this share of the characters that are not blank are letters of any script (numbers and marks are none)."""
+    """Whether at least this share of the characters that are not blank are letters of any script (digits and marks are not)."""
     packed = text.encode("utf-8", "surrogatepass").translate(None, b" \t\n")
     if len(packed) - len(packed.translate(None, LETTERS)) >= least * len(packed):
-        return True  # the letters of ASCII alone suffice, and bytes are counted much faster than characters
+        return True  # the ASCII letters suffice, and bytes are counted much faster than characters
     filled = "".join(text.split())
     return sum(map(str.isalpha, filled)) >= least * len(filled)
 
 
 def script_share(text: str, script: str) -> float:
-    """The share of the letters that belong to a script. It tells Cyrillic from Latin, not German from English."""
+    """The share of the letters that belong to a script. It separates Cyrillic from Latin, not German from English."""
     if text.isascii():
         return float(script == "latin")
     letters = sum(map(str.isalpha, text))
@@ -129,5 +129,5 @@ def script_share(text: str, script: str) -> float:
 
 
 def odd_code_fences(text: str) -> bool:
-    """Whether a code block is opened and never closed."""
+    """Whether a code block is opened and not closed."""
     return "```" in text and sum(line.lstrip(" >").startswith("```") for line in text.split("\n")) % 2 == 1

@@ -1,6 +1,6 @@
-"""What two texts have in common: word 5-grams, their exact Jaccard similarity, and MinHash signatures that find candidates.
+"""Similarity of two texts: word 5-grams, their exact Jaccard similarity, and MinHash signatures that find candidates.
 
-Knows texts and hashes; knows nothing of files, records or splits.
+Works on texts and hashes; knows nothing of files, records or splits.
 Source: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3
 """
 
@@ -17,29 +17,29 @@ from mistral_lib.run.files import hash64
 
 GRAM = 5  # words in a shingle
 PERMUTATIONS = 128  # values in a MinHash signature
-RECALL = 0.99  # of the pairs that lie exactly at the threshold, the share that banding must propose
-SKETCH_LOSS = 1e-4  # of the same pairs, the share that the sketch may turn away
-ROWS_AT_ONCE = 1024  # signatures held as Python integers at once, about 5 MB
+RECALL = 0.99  # of the pairs exactly at the threshold, the least share that banding proposes
+SKETCH_LOSS = 1e-4  # of the same pairs, the largest share that the sketch rejects
+ROWS_AT_ONCE = 1024  # signatures that are Python integers at once, about 5 MB
 WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """The numbers that stand for a batch of n texts."""
+    """The signatures of a batch of n texts."""
 
     exact: np.ndarray  # uint64 (n,)  hash of the folded words: equal for equal words
-    words: np.ndarray  # int32  (n,)  number of words; below GRAM a text matches exactly or not at all
+    words: np.ndarray  # int32  (n,)  number of words; a text with fewer than GRAM matches only an equal one
     bands: np.ndarray  # uint64 (n, bands)  texts that share one are candidates
     sketch: np.ndarray  # uint64 (n, PERMUTATIONS / 64)  the lowest bit of each MinHash value
 
 
 def together(parts: Sequence[Signatures]) -> Signatures:
-    """The signatures of several batches as those of one; at least one batch."""
+    """The signatures of one or more batches as those of one."""
     return Signatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("exact", "words", "bands", "sketch")))
 
 
 def folded_words(text: str) -> list[str]:
-    """Lower-cased words; whatever stands between them (blanks, punctuation, line ends) is folded away."""
+    """Lower-cased words, without the blanks, punctuation and line ends between them."""
     return WORD.findall(text.lower())
 
 
@@ -49,21 +49,21 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def grams(words: list[str]) -> set[tuple[str, ...]]:
-    """The distinct stretches of five words."""
+    """The distinct 5-grams of a list of words."""
     return set(zip(*(words[k:] for k in range(GRAM)), strict=False))
 
 
 def jaccard(a: set, b: set) -> float:
-    """Shared members by all members, 0 to 1; 0 for two empty sets, about which nothing is known."""
+    """Shared members divided by all members, 0 to 1; 0 for two empty sets."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if shared else 0.0
 
 
 def bands_and_rows(threshold: float) -> tuple[int, int]:
-    """The (bands, rows) that propose a pair at the threshold with a chance of at least RECALL and dissimilar pairs most rarely.
+    """The (bands, rows) that propose a pair at the threshold with a probability of at least RECALL, and dissimilar pairs most rarely.
 
-    A pair of similarity s agrees in some band of r rows with the chance 1 - (1 - s^r)^bands (Mining of Massive Datasets, 3.4.2).
-    Errors: ValueError for a threshold that PERMUTATIONS values cannot serve.
+    A pair of similarity s agrees in some band of r rows with the probability 1 - (1 - s^r)^bands (Mining of Massive Datasets, 3.4.2).
+    Errors: ValueError for a threshold for which PERMUTATIONS values do not suffice.
     """
     for rows in range(PERMUTATIONS, 0, -1):
         bands = PERMUTATIONS // rows
@@ -73,9 +73,9 @@ def bands_and_rows(threshold: float) -> tuple[int, int]:
 
 
 def least_agreement(threshold: float) -> int:
-    """How many sketch bits two texts at the threshold share at least, but for a chance of SKETCH_LOSS.
+    """The least number of sketch bits that two texts at the threshold share, except with a probability of SKETCH_LOSS.
 
-    The lowest bits agree with the chance (1 + s) / 2.   Source: Li & König 2010, "b-Bit Minwise Hashing"
+    The lowest bits agree with the probability (1 + s) / 2.   Source: Li & König 2010, "b-Bit Minwise Hashing"
     """
     p, below = (1 + threshold) / 2, 0.0
     for bits in range(PERMUTATIONS + 1):
@@ -86,7 +86,7 @@ def least_agreement(threshold: float) -> int:
 
 
 def sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
-    """The signatures of n texts. It depends on each text alone, so batches may be cut anywhere and signed by other processes."""
+    """The signatures of n texts. Each depends only on its text, so batches may have any size and be signed by other processes."""
     words = [folded_words(text) for text in texts]
     counts = np.fromiter(map(len, words), np.int64, len(words))
     values = _minhash(words, counts, seed)
@@ -99,12 +99,12 @@ def sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
 
 
 def _exact(words: list[str], text: str) -> int:
-    # a text without any word ("…", an emoji) is its own word: such texts are not all the same
+    # a text without words ("…", an emoji) counts as one word, so that different ones are not equal
     return hash64(" ".join(words) or f"\n{text.strip()}")
 
 
 def _minhash(words: list[list[str]], counts: np.ndarray, seed: int) -> np.ndarray:
-    """uint32 (texts, PERMUTATIONS). Errors: none; a text without a shingle gets the values of the empty set."""
+    """MinHash values, uint32 (texts, PERMUTATIONS); a text without a shingle has those of the empty set."""
     hashes, offsets = _shingle_hashes(words, counts)
     values = np.empty((len(words), PERMUTATIONS), np.uint32)
     for start in range(0, len(words), ROWS_AT_ONCE):
@@ -115,7 +115,7 @@ def _minhash(words: list[list[str]], counts: np.ndarray, seed: int) -> np.ndarra
 
 
 def _shingle_hashes(words: list[list[str]], counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of all shingles, text after text, uint64, and where each text's begin, uint64 (texts + 1,)."""
+    """The hashes of all shingles, text after text, uint64; and the offset at which each text's begin, uint64 (texts + 1,)."""
     word = np.array(RMinHash.hash_token_sets([list(chain.from_iterable(words))])[0], np.uint64)
     offsets = np.zeros(len(words) + 1, np.uint64)
     np.cumsum(np.maximum(counts - (GRAM - 1), 0), out=offsets[1:])
@@ -138,7 +138,7 @@ def _band_keys(values: np.ndarray, bands: int, rows: int) -> np.ndarray:
 
 
 def mix(x: np.ndarray) -> np.ndarray:
-    """A bijection of uint64 whose output bits all depend on all input bits.   Source: Steele et al. 2014, SplitMix64"""
+    """A bijection of uint64 in which every output bit depends on every input bit.   Source: Steele et al. 2014, SplitMix64"""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,7 +1,7 @@
 """The training mixture: how much of each domain and of the operatives is trained on, counted in tokens.
 
-Knows numbers that stand for windows of tokens. Which windows stay is decided by their hashes, so the choice is the same
-in every run and adding data changes as little as possible.
+Works on arrays, one number a window of tokens. The windows with the smallest hashes are chosen, so the choice is the same in every run
+and adding data changes it as little as possible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    windows: np.ndarray  # int32: those to train on, in hash order; one stands twice where its domain's weight asks for it
-    operative: np.ndarray  # bool, of each of them: whether it is one of the operatives'
+    windows: np.ndarray  # int32: those to train on, by their hashes; twice in it if the domain's weight is 2
+    operative: np.ndarray  # bool: for each of them, whether it is from the operatives
 
     @property
     def corpus(self) -> np.ndarray:
@@ -36,8 +36,8 @@ def choose(
     """The windows to train on.
 
     tokens, hashes, domain (number in `domains`), operative (bool): each (windows,). weights: domain → how often its windows
-    are taken, 1 where none is given: 0.5 takes half of them, 2 each twice. operatives_share: of all tokens, at most.
-    Errors: ValueError for a weight of a domain that is not there.
+    are taken, 1 if none is given: 0.5 takes half of them, 2 each twice. operatives_share: the largest share of all tokens.
+    Errors: ValueError for a weight of a domain that the corpus does not have.
     """
     unknown = sorted(set(weights) - set(domains))
     if unknown:
@@ -57,14 +57,14 @@ def choose(
 
 
 def _weighted(members: np.ndarray, hashes: np.ndarray, weight: float) -> np.ndarray:
-    """`weight` times the members: each as often as the whole part says, and those with the smallest hashes once more."""
+    """`weight` times the members: each as often as the integer part, and those with the smallest hashes once more."""
     whole, part = divmod(weight, 1.0)
     more = [members[np.argsort(hashes[members], kind="stable")[: round(part * len(members))]]] if part else []
     return np.concatenate([members[:0], *[members] * int(whole), *more])
 
 
 def tokens_by_domain(windows: np.ndarray | slice, tokens: np.ndarray, domain: np.ndarray, domains: Sequence[str]) -> dict[str, int]:
-    """Tokens of each domain in a mixture, domains without any left out."""
+    """Tokens of each domain in a mixture; domains without tokens are left out."""
     parts = len(tokens) // 2**16 + 1  # numpy counts in 64 bits: a little at a time
     both = zip(np.array_split(domain[windows], parts), np.array_split(tokens[windows], parts), strict=True)
     sums = sum((np.bincount(where, weights=many, minlength=len(domains)) for where, many in both), np.zeros(len(domains))).astype(int)

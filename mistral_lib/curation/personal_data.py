@@ -1,7 +1,7 @@
 """E-mail addresses, telephone, account and card numbers, and the user names in home paths.
 
-Numbers that only look like one are kept out by their own checksums, lengths and prefixes. What a standard reserves for
-manuals (example.com, 555-0100) belongs to nobody and stays: a model of documentation should learn documentation.
+Checksums, lengths and prefixes exclude numbers that only look like one. What a standard reserves for examples (example.com, 555-0100)
+belongs to nobody and is kept: a model of documentation should learn documentation.
 """
 
 import re
@@ -9,22 +9,22 @@ import re
 from mistral_lib.curation.redaction_rules import DIGITS, Rule, Span, words
 
 # ------------------------------------------------------------------------------------------------------------ e-mail
-# Without a list of domains `x@w.mean` and `A@coef.T` of the libraries' manuals are addresses. Two letters: every country.
+# Without a list of domains, `x@w.mean` and `A@coef.T` in manuals would be addresses. Any two letters count as a country.
 DOMAIN_ENDINGS = words(
     """com org net edu gov mil int info biz name pro mobi app dev tech cloud online site xyz email tools team work company software
     group agency science digital studio blog shop store live world life network systems solutions services school academy
     london berlin paris nyc museum jobs coop aero asia cat tel travel health law bank inc llc ltd gmbh"""
 )
 RESERVED_DOMAINS = re.compile(r"(?i)(?:^|\.)(?:example\.(?:com|org|net)|example|test|invalid|localhost|local)\Z")  # RFC 2606, RFC 6762
-NO_PERSON = frozenset({"git", "noreply", "no-reply", "donotreply", "hg"})  # git@github.com is an address of a program
+NO_PERSON = frozenset({"git", "noreply", "no-reply", "donotreply", "hg"})  # git@github.com is the address of a program
 
 
 def address(match: re.Match[str]) -> Span | None:
     local, domain = match["local"], match["domain"].rstrip(".-")
     ending = domain.rpartition(".")[2].lower()
     country = len(ending) == 2 and ending.isalpha() and len(local) >= 2 and len(domain) >= 5
-    known = country or ending in DOMAIN_ENDINGS
-    if not known or RESERVED_DOMAINS.search(domain) or local.lower() in NO_PERSON:
+    recognized = country or ending in DOMAIN_ENDINGS
+    if not recognized or RESERVED_DOMAINS.search(domain) or local.lower() in NO_PERSON:
         return None
     return match.start("local"), match.start("domain") + len(domain)
 
@@ -49,10 +49,10 @@ FICTION = re.compile("1?[2-9]?[0-9]{0,2}55501[0-9]{2}")  # reserved for examples
 
 
 def international(match: re.Match[str]) -> Span | None:
-    """A plausible E.164 number: known country, 8 to 15 digits; separators, if any, that group it as people do."""
+    """A plausible E.164 number: a country code, 8 to 15 digits, and separators, if any, that group it as people do."""
     digits = re.sub("[^0-9]", "", match["value"])
     groups = re.findall("[0-9]+", match["value"])
-    # `+1.23456789` is a number with a sign; one dot groups nothing, and a telephone number has few groups.
+    # `+1.23456789` is a decimal number with a sign; a telephone number has few groups.
     decimal = match["value"].count(".") == 1 and len(groups) == 2
     if not 8 <= len(digits) <= 15 or not COUNTRY_CODE.match(digits) or len(groups) > 7 or decimal or len(set(digits)) < 3:
         return None
@@ -82,7 +82,7 @@ PHONES = (
         national,
         gate=DIGITS,
     ),
-    Rule(  # a national number that says what it is
+    Rule(  # a national number after a word such as "phone"
         "phone",
         "<PHONE>",
         ("hone", "HONE", "el:", "el.", "TEL", "obile", "ax:", "hatsApp"),
@@ -106,14 +106,14 @@ IBAN_LENGTHS = {
 
 
 def account(match: re.Match[str]) -> Span | None:
-    """The IBAN at the start of the match, if its country's length and its checksum (ISO 13616, modulo 97) are right."""
+    """The IBAN at the start of the match if it has its country's length and a valid checksum (ISO 13616, modulo 97)."""
     length = IBAN_LENGTHS.get(match.group()[:2], 0)
     places = [place for place, character in enumerate(match.group()) if character not in " -"]
     if not 0 < length <= len(places):
         return None
     end = places[length - 1] + 1
     compact = re.sub("[ -]", "", match.group()[:end])
-    if match.group()[end : end + 1].isalnum():  # longer than its country's: another kind of code
+    if match.group()[end : end + 1].isalnum():  # longer than an IBAN of its country: another kind of code
         return None
     value = int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4]))
     return (match.start(), match.start() + end) if value % 97 == 1 else None
@@ -137,8 +137,8 @@ def card(match: re.Match[str]) -> Span | None:
 
 
 IBAN = Rule("iban", "<IBAN>", (), re.compile(r"(?<![\w-])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,30}(?![a-z])"), account, DIGITS)
-# In one piece not as the argument of a call (`default_rng(348...)` is a seed). Else in fours, the short ones
-# 4-6-5 or 4-6-4: a row of numbers in a table is none of these.
+# In one piece, but not as the argument of a call (`default_rng(348...)` is a seed); or in groups of four, short numbers in 4-6-5 or
+# 4-6-4. A row of numbers in a table is none of these.
 CARD = Rule(
     "card_number",
     "<CARD_NUMBER>",

@@ -1,6 +1,6 @@
-"""Placeholder text on the scale of a corpus: many records that are one sentence with another name or number in it.
+"""Placeholder text that shows in the complete corpus: many records repeat one sentence with other names or numbers.
 
-Each text gets a skeleton (names, numbers, paths and quotations masked); skeletons are counted as 64-bit hashes.
+Each text is reduced to a skeleton (names, numbers, paths and quotations masked), and equal skeletons are counted by their hashes.
 """
 
 import re
@@ -19,11 +19,11 @@ VARIABLE = re.compile(
     re.VERBOSE,
 )
 MASKS = re.compile(rf"{MASK}(?:[\s,.:;-]*{MASK})++")
-LONGEST = 1000  # characters: what stands in for a text is short, and a long text is told apart by its start
+LONGEST = 1000  # characters that are compared: placeholder texts are short
 
 
 def skeleton(text: str) -> str:
-    """What is left of a text once names, numbers, quotations, paths and file names are masked."""
+    """The text with names, numbers, quotations, paths and file names masked."""
     return " ".join(MASKS.sub(MASK, VARIABLE.sub(MASK, text[:LONGEST])).split())
 
 

@@ -1,19 +1,19 @@
 """Private keys, provider tokens, URL credentials, and assignments that look like secrets.
 
-Token shapes: the providers' own pages and the rule set of gitleaks. A value must vary: `hf_xxxxxxxx` in a manual is none.
+Source of the token shapes: the providers' pages and the rule set of gitleaks. A value must vary: `hf_xxxxxxxx` in a manual is no token.
 """
 
 import re
 
 from mistral_lib.curation.redaction_rules import ASSIGNMENT, LONG_WORD, Rule, Span, entropy, whole_value, words
 
-FEWEST_DISTINCT = 8  # characters, the prefix included: fewer is a row of x in a manual
-KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/]{24}")  # what a private key holds and its mention does not
+FEWEST_DISTINCT = 8  # characters, the prefix included: with fewer it is a row of x in a manual
+KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/]{24}")  # is in a private key, but not in a text about one
 LEFTOVER_KEY = re.compile(r"(?:\s|\\[nr]|[A-Za-z0-9+/=]{16,}+|[A-Za-z0-9+/]{1,15}={0,2}(?=\s*$))*+")
 
 
 def varied(match: re.Match[str]) -> Span | None:
-    """The value unless it is made of a handful of characters."""
+    """The value unless it has only a few distinct characters."""
     start, end = whole_value(match)
     return (start, end) if len(set(match.string[start:end])) >= FEWEST_DISTINCT else None
 
@@ -27,7 +27,7 @@ def random_looking(match: re.Match[str]) -> Span | None:
 
 
 def key_block(match: re.Match[str]) -> Span | None:
-    """The whole block from BEGIN to END; of a cut one, the header and what is left of the key."""
+    """The block from BEGIN to END; if END is missing, the header and the rest of the key."""
     if match["end"]:
         return match.span() if KEY_MATERIAL.search(match["body"]) else None
     end = LEFTOVER_KEY.match(match.string, match.start("body")).end()
@@ -42,7 +42,7 @@ PRIVATE_KEY = Rule(
     "private_key",
     "<PRIVATE_KEY>",
     ("-----BEGIN",),
-    # The body ends at the next five dashes, so a thousand BEGINs without END are not each read to the end.
+    # The body ends at the next five dashes, so that a thousand BEGINs without END take linear time.
     re.compile(
         r"-----BEGIN [A-Z0-9 ]{0,40}?PRIVATE KEY(?: BLOCK)?-----(?P<body>(?:[^-]++|-(?!----))*+)(?P<end>-----END [A-Z0-9 ]{1,60}-----)?"
     ),
@@ -70,7 +70,7 @@ TOKENS = (
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------- URL credentials
-# Words that stand where a secret would, in manuals: they are taught, not leaked.
+# Words that manuals print where a secret belongs: they are documentation, not a leak.
 PLACEHOLDER_WORDS = words(
     """password passwd pass pwd secret mysecret mypassword my_password my-password your_password yourpassword token mytoken my_token
     user username credentials none null true false test testing example changeme change_me dummy foo bar foobar baz string value
@@ -110,7 +110,7 @@ NAMES = ("password", "passwd", "passphrase", "pwd", "secret", "api_key", "api-ke
 
 
 def _any_case(word: str) -> str:
-    """re.IGNORECASE keeps Python's search from skipping ahead to a possible first letter; spelled out it does not."""
+    """The word in upper or lower case: unlike re.IGNORECASE, this lets Python's search skip ahead to a possible first letter."""
     return "".join(f"[{c.upper()}{c}]" if c.isalpha() else "[_-]?" if c in "_-" else c for c in word)
 
 
@@ -121,12 +121,12 @@ ASSIGNED = re.compile(
     + r"(?:[brf]?\\?(?P<quote>[\"'`])(?P<quoted>[^\"'`\s\\]{6,256}+)|(?P<bare>[^\s\"'`,;<>(){}\[\]\\|]{6,256}+))(?P<after>.?)"
 )
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
-WORDS = re.compile(r"[A-Za-z]+(?:[_\-. /:][A-Za-z]+)*[_-]?[0-9]{0,2}\Z")  # token-classification, my_key_2: words, not a secret
+WORDS = re.compile(r"[A-Za-z]+(?:[_\-. /:][A-Za-z]+)*[_-]?[0-9]{0,2}\Z")  # token-classification, my_key_2: words, no secret
 PLACE = re.compile(r"(?i)(?:\.{0,2}/|~|[a-z]:\\|https?:|s3:|file:|\w+://|arn:).*|.*\.(?:pem|key|json|ya?ml|txt|py|crt|env|toml|cfg|ini)\Z")
 
 
 def assigned_secret(match: re.Match[str]) -> Span | None:
-    """The assigned value if it looks like a secret and not like a manual's, a type, a call, a path or a variable."""
+    """The assigned value if it looks like a secret, and not like an example of a manual, a type, a call, a path or a variable."""
     group = "quoted" if match["quoted"] is not None else "bare"
     value = match[group].rstrip(".!?:&*") if group == "bare" else match[group]
     closed = match["after"] in (match["quote"], "\\") if group == "quoted" else match["after"] not in ("(", "[", "{")
@@ -170,5 +170,5 @@ BEARER = Rule(
     random_looking,
 )
 
-# Precise shapes first, so that a token in an assignment is counted as what it is.
+# Precise shapes first, so that a token in an assignment is counted as a token.
 RULES = (PRIVATE_KEY, URL_CREDENTIALS, *TOKENS, AWS_SECRET, BEARER, ASSIGNMENTS)

@@ -1,6 +1,6 @@
-"""Text as a tokenizer should meet it: one Unicode form, one line end, nothing invisible — and code left as it was.
+"""Cleans text for a tokenizer: one Unicode form, one line end, nothing invisible; code stays as it is.
 
-Knows strings only. `clean` is idempotent: cleaning a cleaned text changes nothing.
+Works on strings only. `clean` is idempotent: cleaning a cleaned text changes nothing.
 """
 
 import re
@@ -10,19 +10,19 @@ NORMALIZED = "normalized"  # repair codes
 UNESCAPED = "unescaped_newlines"
 
 LINE_ENDS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
-# Blanks that only look like one (NBSP, en and thin blanks ...); the ideographic blank U+3000 is how Chinese indents.
+# Characters that look like a blank (NBSP, en and thin spaces ...); not U+3000, with which Chinese texts are indented.
 BLANKS = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f]")
-# C0 and C1 controls but tab and newline; soft hyphen, zero-width blanks, direction overrides, BOM, noncharacters.
+# C0 and C1 controls except tab and newline; soft hyphen, zero-width blanks, direction overrides, BOM, noncharacters.
 INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufffe\uffff]"
 )
-# Zero-width joiners: Persian, Hindi and emoji need them between two of their characters; beside ASCII they are strays.
+# Zero-width joiners: Persian, Hindi and emoji need them between two of their characters; next to ASCII they are strays.
 STRAY_JOINERS = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]++|(?<![\u200c\u200d])[\u200c\u200d]++(?![^\x00-\x7f])")
-SURROGATES = re.compile("[\ud800-\udfff]")  # half a character: no tokenizer takes it
-CONTROLS = bytes([*range(9), *range(11, 32), 127])  # all that an ASCII text can hold of the above
+SURROGATES = re.compile("[\ud800-\udfff]")  # half a character: no tokenizer accepts it
+CONTROLS = bytes([*range(9), *range(11, 32), 127])  # those of the above that an ASCII text can contain
 
 WINDOWS_PATH = re.compile(r"(?<!\w)[A-Za-z]:\\(?!n(?:[^a-z]|$))|(?<!\S)\\\\\w")  # C:\new and \\host, but not `Q:\nWhat`
-# A one-line text, cut into what protects a literal \n and the literal \n that stand free. In order: an escaped backslash,
+# Splits a one-line text into parts that protect a literal \n, and literal \n outside of them. In order: an escaped backslash,
 # inline code, quoted strings (an apostrophe inside a word opens none), LaTeX commands that start with n.
 SCANNER = re.compile(
     r"""\\\\
@@ -37,13 +37,13 @@ SCANNER = re.compile(
 
 
 def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
-    """The cleaned text and the codes of what was repaired.
+    """The cleaned text and the codes of the repairs.
 
-    unescape: also turn literal backslash-n into newlines where the text has no real ones (see `unescape_newlines`).
+    unescape: also turn literal backslash-n into newlines if the text has no real ones (see `unescape_newlines`).
     """
     repairs: list[str] = []
-    # One repair can lay bare another (a mark meets its letter once the joiner between them is gone). Each round takes
-    # something away that no round puts back, so this ends, nearly always after the second round.
+    # One repair can make another possible (a mark meets its letter once the joiner between them is gone). Each round removes
+    # something that no round puts back, so this ends, nearly always after the second round.
     while True:
         before = text
         text = normalize(text)
@@ -58,7 +58,7 @@ def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
 
 
 def normalize(text: str) -> str:
-    """One round: NFC, one kind of line end and blank, nothing invisible, no blanks at line ends, no empty lines around."""
+    """One round: NFC, one kind of line end and blank, nothing invisible, no blanks at line ends, no empty lines at start and end."""
     if not text.isascii():
         text = _plain_unicode(text)
     elif len(text.encode().translate(None, CONTROLS)) < len(text):  # counts bytes: five times as fast as a pattern
@@ -78,11 +78,10 @@ def _plain_unicode(text: str) -> str:
 
 
 def unescape_newlines(text: str) -> str:
-    """Newlines for the literal backslash-n of a text that was escaped once too often; else the text itself.
+    """Turns the literal backslash-n of a text that was escaped once too often into newlines; returns other texts unchanged.
 
-    Only where the text holds no real newline and at least two literal ones that stand free: not in inline code, quoted
-    strings or LaTeX commands, not after another backslash, and nowhere beside a Windows path. Those stay as they are, so that a code
-    string such as "a\\nb" is not broken in two.
+    Only if the text has no real newline, no Windows path, and at least two literal ones that are not in inline code, quoted
+    strings or LaTeX commands and not after another backslash. Those are kept, so a code string such as "a\\nb" is not broken in two.
     """
     if "\n" in text or text.count("\\n") < 2 or WINDOWS_PATH.search(text):
         return text
