@@ -1,4 +1,4 @@
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | tensorboard | compare | audit | runs | lab."""
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | audit | runs | lab."""
 
 import argparse
 import sys
@@ -63,15 +63,6 @@ def status(arguments: argparse.Namespace) -> int:
     now = training_status.status(Run.existing(arguments.run_folder))
     print(training_status.describe(now))
     return now.exit_code
-
-
-def tensorboard(arguments: argparse.Namespace) -> int:
-    from mistral_lib.commands import tensorboard_export
-    from mistral_lib.run import Run, paths
-
-    folder = tensorboard_export.export(Run.existing(arguments.run_folder))
-    print(f"tensorboard --logdir {paths.short(folder)}")
-    return 0
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -164,7 +155,6 @@ def _add_training_commands(commands: Any) -> None:
     for work, text in (
         (train, "the trainer process of one run folder"),
         (status, "the state of a training; exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"),
-        (tensorboard, "write a training's log as TensorBoard event files (extra: pip install tensorboard)"),
     ):
         _add(commands, work, text).add_argument("run_folder", type=Path)
 

@@ -7,5 +7,4 @@ stage_reuse         A finished stage of one run taken over by another that would
 sweep_comparison    the alternatives of a sweep side by side: one table and one picture, from what their run folders hold and an audit confirms
 compare_runs        two or more runs beside each other: paired on the same test records, or refused with the reason
 lab                 jupyterLab as the workbook starts it: at the first notebook, with this environment's Python, behind a token, on this machine alone
-tensorboard_export  A training's log as TensorBoard event files, for those who compare runs there. Needs the extra: pip install tensorboard
 """

@@ -88,10 +88,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)).hexdigest()
 
 
-def hashes(folder: Path, relative_to: Path, without: str | None = None) -> dict[str, dict[str, Any]]:
-    """`{relative path: {sha256, bytes}}` of every file below `folder`, hidden ones left out, and all below folders named `without`."""
+def hashes(folder: Path, relative_to: Path, without: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """`{relative path: {sha256, bytes}}` of every file below `folder`, except hidden ones and those below a folder named in `without`."""
     found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    files = sorted(p for p in found if without not in p.relative_to(folder).parts[:-1])
+    files = sorted(p for p in found if not set(without) & set(p.relative_to(folder).parts[:-1]))
     return {str(p.relative_to(relative_to)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
 
 

@@ -22,6 +22,7 @@ from mistral_lib.run import files, params, paths, sealed
 from mistral_lib.run.progress import say
 
 FORMAT = {"corpus": 4, "data": 4, "training": 1, "evaluation": 3}  # raise one when a stage's results change their meaning
+NOT_HASHED = ("checkpoints", "tensorboard")  # folders that a stage may hold beside its result
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -189,7 +190,7 @@ class Run:
 
     def complete(self, stage: str, figures: Mapping[str, Any]) -> None:
         """Hash what stands in the stage's folder and write, last of all, the word `complete`."""
-        outputs = files.hashes(self.folder / stage, self.folder, without="checkpoints")
+        outputs = files.hashes(self.folder / stage, self.folder, without=NOT_HASHED)
         self.record(stage, status="complete", ended=now(), outputs=outputs, figures=dict(figures))
 
     def previous(self, stage: str) -> Path:

@@ -123,6 +123,9 @@ class Settings(BaseModel):
     max_usd: float = _field(
         0.0, "USD at the instance's price after which training stops and verifies its adapter; 0: no limit", "training", ge=0
     )
+    report_to: Literal["none", "tensorboard", "mlflow", "wandb", "trackio"] = _field(
+        "none", "experiment tracker that the training also reports to: none, tensorboard, mlflow, wandb, trackio", ""
+    )
     max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
 
     max_test_tokens: int = _field(8192, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)

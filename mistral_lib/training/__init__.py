@@ -11,6 +11,7 @@ checkpoints        checkpoints that are either whole or not there, and the best 
 training_log       log.jsonl: one line per event of a training, written as it happens and readable at any time from any process
 training_status    how a training stands, told from what it left on disk: for the command line, a dashboard, or any other process
 trainer_process    starts the trainer as a process of its own, tells whether it gets on, and how it ended
+trackers           TensorBoard, MLflow, Weights & Biases, Trackio: `report_to` sends the figures there as well
 adapter_check      the proof that a training has come to something: the adapter on disk is finite, changed, and as good as the one in memory
 distributed        several processes at one training: `torchrun --nproc_per_node N -m mistral_lib train runs/x`, or `accelerate launch`
 hang_detection     when a training last got on: every forward pass that ends is noted, so that a hung one is told from a slow one

@@ -16,7 +16,7 @@ from transformers import TrainingArguments, default_data_collator
 from mistral_lib.model import likelihood
 from mistral_lib.run import hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.training import checkpoints, distributed, largest_batch, out_of_memory, training_log, workload
+from mistral_lib.training import checkpoints, distributed, largest_batch, out_of_memory, trackers, training_log, workload
 from mistral_lib.training.out_of_memory import BatchShape
 from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
@@ -84,8 +84,10 @@ class OptimizerSteps:
         """Train from the last complete checkpoint, or from the start; the number of steps, and the rule that ended them. Errors: Stopped."""
         checkpoints.tidy(self.checkpoint_folder)
         last = checkpoints.last_complete(self.checkpoint_folder)
-        self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, **dataclasses.asdict(self.shape))
-        callback = self.callback(model, blocks, baseline)
+        reported = trackers.reported_earlier(self.log.events(), self.settings.report_to)
+        steps = workload.steps(self.settings, len(blocks), self.effective_batch())
+        self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, steps=steps, **dataclasses.asdict(self.shape))
+        callback = self.callback(model, blocks, baseline, steps, reported)
         with self.stop.after_saving():
             ended = last and callback.ended_at(last, model)
             distributed.from_first(lambda: (self.shape, None if ended else str(last or "")))
@@ -110,29 +112,39 @@ class OptimizerSteps:
 
         out_of_memory.retry_on_out_of_memory(attempt, lambda why: None, together=True)
 
-    def callback(self, model: Any, blocks: Any, baseline: float) -> TrainingCallback:
+    def callback(self, model: Any, blocks: Any, baseline: float, steps: int, reported: set[tuple[str, int]]) -> TrainingCallback:
         skipped = len(training_log.skipped(self.log.events()))
         uniform_loss = max(baseline, math.log(model.config.vocab_size))
-        steps = workload.steps(self.settings, len(blocks), self.effective_batch())
         divergence = DivergenceCheck(self.settings, steps, uniform_loss, skipped)
         tokens = self.effective_batch() * len(blocks[0]["input_ids"])
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         return TrainingCallback(
-            self.settings, self.log, self.stop, self.spending, divergence, self.checkpoint_folder, self.measure, tokens, trainable
+            self.settings,
+            self.log,
+            self.stop,
+            self.spending,
+            divergence,
+            self.checkpoint_folder,
+            self.measure,
+            tokens,
+            trainable,
+            baseline,
+            reported,
         )
 
     def trainer(self, model: Any, blocks: Any, callback: TrainingCallback | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
             in_order=self.settings.order == "operatives_last", callback=callback, stop=self.stop,
-            model=model, args=self.arguments(), data_collator=default_data_collator,
+            model=model, args=self.arguments(reporting=callback is not None), data_collator=default_data_collator,
             train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip
 
-    def arguments(self) -> TrainingArguments:
+    def arguments(self, reporting: bool = False) -> TrainingArguments:
         s, cuda = self.settings, hardware.device() == "cuda"
         dtype = hardware.choose_dtype(s.dtype)[0]
+        tracker = trackers.arguments(s, self.checkpoint_folder.parent) if reporting else {"report_to": []}
         return TrainingArguments(
-            output_dir=str(self.checkpoint_folder), seed=s.seed, data_seed=s.seed, report_to="none", disable_tqdm=True,
+            output_dir=str(self.checkpoint_folder), seed=s.seed, data_seed=s.seed, disable_tqdm=True, **tracker,
             per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
             max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,

@@ -22,7 +22,16 @@ from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, allocator, disk, files, hardware, params
 from mistral_lib.run.folder import summary
 from mistral_lib.tokens import packed_dataset
-from mistral_lib.training import adapter_check, checkpoints, distributed, hang_detection, largest_batch, out_of_memory, training_log
+from mistral_lib.training import (
+    adapter_check,
+    checkpoints,
+    distributed,
+    hang_detection,
+    largest_batch,
+    out_of_memory,
+    trackers,
+    training_log,
+)
 from mistral_lib.training.optimizer_steps import Ended, OptimizerSteps
 from mistral_lib.training.stopping import Spending, StopSignal
 from mistral_lib.training.training_log import NoLog, TrainingLog
@@ -36,9 +45,11 @@ def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
     Of several processes the first one leads; the others take their share of the steps and return nothing.
-    Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing.
+    Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing;
+    ModuleNotFoundError if the tracker's package is.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    trackers.require(run.settings.report_to)
     distributed.join(hardware.device())
     inputs = stage_inputs.hashes(run, "training")
     folder = run.folder / "training"
@@ -108,7 +119,8 @@ class Training:
             measure=lambda model, what: likelihood.mean(self.measure(model, what)),
         )  # fmt: skip
         killed = out_of_memory.killed_for_memory(events, folder)
-        log.write("process", pid=os.getpid(), because=because, **dataclasses.asdict(shape), **out_of_memory.counters())
+        report_to = self.settings.report_to
+        log.write("process", pid=os.getpid(), because=because, report_to=report_to, **dataclasses.asdict(shape), **out_of_memory.counters())
         out_of_memory.refuse_if_loading(killed, events, self.settings)
         if killed and (shape.smaller() or not out_of_memory.made_progress(events)):
             self.steps.shrink(killed)
@@ -164,7 +176,7 @@ class Training:
         """The loss of every validation record."""
         self.log.write("measuring", what=what, blocks=len(self.validation))
         began = time.perf_counter()
-        found = likelihood.record_losses(model, self.validation, self.steps.shape.micro_batch_size, without_adapter, what)
+        found = likelihood.record_losses(model, self.validation, self.steps.shape.micro_batch_size, without_adapter, what="")
         self.spending.measuring_seconds = time.perf_counter() - began
         self.measured = {what: found}  # often that of the adapter which is kept
         if not what.startswith("after step"):  # the callback logs these, with more facts

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 
 from mistral_lib.model import likelihood
 from mistral_lib.run import allocator, disk, sealed
@@ -29,6 +29,9 @@ class SupervisedTrainer(Trainer):
         several = (distributed.SharedStopRequest(stop), distributed.SharedDecisions()) if stop and distributed.count() > 1 else (None, None)
         super().__init__(callbacks=[callback for callback in (several[0], callback, several[1]) if callback], **options)
         self.in_order, self.callback = in_order, callback
+        self.remove_callback(PrinterCallback)  # it prints raw dictionaries; the log prints a line for each event
+        if callback:
+            callback.report = self.log
         self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
         self.saving_into: Path | None = None
         self.shortage: str | None = None  # out of memory in this process, among several
@@ -48,12 +51,26 @@ class SupervisedTrainer(Trainer):
         return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Called between a step's log line and its checkpoint, when the callback asked for it."""
+        """Called between a step's log line and its checkpoint, if the callback requested it."""
         if self.callback:
             self.callback.validate(self.model, self.state, self.control)
         self.control.should_evaluate = False
         distributed.share_decisions(self.control)
         return {}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Hand a step's figures, or a validation loss, to the trackers and to our own callback.
+
+        Left out: what an earlier attempt has reported, and transformers' summary, whose means are wrong after a resume.
+        """
+        if "train_runtime" in logs or self.callback is None:
+            return
+        if "loss" in logs:
+            logs.update(self.callback.figures())
+        if self.callback.is_reported(self.state, logs):
+            self.callback.on_log(self.args, self.state, self.control, logs)
+        else:
+            super().log(logs, start_time)
 
     # -- several processes ----------------------------------------------------------------------------------------------
 

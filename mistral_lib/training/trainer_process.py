@@ -14,7 +14,7 @@ from typing import Any
 
 from mistral_lib.run import Run, files, paths
 from mistral_lib.run.progress import say
-from mistral_lib.training import out_of_memory, training_status
+from mistral_lib.training import out_of_memory, trackers, training_status
 
 POLL = 1.0  # seconds between two looks at the log
 
@@ -26,7 +26,11 @@ class TrainerDied(RuntimeError):
 
 
 def start(run: Run) -> None:
-    """Start `python -m mistral_lib train` for this run, unless it is being trained already."""
+    """Start `python -m mistral_lib train` for this run, unless it is being trained already.
+
+    Errors: ModuleNotFoundError if the package of the tracker in `report_to` is not installed.
+    """
+    trackers.require(run.settings.report_to)
     if is_alive(run):
         say("training: a process is at work already, attaching to it")
         return
@@ -98,12 +102,4 @@ def _last_words(run: Run) -> str:
     return (
         f"training of {run.folder.name} is {status}{code}: {error or 'the process was killed'}. No adapter is claimed. "
         f"Run this again to go on from the last checkpoint.\nLast words of the trainer:\n{tail}"
-    )
-
-
-def line(step: dict[str, Any]) -> str:
-    """A step of the log in one line."""
-    return (
-        f"step {step['step']}/{step['steps']}  loss {step['loss']:.3f}  {step['tokens_per_second']:.0f} tokens/s  "
-        f"{step['peak_memory_mib']:,} MiB  {step['usd']:.2f} USD"
     )

@@ -24,7 +24,8 @@ class TrainingCallback(TrainerCallback):
     def __init__(
         self, settings: Settings, log: TrainingLog, stop: StopSignal, spending: Spending, divergence: DivergenceCheck,
         checkpoint_folder: Path,
-        measure: Callable[[Any, str], float], tokens_per_step: int, trainable_parameters: int,
+        measure: Callable[[Any, str], float], tokens_per_step: int, trainable_parameters: int, baseline: float,
+        reported: set[tuple[str, int]],
     ):  # fmt: skip
         self.settings, self.log, self.stop, self.spending, self.divergence = settings, log, stop, spending, divergence
         self.checkpoint_folder, self.measure = checkpoint_folder, measure
@@ -32,13 +33,17 @@ class TrainingCallback(TrainerCallback):
         self.rules = StoppingRules(settings, spending)
         self.validations = training_log.validations(log.events())
         self.stopped_by: str | None = None
+        self.baseline, self.reported = baseline, reported
+        self.report: Callable[[dict[str, float]], None] = lambda figures: None  # the trainer's log, once there is a trainer
         self.step_began = time.perf_counter()
 
     # -- the trainer's callbacks, in their order within a step ------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         state.save_steps = args.save_steps  # transformers goes on with the checkpoint's own, whatever the parameters say now
-        if state.global_step and self._due(state) and not self._measured(state.global_step):
+        if not state.global_step:
+            self.report({"eval_loss": self.baseline})
+        elif self._due(state) and not self._measured(state.global_step):
             self.validate(model, state, control)  # a stop had come in between
         self.step_began = time.perf_counter()
 
@@ -54,16 +59,29 @@ class TrainingCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
-        seconds = time.perf_counter() - self.step_began
-        self.spending.step_seconds.append(seconds)
+        self.spending.step_seconds.append(logs["step_seconds"])
         self.log.write(
             "step", step=state.global_step, steps=state.max_steps, loss=_finite(logs["loss"]), gradient_norm=_finite(logs.get("grad_norm")),
-            learning_rate=logs["learning_rate"], tokens_per_second=round(self.tokens_per_step / seconds, 1), seconds=round(seconds, 3),
-            peak_memory_mib=hardware.peak_memory_mib(), eta_seconds=round(self._seconds_left(state), 1), usd=round(self.spending.usd(), 4),
+            learning_rate=logs["learning_rate"], tokens_per_second=logs["tokens_per_second"], seconds=round(logs["step_seconds"], 3),
+            peak_memory_mib=logs["peak_memory_mib"], eta_seconds=round(self._seconds_left(state), 1), usd=logs["usd"],
         )  # fmt: skip
         if math.isfinite(logs["loss"]):
             self.divergence.step(state.global_step, logs["loss"])
         self.step_began = time.perf_counter()
+
+    def figures(self) -> dict[str, float]:
+        """What a step's line has besides transformers' loss, gradient norm and learning rate: seconds, tokens/s, MiB, USD."""
+        seconds = time.perf_counter() - self.step_began
+        return {
+            "step_seconds": seconds,
+            "tokens_per_second": round(self.tokens_per_step / seconds, 1),
+            "peak_memory_mib": hardware.peak_memory_mib(),
+            "usd": round(self.spending.usd(), 4),
+        }
+
+    def is_reported(self, state: Any, logs: dict[str, float]) -> bool:
+        """Whether an earlier attempt has reported these figures to the tracker."""
+        return ("step" if "loss" in logs else "validation", state.global_step) in self.reported
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log.write("checkpoint", step=state.global_step)
@@ -89,6 +107,7 @@ class TrainingCallback(TrainerCallback):
         seconds = time.perf_counter() - began
         self.log.write("validation", what=f"after step {step}", step=step, loss=_finite(loss), best=best, seconds=round(seconds, 3))
         self.validations.append({"step": step, "loss": _finite(loss)})
+        self.report({"eval_loss": loss})
         self._stop_if_a_rule_is_reached(state, control)
         self.step_began = time.perf_counter()
 

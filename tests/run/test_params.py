@@ -101,7 +101,7 @@ def test_every_parameter_has_a_meaning_and_a_stage() -> None:
     for name in Settings.names():
         assert params.meaning(name)
         assert set(settings.stages_of(name)) <= set(settings.STAGES)
-        assert settings.stages_of(name) or name in ("run_name", "require_ship")
+        assert settings.stages_of(name) or name in ("run_name", "require_ship", "report_to")
 
 
 def test_a_notebook_overrides_the_run_folder_and_that_the_defaults(home: Path) -> None:

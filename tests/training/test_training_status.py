@@ -1,6 +1,5 @@
 """How a training stands, for every state that it can be in, as another process sees it."""
 
-import os
 import subprocess
 import sys
 import time
@@ -105,25 +104,3 @@ def test_a_curve_takes_repeated_steps_from_the_last_attempt() -> None:
 
     events = [step(1, 1.0), step(2, 2.0), step(3, 3.0), {"event": "started", "from_step": 1}, step(2, 2.5), step(3, None)]
     assert [event["loss"] for event in training_log.steps(events)] == [1.0, 2.5]
-
-
-def test_tensorboard_gets_the_same_figures(home: Path) -> None:
-    pytest.importorskip("tensorboard", reason="an extra: pip install tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = made(home, since=5.0)
-    done = subprocess.run([sys.executable, "-m", "mistral_lib", "tensorboard", str(run.folder)], capture_output=True, text=True)
-    assert done.returncode == 0 and "tensorboard --logdir runs/seen/tensorboard" in done.stdout, done.stderr
-    shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
-    assert [(e.step, round(e.value, 3)) for e in shown.Scalars("validation/loss")] == [(2, 2.6), (3, 2.7)]
-    assert [e.step for e in shown.Scalars("training/loss")] == [1, 2, 3, 4]
-
-
-def test_without_tensorboard_it_says_what_to_install(home: Path, tmp_path: Path) -> None:
-    run = made(home, since=5.0)
-    (tmp_path / "tensorboard.py").write_text("raise ModuleNotFoundError(\"No module named 'tensorboard'\")\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "mistral_lib", "tensorboard", str(run.folder)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
-    )  # fmt: skip
-    assert done.returncode == 1 and "pip install tensorboard" in done.stderr
