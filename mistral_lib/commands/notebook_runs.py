@@ -19,7 +19,7 @@ from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, params, paths
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
-from mistral_lib.training import trainer_process, training_log
+from mistral_lib.training import trackers, trainer_process, training_log
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
 COMPLETE = "complete"  # metadata of an executed copy that was run to its end: its key
@@ -44,6 +44,7 @@ def run(settings: params.Settings, only: list[str] | None = None) -> int:
     chosen = select(only or [])
     sources.of_settings(settings)  # paths that are not there stop the run here
     base_model.locate(settings.base_model, weights=False)  # and so does a base model that cannot be used
+    trackers.require(settings.report_to)
     run_ = Run.open(settings)
     run_.refuse_if_in_use()
     fresh = True  # whether everything before this notebook was skipped
@@ -116,24 +117,25 @@ def mark_complete(copy: Path, key_: str) -> None:
 
 @contextmanager
 def live_log(run_: Run) -> Iterator[None]:
-    """While the notebooks run, a line on stderr for every step that the trainer logs."""
+    """While the notebooks run, prints the trainer's lines on stderr: one for each step and event of its log."""
     path, done = run_.folder / "training" / "log.jsonl", threading.Event()
 
-    def tell() -> None:
-        told = len(training_log.steps(path))
-        while not done.wait(trainer_process.POLL):
-            steps = training_log.steps(path)
-            for step in steps[told:]:
-                say("  " + trainer_process.line(step))
-            told = len(steps)
+    def follow() -> None:
+        latest, ended = time.time(), False
+        while not ended:
+            ended = done.wait(trainer_process.POLL)
+            new = [event for event in files.read_json_lines(path) if event["time"] > latest]
+            for line in filter(None, map(training_log.line, new)):
+                say("  " + line)
+            latest = max([latest, *(event["time"] for event in new)])
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
     try:
         yield
     finally:
         done.set()
-        teller.join()
+        follower.join()
 
 
 def outcome(run_: Run) -> str:

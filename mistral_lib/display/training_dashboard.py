@@ -21,6 +21,7 @@ from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.training import train, trainer_process, training_status
 from mistral_lib.training.stopping import Stopped
+from mistral_lib.training.training_log import duration
 from mistral_lib.training.training_status import TrainingStatus
 
 REDRAW = 2.0  # seconds between two pictures, at least
@@ -209,14 +210,6 @@ def _money(now: TrainingStatus) -> str:
     """What was spent, and at the same price what it will be at the end."""
     whole = f", about {now.usd * (1 + now.eta_seconds / now.seconds):.2f} at the end" if now.eta_seconds and now.seconds and now.usd else ""
     return f"{now.usd:.2f} USD{whole}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def table(facts: dict[str, str]) -> str:

@@ -69,10 +69,13 @@ def _graded_losses(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tu
 
 
 def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
-    """The loss of every record in a packed dataset, the windows of a long one added up. Memory holds one batch of blocks."""
+    """The loss of every record in a packed dataset, the windows of a long one added up. Memory holds one batch of blocks.
+
+    what: the title of the progress bar; empty for none.
+    """
     starts = range(0, len(blocks), micro_batch_size)
     found = (batch_losses(model, blocks[start : start + micro_batch_size], without_adapter) for start in starts)
-    return added_up(bar(found, what, total=len(starts), unit="batch"))
+    return added_up(bar(found, what, total=len(starts), unit="batch") if what else found)
 
 
 def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:

@@ -1,18 +1,18 @@
-"""log.jsonl: one line per event of a training, written as it happens and readable at any time from any process.
+"""log.jsonl: one JSON line per event of a training, readable at any time from any process; and each event as a line of text.
 
 Each event is a flat object with `event` and `time` (seconds since 1970):
 
-process         pid, because, micro_batch_size, gradient_accumulation_steps: a trainer began or went on
+process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps: a trainer starts or resumes
 loading         base_model, dtype, why, device
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
 trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
 largest_batch   supervised_tokens, peak_memory_mib, seconds: it fitted
-started         from_step: stepping begins, at 0 or at a checkpoint
+started         from_step, steps: the optimizer steps begin, at 0 or at a checkpoint
 step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd
-skipped         step, because, in_a_row, in_all: an optimizer step that was left out; its `step` event has null figures
+skipped         step, because, in_a_row, in_all: an optimizer step that changed nothing; its `step` event has null figures
 checkpoint      step
-out_of_memory   why, micro_batch_size, gradient_accumulation_steps: what the training goes on with
+out_of_memory   why, was, requested, micro_batch_size, gradient_accumulation_steps: the batch that is tried next
 stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
 verified        the adapter was saved, read back and measured again
 failed          error
@@ -20,10 +20,12 @@ failed          error
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mistral_lib.run import files
+from mistral_lib.run.progress import say
 
 
 class TrainingLog:
@@ -34,13 +36,15 @@ class TrainingLog:
 
     def write(self, event: str, **facts: Any) -> None:
         files.append_json_line(self.path, {"event": event, "time": round(time.time(), 3), **facts})
+        if text := line({"event": event, **facts}):
+            say(text)
 
     def events(self) -> list[dict[str, Any]]:
         return files.read_json_lines(self.path)
 
 
 class NoLog:
-    """Takes events and writes none: of several processes only the first one tells."""
+    """Drops all events: of several processes only the first one writes."""
 
     def events(self) -> list[dict[str, Any]]:
         return []
@@ -50,7 +54,7 @@ class NoLog:
 
 
 def steps(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The `step` events with a loss, as one curve: where a training was resumed, repeated steps are those of the resumption.
+    """The `step` events with a loss, as one curve: a step that was repeated after a resume counts once, as it was made last.
 
     source: a log file, or its events. Skipped steps have no loss and are left out.
     """
@@ -63,7 +67,7 @@ def validations(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def skipped(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The optimizer steps that were left out."""
+    """The optimizer steps that were skipped."""
     return _as_one(source, "skipped")
 
 
@@ -93,7 +97,7 @@ def peak_memory_mib(events: list[dict[str, Any]]) -> int:
 
 
 def seconds_at_work(events: list[dict[str, Any]]) -> float:
-    """How long trainers were at work on this, the time between them left out: from each `process` event to its last one."""
+    """Seconds that trainers worked on this: for each attempt, from its `process` event to its last event."""
     total, began, latest = 0.0, math.inf, math.inf
     for event in events:
         if event["event"] == "process":
@@ -105,3 +109,68 @@ def seconds_at_work(events: list[dict[str, Any]]) -> float:
 
 def _events(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
     return files.read_json_lines(source) if isinstance(source, Path) else source
+
+
+# -- an event as a line of text, for a terminal or a log ------------------------------------------------------------------
+
+
+def line(event: dict[str, Any]) -> str:
+    """An event in one line; empty for an end that the process reports itself, in its last line."""
+    describe = LINES.get(event["event"])
+    return describe(event) if describe else ""
+
+
+def _step(e: dict[str, Any]) -> str:
+    loss = "not finite" if e["loss"] is None else f"{e['loss']:.4f}"
+    cost = f"  {e['usd']:.2f} USD" if e["usd"] else ""
+    left = f"{e['tokens_per_second']:,.0f} tokens/s  {e['peak_memory_mib']:,} MiB  ETA {duration(e['eta_seconds'])}"
+    return f"step {e['step']} of {e['steps']}  loss {loss}  {left}{cost}"
+
+
+def _validation(e: dict[str, Any]) -> str:
+    loss = "is not finite" if e["loss"] is None else f"{e['loss']:.4f}"
+    return f"validation loss ({e['what']}) {loss}{', the best so far' if e.get('best') else ''}, measured in {e['seconds']:.1f} s"
+
+
+def _loading(e: dict[str, Any]) -> str:
+    if e.get("adapter"):
+        return f"loads {e['base_model']} again, with the adapter that was saved"
+    return f"loads {e['base_model']} on {e['device']} in {e['dtype']}: {e['why']}"
+
+
+def _started(e: dict[str, Any]) -> str:
+    where = f"resumes from checkpoint-{e['from_step']}" if e["from_step"] else "starts"
+    return f"{where} (step {e['from_step']} of {e['steps']})"
+
+
+def _stopping(e: dict[str, Any]) -> str:
+    return f"stops after step {e['step']}: {e['by']}, {e['because']}" if "step" in e else ""
+
+
+LINES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "process": lambda e: f"trainer process {e['pid']}, because {e['because']}; {_batch(e)}",
+    "loading": _loading,
+    "measuring": lambda e: f"measures the validation loss ({e['what']}) on {e['blocks']} blocks",
+    "validation": _validation,
+    "trying": lambda e: f"tries {e['what']}: {_batch(e)}",
+    "largest_batch": lambda e: f"it fits: {e['supervised_tokens']:,} supervised tokens, {e['peak_memory_mib']:,} MiB, {e['seconds']:.1f} s",
+    "started": _started,
+    "step": _step,
+    "skipped": lambda e: f"step {e['step']} skipped: {e['because']} ({e['in_a_row']} in a row, {e['in_all']} in total)",
+    "checkpoint": lambda e: f"checkpoint-{e['step']} saved",
+    "out_of_memory": lambda e: f"out of memory: {e['why']}; retries with {_batch(e)} in place of {e['was']}",
+    "stopping": _stopping,
+    "verified": lambda e: "the adapter was saved, loaded again and measured: the same loss",
+}
+
+
+def _batch(e: dict[str, Any]) -> str:
+    return f"micro batch {e['micro_batch_size']} x {e['gradient_accumulation_steps']} accumulation steps"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

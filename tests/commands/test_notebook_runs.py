@@ -51,7 +51,11 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
     assert first.returncode == 0, first.stderr[-3000:]
     folder = tmp_path / "runs" / "small"
     assert files.read_json(folder / "data" / "report.json")["domains"]["test"]["notes"], "plain documents are shown and measured as well"
-    assert "report: runs/small/evaluation/report.html" in first.stdout and "step 8/8" in first.stderr
+    assert (
+        "report: runs/small/evaluation/report.html" in first.stdout
+        and "  step 8 of 8  loss " in first.stderr
+        and "  checkpoint-8 saved" in first.stderr
+    )
     assert (folder / "evaluation" / "report.html").stat().st_size > 20_000
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [copy.stem[:2] for copy in copies] == ["00", "01", "02", "03", "04"]

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,28 @@ def test_told_to_stop_it_saves_and_says_interrupted(long: Run) -> None:
     last = training_log.steps(long.folder / "training" / "log.jsonl")[-1]["step"]
     assert saved == last >= 7, "it saved where it stopped, not where the last regular checkpoint was"
     assert last <= seen + 2, "the step at work is finished, and no further one begun"
+
+
+def test_the_trainer_prints_a_line_for_each_step_and_event_and_no_debris(prepared: Run) -> None:
+    long = other(prepared, max_steps=40, checkpoint_every_steps=2)
+    first = subprocess.Popen(
+        [sys.executable, "-m", "mistral_lib", "train", str(long.folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    until(long, stepped(2), first)
+    first.send_signal(signal.SIGTERM)
+    stopped = first.communicate(timeout=120)[0]
+    last = training_log.steps(log_of(long))[-1]["step"]
+    second = subprocess.run(
+        [sys.executable, "-m", "mistral_lib", "train", str(long.folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+    ).stdout  # fmt: skip
+    lines = [*stopped.splitlines(), *second.splitlines()]
+    steps = [line for line in lines if re.fullmatch(r"step \d+ of 40  loss \d+\.\d{4}  [\d,]+ tokens/s  [\d,]+ MiB  ETA .+", line)]
+    assert [int(line.split()[1]) for line in steps] == list(range(1, 41))
+    assert "starts (step 0 of 40)" in stopped and f"checkpoint-{last} saved" in stopped and f"saved at step {last}" in stopped
+    assert f"resumes from checkpoint-{last} (step {last} of 40)" in second.splitlines()
+    assert re.search(r"^validation loss \(after step 40\) \d\.\d{4}", second, re.M) and "complete: validation loss" in second
+    assert not [line for line in lines if "{'loss'" in line or "{'train_" in line or "%|" in line or "Warning" in line], lines
 
 
 def test_a_second_trainer_is_refused(prepared: Run) -> None:
