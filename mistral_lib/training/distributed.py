@@ -1,7 +1,7 @@
 """Several processes at one training: `torchrun --nproc_per_node N -m mistral_lib train runs/x`, or `accelerate launch`.
 
-Each process (rank) trains on its share of the blocks; the first one alone holds the run folder's lock, measures and writes.
-Started by itself, a process is the first of one, and nothing here does anything. Knows processes; knows nothing of trainings.
+Each process (rank) trains on its share of the blocks; only the first one locks the run folder, measures and writes.
+In a single process the functions here do nothing. Knows processes; knows nothing of trainings.
 """
 
 import os
@@ -16,8 +16,8 @@ from transformers import TrainerCallback, TrainerControl
 from mistral_lib.run import hardware
 from mistral_lib.training.stopping import StopSignal
 
-PATIENCE = timedelta(hours=12)  # how long the others wait while the first one measures a large base model
-TOGETHER = 2**22  # gradients that are sent at a time, 16 MiB in float32
+PATIENCE = timedelta(hours=12)  # that the others wait while the first one measures a large base model
+TOGETHER = 2**22  # gradients sent at a time, 16 MiB in float32
 
 T = TypeVar("T")
 
@@ -31,14 +31,14 @@ def is_first() -> bool:
 
 
 def join(device: str) -> None:
-    """Meet the other processes, before anything else. On a CPU they talk through gloo, on GPUs through NCCL.
+    """Join the process group: gloo on CPUs, NCCL on GPUs.
 
-    Errors: RuntimeError where `accelerate launch --cpu` was to start several processes and started one.
+    Errors: RuntimeError if `accelerate launch --cpu` should have started several processes and started one.
     """
     if "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise RuntimeError(
-            "accelerate launch --cpu was told of several processes and has started a single one, as it does without --multi_gpu; expected one "
-            "per rank: use torchrun --nproc_per_node N, or accelerate launch --multi_gpu --num_processes N (on a CPU as well)"
+            "accelerate launch --cpu was to start several processes and has started a single one, as it does without --multi_gpu; expected "
+            "one per rank: use torchrun --nproc_per_node N, or accelerate launch --multi_gpu --num_processes N (on a CPU as well)"
         )
     if count() > 1 and not dist.is_initialized():
         if device == "cuda":
@@ -56,23 +56,23 @@ def from_first(question: Callable[[], T]) -> T:
 
 
 def wait() -> None:
-    """Until every process has come this far."""
+    """Wait until every process has reached this call."""
     if count() > 1:
         dist.barrier()
 
 
 def any_of(yes: bool, device: Any) -> bool:
-    """Whether it is so in any process."""
+    """Whether `yes` is true in any process."""
     votes = torch.tensor(int(yes), device=device)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes.item())
 
 
-def gathered(word: T) -> list[T]:
-    """What every process has to say, in all of them."""
-    words: list[Any] = [None] * count()
-    dist.all_gather_object(words, word)
-    return words
+def gathered(value: T) -> list[T]:
+    """Every process's value, in all of them, by rank."""
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -95,7 +95,7 @@ def _groups(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Para
         yield group
 
 
-# -- what is decided between the steps ------------------------------------------------------------------------------
+# -- decisions between the steps ----------------------------------------------------------------------------------------
 
 DECISIONS = ("should_evaluate", "should_save", "should_training_stop")
 
@@ -108,7 +108,7 @@ def share_decisions(control: TrainerControl) -> None:
 
 
 class SharedStopRequest(TrainerCallback):
-    """A wish to stop that reached any process is every process's: all save and stop after the same step."""
+    """If any process received a stop signal, all save and stop after the same step."""
 
     def __init__(self, stop: StopSignal):
         self.stop = stop
@@ -118,7 +118,7 @@ class SharedStopRequest(TrainerCallback):
 
 
 class SharedDecisions(TrainerCallback):
-    """After a step, the first process's decisions are everybody's."""
+    """After a step, all processes take over the first one's decisions."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         share_decisions(control)

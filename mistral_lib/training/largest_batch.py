@@ -1,6 +1,6 @@
-"""The batch that asks for the most memory, tried before anything else: what does not fit fails in the first minute.
+"""Checks before the first step: the data have something to learn, and the batch that needs the most memory fits.
 
-All blocks are equally long; logits are made where a label is, so the blocks with the most supervised tokens are the largest.
+All blocks are equally long; logits are made only for labels, so the blocks with the most supervised tokens need the most memory.
 """
 
 import gc
@@ -15,22 +15,22 @@ from mistral_lib.model import likelihood
 from mistral_lib.run import hardware, paths
 from mistral_lib.tokens.chat_format import IGNORED
 
-ROWS = 256  # blocks that are held in memory at a time
+ROWS = 256  # blocks in memory at a time
 
 
 class NothingToLearn(ValueError):
-    """Data that would let a training run and learn nothing; the message says what was seen and what to do."""
+    """Data from which a training would learn nothing; the message says what was seen and what to do."""
 
 
 def supervised_tokens(blocks: Any) -> np.ndarray:
-    """How many tokens of each block are graded: (blocks,)."""
+    """Supervised tokens of each block: (blocks,)."""
     labels = blocks.select_columns(["labels"]).with_format("numpy")
     counts = [(np.asarray(labels[n : n + ROWS]["labels"]) != IGNORED).sum(axis=1) for n in range(0, len(blocks), ROWS)]
     return np.concatenate(counts) if counts else np.zeros(0, dtype=int)
 
 
 def loaded(place: Path, split: str) -> Any:
-    """A packed split. Errors: NothingToLearn for one without a block."""
+    """A packed split. Errors: NothingToLearn if it has no block."""
     from datasets import load_from_disk
 
     try:
@@ -39,27 +39,27 @@ def loaded(place: Path, split: str) -> Any:
         blocks = ()
     if not len(blocks):
         raise NothingToLearn(
-            f"the {split} split holds no block, expected at least one: look at {paths.short(place.parent / 'report.json')} for what became "
-            "of the rows, and prepare the data again (notebook 02)"
+            f"the {split} split holds no block, expected at least one: see {paths.short(place.parent / 'report.json')} for the fate of "
+            "the rows, and prepare the data again (notebook 02)"
         )
     return blocks
 
 
 def refuse_useless(blocks: Any, split: str) -> np.ndarray:
-    """The supervised tokens of each block. Errors: NothingToLearn for a split without a single label."""
+    """The supervised tokens of each block. Errors: NothingToLearn if the split has no label at all."""
     counts = supervised_tokens(blocks)
     if not counts.any():
         raise NothingToLearn(
             f"all labels of the {split} split are masked: none of its {len(blocks)} blocks has a supervised token, so every loss would be 0/0. "
-            "The chat format found no answer to grade: set objective, columns or the chat template right and prepare the data again (notebook 02)"
+            "The chat format found no answer: correct objective, columns or the chat template, and prepare the data again (notebook 02)"
         )
     return counts
 
 
 def tried(trainer: Any, model: Any, blocks: Any, counts: np.ndarray, micro_batch_size: int) -> dict[str, Any]:
-    """One forward and backward pass over the fullest batch, with room for the optimizer; nothing is trained by it.
+    """One forward and backward pass over the fullest batch, with room for the optimizer's moments; it trains nothing.
 
-    Errors: whatever the machine says where memory does not suffice.
+    Errors: those of PyTorch or Python if memory does not suffice.
     """
     fullest = np.argsort(-counts, kind="stable")[:micro_batch_size].tolist()
     rows = blocks.select(fullest)

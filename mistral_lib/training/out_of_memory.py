@@ -1,8 +1,8 @@
-"""Out of memory: recognised, answered with a smaller micro batch and as much more accumulation, and remembered in the log.
+"""Out of memory: recognized, answered with a smaller micro batch and more accumulation steps, and logged.
 
-The effective batch stays what it was, so the training stays the same training. Errors come in three shapes: CUDA's, the
-CPU allocator's, and no error at all, when the Linux kernel kills the process; the last is seen at the next start, from
-the kernel's own counters and from how much memory was left when the trainer last got on.
+The effective batch stays the same, and so does the training. Memory runs out in three ways: a CUDA error, an error of the
+CPU allocator, or a kill by the Linux kernel. The next start recognizes a kill from the kernel's counters, and from the
+memory that was left at the trainer's last note of progress.
 """
 
 import errno
@@ -17,23 +17,23 @@ from mistral_lib.training import hang_detection
 
 WORDS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")  # torch's CPU allocator, CUDA, cuBLAS
 NEARLY_NONE = 0.05  # share of the memory that was left at the last note of progress
-SCARCE = 0.25  # the same, where the kernel has killed something somewhere on the machine
-LAST_WORDS = ("stopping", "failed", "verified")  # events after which an end needs no explanation
+SCARCE = 0.25  # the same, if the kernel has killed a process somewhere on the machine
+EXPLAINED = ("stopping", "failed", "verified")  # events that explain the end of an attempt
 
 Result = TypeVar("Result")
 
 
 class OutOfMemory(RuntimeError):
-    """There is no smaller micro batch left; the message holds what to change."""
+    """There is no smaller micro batch left; the message has what to change."""
 
 
 class SharedShortage(MemoryError):
-    """Raised in every process after the same step, because memory ran out in at least one of them."""
+    """Raised in every process after the same step, if memory ran out in any of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """How an optimizer step is cut into forward passes; the product is the effective batch."""
+    """How an optimizer step is divided into forward passes; the product is the effective batch."""
 
     micro_batch_size: int
     gradient_accumulation_steps: int
@@ -74,15 +74,15 @@ def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchSh
 
 
 def advice(settings: Settings) -> str:
-    """What makes a training smaller once the micro batch cannot be."""
+    """What reduces memory if the micro batch cannot be smaller."""
     steps = [] if settings.activation_checkpointing else ["set activation_checkpointing: true"]
     steps += [] if settings.quantization == "nf4" else ["set quantization: nf4"]
-    steps += [f"lower max_tokens (now {settings.max_tokens}; the data are prepared anew)", "choose an instance with more memory"]
+    steps += [f"lower max_tokens (now {settings.max_tokens}; the data are prepared again)", "choose an instance with more memory"]
     return "In this order: " + "; ".join(steps)
 
 
-def recognised(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on a CPU."""
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a GPU or on a CPU."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -92,24 +92,24 @@ def recognised(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
-def in_words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no memory left'}"
 
 
 def retry_on_out_of_memory(attempt: Callable[[], Result], shrink: Callable[[str], None], together: bool = False) -> Result:
-    """Call `attempt` until it ends without a shortage; before each further call, `shrink(why)` and free what the last one held.
+    """Call `attempt` until memory suffices; before each retry, free the memory of the last call and call `shrink(why)`.
 
-    together: several processes are in it, and only a shortage that all of them know of may be answered.
+    together: several processes take part, so only a shortage that all of them have seen is answered.
     """
     while True:
         try:
             return attempt()
         except (MemoryError, RuntimeError, OSError) as error:
-            known = isinstance(error, SharedShortage) if together else recognised(error)
-            if isinstance(error, OutOfMemory) or not known:
+            retry = isinstance(error, SharedShortage) if together else is_shortage(error)
+            if isinstance(error, OutOfMemory) or not retry:
                 raise
-            why = in_words(error)
-        allocator.release_unused_memory()  # outside of the except clause: the error holds the failed step's frames, and these its tensors
+            why = describe(error)
+        allocator.release_unused_memory()  # outside of the except clause: the error refers to the failed step's frames and so to its tensors
         shrink(why)
 
 
@@ -117,36 +117,36 @@ def retry_on_out_of_memory(attempt: Callable[[], Result], shrink: Callable[[str]
 
 
 def counters() -> dict[str, Any]:
-    """What a trainer writes down when it begins, to compare with after its end."""
+    """What a trainer logs at its start: the next start compares."""
     return {"boot": system_memory.boot(), "kernel_kills": system_memory.kernel_kills()}
 
 
 def killed_for_memory(events: list[dict[str, Any]], folder: Path) -> str | None:
-    """Why the last trainer, which is gone, seems to have been killed for lack of memory; None if nothing says so."""
+    """Why the last trainer seems to have been killed for lack of memory; None without evidence."""
     began = next((n for n in range(len(events) - 1, -1, -1) if events[n]["event"] == "process"), None)
-    if began is None or any(event["event"] in LAST_WORDS for event in events[began:]):
+    if began is None or any(event["event"] in EXPLAINED for event in events[began:]):
         return None
     if events[began].get("boot") != system_memory.boot():
-        return None  # the machine was restarted: that is what ended it
+        return None  # the machine was restarted, which ended it
     before = events[began].get("kernel_kills", {})
     risen = [name for name, kills in system_memory.kernel_kills().items() if kills > before.get(name, kills)]
     left = hang_detection.last_note(folder).get("memory_left")
     own = [name for name in risen if name != system_memory.WHOLE_MACHINE]
-    if own or (risen and (left is None or left < SCARCE)):  # the whole machine's count rises for other programs as well
+    if own or (risen and (left is None or left < SCARCE)):  # the machine's count also rises for other programs
         return f"the process was killed while {events[-1]['event']}, and the kernel has killed for lack of memory ({(own or risen)[0]})"
     if left is not None and left < NEARLY_NONE:
-        return f"the process was killed while {events[-1]['event']}, without a word, with {left:.1%} of the memory left"
+        return f"the process was killed while {events[-1]['event']}, without an error, with {left:.1%} of the memory left"
     return None
 
 
 def made_progress(events: list[dict[str, Any]]) -> bool:
-    """Whether the last attempt came to a checkpoint, so that one more with the same micro batch is not in vain."""
+    """Whether the last attempt reached a checkpoint, so that another one with the same micro batch gets further."""
     last = [event["event"] for event in events]
     return "checkpoint" in last[len(last) - 1 - last[::-1].index("process") :] if "process" in last else False
 
 
 def refuse_if_loading(why: str | None, events: list[dict[str, Any]], settings: Settings) -> None:
-    """A kill while the base model was loaded has nothing to do with the micro batch. Errors: OutOfMemory."""
+    """Errors: OutOfMemory if the process was killed while loading the base model, which a smaller micro batch cannot help."""
     if why and events[-1]["event"] == "loading":
         raise OutOfMemory(
             f"{why}: loading {settings.base_model} needs more memory than there is; "

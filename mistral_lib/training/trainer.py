@@ -1,4 +1,4 @@
-"""transformers' Trainer as the workbook uses it: logits only where a label is, broken steps left out, checkpoints whole or not there.
+"""transformers' Trainer as the workbook uses it: logits only for labels, broken steps skipped, checkpoints complete or not there.
 
 Knows one model and its blocks; knows nothing of run folders or of when a training is complete.
 """
@@ -21,7 +21,7 @@ from mistral_lib.training.training_callback import TrainingCallback
 
 
 class SupervisedTrainer(Trainer):
-    """transformers' Trainer with logits only at supervised positions. Of several processes, the first one has the callback."""
+    """transformers' Trainer with logits only at supervised positions. Of several processes, only the first one has a callback."""
 
     def __init__(self, in_order: bool, callback: TrainingCallback | None = None, stop: StopSignal | None = None, **options: Any):
         allocator.keep_for_reuse()
@@ -32,7 +32,7 @@ class SupervisedTrainer(Trainer):
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries; the log prints a line for each event
         if callback:
             callback.report = self.log
-        self.model_accepts_loss_kwargs = True  # so that the loss is divided by all supervised tokens of a step, once
+        self.model_accepts_loss_kwargs = True  # the loss is divided once, by all supervised tokens of a step
         self.saving_into: Path | None = None
         self.shortage: str | None = None  # out of memory in this process, among several
 
@@ -47,7 +47,7 @@ class SupervisedTrainer(Trainer):
         return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Nobody asks for it, and it counts the model's parameters anew at every step."""
+        """Not used, and it would count the model's parameters at every step."""
         return 0
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -75,8 +75,8 @@ class SupervisedTrainer(Trainer):
     # -- several processes ----------------------------------------------------------------------------------------------
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Of several processes, each makes its gradients alone: one that is short of memory must not leave the others waiting in
-        the middle of a backward pass. They are averaged, or all give up, when the step is whole."""
+        """Several processes make their gradients without communication: one that runs out of memory must not leave the others waiting
+        in a backward pass. At the end of the step the gradients are averaged, or all processes give up."""
         if not isinstance(model, DistributedDataParallel):
             return super().training_step(model, inputs, num_items_in_batch)
         if self.shortage is None:
@@ -84,13 +84,13 @@ class SupervisedTrainer(Trainer):
                 with model.no_sync():
                     return super().training_step(model, inputs, num_items_in_batch)
             except (MemoryError, RuntimeError, OSError) as error:
-                if not out_of_memory.recognised(error):
+                if not out_of_memory.is_shortage(error):
                     raise
-                self.shortage = out_of_memory.in_words(error)
+                self.shortage = out_of_memory.describe(error)
         return torch.zeros((), device=self.args.device)
 
     def _average_or_give_up(self, model: Any) -> None:
-        """Errors: SharedShortage in every process, where any was short of memory."""
+        """Errors: SharedShortage in every process if any ran out of memory."""
         if distributed.any_of(self.shortage is not None, self.args.device):
             short = {rank: why for rank, why in enumerate(distributed.gathered(self.shortage)) if why}
             raise out_of_memory.SharedShortage("; ".join(f"process {rank} of {distributed.count()}: {why}" for rank, why in short.items()))
@@ -99,7 +99,7 @@ class SupervisedTrainer(Trainer):
     # -- broken steps -----------------------------------------------------------------------------------------------
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """The norm before clipping; a step whose loss or gradient is no number gets no gradients, and so changes nothing."""
+        """The norm before clipping. If the loss or the norm is not finite, the gradients are dropped, and the step changes nothing."""
         if isinstance(model, DistributedDataParallel):
             self._average_or_give_up(model)
         norm = super()._clip_grad_norm(model)
@@ -114,7 +114,7 @@ class SupervisedTrainer(Trainer):
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
         super()._maybe_log_save_evaluate(tr_loss, *arguments, **options)
         if not torch.isfinite(tr_loss).all():
-            tr_loss.zero_()  # or the sum of losses would be no number for ever after
+            tr_loss.zero_()  # or the sum of losses would never be finite again
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class SupervisedTrainer(Trainer):
         return str(self.saving_into) if self.saving_into else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written into a hidden folder, sealed, and put in place. Errors: DiskFull; Diverged for an adapter that is no number."""
+        """Written into a hidden folder, sealed, and renamed into place. Errors: DiskFull; Diverged if the adapter is not finite."""
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         if not distributed.is_first():
             return self._save_into(sealed.partial(place / name), model, trial)
@@ -140,18 +140,18 @@ class SupervisedTrainer(Trainer):
 
     def _save_into(self, folder: Path, model: Any, trial: Any) -> None:
         """The first process writes weights and optimizer, each process its random state."""
-        distributed.wait()  # the folder is there
+        distributed.wait()  # until the folder exists
         self.saving_into = folder
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.saving_into = None
-        distributed.wait()  # everything is written
+        distributed.wait()  # until everything is written
 
 
 def _answer_with_losses(model: Any) -> None:
-    """Let the model's forward be its token losses: with several processes it is that forward whose gradients are shared.
-    Frozen weights are the same everywhere and need not be sent."""
+    """Make the model's forward return its token losses: DistributedDataParallel shares the gradients of that forward.
+    Frozen weights are the same in every process and are not sent."""
 
     def losses(self: Any, **batch: torch.Tensor) -> torch.Tensor:
         return likelihood.training_losses(self, batch)

@@ -1,7 +1,6 @@
-"""Starts the trainer as a process of its own, tells whether it gets on, and how it ended.
+"""Starts the trainer as a process of its own, watches it, and reports how it ended.
 
-The notebook that follows may be closed, interrupted or reopened: training goes on, and whoever runs the cell again
-attaches to it.
+The notebook may be closed, interrupted or reopened: training continues, and the cell that is run again attaches to it.
 """
 
 import os
@@ -18,11 +17,11 @@ from mistral_lib.training import out_of_memory, trackers, training_status
 
 POLL = 1.0  # seconds between two looks at the log
 
-_started: dict[str, subprocess.Popen] = {}  # trainers started by this process, by run folder: they must be reaped
+_started: dict[str, subprocess.Popen] = {}  # trainers started by this process, by run folder; a child must be waited for
 
 
 class TrainerDied(RuntimeError):
-    """The trainer ended without a verified adapter; the message holds its last words and what to do."""
+    """The trainer ended without a verified adapter; the message has its last output and what to do."""
 
 
 def start(run: Run) -> None:
@@ -32,60 +31,60 @@ def start(run: Run) -> None:
     """
     trackers.require(run.settings.report_to)
     if is_alive(run):
-        say("training: a process is at work already, attaching to it")
+        say("training: a process works on it already, attaching to it")
         return
-    words = run.folder / "training.out"
-    with open(words, "ab") as out:
+    output = run.folder / "training.out"
+    with open(output, "ab") as out:
         command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=paths.project(), start_new_session=True)
     _started[str(run.folder)] = process
-    say(f"training: process {process.pid} started; its own words are in {paths.short(words)}")
+    say(f"training: process {process.pid} started; it prints to {paths.short(output)}")
 
 
 def stop(run: Run) -> str:
-    """Ask the trainer to save after its step and to end; what was done, in words. Errors: RuntimeError if it works on another machine."""
+    """Request that the trainer saves after its step and ends; returns what was done. Errors: RuntimeError if it runs on another machine."""
     holder = run.holder()
     if holder is None or not run.works_on("training"):
         return "no trainer is at work"
     if holder["host"] != socket.gethostname():
         raise RuntimeError(f"the trainer is process {holder['pid']} on {holder['host']}, this is {socket.gethostname()}; `kill` it there")
     os.kill(holder["pid"], signal.SIGTERM)
-    return f"process {holder['pid']} was told to save after its step and to end"
+    return f"process {holder['pid']} will save after its step, then end"
 
 
 def result(run: Run) -> dict[str, Any]:
     """training/result.json of a training that has ended. Errors: TrainerDied if it ended without one."""
     if run.status("training") != "complete":
-        raise TrainerDied(_last_words(run))
+        raise TrainerDied(_death(run))
     return files.read_json(run.folder / "training" / "result.json")
 
 
 def is_alive(run: Run) -> bool:
-    """Whether a trainer is at work: one that this process started (it may not hold the lock yet), or any that holds it."""
+    """Whether a trainer runs: one that this process started (it may not have the lock yet), or any that has the lock."""
     process = _started.get(str(run.folder))
     return (process is not None and process.poll() is None) or run.works_on("training")
 
 
 def is_running_or_restarted(run: Run) -> bool:
-    """Whether a trainer is at work; one that was killed for lack of memory is started again, and is."""
-    return is_alive(run) or _started_again(run)
+    """Whether a trainer runs; one that was killed for lack of memory is started again first."""
+    return is_alive(run) or _restarted(run)
 
 
-def _started_again(run: Run) -> bool:
-    """Start the trainer anew if it was killed for lack of memory. It ends by itself once no smaller micro batch is left."""
+def _restarted(run: Run) -> bool:
+    """Start the trainer again if it was killed for lack of memory. It ends by itself if no smaller micro batch is left."""
     process, folder = _started.get(str(run.folder)), run.folder / "training"
     if process is None or process.poll() != -signal.SIGKILL or run.status("training") != "interrupted":
         return False
     why = out_of_memory.killed_for_memory(files.read_json_lines(folder / "log.jsonl"), folder)
     if why is None:
         return False
-    say(f"training: {why}; it is started again and goes on with a smaller micro batch")
+    say(f"training: {why}; it is started again and resumes with a smaller micro batch")
     start(run)
     return True
 
 
 def warned_of_a_hang(run: Run, warned: float) -> float:
-    """Say, once per hang, that nothing gets on. Returns when the last warning was given, in seconds since 1970."""
+    """Print a warning, once per hang. Returns the time of the last warning, in seconds since 1970."""
     now = training_status.status(run)
     if not now.hung or time.time() - warned < now.seconds_since_progress:
         return warned
@@ -93,13 +92,13 @@ def warned_of_a_hang(run: Run, warned: float) -> float:
     return time.time()
 
 
-def _last_words(run: Run) -> str:
+def _death(run: Run) -> str:
     process = _started.get(str(run.folder))
     status, error = run.status("training"), run.entry("training").get("error")
     code = f", exit status {process.returncode}" if process is not None else ""
-    words = run.folder / "training.out"
-    tail = "\n".join(words.read_text(errors="replace").splitlines()[-12:]) if words.exists() else ""
+    output = run.folder / "training.out"
+    tail = "\n".join(output.read_text(errors="replace").splitlines()[-12:]) if output.exists() else ""
     return (
-        f"training of {run.folder.name} is {status}{code}: {error or 'the process was killed'}. No adapter is claimed. "
-        f"Run this again to go on from the last checkpoint.\nLast words of the trainer:\n{tail}"
+        f"training of {run.folder.name} is {status}{code}: {error or 'the process was killed'}. There is no adapter. "
+        f"Run this again to resume from the last checkpoint.\nLast output of the trainer:\n{tail}"
     )

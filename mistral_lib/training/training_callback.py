@@ -1,6 +1,6 @@
 """What happens between the steps of a training: a log line, a validation, the best adapter kept, a stop that saves.
 
-Knows the trainer's callbacks and the rules; knows nothing of run folders or of when a training is complete.
+Knows the trainer's callbacks and the stopping rules; knows nothing of run folders or of when a training is complete.
 """
 
 import math
@@ -19,7 +19,11 @@ from mistral_lib.training.training_log import TrainingLog
 
 
 class TrainingCallback(TrainerCallback):
-    """Follows one training. `measure(model, what)` returns the validation loss in nats per supervised token."""
+    """Logs, validates and stops one attempt of a training.
+
+    measure(model, what): returns the validation loss in nats per supervised token. baseline: that of the base model.
+    reported: what earlier attempts have reported to the tracker.
+    """
 
     def __init__(
         self, settings: Settings, log: TrainingLog, stop: StopSignal, spending: Spending, divergence: DivergenceCheck,
@@ -40,11 +44,11 @@ class TrainingCallback(TrainerCallback):
     # -- the trainer's callbacks, in their order within a step ------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        state.save_steps = args.save_steps  # transformers goes on with the checkpoint's own, whatever the parameters say now
+        state.save_steps = args.save_steps  # transformers would use the checkpoint's, even if the parameter was changed
         if not state.global_step:
             self.report({"eval_loss": self.baseline})
         elif self._due(state) and not self._measured(state.global_step):
-            self.validate(model, state, control)  # a stop had come in between
+            self.validate(model, state, control)  # a stop came between checkpoint and validation
         self.step_began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -90,14 +94,14 @@ class TrainingCallback(TrainerCallback):
     # -- validation -------------------------------------------------------------------------------------------------
 
     def validate(self, model: Any, state: Any, control: Any) -> None:
-        """Measure the validation loss, keep the adapter if it is the best so far, and stop if nothing is gained any more."""
+        """Measure the validation loss, keep the adapter if it is the best so far, and stop if a rule is reached."""
         if self.stop.requested:
             return
         began, step = time.perf_counter(), state.global_step
         try:
             with self.stop.at_once():
                 loss = self.measure(model, f"after step {step}")
-        except Stopped:  # in the middle: what was trained is saved, and measured when the training goes on
+        except Stopped:  # in the middle: the step is saved, and measured when the training resumes
             control.should_save = control.should_training_stop = True
             return
         kept = checkpoints.best(self.checkpoint_folder)
@@ -118,7 +122,7 @@ class TrainingCallback(TrainerCallback):
     def _measured(self, step: int) -> bool:
         return any(event["step"] == step for event in self.validations)
 
-    # -- the end ----------------------------------------------------------------------------------------------------
+    # -- the end of the steps ----------------------------------------------------------------------------------------------------
 
     def _stop_if_a_rule_is_reached(self, state: Any, control: Any) -> None:
         found = self.rules.reached(state.global_step, self.validations)
@@ -129,7 +133,7 @@ class TrainingCallback(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def ended_at(self, checkpoint: Path, model: Any) -> bool:
-        """Whether a checkpoint is where the steps ended, so that only the ending is missing; its weights are then in the model."""
+        """Whether the steps had ended at this checkpoint, so that only saving and verifying is missing; the model then gets its weights."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         found, all_done = self.rules.reached(state.global_step, self.validations), state.global_step >= state.max_steps
         if found and not all_done:
@@ -146,5 +150,5 @@ class TrainingCallback(TrainerCallback):
 
 
 def _finite(value: float | None) -> float | None:
-    """None for what is no number: JSON has no other word for it."""
+    """None for NaN and infinity, which JSON does not have."""
     return float(value) if value is not None and math.isfinite(value) else None

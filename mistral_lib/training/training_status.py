@@ -1,6 +1,6 @@
-"""How a training stands, told from what it left on disk: for the command line, a dashboard, or any other process.
+"""The state of a training, read from its files: for the command line, a dashboard, or any other process.
 
-Whether it goes on is judged by its progress (forward passes, steps, measurements), never by a sign of life.
+A training counts as hung if it makes no progress (forward passes, steps, measurements), even though its process is alive.
 """
 
 import time
@@ -26,26 +26,26 @@ DOING = {
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """One training at one moment. Whatever is not known yet is None.
+    """One training at one moment. A value that does not exist yet is None.
 
     word                  not started | running | interrupted | failed | complete
-    doing                 what a running trainer is at, in words; empty otherwise
-    error, advice         why it failed or was interrupted; what to do next (also where it is hung)
-    pid, alive            the trainer's process, and whether it lives
+    doing                 what a running trainer does now; empty otherwise
+    error, advice         why it failed or was interrupted; what to do next (also if it is hung)
+    pid, alive            the trainer's process, and whether it is alive
     hung                  alive, but without progress for longer than `patience_seconds`
     step, steps           optimizer steps done, and planned
     loss, gradient_norm, learning_rate, tokens_per_second   of the last step (nats per supervised token)
-    validation_loss, validation_step                the last measured validation loss (None: it was no number), and after which step
+    validation_loss, validation_step                the last measured validation loss (None: not finite), and after which step
     best_validation_loss, best_step                 the lowest one during training, and its step
     baseline_loss                                   the untouched base model's
-    peak_memory_mib                                 the most that the trainer has held
-    eta_seconds                                     until the adapter is verified, from now; None where it hangs
+    peak_memory_mib                                 the trainer's highest use of memory so far
+    eta_seconds                                     until the adapter is verified, from now; None if it hangs
     seconds, usd                                    spent so far, all attempts together, and their price
     seconds_since_step                              since the last step ended; None before the first
     seconds_since_progress, patience_seconds        since the last forward pass, step or event; what is allowed
-    micro_batch_size, gradient_accumulation_steps   what it steps with now (an out-of-memory may have changed it)
+    micro_batch_size, gradient_accumulation_steps   the batch that it uses now (smaller after out of memory)
     out_of_memory, skipped_steps                    how many of each so far
-    stopped_by                                      early_stopping, max_hours or max_usd; None: it went through all its steps
+    stopped_by                                      early_stopping, max_hours or max_usd; None: it makes all its steps
     """
 
     run: str
@@ -87,7 +87,7 @@ class TrainingStatus:
 
 
 def status(run: Run) -> TrainingStatus:
-    """Read how the training of a run stands. It only reads: safe at any time, from any process."""
+    """The state of a run's training. It only reads: safe at any time, from any process."""
     folder, name = run.folder / "training", run.folder.name
     alive = run.works_on("training")
     events = files.read_json_lines(folder / "log.jsonl")
@@ -103,7 +103,7 @@ def status(run: Run) -> TrainingStatus:
 
 
 def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Loss, rates and what happened on the way."""
+    """Loss, rates, validations, and how many shortages of memory and skipped steps."""
     curve, measured = training_log.steps(events), training_log.validations(events)
     last = curve[-1] if curve else {}
     best = min((event for event in measured if event["loss"] is not None), key=lambda event: event["loss"], default={})
@@ -131,20 +131,20 @@ def _money(run: Run, events: list[dict[str, Any]], alive: bool) -> dict[str, flo
 
 
 def _end(folder: Path) -> dict[str, Any]:
-    """What the finished training says of itself; its peak holds the proof after the last step as well."""
+    """What the result adds; its memory peak includes the verification after the last step."""
     result = files.read_json(folder / "result.json") if (folder / "result.json").exists() else {}
     return {key: result[key] for key in ("stopped_by", "peak_memory_mib") if key in result}
 
 
 def _progress(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a living trainer is at, when it last got on, and whether that is too long ago."""
+    """What a running trainer does, when it last made progress, and whether that is too long ago."""
     now, curve = time.time(), training_log.steps(events)
-    known = next((event for event in reversed(events) if event["event"] in DOING), events[-1])
+    doing = next((event for event in reversed(events) if event["event"] in DOING), events[-1])
     waited = max(0.0, now - max(events[-1]["time"], hang_detection.last_note(folder).get("time", 0.0)))
-    patience = hang_detection.patience_seconds([step["seconds"] for step in curve if "seconds" in step], known["event"] == "loading")
+    patience = hang_detection.patience_seconds([step["seconds"] for step in curve if "seconds" in step], doing["event"] == "loading")
     eta = curve[-1].get("eta_seconds") if curve else None
     return {
-        "doing": DOING.get(known["event"], ""),
+        "doing": DOING.get(doing["event"], ""),
         "seconds_since_step": round(now - curve[-1]["time"], 1) if curve else None,
         "seconds_since_progress": round(waited, 1),
         "patience_seconds": round(patience, 1),
@@ -157,45 +157,52 @@ def _advice(word: str, name: str, pid: int | None = None) -> str | None:
     again = f"python -m mistral_lib train runs/{name}"
     return {
         "not started": f"start it with notebook 03_train_adapter or `{again}`",
-        "interrupted": f"`{again}` goes on from the last checkpoint",
-        "failed": f"do what the error says, then `{again}` goes on from the last checkpoint",
+        "interrupted": f"`{again}` resumes from the last checkpoint",
+        "failed": f"do what the error says, then `{again}` resumes from the last checkpoint",
         "hung": f"look at runs/{name}/training.out; then `kill {pid}` (it saves), after a minute `kill -9 {pid}`, and `{again}`: "
-        "it goes on from the last checkpoint",
+        "it resumes from the last checkpoint",
     }.get(word)
 
 
 def describe(now: TrainingStatus) -> str:
     """The status as lines of text, for a terminal."""
-    lines = [f"{now.run}: {'HUNG' if now.hung else now.word}" + (f", {now.doing}" if now.doing else "")]
-    if now.pid:
-        lines.append(f"process {now.pid} is alive")
-    if now.hung:
-        lines.append(f"no progress since {now.seconds_since_progress:.0f} s, expected within {now.patience_seconds:.0f} s")
-    if now.steps:
-        lines.append(
-            f"step {now.step}/{now.steps}  loss {now.loss:.4f}  gradient norm {_number(now.gradient_norm)}  "
-            f"learning rate {now.learning_rate:.3g}  {now.tokens_per_second:.0f} tokens/s  {now.peak_memory_mib:,} MiB"
-        )
-    if now.validation_step is not None:
-        best = (
-            f"best {now.best_validation_loss:.4f} after step {now.best_step}" if now.best_step is not None else "none was a number so far"
-        )
-        lines.append(
-            f"validation loss {_number(now.validation_loss)} after step {now.validation_step}, {best}, base model {_number(now.baseline_loss)}"
-        )
-    if now.seconds:
-        left = f", about {now.eta_seconds:.0f} s left" if now.eta_seconds is not None else ""
-        since = f", last step {now.seconds_since_step:.0f} s ago" if now.seconds_since_step is not None else ""
-        lines.append(f"{now.seconds:.0f} s and {now.usd:.4f} USD so far{left}{since}")
-    if now.out_of_memory or now.skipped_steps:
-        lines.append(
-            f"out of memory {now.out_of_memory} times (now {now.micro_batch_size} blocks x {now.gradient_accumulation_steps}), "
-            f"{now.skipped_steps} steps skipped"
-        )
-    lines += [f"stopped by {now.stopped_by}"] if now.stopped_by else []
-    lines += [now.error] if now.error else []
-    lines += [f"next: {now.advice}"] if now.advice else []
-    return "\n".join(lines)
+    shortages = (
+        f"out of memory {now.out_of_memory} times (now {now.micro_batch_size} blocks x {now.gradient_accumulation_steps}), "
+        f"{now.skipped_steps} steps skipped"
+    )
+    lines = [
+        f"{now.run}: {'HUNG' if now.hung else now.word}" + (f", {now.doing}" if now.doing else ""),
+        f"process {now.pid} is alive" if now.pid else "",
+        f"no progress since {now.seconds_since_progress:.0f} s, expected within {now.patience_seconds:.0f} s" if now.hung else "",
+        _step_line(now) if now.steps else "",
+        _validation_line(now) if now.validation_step is not None else "",
+        _time_line(now) if now.seconds else "",
+        shortages if now.out_of_memory or now.skipped_steps else "",
+        f"stopped by {now.stopped_by}" if now.stopped_by else "",
+        now.error or "",
+        f"next: {now.advice}" if now.advice else "",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _step_line(now: TrainingStatus) -> str:
+    return (
+        f"step {now.step}/{now.steps}  loss {now.loss:.4f}  gradient norm {_number(now.gradient_norm)}  "
+        f"learning rate {now.learning_rate:.3g}  {now.tokens_per_second:.0f} tokens/s  {now.peak_memory_mib:,} MiB"
+    )
+
+
+def _validation_line(now: TrainingStatus) -> str:
+    best = f"best {now.best_validation_loss:.4f} after step {now.best_step}" if now.best_step is not None else "none was finite so far"
+    return (
+        f"validation loss {_number(now.validation_loss)} after step {now.validation_step}, {best}, base model {_number(now.baseline_loss)}"
+    )
+
+
+def _time_line(now: TrainingStatus) -> str:
+    left = f", about {now.eta_seconds:.0f} s left" if now.eta_seconds is not None else ""
+    since = f", last step {now.seconds_since_step:.0f} s ago" if now.seconds_since_step is not None else ""
+    return f"{now.seconds:.0f} s and {now.usd:.4f} USD so far{left}{since}"
 
 
 def _number(value: float | None) -> str:

@@ -76,7 +76,7 @@ def trl(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tupl
 
 
 def records(blocks: Dataset) -> list[dict[str, list[int]]]:
-    """The records that stand in packed blocks, each with its token ids and labels; the padding is left out."""
+    """The records in packed blocks, each with its token ids and labels, without padding."""
     found = []
     for block in blocks:
         starts = [place for place, position in enumerate(block["position_ids"]) if position == 0] + [len(block["input_ids"])]

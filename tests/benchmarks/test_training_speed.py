@@ -1,12 +1,12 @@
-"""How fast and how lean is a training, beside TRL's SFTTrainer on the same records?
+"""Speed and memory of a training, compared with TRL's SFTTrainer on the same records.
 
 make bench                  10 steps of 2 x 512 tokens, SmolLM2-135M as Mistral, LoRA r 16 on all linears, medians of 3
-STEPS=20 REPEATS=5 ...      more of them        PROFILE=1 ...   also where our time goes, unquantised and on one thread
+STEPS=20 REPEATS=5 ...      more of them        PROFILE=1 ...   also where our time is spent, unquantized and on one thread
 
-Everybody computes in bfloat16 with LoRA weights in float32, has the same records, effective batch, seed, rate and schedule. TRL gets its
-model in bfloat16 without quantisation, which is its fast way, and else its defaults (activation checkpointing among them; a line shows
-TRL's packing without it). Variants take turns, each in a process of its own. Rates count tokens that are no padding. Figures are printed;
-what is asserted is what no machine's load decides: the same loss, and no more memory than TRL.
+All variants compute in bfloat16 with LoRA weights in float32, on the same records, with the same effective batch, seed, rate and schedule.
+TRL gets its model in bfloat16 without quantization, which is its fast way, and otherwise its defaults (activation checkpointing among them; a line shows
+TRL's packing without it). Variants take turns, each in a process of its own. Rates count tokens without padding. The figures are printed;
+the test asserts what does not depend on the machine's load: the same loss, and no more memory than TRL.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ def train_once(variant: str, run: Run, folder: Path, *more: str, **environment: 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL beside: .venv/bin/pip install --no-deps trl==1.16.0")
+@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL as well: .venv/bin/pip install --no-deps trl==1.16.0")
 def test_training_beside_trl(tmp_path: Path) -> None:
     run = Run.open(Settings(run_name="bench_training"))
     prepare.prepare(run)

@@ -1,4 +1,4 @@
-"""Makes a real forward pass or optimizer step go wrong through PyTorch's own hooks, and reads what the training logged."""
+"""Makes a real forward pass or optimizer step fail through PyTorch's own hooks, and reads what the training logged."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ def events(run: Run, kind: str) -> list[dict]:
 
 @contextmanager
 def at_forward(fails: Callable[[int], bool]) -> Iterator[None]:
-    """PyTorch runs out of memory in those training passes (1, 2, ...) for which `fails` says so."""
+    """PyTorch runs out of memory in those training passes (1, 2, ...) for which `fails` is true."""
     passes = 0
 
     def hook(module: torch.nn.Module, inputs: object, output: object) -> None:

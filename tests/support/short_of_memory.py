@@ -1,4 +1,4 @@
-"""The train command with one process short of memory: `python -m tests.support.short_of_memory <rank> <pass> train runs/x`.
+"""The train command with one process that runs out of memory: `python -m tests.support.short_of_memory <rank> <pass> train runs/x`.
 
 In that process, PyTorch runs out of memory in that training pass (1, 2, ...), once.
 """

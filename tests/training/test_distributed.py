@@ -48,7 +48,7 @@ def finish(run: Run, *how: tuple[str, ...]) -> tuple[dict, list[dict]]:
     return files.read_json(run.folder / "training" / "result.json"), log
 
 
-def test_two_processes_give_the_curve_of_one_with_twice_the_accumulation_also_where_one_is_short_of_memory(prepared: Run) -> None:
+def test_two_processes_give_the_curve_of_one_with_twice_the_accumulation_also_if_one_runs_out_of_memory(prepared: Run) -> None:
     alone, curve = finish(other(prepared, gradient_accumulation_steps=2, **FOUR))
     together, shared = finish(other(prepared, **FOUR), TORCHRUN)
     assert [step["loss"] for step in shared] == pytest.approx([step["loss"] for step in curve], rel=1e-3)
@@ -72,7 +72,7 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_accumulation_also_wh
     assert shrunk["validation_loss"]["adapter"] == pytest.approx(alone["validation_loss"]["adapter"], rel=1e-3)
 
 
-def test_accelerate_that_starts_one_process_instead_of_several_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerate_that_starts_one_process_instead_of_several_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "ACCELERATE_USE_CPU"):
         monkeypatch.setenv(name, "True")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -80,7 +80,7 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_told(monkeypat
         distributed.join("cpu")
 
 
-def test_told_to_stop_both_save_once_and_go_on(prepared: Run) -> None:
+def test_on_sigterm_both_processes_save_once(prepared: Run) -> None:
     long = other(prepared, max_steps=400, checkpoint_every_steps=400)
     process = launch(long, TORCHRUN)
     for _ in range(1200):

@@ -36,16 +36,16 @@ def test_what_does_not_fit_fails_before_the_first_step_and_says_what_to_change(o
     assert run.status("training") == "failed" and not events(run, "step") and not events(run, "validation")
 
 
-def test_shortages_of_memory_are_told_from_other_errors() -> None:
+def test_shortages_of_memory_are_distinguished_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**50, dtype=torch.float64)
-    assert out_of_memory.recognised(real.value)
+    assert out_of_memory.is_shortage(real.value)
     with pytest.raises(MemoryError) as plain:
         bytearray(2**60)
-    assert out_of_memory.recognised(plain.value)
+    assert out_of_memory.is_shortage(plain.value)
     with pytest.raises(RuntimeError) as shapes:
         torch.ones(2, 3) @ torch.ones(2, 3)
-    assert not out_of_memory.recognised(shapes.value)
+    assert not out_of_memory.is_shortage(shapes.value)
 
 
 def test_halving_keeps_the_product() -> None:
@@ -58,7 +58,7 @@ def test_halving_keeps_the_product() -> None:
         assert last.micro_batch_size == 1
 
 
-def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> None:
+def test_a_kill_counts_as_out_of_memory_only_with_evidence(tmp_path: Path) -> None:
     began = {"event": "process", "time": time.time(), **out_of_memory.counters()}
     stepping = {"event": "step", "time": time.time()}
 
@@ -70,7 +70,7 @@ def test_a_kill_counts_as_want_of_memory_only_with_evidence(tmp_path: Path) -> N
 
     assert out_of_memory.killed_for_memory([began, stepping], tmp_path) is None
     one_more = since(**{system_memory.WHOLE_MACHINE: 1})
-    assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path), "it had not come to a forward pass"
+    assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path), "it had not reached a forward pass"
     assert out_of_memory.killed_for_memory([{**one_more, "boot": "another"}, stepping], tmp_path) is None
     assert out_of_memory.killed_for_memory([one_more, stepping, {"event": "failed"}], tmp_path) is None
     note(0.6)

@@ -1,4 +1,4 @@
-"""Every parameter of the training stage changes what a training does: each is changed alone, and what it should change is looked at.
+"""Every parameter of the training stage has its effect: each is changed alone, and the test looks at what it should change.
 
 A new training parameter fails here until EFFECTS says how it shows.
 """
@@ -100,8 +100,8 @@ def observe(run: Run, folder: Path) -> dict[str, Any]:
 
 def test_every_training_parameter_has_its_effect_described() -> None:
     training_parameters = set(Settings().stage("training"))
-    assert training_parameters - set(EFFECTS) == set(), "say in EFFECTS how each of these shows"
-    assert set(EFFECTS) - training_parameters == set(), "these are no training parameters any more"
+    assert training_parameters - set(EFFECTS) == set(), "add to EFFECTS how each of these shows"
+    assert set(EFFECTS) - training_parameters == set(), "these are no longer training parameters"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""LoRA weights are float32 whatever the base computes in; and every packed record teaches something, its end included."""
+"""LoRA weights are float32 for every compute type of the base; every packed record has supervised tokens, its end included."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_mixed_precision_follows_device_and_type(device: str, dtype: str, bf16: 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_lora_weights_and_their_gradients_stay_float32_beside_a_half_precision_base(
+def test_lora_weights_and_their_gradients_stay_float32_with_a_half_precision_base(
     prepared: Run, tiny_model: str, dtype: torch.dtype
 ) -> None:
     blocks = load_from_disk(prepared.folder / "data" / "train").select(range(2))

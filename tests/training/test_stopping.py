@@ -1,4 +1,4 @@
-"""When a training ends: broken numbers, budgets, patience; and data that teach nothing."""
+"""When a training stops early: losses that are not finite, budgets, patience; and data that teach nothing."""
 
 import math
 import shutil
@@ -15,7 +15,7 @@ from mistral_lib.training import checkpoints, largest_batch, stopping, train, tr
 from tests.support.disturbed_training import after_step, events, log_of
 
 
-def test_data_that_teach_nothing_are_refused_each_in_its_own_words(opened: Callable[..., Run]) -> None:
+def test_data_that_teach_nothing_are_refused_each_with_its_own_message(opened: Callable[..., Run]) -> None:
     run = opened()
     place = run.folder / "data" / "train"
     blocks = load_from_disk(place)
@@ -42,7 +42,7 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
     assert train.train(run)["status"] == "complete", "from the last good checkpoint"
 
 
-def test_broken_steps_are_left_out_and_counted_and_too_many_end_the_training(opened: Callable[..., Run]) -> None:
+def test_steps_that_are_not_finite_are_skipped_and_counted_and_too_many_end_the_training(opened: Callable[..., Run]) -> None:
     run = opened()
     with infinite_at(lambda n: n == 4):  # the trial, steps 1 and 2, and then step 3
         result = train.train(run)
@@ -83,7 +83,7 @@ def test_losses_worse_than_guessing_end_a_training() -> None:
         [check.step(step, 15.0) for step in range(8, 16)]
 
 
-def test_the_best_adapter_is_the_one_that_is_saved_and_patience_has_an_end(opened: Callable[..., Run]) -> None:
+def test_the_best_adapter_is_saved_and_patience_ends_the_training(opened: Callable[..., Run]) -> None:
     run = opened(max_steps=30, validate_every_steps=1, early_stopping_patience=2, learning_rate=0.3, warmup_share=0.0)
     result = train.train(run)
     curve = {int(step): loss for step, loss in result["validation_curve"].items()}
@@ -95,7 +95,7 @@ def test_the_best_adapter_is_the_one_that_is_saved_and_patience_has_an_end(opene
     assert best[-1] == result["adapter_of_step"]
 
 
-def test_a_budget_ends_it_verified_and_a_raised_one_goes_on(opened: Callable[..., Run]) -> None:
+def test_a_budget_ends_it_verified_and_a_raised_one_resumes_it(opened: Callable[..., Run]) -> None:
     run = opened(instance="g5.xlarge", max_usd=1e-6, max_steps=6)
     short = train.train(run)
     assert (short["status"], short["stopped_by"], short["steps"]) == ("complete", "max_usd", 2)

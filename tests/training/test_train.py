@@ -1,4 +1,4 @@
-"""The training stage, as a process of its own: proves itself, survives being killed, never claims too much."""
+"""The training stage, as a process of its own: verified at its end, resumed after a kill, never complete too early."""
 
 import multiprocessing
 import os
@@ -80,7 +80,7 @@ def test_a_training_ends_complete_and_verified(prepared: Run) -> None:
 
 
 KILLS = int(os.environ.get("KILLS", "2"))  # 20 for evidence
-FORKS = multiprocessing.get_context("forkserver")  # its children have the libraries loaded: a start costs no half minute
+FORKS = multiprocessing.get_context("forkserver")  # its children have the libraries loaded, which saves half a minute at each start
 FORKS.set_forkserver_preload(["mistral_lib.training.train"])
 
 
@@ -136,7 +136,7 @@ def copy_data(run: Run, name: str) -> bool:
     return bool(prepare.prepare(other(run, run_name=name)))
 
 
-def test_told_to_stop_it_saves_and_says_interrupted(long: Run) -> None:
+def test_on_sigterm_it_saves_and_ends_as_interrupted(long: Run) -> None:
     process = start(long)
     until(long, stepped(7), process)
     seen = training_log.steps(log_of(long))[-1]["step"]
@@ -146,7 +146,7 @@ def test_told_to_stop_it_saves_and_says_interrupted(long: Run) -> None:
     saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     last = training_log.steps(long.folder / "training" / "log.jsonl")[-1]["step"]
     assert saved == last >= 7, "it saved where it stopped, not where the last regular checkpoint was"
-    assert last <= seen + 2, "the step at work is finished, and no further one begun"
+    assert last <= seen + 2, "the current step is finished, and no further one begun"
 
 
 def test_the_trainer_prints_a_line_for_each_step_and_event_and_no_debris(prepared: Run) -> None:
@@ -181,7 +181,7 @@ def test_a_second_trainer_is_refused(prepared: Run) -> None:
     assert second.returncode == 1 and f"in use by process {process.pid}" in second.stderr
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path) -> None:
+def test_a_half_written_checkpoint_is_skipped(tmp_path) -> None:
     for step in (5, 10):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
@@ -192,7 +192,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path) -> None:
     assert checkpoints.last_complete(tmp_path) == tmp_path / "checkpoint-5"
 
 
-def test_an_adapter_that_did_not_change_or_broke_is_not_vouched_for(prepared: Run) -> None:
+def test_an_adapter_that_did_not_change_or_is_not_finite_fails_the_check(prepared: Run) -> None:
     from mistral_lib.model import base_model
 
     model = base_model.attach_lora(base_model.load_base(prepared.settings), prepared.settings)
@@ -231,7 +231,7 @@ def wait_for_the_end(run: Run) -> None:
         time.sleep(0.1)
 
 
-def test_starting_attaches_and_a_death_is_told(prepared: Run) -> None:
+def test_starting_attaches_and_a_death_is_reported(prepared: Run) -> None:
     long = other(prepared, max_steps=5000)
     trainer_process.start(long)
     trainer_process.start(long)  # again before it holds the lock: attaches
@@ -240,7 +240,7 @@ def test_starting_attaches_and_a_death_is_told(prepared: Run) -> None:
         time.sleep(0.05)
     os.kill(long.holder()["pid"], signal.SIGKILL)
     wait_for_the_end(long)
-    with pytest.raises(trainer_process.TrainerDied, match=r"is interrupted.*the process was killed.*go on from the last checkpoint"):
+    with pytest.raises(trainer_process.TrainerDied, match=r"is interrupted.*the process was killed.*resume from the last checkpoint"):
         trainer_process.result(long)
     short = other(prepared, max_steps=8)
     trainer_process.start(short)

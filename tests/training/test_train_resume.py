@@ -14,11 +14,11 @@ from mistral_lib.training.training_log import TrainingLog
 from tests.support.disturbed_training import events
 
 
-def test_as_many_steps_and_measurements_are_made_as_are_planned_where_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
+def test_as_many_steps_and_measurements_are_made_as_are_planned_if_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
     passes = {"max_steps": 0, "epochs": 2.0, "micro_batch_size": 8, "gradient_accumulation_steps": 5}
     run = opened(**passes, validate_every_steps=4)
     blocks = len(load_from_disk(run.folder / "data" / "train"))
-    assert 1 <= blocks % 40 <= 20, "or rounding over both passes at once would come to the same"
+    assert 1 <= blocks % 40 <= 20, "or rounding over both passes at once would give the same"
     result, work = train.train(run), workload.work_of(run.settings)
     estimate = run_estimate.Estimate(run.settings, work, (1.0, 2.0))
     planned = dict(estimate.rows())["steps"].split(" of ")[0]
@@ -27,7 +27,7 @@ def test_as_many_steps_and_measurements_are_made_as_are_planned_where_passes_end
     assert work.validations == len(result["validation_curve"]) == 2 and least <= len(events(run, "measuring")) <= most == 5
 
 
-def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothing_that_is_trained_changed(
+def test_a_finished_training_is_verified_again_and_not_trained_again_if_nothing_that_is_trained_changed(
     opened: Callable[..., Run],
 ) -> None:
     run = opened(checkpoint_every_steps=4)
@@ -56,11 +56,11 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_where_nothi
     assert kept == ["adapter", "adapter", "result.json", "result.json", "result.json"]
     shutil.rmtree(priced.folder / "training" / "checkpoints")
     weights.unlink()
-    assert train.train(priced)["attempts"] == 1, "nothing to go on from: trained anew, what was left of it is kept"
+    assert train.train(priced)["attempts"] == 1, "nothing to resume from: trained again, what was left of it is kept"
     assert files.sha256(weights) == trained and len(list(priced.folder.glob("previous/*/log.jsonl"))) == 1
 
 
-def test_a_raised_patience_goes_on_and_the_best_adapter_stays_the_best(opened: Callable[..., Run]) -> None:
+def test_a_raised_patience_resumes_and_the_best_adapter_stays_the_best(opened: Callable[..., Run]) -> None:
     wild = {"max_steps": 30, "validate_every_steps": 1, "learning_rate": 0.3, "warmup_share": 0.0}
     first = train.train(opened(**wild, early_stopping_patience=2))
     run = opened(**wild, early_stopping_patience=4, checkpoint_every_steps=5)

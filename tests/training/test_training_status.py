@@ -1,4 +1,4 @@
-"""How a training stands, for every state that it can be in, as another process sees it."""
+"""The status of a training in every state that it can be in, as another process sees it."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def command(run: Run) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "mistral_lib", "status", str(run.folder)], capture_output=True, text=True)
 
 
-def test_a_training_that_gets_on_is_told_from_one_that_hangs(home: Path) -> None:
+def test_a_training_that_makes_progress_is_distinguished_from_one_that_hangs(home: Path) -> None:
     run = made(home, since=5.0, instance="g5.xlarge")
     with run.lock("stage training"):
         now = training_status.status(run)
@@ -53,7 +53,7 @@ def test_a_training_that_gets_on_is_told_from_one_that_hangs(home: Path) -> None
         text = command(run)
         assert text.returncode == 5 and "no progress since 20" in text.stdout and "expected within 120 s" in text.stdout
         files.write_json(run.folder / "training" / ".progress.json", {"time": time.time() - 30, "memory_left": 0.5})
-        assert not training_status.status(run).hung, "a long step whose forward passes go on is slow, not hung"
+        assert not training_status.status(run).hung, "a long step that still makes forward passes is slow, not hung"
 
 
 def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
     with run.lock("test"):
         run.record("training", status="running")
     killed = command(run)
-    assert killed.returncode == 3 and "seen: interrupted" in killed.stdout and "goes on from the last checkpoint" in killed.stdout
+    assert killed.returncode == 3 and "seen: interrupted" in killed.stdout and "resumes from the last checkpoint" in killed.stdout
     with run.lock("stage evaluation"):
         other = training_status.status(run)
         assert (other.word, other.alive, other.pid) == ("interrupted", False, None), "the lock is another stage's"
@@ -74,7 +74,7 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
     assert "start it with" in training_status.describe(training_status.status(fresh))
 
 
-def test_a_validation_loss_that_is_no_number_is_told_and_is_not_the_best(home: Path) -> None:
+def test_a_validation_loss_that_is_not_finite_is_reported_and_is_not_the_best(home: Path) -> None:
     run = made(home, since=5.0)
     log = TrainingLog(run.folder / "training" / "log.jsonl")
     log.write("validation", what="after step 4", step=4, loss=None, best=False, seconds=1.0)  # what _finite makes of NaN
@@ -88,7 +88,7 @@ def test_a_validation_loss_that_is_no_number_is_told_and_is_not_the_best(home: P
     TrainingLog(only.folder / "training" / "log.jsonl").write("validation", what="after step 1", step=1, loss=None, best=False, seconds=1.0)
     first = training_status.status(only)
     assert (first.best_validation_loss, first.best_step) == (None, None)
-    assert "validation loss ? after step 1, none was a number so far, base model ?" in training_status.describe(first)
+    assert "validation loss ? after step 1, none was finite so far, base model ?" in training_status.describe(first)
 
 
 def test_time_between_attempts_is_neither_counted_nor_paid_for() -> None:
