@@ -80,7 +80,7 @@ def test_neither_the_choice_of_a_tracker_nor_its_files_touch_a_finished_training
     assert not [name for name in run.entry("training")["outputs"] if "tensorboard" in name]
     shutil.rmtree(folder)
     silent = opened(report_to="none", max_steps=2)
-    assert silent.reasons_to_run("training", stage_inputs.of(silent, "training")) == []
+    assert silent.reasons_to_run("training", stage_inputs.hashes(silent, "training")) == []
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(
