@@ -1,7 +1,7 @@
 """Archives as streams: the members of a zip or tar one after another, never unpacked to disk, never trusted.
 
-Refused: names that leave the archive, links, devices, sparse and encrypted members. A zip's members come by name, a tar's
-in the order of its bytes, since a stream cannot be sorted. Hidden members (`.x`, `__MACOSX/`) are passed over, as in folders.
+Refused: names that leave the archive, links, devices, sparse and encrypted members. A zip's members are in the order of their names, a
+tar's in the order of its bytes, since a stream cannot be sorted. Hidden members (`.x`, `__MACOSX/`) are skipped, as in folders.
 """
 
 import stat
@@ -17,20 +17,20 @@ from typing import BinaryIO
 
 from mistral_lib.corpus.streams import Budget, metered, seekable
 
-HEADER_BYTES = 2**20  # of a tar header that is held in memory: long names and attributes
-HELD_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+HEADER_BYTES = 2**20  # of a tar header that is read into memory: long names and attributes
+EXTENDED_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 FAULTS = (EOFError, ValueError, RuntimeError, struct.error, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     name: str
-    stream: BinaryIO | None  # to be read before the next member is asked for
+    stream: BinaryIO | None  # must be read before the next member is requested
     problem: str | None = None
 
 
 class _CarefulTarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged header for the end of the archive and says nothing; here it is an error."""
+    """Raises an error for a damaged header, which tarfile silently takes for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "tarfile.TarInfo":
@@ -38,15 +38,15 @@ class _CarefulTarInfo(tarfile.TarInfo):
             info = super().frombuf(buf, encoding, errors)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError) as error:
             raise tarfile.ReadError(f"damaged archive: {error}") from None
-        if info.size < 0 or (info.type in HELD_HEADERS and info.size > HEADER_BYTES):
+        if info.size < 0 or (info.type in EXTENDED_HEADERS and info.size > HEADER_BYTES):
             raise tarfile.ReadError("damaged archive: impossible size in a header")
         return info
 
 
 def zip_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
-    """Errors: Exhausted, zipfile.BadZipFile and other FAULTS where the archive as a whole cannot be read."""
+    """Errors: Exhausted, zipfile.BadZipFile and other FAULTS if the archive cannot be read at all."""
     names: set[PurePosixPath] = set()
-    with zipfile.ZipFile(seekable(stream, budget.limits.held_bytes)) as archive:
+    with zipfile.ZipFile(seekable(stream, budget.limits.in_memory_bytes)) as archive:
         for info in sorted(archive.infolist(), key=lambda i: (i.filename, i.header_offset)):
             if not (info.is_dir() and info.file_size == 0):
                 yield from _zip_member(archive, info, budget, names)
@@ -67,7 +67,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget,
         return
     try:
         inner = archive.open(info)
-    except FAULTS:  # its own header is damaged; the members beside it may be whole
+    except FAULTS:  # its own header is damaged; the other members may be intact
         yield Member(name, None, "unreadable")
         return
     with inner:
@@ -75,7 +75,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget,
 
 
 def tar_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
-    """Errors: Exhausted, tarfile.TarError where the archive is damaged or cut short."""
+    """Errors: Exhausted, tarfile.TarError if the archive is damaged or cut short."""
     names: set[PurePosixPath] = set()
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CarefulTarInfo) as archive:
         while (info := archive.next()) is not None:
@@ -107,7 +107,7 @@ def _hidden(name: str) -> bool:
 
 
 def _unique(name: str, names: set[PurePosixPath]) -> str:
-    """The name as it stands in sources: printable as UTF-8; a second member of the same name is told apart, not overwritten."""
+    """The name for sources: printable as UTF-8, and with a number if an earlier member has the same name."""
     shown = PurePosixPath(name.replace("\\", "/").encode("utf-8", "backslashreplace").decode() or "unnamed")
     base, dot, endings = shown.name.partition(".")
     unique, number = shown, 1

@@ -1,8 +1,7 @@
-"""Records that a person took out by hand: a plain text file of record ids or sources, which the data stage honours.
+"""Records that a person excluded: a text file of record ids or sources, which the data stage leaves out.
 
-A line is a record id (16 hexadecimal digits, as in the ledger) or a source (`file.jsonl:12`); what stands behind two blanks
-and a `#` is a note. An id excludes every copy of that text, a source one row only. The file is written by the corpus
-explorer, or with any editor.
+A line is a record id (16 hexadecimal digits, as in the ledger) or a source (`file.jsonl:12`), and optionally a note after two blanks
+and a `#`. An id excludes every copy of that text, a source only one row. The corpus explorer writes the file, or any editor.
 """
 
 from collections.abc import Mapping
@@ -26,14 +25,14 @@ class Exclusions:
     entries: frozenset[str] = frozenset()  # record ids and sources
 
     def entry(self, *forms: Any) -> str:
-        """The entry that names a record, "" for none. forms: the record as it was read and as the checks left it; None is passed over."""
+        """The entry that names a record, "" for none. forms: the record as it was read and after the checks; None is skipped."""
         if not self.entries:
             return ""
         names = (name for record in forms if record is not None for name in (record.source, record.record_id))
         return next((name for name in names if name in self.entries), "")
 
     def unmatched(self, report: Mapping[str, Any]) -> list[str]:
-        """Entries that excluded nothing: misspelt, or of a corpus that has changed since. report: data/report.json."""
+        """Entries that excluded nothing: misspelled, or the corpus has changed since. report: data/report.json."""
         return sorted(self.entries - set(report["excluded"]))
 
 
@@ -46,7 +45,7 @@ def place(settings: Any) -> Path:
 
 
 def load(settings: Any) -> Exclusions:
-    """What is excluded from a run; nothing where no file is named and none was made. Errors: ExclusionError."""
+    """The exclusions of a run; empty if no file is named and none was written. Errors: ExclusionError."""
     path = place(settings)
     if not path.exists():
         if settings.exclude_file:
@@ -59,7 +58,7 @@ def load(settings: Any) -> Exclusions:
 
 
 def read(path: Path) -> dict[str, str]:
-    """`{entry: note}` in the order of the file. Errors: ExclusionError for a file that is no text."""
+    """`{entry: note}` in the order of the file. Errors: ExclusionError if the file is not text."""
     return {entry: note for entry, note in map(_parsed, _lines(path)) if entry}
 
 
@@ -80,18 +79,18 @@ def _parsed(line: str) -> tuple[str, str]:
 
 
 def write(path: Path, entries: Mapping[str, str]) -> None:
-    """Make the file name these entries, whole or not at all: comments and lines of entries that stay are kept, others go, new ones join last.
+    """Write these entries, atomically: comments and lines of entries that remain are kept, others are removed, new ones come last.
 
-    Errors: ExclusionError for a file that is no text.
+    Errors: ExclusionError if the file is not text.
     """
     there = _lines(path) if path.exists() else [HEADER]
     kept = [line for line in there if not (entry := _parsed(line)[0]) or entry in entries]
-    known = {_parsed(line)[0] for line in kept}
-    new = [f"{entry}  # {note}" if note else entry for entry, note in entries.items() if entry not in known]
+    present = {_parsed(line)[0] for line in kept}
+    new = [f"{entry}  # {note}" if note else entry for entry, note in entries.items() if entry not in present]
     files.write_text(path, "\n".join([*kept, *new]) + "\n")
 
 
 def inputs(settings: Any) -> dict[str, str]:
-    """What the data stage depends on: a hash of the entries, not of notes or order; nothing where nothing is excluded."""
+    """What the data stage depends on: a hash of the entries, not of notes or order; empty if nothing is excluded."""
     entries = load(settings).entries
     return {"exclusions": files.digest(sorted(entries))} if entries else {}

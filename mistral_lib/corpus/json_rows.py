@@ -1,7 +1,7 @@
-"""JSON as corpora really hold it: lines, arrays, single objects, and the damage that is found in them.
+"""Rows of JSON as real corpora have it: lines, arrays, single objects, and damaged ones.
 
-A line that is not JSON is looked at again: objects glued together are taken apart if that is asked for; NaN and lone
-surrogates, which strict JSON forbids and real dumps contain, are made sound. Whatever is left is a problem with its reason.
+A line that is not valid JSON is read again: objects glued together are separated if `salvage` is set; NaN and lone surrogates, which
+strict JSON forbids and real dumps contain, are accepted or replaced. The rest becomes a problem with its reason.
 """
 
 import io
@@ -14,14 +14,14 @@ from typing import Any, BinaryIO
 import orjson
 
 from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.corpus.streams import Refused, held, lines
+from mistral_lib.corpus.streams import Refused, lines, read_all
 
 BOM = b"\xef\xbb\xbf"
-BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # whitespace, or the two characters \ and n, stand between glued objects
+BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # between glued objects: white space, or the two characters \ and n
 WRAPPERS = ("data", "rows", "records", "examples", "items")  # {"data": [row, row, …]} is a file of rows ...
 RECORD_KEYS = {"messages", "conversations", "text", "prompt", "content", "question", "instruction", "chosen"}  # ... unless it is one itself
-PEEKED = 64  # lines that are read of a .json file to see whether it is one of lines; blank ones may stand before them
-_LONGEST_INTEGER = 18  # digits; longer ones do not fit 64 bits and cannot be written again
+PEEKED = 64  # first lines of a .json file, blank ones included, that show whether it has one row a line
+_LONGEST_INTEGER = 18  # digits; longer integers do not fit 64 bits and could not be written
 
 
 def _integer(digits: str) -> int | float:
@@ -44,13 +44,13 @@ def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Ite
 
 
 def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
-    """An array of rows, one object, or lines of objects that someone named .json. Errors: Refused if too large to hold."""
+    """The rows of a .json file: an array of rows, one object, or one object a line. Errors: Refused if too large for memory."""
     start = _start(stream, reading)
     filled = [line for line in start if _filled(line)]
     if len(filled) > 1 and len(filled[1]) <= reading.limits.line_bytes and _is_object(filled[0]):
         yield from _numbered(chain(start, lines(stream, reading.limits.line_bytes)), name, reading)
         return
-    data = b"".join(start) + held(stream, reading.limits.held_bytes)
+    data = b"".join(start) + read_all(stream, reading.limits.in_memory_bytes)
     if not _filled(data):
         return
     found = list(_parsed(data, name, reading, "not_json"))
@@ -62,9 +62,9 @@ def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row
 
 
 def _start(stream: BinaryIO, reading: Reading) -> list[bytes]:
-    """The lines up to the second one that is not blank, or PEEKED lines. Errors: Refused for a first line too large to hold."""
+    """The lines up to the second one that is not blank, or PEEKED lines. Errors: Refused if the first line is too large for memory."""
     start: list[bytes] = []
-    most, filled = reading.limits.held_bytes, 0
+    most, filled = reading.limits.in_memory_bytes, 0
     while filled < 2 and len(start) < PEEKED and (line := stream.readline(most + 1)):
         if not filled and len(line) > most:
             raise Refused("too_large_to_hold")
@@ -79,8 +79,8 @@ def _filled(line: bytes) -> bool:
 
 
 def _mostly_lines(data: bytes, reading: Reading) -> bool:
-    """Whether two lines or more, and more than half of those that are not blank, are objects by themselves: so it is no torn array,
-    whose lines end with a comma."""
+    """Whether at least two lines, and more than half of those that are not blank, are objects by themselves. In a truncated array they
+    are not, since its lines end with a comma."""
     found = [
         line is not None and _is_object(line)
         for line in lines(io.BytesIO(data), reading.limits.line_bytes)
@@ -116,7 +116,7 @@ def _parsed(data: bytes, source: str, reading: Reading, otherwise: str) -> Itera
 
 
 def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iterator[Row]:
-    """`otherwise`: the reason for what is no JSON at all."""
+    """The rows of data that is not valid JSON. otherwise: the reason if it is no JSON at all."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -125,9 +125,9 @@ def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iter
     values, rest = _values(text)
     objects = all(isinstance(value, dict) for value in values)
     if len(values) == 1 and not rest:
-        yield _made_sound(values[0], source)
+        yield _without_surrogates(values[0], source)
     elif len(values) > 1 and objects and reading.salvage:
-        yield from (_made_sound(value, f"{source}.{number}", "salvaged") for number, value in enumerate(values, 1))
+        yield from (_without_surrogates(value, f"{source}.{number}", "salvaged") for number, value in enumerate(values, 1))
         if rest:
             yield Row(f"{source}.{len(values) + 1}", None, otherwise, text=rest[:LONGEST_TEXT])
     elif len(values) > 1 and objects:
@@ -137,27 +137,27 @@ def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iter
 
 
 def _values(text: str) -> tuple[list[Any], str]:
-    """The JSON values that stand one after another from the start, and what is left behind them."""
+    """The JSON values one after another from the start, and the text after the last one."""
     values, place = [], BETWEEN.match(text).end()
     try:
         while place < len(text):
             value, place = _lenient.raw_decode(text, place)
             values.append(value)
             place = BETWEEN.match(text, place).end()
-    except (ValueError, RecursionError):  # no further value; or one nested beyond all sense
+    except (ValueError, RecursionError):  # no further value, or one that is nested too deep
         pass
     return values, text[place:]
 
 
-def _made_sound(value: Any, source: str, note: str = "") -> Row:
-    """Lone surrogates (half an emoji, cut by some earlier program) cannot be written as UTF-8: each becomes a `?`, and it is noted."""
+def _without_surrogates(value: Any, source: str, note: str = "") -> Row:
+    """Replaces lone surrogates (half an emoji), which cannot be written as UTF-8, by `?` and notes it."""
     try:
         orjson.dumps(value)
         return Row(source, value, note=note)
     except TypeError:
         pass
     try:
-        sound = orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-        return Row(source, sound, note=note or "lone_surrogates_replaced")
+        replaced = orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        return Row(source, replaced, note=note or "lone_surrogates_replaced")
     except (ValueError, RecursionError):
         return Row(source, None, "not_json")

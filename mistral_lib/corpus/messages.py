@@ -1,7 +1,6 @@
-"""The turns of a conversation, made regular: roles by one name, one message after another, an answer at the end.
+"""The messages of a conversation: one name for each role, roles in turn, an answer at the end.
 
-Every change that is made is named by a repair code, so that it can be counted; nothing is changed without one. Source of the role
-names: OpenAI's chat format, ShareGPT, OpenAssistant.
+Every change has a repair code and is counted. Source of the role names: OpenAI's chat format, ShareGPT, OpenAssistant.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,18 +18,18 @@ ROLES = {
     "function_call": "assistant", "tool_call": "assistant",
     "tool": "user", "function": "user", "observation": "user", "tool_response": "user", "ipython": "user",
 }  # fmt: skip
-CALLS = ("function_call", "tool_call")  # what the model writes to call a tool: its own words, to be learnt
-OUTPUTS = ("tool", "function", "observation", "tool_response", "ipython")  # what a tool gives back: to be read, as a user's words are
+CALLS = ("function_call", "tool_call")  # a tool call, which the model writes: trained on as its own text
+OUTPUTS = ("tool", "function", "observation", "tool_response", "ipython")  # the result of a tool: read, like a user's text
 ROLE_KEYS = ("role", "from")
 TEXT_KEYS = ("content", "value")
 
 
 class Unmappable(ValueError):
-    """A row that is no record; the message is its reason code, and holds nothing of the row."""
+    """A row that cannot become a record; the message is a reason code without any content of the row."""
 
 
 def turns(value: Any) -> list[tuple[str, str, str]]:
-    """(role, text, repair) of each message, role and content in OpenAI's or ShareGPT's words. Errors: Unmappable."""
+    """(role, text, repair) of each message, with the keys of OpenAI or ShareGPT. Errors: Unmappable."""
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Unmappable("messages_are_not_a_list_of_objects")
     return [_turn(turn) for turn in value]
@@ -68,7 +67,7 @@ def text_of(content: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    """A value that is no text as one line of JSON. Errors: Unmappable where it is nested deeper than can be written (254 levels)."""
+    """A value that is not text as one line of JSON. Errors: Unmappable if it is nested too deep to be written (254 levels)."""
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
@@ -76,7 +75,7 @@ def as_json(value: Any) -> str:
 
 
 def _calls(turn: Mapping[str, Any]) -> list[str]:
-    """Each call as a line of JSON, its name and its arguments: a plain chat format has no other place for it."""
+    """Each call as a line of JSON with its name and arguments, since a plain chat format has no other place for it."""
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
     if calls == []:
         return calls
@@ -90,13 +89,13 @@ def _call(function: Any) -> str:
         raise Unmappable("tool_call_without_a_name")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        with suppress(orjson.JSONDecodeError):  # what is no JSON is kept as the text that it is
+        with suppress(orjson.JSONDecodeError):  # arguments that are not JSON are kept as text
             arguments = orjson.loads(arguments)  # OpenAI writes them as JSON in a string
     return as_json({"name": function["name"], "arguments": arguments})
 
 
 def regular(given: Iterable[tuple[str, str, str]]) -> tuple[list[Message], tuple[str, ...]]:
-    """The messages and the codes of what was repaired. Errors: Unmappable where no question with an answer is left."""
+    """The messages and the codes of the repairs. Errors: Unmappable if no question with an answer is left."""
     repairs: list[str] = []
     sound = [(role, _without_lead(trimmed(text), repairs), repair) for role, text, repair in given]
     found = _system_first([turn for turn in sound if turn[1] or turn[0] != "system"], repairs)
@@ -108,13 +107,13 @@ def regular(given: Iterable[tuple[str, str, str]]) -> tuple[list[Message], tuple
 
 
 def trimmed(text: str) -> str:
-    """Without empty lines in front and white space at the end; "" where nothing else is. The first line's indentation may be code's."""
+    """The text without empty lines at the start and white space at the end. The first line keeps its indentation: it may be code."""
     return text.rstrip().lstrip("\n")
 
 
 def _without_lead(text: str, repairs: list[str]) -> str:
-    """Without the one blank that completions of older formats begin with: a chat template would write a second one. Where another
-    line is indented too, it is layout and stays."""
+    """The text without the one blank with which completions of older formats begin, since a chat template adds its own. If another line
+    is indented too, the blank is layout and is kept."""
     if not text.startswith(" ") or text[1].isspace() or "\n " in text:
         return text
     repairs.append("leading_blank_removed")
@@ -122,8 +121,8 @@ def _without_lead(text: str, repairs: list[str]) -> str:
 
 
 def _system_first(given: list[tuple[str, str, str]], repairs: list[str]) -> list[tuple[str, str]]:
-    """System texts at the start become one; a later one stays at its place, as the user's words: moved to the front, it would change
-    what the answers before it answered."""
+    """System texts at the start are joined. A later one becomes a user message in its place: moved to the start, it would change the
+    context of the answers before it."""
     start = next((number for number, (role, _, _) in enumerate(given) if role != "system"), len(given))
     leading = [text for _, text, _ in given[:start]]
     found = [("system", "\n\n".join(leading))] if leading else []

@@ -1,6 +1,6 @@
-"""Objects behind s3:// addresses, read as streams. Needs the extra `s3fs`; an unreachable server is an error within seconds.
+"""Objects of s3:// addresses, read as streams. Needs the package s3fs; an unreachable server is an error within seconds.
 
-The endpoint, the region and the credentials are those of the usual AWS_* environment variables.
+The usual AWS_* environment variables name the endpoint, the region and the credentials.
 """
 
 import os
@@ -17,7 +17,7 @@ BLOCK = 8 * 2**20  # bytes fetched at once
 
 
 class StoreError(OSError):
-    """An object store that cannot be used; the message says why, without the address."""
+    """The object store cannot be used; the message gives the reason, without the address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class RemoteObject:
 
 
 def listing(url: str) -> list[RemoteObject]:
-    """The objects below a prefix, behind a glob, or the one of that name, sorted. Errors: StoreError."""
+    """The objects of a prefix, a glob or a name, sorted. Errors: StoreError."""
     with _explained():
         store = _store()
         path = url.removeprefix("s3://").rstrip("/")
@@ -44,7 +44,7 @@ def _is_object(fact: dict[str, Any]) -> bool:
 
 
 def open_object(remote: RemoteObject) -> BinaryIO:
-    """The object as a seekable stream; a change of the object while it is read is an error. Errors: StoreError."""
+    """The object as a seekable stream. Errors: StoreError, also if the object changes while it is read."""
     with _explained():
         return _store().open(remote.url, "rb", block_size=BLOCK)
 
@@ -62,13 +62,13 @@ def _store() -> Any:
     store = s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
     )
-    store.retries = 1  # s3fs would multiply the attempts of the client below it
+    store.retries = 1  # otherwise s3fs multiplies the attempts of its client
     return store
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """s3fs and the client below it raise a dozen kinds of errors, many of them without a base class of their own."""
+    """Turns the errors of s3fs and its client, which have no common base class, into StoreError."""
     try:
         yield
     except StoreError:

@@ -1,4 +1,4 @@
-"""The text of a PDF: a record a page, or records of a budget of characters. A scan without text is said to be one."""
+"""The text of a PDF: a row a page, or rows of at most so many characters. A scan without text is reported as one problem."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import pypdfium2
 
 from mistral_lib.corpus.rows import Row
 
-BREAKS = ("\n\n", "\n", " ")  # where a page may be cut, best first
+BREAKS = ("\n\n", "\n", " ")  # the places to cut a page, best first
 
 
 def pdf_rows(data: bytes, name: str, characters: int = 0) -> Iterator[Row]:
-    """`characters`: 0 for one row a page, else the most characters of a row. All rows of a PDF are one document."""
+    """The rows of a PDF, all of one document. characters: 0 for one row a page, otherwise the largest number of characters of a row."""
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
@@ -25,7 +25,7 @@ def pdf_rows(data: bytes, name: str, characters: int = 0) -> Iterator[Row]:
 
 
 def _pages(document: pypdfium2.PdfDocument) -> Iterator[tuple[int, str | None]]:
-    """(page, text); None for a page that cannot be read."""
+    """(page number, text); the text is None for a page that cannot be read."""
     for index in range(len(document)):
         try:
             page = document[index]
@@ -67,12 +67,12 @@ def _cut(text: str, name: str, first: int, last: int, most: int) -> Iterator[Row
     if len(text) <= most:
         yield _row(name, str(first) if first == last else f"{first}-{last}", text)
         return
-    for number, part in enumerate(_parts(text, most), 1):  # only a single page can be above the budget
+    for number, part in enumerate(_parts(text, most), 1):  # only a single page can be longer
         yield _row(name, f"{first}.{number}", part)
 
 
 def _parts(text: str, most: int) -> Iterator[str]:
-    """Stretches of at most `most` characters that end where a paragraph, a line or a word does, if there is such a place."""
+    """Parts of at most `most` characters, which end at the end of a paragraph, line or word if possible."""
     while len(text) > most:
         places = (text.rfind(mark, 1, most + 1) for mark in BREAKS)
         cut = next((place for place in places if place > most // 2), most)
@@ -83,7 +83,7 @@ def _parts(text: str, most: int) -> Iterator[str]:
 
 
 def _without_scans(found: Iterator[Row], name: str) -> Iterator[Row]:
-    """A PDF in which no page has text is one problem, not a hundred."""
+    """The rows; a single problem if no page has text."""
     waiting: list[Row] | None = []
     for row in found:
         if waiting is None:

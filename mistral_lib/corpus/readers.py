@@ -1,7 +1,7 @@
-"""File formats: which reader a name asks for, and what happens when the bytes do not keep the name's promise.
+"""File formats: the reader for a file name, and what happens if the content does not fit the name.
 
-Every file and member of an archive yields at least one row: its content, or the problem that it has. Nothing that is
-wrong with the content raises; only the machine's own faults (a disk, a permission, a network) do.
+To add a format, add its ending to KINDS and its reader to `_rows`. Every file and every member of an archive yields at least one row:
+its content, or its problem. Errors in the content never raise; only faults of the machine (a disk, a permission, a network) do.
 """
 
 import errno
@@ -15,13 +15,13 @@ from mistral_lib.corpus import archives
 from mistral_lib.corpus.json_rows import json_document, json_lines
 from mistral_lib.corpus.pdf_text import pdf_rows
 from mistral_lib.corpus.rows import Reading, Row
-from mistral_lib.corpus.streams import CODECS, Budget, Exhausted, Refused, decompressed, held
+from mistral_lib.corpus.streams import CODECS, Budget, Exhausted, Refused, decompressed, read_all
 from mistral_lib.corpus.tables import parquet, separated
 
 KINDS = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
          ".txt": "text", ".md": "text", ".pdf": "pdf", ".zip": "zip", ".tar": "tar"}  # fmt: skip
 SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tzst": ".tar.zst"}
-DEEPEST = 1  # an archive in an archive is read, an archive in that is refused
+DEEPEST = 1  # an archive in an archive is read, one inside that is refused
 ARCHIVES = ("zip", "tar")
 
 
@@ -35,7 +35,7 @@ def kind_of(name: str) -> tuple[str, str | None]:
 
 
 def without_endings(name: str) -> str:
-    """A file name without the endings that say its format: `gpt3.5_law.jsonl.gz` → `gpt3.5_law`, `v1.2` → `v1.2`."""
+    """A file name without the endings that name its format: `gpt3.5_law.jsonl.gz` → `gpt3.5_law`, `v1.2` → `v1.2`."""
     path = PurePosixPath(name)
     if path.suffix.lower() in CODECS:
         path = PurePosixPath(path.stem)
@@ -71,7 +71,7 @@ def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, dept
 
 
 def of_the_machine(error: OSError) -> bool:
-    """Decompressors report damaged bytes as OSError without an errno; a jump to a nonsensical place is EINVAL."""
+    """Whether a fault is the machine's. Decompressors report damaged bytes as OSError without errno, an impossible offset is EINVAL."""
     return error.errno not in (None, errno.EINVAL)
 
 
@@ -86,9 +86,9 @@ def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: 
     elif kind == "parquet":
         yield from parquet(stream, name, reading, budget)
     elif kind == "text":
-        yield _text(held(stream, reading.limits.held_bytes), name)
+        yield _text(read_all(stream, reading.limits.in_memory_bytes), name)
     elif kind == "pdf":
-        yield from pdf_rows(held(stream, reading.limits.held_bytes), name, reading.pdf_characters)
+        yield from pdf_rows(read_all(stream, reading.limits.in_memory_bytes), name, reading.pdf_characters)
     elif kind in ("csv", "tsv"):
         yield from separated(stream, name, reading, ",;|\t" if kind == "csv" else "\t")
     else:

@@ -1,4 +1,4 @@
-"""One record schema: every known row shape is mapped to it, and a row that cannot be mapped says why by a reason code."""
+"""The record, to which every recognized row shape is mapped; other rows are rejected with a reason code."""
 
 import hashlib
 import re
@@ -18,24 +18,24 @@ __all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row
 
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
-PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, behind the name: line, page or pages, part of it
-LOOSE_TEXTS = "texts"  # domain of text files that stand in no folder of the source
+PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, after the name: line, page or pages, part of it
+LOOSE_TEXTS = "texts"  # domain of text files that are in no folder of the source
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     domain: str
     source: str  # file:line or archive!member#page
-    source_group: str  # what must never straddle a split
-    shape: str  # the row shape that it came as
+    source_group: str  # its source document, which must not straddle splits
+    shape: str  # the name of its row shape
     messages: list[Message] | None = None  # a chat that ends with the assistant ...
     text: str | None = None  # ... or a plain document
     metadata: dict[str, Any] = field(default_factory=dict)
-    repairs: tuple[str, ...] = ()  # codes of what was changed so that the row became this record
+    repairs: tuple[str, ...] = ()  # codes of the changes that were needed to map the row
 
     @property
     def canonical(self) -> str:
-        """The text that makes two records the same one, whatever their metadata."""
+        """The text by which two records are equal, whatever their metadata."""
         if self.text is not None:
             return self.text
         return "\x1e".join(f"{m['role']}\x1f{m['content']}" for m in self.messages)
@@ -60,7 +60,7 @@ class Record:
 
     @property
     def answer(self) -> str:
-        """What the model is to learn to write: the last assistant message, or the whole document."""
+        """The text that the model learns to write: the last assistant message, or the complete document."""
         return self.text if self.text is not None else self.messages[-1]["content"]
 
     @property
@@ -77,10 +77,10 @@ def text_id(text: str) -> str:
 def map_row(
     value: Any, source: str, domain_key: str = "domain", group_key: str = "module", columns: Mapping[str, str] | None = None, note: str = ""
 ) -> Record:
-    """The record in a row. Errors: Unmappable with a reason code, which holds nothing of the row.
+    """The record in a row. Errors: Unmappable with a reason code, without any content of the row.
 
-    columns: which of the row's keys is the `prompt`, the `answer`, the `text`, … (see COLUMNS), for shapes that are not known.
-    note: the `note` of the row that was read; it becomes the first of the record's repairs.
+    columns: which of the row's keys is the `prompt`, the `answer`, the `text`, … (see COLUMNS), for shapes that are not recognized.
+    note: the `note` of the row; it becomes the first of the record's repairs.
     """
     if not isinstance(value, dict):
         raise Unmappable("not_an_object")
@@ -101,14 +101,14 @@ def map_row(
 
 
 def record_of(row: Row, settings: Any) -> Record:
-    """The record in a row that was read, by the parameters of a run. Errors: Unmappable with the row's own problem, or as map_row."""
+    """The record in a row, by the parameters of a run. Errors: Unmappable with the row's problem, or as map_row."""
     if row.problem:
         raise Unmappable(row.problem)
     return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note)
 
 
 def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
-    """What a row, or the metadata in it, says under a key; None if it is not of that kind, or empty."""
+    """The value of a key in a row or its metadata; None if it is empty or not of that type."""
     for place in places:
         found = place.get(key)
         if found is not None and isinstance(found, kind) and not isinstance(found, bool) and found != "":
@@ -118,13 +118,13 @@ def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def _without_secrets(domain: str) -> str:
-    """A domain stands in every artefact and on every axis; what is taken out of texts must not stand there."""
+    """The domain, redacted: it is in every artifact and on every axis, where no secret may be."""
     return redact(domain)[0]
 
 
 def file_domain(source: str) -> str:
-    """The domain of a row that names none: the archive's or the file's name without its endings; of a text file, which is a single
-    record, its folder's name: a folder of five hundred notes is one domain."""
+    """The domain of a row that names none: the name of the archive or file without its endings. For a text file, which is a single
+    record, it is the folder's name, so that a folder of five hundred notes is one domain."""
     name, colon, line = source.rpartition(":")
     return _first_name(name if colon and line.isdecimal() else source)
 

@@ -1,6 +1,6 @@
-"""The shapes that rows come in, each with the keys that tell it and the way it becomes messages or a text.
+"""The recognized row shapes: the keys of each, and how a row becomes messages or a text.
 
-To teach the workbook a new shape, add a line to SHAPES. A shape that only one corpus has is better named by `columns`.
+To add a shape, add a line to SHAPES. For a shape that only one corpus has, use the parameter `columns` instead.
 """
 
 import re
@@ -9,19 +9,19 @@ from typing import Any
 
 from mistral_lib.corpus.messages import Unmappable, as_json, regular, text_of, trimmed, turns
 
-Row = Mapping[str, Any]
 Content = dict[str, Any]  # messages or text, and repairs
+Builder = Callable[[Mapping[str, Any]], Content]
 
 COLUMNS = ("prompt", "answer", "system", "context", "text", "title", "content", "messages")  # what `columns` may name
-MARKED_TURN = re.compile(r"\n\n(Human|Assistant): ?")  # a whole dialogue in one string, as in hh-rlhf
+MARKED_TURN = re.compile(r"\n\n(Human|Assistant): ?")  # a complete dialogue in one string, as in hh-rlhf
 
 
-def shaped(value: Row, columns: Mapping[str, str]) -> tuple[str, Content, set[str]]:
-    """(shape, content, the row's keys that were used). Errors: Unmappable."""
+def shaped(value: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, Content, set[str]]:
+    """(name of the shape, content, the keys of the row that were used). Errors: Unmappable."""
     named = {target: value[column] for target, column in columns.items() if value.get(column) is not None} if columns else {}
     if named:
         rest = {key: part for key, part in value.items() if key not in columns.values()}
-        shape = _shape(named) or _shape({**rest, **named})  # what the columns say goes before what the keys suggest
+        shape = _shape(named) or _shape({**rest, **named})  # the columns take precedence over the keys
         if shape is not None:
             _, build, used = shape
             return "columns", build({**rest, **named}), {columns.get(key, key) for key in used}
@@ -32,7 +32,7 @@ def shaped(value: Row, columns: Mapping[str, str]) -> tuple[str, Content, set[st
     return name, build(value), used
 
 
-def _shape(value: Row) -> tuple[str, Callable[[Row], Content], set[str]] | None:
+def _shape(value: Mapping[str, Any]) -> tuple[str, Builder, set[str]] | None:
     for name, keys, build, optional in SHAPES:
         for key in keys:
             if value.get(key) is None:
@@ -54,14 +54,14 @@ def _document(text: Any) -> Content:
     return {"text": text}
 
 
-def _messages(value: Row) -> Content:
+def _messages(value: Mapping[str, Any]) -> Content:
     return _chat(turns(next(value[key] for key in ("messages", "conversations", "conversation") if value.get(key) is not None)))
 
 
-def _pair(question_key: str, answer_key: str, *parts: str) -> Callable[[Row], Content]:
-    """A question and its answer, each a text or (as TRL has it) a list of messages. parts: optional keys that belong to the question."""
+def _pair(question_key: str, answer_key: str, *parts: str) -> Builder:
+    """A builder for a question and its answer, each a text or (as in TRL) a list of messages. parts: optional keys of the question."""
 
-    def build(value: Row) -> Content:
+    def build(value: Mapping[str, Any]) -> Content:
         question, answer = _side("user", value[question_key]), _side("assistant", value[answer_key])
         extra = [_cell(value[key]) for key in parts if value.get(key) not in (None, "")]
         if extra:
@@ -78,11 +78,11 @@ def _side(role: str, value: Any) -> list[tuple[str, str, str]]:
     return [(role, text_of(value), "")]
 
 
-def _optional(value: Row, key: str) -> str:
+def _optional(value: Mapping[str, Any], key: str) -> str:
     return "" if value.get(key) is None else text_of(value[key])
 
 
-def _history(value: Row) -> list[tuple[str, str, str]]:
+def _history(value: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Alpaca's earlier rounds: [[question, answer], …]."""
     history = value.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
@@ -90,13 +90,13 @@ def _history(value: Row) -> list[tuple[str, str, str]]:
     return [(role, text_of(text), "") for pair in history for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
-def _preference(value: Row) -> Content:
-    """The chosen answer; the rejected one is left out, and the repair code says so."""
+def _preference(value: Mapping[str, Any]) -> Content:
+    """The chosen answer; the rejected one is left out, with a repair code."""
     repair, chosen = "chosen_of_preference", value["chosen"]
     question = next((value[key] for key in ("prompt", "question", "instruction") if value.get(key) is not None), None)
     if isinstance(chosen, list):
         answer = _side("assistant", chosen)
-        asked = any(role == "user" for role, _, _ in answer)  # a whole conversation, or the answer alone
+        asked = any(role == "user" for role, _, _ in answer)  # a complete conversation, or only the answer
         return _chat(answer if asked or question is None else [*_side("user", question), *answer], repair)
     if question is not None:
         return _chat([("system", _optional(value, "system"), ""), *_side("user", question), *_side("assistant", chosen)], repair)
@@ -107,14 +107,14 @@ def _preference(value: Row) -> Content:
     return _chat([("user" if who == "Human" else "assistant", text, "") for who, text in spoken], repair)
 
 
-def _titled(value: Row) -> Content:
+def _titled(value: Mapping[str, Any]) -> Content:
     title = value.get("title")
     document = _document(value["content"])
     return {"text": f"{title.strip()}\n\n{document['text']}"} if isinstance(title, str) and title.strip() else document
 
 
-def _table_row(value: Row) -> Content:
-    """A row of a table under `data`: one of the other shapes if its columns make one, else a line per cell."""
+def _table_row(value: Mapping[str, Any]) -> Content:
+    """A row of a table under `data`: one of the other shapes if its columns fit, otherwise a line per cell."""
     cells = value["data"]
     if not isinstance(cells, dict):
         raise Unmappable("data_is_not_an_object")
@@ -130,8 +130,8 @@ def _cell(cell: Any) -> str:
 
 EXTRA = ("system", "history")
 INPUTS = ("input", "context")  # Alpaca's and Dolly's names for what the instruction is about
-# name, the keys that make the shape, how it becomes a record, keys that it may also use; the first that fits wins
-SHAPES: list[tuple[str, tuple[str, ...], Callable[[Row], Content], tuple[str, ...]]] = [
+# name, required keys, how it becomes a record, optional keys; the first shape that fits is taken
+SHAPES: list[tuple[str, tuple[str, ...], Builder, tuple[str, ...]]] = [
     ("preference", ("chosen", "rejected"), _preference, ("prompt", "question", "instruction", "system")),
     ("messages", ("messages",), _messages, ()),
     ("conversations", ("conversations",), _messages, ()),

@@ -1,6 +1,6 @@
-"""The files behind one path: a file, a folder, a glob or an s3:// address expanded, each with the name that its rows carry.
+"""The files of one path (a file, a folder, a glob or an s3:// address), each with the name that its rows carry.
 
-Hidden files are passed over; what can be neither listed nor opened is an error, since it would be lost in silence.
+Hidden files are skipped. A file that cannot be listed or opened is an error, since it would be missing without notice.
 """
 
 import io
@@ -20,7 +20,7 @@ from mistral_lib.run import paths
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     path: Path | None  # None for an object of an object store
-    name: str  # relative to the path that the user gave; what every record's `source` begins with
+    name: str  # relative to the path that the user gave; the `source` of each of its records begins with it
     origin: str  # corpus or operatives
     remote: RemoteObject | None = None
 
@@ -31,7 +31,7 @@ class SourceFile:
 
     @property
     def version(self) -> object:
-        """What changes when the content does. Errors: OSError for a file that is gone."""
+        """A value that changes with the content. Errors: OSError if the file was deleted."""
         if self.remote:
             return self.remote
         stat = self.path.stat()
@@ -39,7 +39,7 @@ class SourceFile:
 
     @property
     def place(self) -> str:
-        """Where it is: the one thing that no two files share."""
+        """The address of the file, different for every file."""
         return self.remote.url if self.remote else str(self.path.resolve())
 
     def open(self) -> BinaryIO:
@@ -74,7 +74,7 @@ def expand(source: str, origin: str) -> Iterator[SourceFile]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden. Errors: OSError for what can be neither listed nor opened: it would be lost in silence."""
+    """Every file below a folder that is not hidden. Errors: OSError if one cannot be listed or opened."""
 
     def stop(error: OSError) -> None:
         raise error
@@ -99,5 +99,5 @@ def _objects(url: str, origin: str) -> Iterator[SourceFile]:
 
 
 def clean(name: str) -> str:
-    """A file name that can be written as UTF-8, whatever bytes the file system holds."""
+    """A file name that can be written as UTF-8, whatever bytes the file system returned."""
     return name.encode("utf-8", "backslashreplace").decode()

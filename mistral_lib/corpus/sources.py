@@ -1,7 +1,7 @@
-"""Which files are read: the paths, folders, globs and s3:// addresses that a run names, in an order that is always the same.
+"""The files of a run: its paths, folders, globs and s3:// addresses, always in the same order.
 
-Raw input is only ever read. `optional:PATH` may be missing, and is then reported; anything else that is missing or yields
-nothing stops the run, all faults at once. How a file is read stands in readers.py.
+Source files are only read, never changed. `optional:PATH` may be missing and is then reported; any other source that is missing or
+yields no row stops the run, with all such faults in one message. readers.py reads the files.
 """
 
 from collections import defaultdict
@@ -37,12 +37,12 @@ CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
 
 
 class SourceError(ValueError):
-    """Sources that cannot be used; the message names every one of them, its key and the way out."""
+    """Sources cannot be used; the message names each of them, its parameter and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """An optional source that is not there, or in which nothing stands."""
+    """An optional source that does not exist or has no rows."""
 
     source: str
     key: str
@@ -65,12 +65,12 @@ def of_settings(settings: Any) -> list[SourceFile]:
 
 
 def of_retention(settings: Any) -> list[SourceFile]:
-    """The files of the retention set; none where the run does without. Errors: SourceError for a path that yields nothing."""
+    """The files of the retention set; none if the run has no retention_paths. Errors: SourceError if a path yields nothing."""
     return find(settings.retention_paths, "retention_paths", "retention")
 
 
 def resolve(settings: Any) -> Found:
-    """The files of a run and its absent optional sources, looked up once. Errors: SourceError with every fault of both keys."""
+    """The files of a run and its absent optional sources, looked up once. Errors: SourceError with every fault of both parameters."""
     corpus = _search(settings.corpus_paths, CORPUS_KEY, "corpus")
     operatives = _search(settings.operatives_paths, OPERATIVES_KEY, "operatives")
     faults = corpus.faults + operatives.faults
@@ -79,9 +79,9 @@ def resolve(settings: Any) -> Found:
         faults.append(f"{CORPUS_KEY}: nothing to read ({reasons}): give at least one source that is there")
     if faults:
         raise SourceError("\n".join(faults))
-    known = {file.place for file in corpus.files}  # a file named in both is corpus, and is read once
-    found = corpus.files + [file for file in operatives.files if file.place not in known]
-    return Found(_told_apart(found), corpus.absent + operatives.absent)
+    in_corpus = {file.place for file in corpus.files}  # a file named in both is corpus, and is read once
+    found = corpus.files + [file for file in operatives.files if file.place not in in_corpus]
+    return Found(_with_distinct_names(found), corpus.absent + operatives.absent)
 
 
 def find(paths: Iterable[str], key: str, origin: str) -> list[SourceFile]:
@@ -89,7 +89,7 @@ def find(paths: Iterable[str], key: str, origin: str) -> list[SourceFile]:
     found = _search(paths, key, origin)
     if found.faults:
         raise SourceError("\n".join(found.faults))
-    return _told_apart(found.files)
+    return _with_distinct_names(found.files)
 
 
 def _search(paths: Iterable[str], key: str, origin: str) -> Found:
@@ -107,15 +107,15 @@ def _search(paths: Iterable[str], key: str, origin: str) -> Found:
         elif given.startswith(OPTIONAL):
             result.absent.append(Absent(source, key, why))
         else:
-            result.faults.append(f"{key}: {source!r} → {shown_place(source)}: {why}; {_way_out(source)}")
+            result.faults.append(f"{key}: {source!r} → {shown_place(source)}: {why}; {_what_to_do(source)}")
     result.files = sorted(by_place.values(), key=lambda file: (file.name, file.place))
     return result
 
 
-def _way_out(source: str) -> str:
+def _what_to_do(source: str) -> str:
     return (
         "expected a file, a folder, a glob or s3://bucket/prefix (relative paths start at the workbook's folder): correct the path, "
-        f"take it out of the list, or write '{OPTIONAL}{source}' if the run may go on without it"
+        f"take it out of the list, or write '{OPTIONAL}{source}' if the run may continue without it"
     )
 
 
@@ -134,7 +134,7 @@ def _has_rows(file: SourceFile) -> bool:
 
 @lru_cache(maxsize=4096)
 def _readable(file: SourceFile, version: Any) -> bool:
-    """Whether any row can be read; mostly the first can. `version`: what changes with the content, for the cache."""
+    """Whether any row can be read; usually the first can. version: for the cache, changes with the content."""
     return any(row.problem is None for row in rows(file, salvage=True))
 
 
@@ -142,8 +142,8 @@ def _first_problem(file: SourceFile) -> str:
     return next(rows(file)).problem
 
 
-def _told_apart(found: list[SourceFile]) -> list[SourceFile]:
-    """Files of one name from different folders get so much of their path in front as tells them apart: sources must be unique."""
+def _with_distinct_names(found: list[SourceFile]) -> list[SourceFile]:
+    """Files of equal names get as much of their path in front as makes the names different, since sources must be unique."""
     by_name: dict[str, list[SourceFile]] = defaultdict(list)
     for file in found:
         by_name[file.name].append(file)
@@ -161,9 +161,9 @@ def _distinct(same: list[SourceFile]) -> list[str]:
 
 
 def inputs(source_files: Iterable[SourceFile]) -> dict[str, str]:
-    """`{origin/name: hash}`: what a stage that reads these files depends on. Errors: SourceError for a file that cannot be read.
+    """`{origin/name: hash}`: what a stage that reads these files depends on. Errors: SourceError if a file cannot be read.
 
-    The hash is the SHA-256 of the content; of an object in a store it is that of its ETag, size and name, as its content stays there.
+    The hash is the SHA-256 of the content; for an object in a store, of its ETag, size and name, since its content is not downloaded.
     """
     return {f"{file.origin}/{file.name}": _hash(file) for file in source_files}
 
@@ -178,29 +178,29 @@ def _hash(file: SourceFile) -> str:
 
 
 def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS) -> Iterator[Row]:
-    """Every row of one file, at least one; what cannot be read comes as a Row with a `problem`, and the rest goes on.
+    """Every row of one file, at least one. A row that cannot be read has a `problem`; the rows after it are still read.
 
-    salvage: take objects glued on one line apart. pdf_characters: characters per record of a PDF, 0 for one record a page.
-    Errors: SourceError for faults of the machine and not of the content: a permission, a disk, a network.
+    salvage: separate objects glued on one line. pdf_characters: characters per record of a PDF, 0 for one record a page.
+    Errors: SourceError for faults of the machine, not of the content: a permission, a disk, a network.
     """
     reading = Reading(salvage, pdf_characters, limits)
     try:
         with file.open() as stream:
             yield from readers.read(stream, file.name, reading, Budget(reading.limits, file.size))
-    except Exhausted as exhausted:  # what came before stands; nothing more is read of this file
+    except Exhausted as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
     except OSError as error:
         raise _unreadable(file, error) from None
 
 
 def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
-    """Every row of one file as the parameters of a run want it read. Errors: SourceError."""
+    """Every row of one file, read by the parameters of a run. Errors: SourceError."""
     return rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:
     where = file.remote.url if file.remote else paths.short(file.path)
     return SourceError(
-        f"{where} ({file.origin}_paths): cannot be read: {error.strerror or error}; nothing was lost, but the run cannot go on without it: "
+        f"{where} ({file.origin}_paths): cannot be read: {error.strerror or error}; nothing was lost, but the run cannot continue without it: "
         "make it readable, or take it out of the list"
     )

@@ -1,6 +1,6 @@
-"""Bytes as streams: transparent decompression, lines of bounded length, and limits that hostile files cannot talk away.
+"""Streams of bytes: decompression, lines of bounded length, and limits against hostile files.
 
-Limits count the bytes that were really read, never what a header claims. Knows nothing of rows, records or file formats.
+Limits count the bytes that were read, never what a header claims. Knows nothing of rows, records or file formats.
 """
 
 import io
@@ -17,22 +17,22 @@ CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one file may cost. Text compresses 3 to 60 fold; a bomb 1000 fold and more."""
+    """The limits of one file. Text compresses 3 to 60 fold, a zip bomb 1000 fold and more."""
 
-    line_bytes: int = 64 * MIB  # a longer line becomes a problem and is never held
-    held_bytes: int = 512 * MIB  # formats that must be read whole: JSON arrays, .txt, PDF, a Parquet file or zip inside an archive
+    line_bytes: int = 64 * MIB  # a longer line becomes a problem and is never in memory
+    in_memory_bytes: int = 512 * MIB  # of formats that are read at once: JSON arrays, .txt, PDF, a Parquet file or zip inside an archive
     member_bytes: int = 64 * 1024 * MIB
-    total_bytes: int = 512 * 1024 * MIB  # all that one file expands to
+    total_bytes: int = 512 * 1024 * MIB  # of one file when expanded
     members: int = 200_000
     ratio: int = 250  # expanded bytes per byte on disk ...
-    ratio_from: int = 64 * MIB  # ... judged once this much has come out
+    ratio_from: int = 64 * MIB  # ... checked from this size on
 
 
 LIMITS = Limits()
 
 
 class Refused(ValueError):
-    """A stream that is not read on; `code` is the reason. The rest of its archive still is."""
+    """A stream is not read further; `code` is the reason. The rest of its archive is still read."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -40,11 +40,11 @@ class Refused(ValueError):
 
 
 class Exhausted(Refused):
-    """The whole file has used up what it may cost: nothing more of it is read."""
+    """The file has reached a limit: nothing more of it is read."""
 
 
 class Budget:
-    """What one file has expanded to so far, over all nested archives and compressions in it. Errors: Exhausted."""
+    """Counts what one file has expanded to so far, with all nested archives and compressions. Errors: Exhausted."""
 
     def __init__(self, limits: Limits, compressed_bytes: int) -> None:
         self.limits, self.compressed_bytes = limits, compressed_bytes
@@ -64,7 +64,7 @@ class Budget:
 
 
 class Metered(io.RawIOBase):
-    """A stream whose bytes are counted as they are read. Errors: Exhausted by the budget, Refused past `most` bytes."""
+    """A stream whose bytes are counted as they are read. Errors: Exhausted by the budget, Refused above `most` bytes."""
 
     def __init__(self, inner: BinaryIO, budget: Budget | None = None, most: int | None = None) -> None:
         self.inner, self.budget, self.most, self.count = inner, budget, most, 0
@@ -88,12 +88,12 @@ def metered(inner: BinaryIO, budget: Budget | None = None, most: int | None = No
 
 
 def decompressed(stream: BinaryIO, codec: str, budget: Budget) -> BinaryIO:
-    """The plain bytes of a gzip, bz2 or zstd stream of one or more frames. Errors: OSError without errno where it is damaged or cut short."""
+    """The plain bytes of a gzip, bz2 or zstd stream of one or more frames. Errors: OSError without errno if it is damaged or truncated."""
     return metered(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec), budget)
 
 
 def lines(stream: BinaryIO, most: int) -> Iterator[bytes | None]:
-    """Each line with its newline; None for a line above `most` bytes, which is skipped and never held."""
+    """Each line with its newline; None for a line above `most` bytes, which is skipped and never in memory."""
     while line := stream.readline(most + 1):
         if len(line) <= most:
             yield line
@@ -103,8 +103,8 @@ def lines(stream: BinaryIO, most: int) -> Iterator[bytes | None]:
         yield None
 
 
-def held(stream: BinaryIO, most: int) -> bytes:
-    """All of a stream. Errors: Refused above `most` bytes."""
+def read_all(stream: BinaryIO, most: int) -> bytes:
+    """All bytes of a stream. Errors: Refused above `most` bytes."""
     data = stream.read(most + 1)
     if len(data) > most:
         raise Refused("too_large_to_hold")
@@ -112,5 +112,5 @@ def held(stream: BinaryIO, most: int) -> bytes:
 
 
 def seekable(stream: BinaryIO, most: int) -> BinaryIO:
-    """The stream itself where one can jump in it, else its bytes in memory. Errors: Refused above `most` bytes."""
-    return stream if stream.seekable() else io.BytesIO(held(stream, most))
+    """The stream itself if it is seekable, otherwise its bytes in memory. Errors: Refused above `most` bytes."""
+    return stream if stream.seekable() else io.BytesIO(read_all(stream, most))

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and Parquet. A cell of CSV is always text; what a damaged stretch swallowed is said with its lines."""
+"""Rows of CSV, TSV and Parquet. A cell of CSV is always text; a problem names the lines or rows that are lost with it."""
 
 import csv
 from collections import Counter
@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
 from mistral_lib.corpus.streams import Budget, Refused, lines, seekable
 
-BATCH = 500  # rows of a Parquet file held at once
+BATCH = 500  # rows of a Parquet file in memory at once
 _FAULTS = (OSError, ValueError, OverflowError, pa.ArrowException)  # what pyarrow raises on damaged bytes
 
 
 class _Text:
-    """The lines of a stream as text, counted; bytes that are not UTF-8 pass through as surrogates and are found in the cells."""
+    """The lines of a stream as text, counted. Bytes that are not UTF-8 become surrogates, which are found in the cells."""
 
     def __init__(self, stream: BinaryIO, most: int) -> None:
         self.found, self.number = lines(stream, most), 0
@@ -33,9 +33,9 @@ class _Text:
 
 
 def separated(stream: BinaryIO, name: str, reading: Reading, delimiters: str) -> Iterator[Row]:
-    """A row per line of a table with a header; of several `delimiters` the one that the header has most of.
+    """A row per line of a table with a header. Of several `delimiters`, the most frequent one in the header is used.
 
-    Strict: a quote that is never closed is a problem, not one enormous cell.
+    Strict: a quote that is not closed is a problem, not one enormous cell.
     """
     csv.field_size_limit(reading.limits.line_bytes)  # Python's own limit of 128 KiB is less than a long document
     text = _Text(stream, reading.limits.line_bytes)
@@ -61,7 +61,7 @@ def separated(stream: BinaryIO, name: str, reading: Reading, delimiters: str) ->
 
 
 class _Rewound:
-    """The first line once more, then the rest; an iterator and not a generator, so that it survives a line that is refused."""
+    """The first line again, then the rest; an iterator and not a generator, since a generator would end at a refused line."""
 
     def __init__(self, first: str, rest: _Text) -> None:
         self.first, self.rest = first, rest
@@ -96,14 +96,14 @@ def _cells(reader: Any, text: _Text, name: str) -> Iterator[tuple[str, list[str]
 
 
 def _cell_problem(cells: list[str]) -> str | None:
-    whole = "".join(cells)
-    if not whole.isascii() and any("\ud800" <= character <= "\udfff" for character in whole):
+    text = "".join(cells)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         return "not_utf8"
-    return "nul_bytes" if "\0" in whole else None
+    return "nul_bytes" if "\0" in text else None
 
 
 def _named(cells: list[str]) -> list[str]:
-    """Column names that are each there once: an empty one gets its number, a second one of a name is told apart."""
+    """Column names without repetition: an empty one gets its column number, a repeated one its count."""
     seen: Counter = Counter()
     names = []
     for number, cell in enumerate(cells, 1):
@@ -114,8 +114,8 @@ def _named(cells: list[str]) -> list[str]:
 
 
 def parquet(stream: BinaryIO, name: str, reading: Reading, budget: Budget) -> Iterator[Row]:
-    """A row per row, a batch held at a time. What a damaged stretch takes with it is said in the note."""
-    table = pq.ParquetFile(seekable(stream, reading.limits.held_bytes))
+    """A row per row of the file, a batch in memory at a time. The note of a problem names the rows that are lost with it."""
+    table = pq.ParquetFile(seekable(stream, reading.limits.in_memory_bytes))
     batches, number, total = table.iter_batches(batch_size=BATCH), 0, table.metadata.num_rows
     while True:
         try:

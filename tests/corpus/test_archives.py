@@ -137,8 +137,8 @@ def test_limits_on_members_and_sizes(read):
     assert problems(found) == {"a.tar!a.jsonl": "archive_member_too_large"}
     assert [row.value for row in found[-5:]] == ROWS
     assert read("a.jsonl.gz", compressed(LINES * 10_000, "gzip"), total_bytes=2**20)[-1].problem == "expands_beyond_total_limit"
-    assert [row.problem for row in read("a.txt", b"x" * 2_000, held_bytes=1_000)] == ["too_large_to_hold"]
-    assert [row.problem for row in read("a.json", b"[1," + b" " * 2_000 + b"2]", held_bytes=1_000)] == ["too_large_to_hold"]
+    assert [row.problem for row in read("a.txt", b"x" * 2_000, in_memory_bytes=1_000)] == ["too_large_to_hold"]
+    assert [row.problem for row in read("a.json", b"[1," + b" " * 2_000 + b"2]", in_memory_bytes=1_000)] == ["too_large_to_hold"]
 
 
 def test_the_header_of_a_zip_member_is_not_believed(read):

@@ -15,7 +15,7 @@ from tests.support.containers import DOCUMENTS, ROWS, STRUCTURED
 MUTATIONS = 60  # of each file
 SECONDS = 0.6  # for all mutations of one file; fewer are made on a slow machine
 HANG = 5.0  # seconds that no file of a few KB may take
-LIMITS = Limits(held_bytes=8 * 2**20, member_bytes=8 * 2**20, ratio_from=8 * 2**20, members=1_000)
+LIMITS = Limits(in_memory_bytes=8 * 2**20, member_bytes=8 * 2**20, ratio_from=8 * 2**20, members=1_000)
 BUILDERS = {**STRUCTURED, **DOCUMENTS}
 
 
