@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes and content hashes."""
+"""Atomic writes, JSON, JSON lines and content hashes. A file is complete or not there."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ JSON_STYLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_ST
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside `path`; flush it to disk and rename it over `path` only if nothing went wrong."""
+    """Write to a temporary file beside `path`; flush it to disk, and rename it to `path` if the block does not raise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -45,7 +45,7 @@ def read_json(path: Path) -> Any:
     try:
         return orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); the file was damaged after it was written") from None
+        raise ValueError(f"{path}: not valid JSON ({error}); the file was altered after it was written") from None
 
 
 def write_json_lines(path: Path, values: Iterable[Any]) -> None:
@@ -66,7 +66,7 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Every complete line; a last line that a killed process left half-written is passed over."""
+    """Every complete line; a half-written last line, left by a killed process, is skipped."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
@@ -96,7 +96,7 @@ def hashes(folder: Path, relative_to: Path, without: tuple[str, ...] = ()) -> di
 
 
 def put_once(new: Path, place: Path) -> None:
-    """Put the folder `new` at `place`, unless another process was first with the same content: then `new` is not needed."""
+    """Rename the folder `new` to `place`. If another process did so first, with the same content, `new` is deleted."""
     try:
         new.rename(place)
     except OSError:
@@ -106,7 +106,7 @@ def put_once(new: Path, place: Path) -> None:
 
 
 def fresh_folder(path: Path) -> Path:
-    """An empty folder at `path` for work in progress; leftovers of a killed process are removed."""
+    """An empty folder at `path`; what a killed process left there is deleted."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path

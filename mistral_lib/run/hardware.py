@@ -1,4 +1,4 @@
-"""What this machine is, and which device and compute type suit it, with the reason."""
+"""The device and the compute type that suit this machine, with the reason."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ def device() -> str:
 
 
 def device_of_this_process(device: str) -> str:
-    """`cuda:0`, `cuda:1`, … if there are several GPUs and a process for each (torchrun sets LOCAL_RANK); `cpu` stays as it is."""
+    """`cuda:0`, `cuda:1`, … with several GPUs and one process for each (torchrun sets LOCAL_RANK); `cpu` is returned unchanged."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
 
 
@@ -28,7 +28,7 @@ def choose_dtype(requested: str = "auto") -> tuple[str, str]:
     """The compute type's name and the reason for it.
 
     A GPU below compute capability 8.0 (a T4 is 7.5) only emulates bfloat16, although PyTorch calls it supported.
-    Errors: ValueError where bfloat16 is asked of such a GPU.
+    Errors: ValueError if bfloat16 is requested for such a GPU.
     """
     import torch
 
@@ -39,7 +39,7 @@ def choose_dtype(requested: str = "auto") -> tuple[str, str]:
     if requested == "bfloat16" and not fast:
         raise ValueError(f"dtype = bfloat16: a {seen} only emulates it, expected 8.0 or more; set dtype: float16, or auto")
     if requested != "auto":
-        return requested, f"asked for; this is a {seen}"
+        return requested, f"requested; this is a {seen}"
     return ("bfloat16", f"a {seen} multiplies it natively") if fast else ("float16", f"a {seen} only emulates bfloat16")
 
 
@@ -49,7 +49,7 @@ def _cpu_dtype(requested: str) -> tuple[str, str]:
     if requested == "float16":
         raise ValueError("dtype = float16 is for a GPU such as a T4, and this machine has none; set dtype: auto or float32")
     if requested != "auto":
-        return requested, "asked for; this is a CPU"
+        return requested, "requested; this is a CPU"
     if native:
         return "bfloat16", f"this CPU multiplies it natively ({native[0]})"
     return "float32", "this CPU has no bfloat16 instructions and would emulate it, many times slower"
@@ -68,7 +68,7 @@ def describe() -> dict[str, Any]:
     """Device, memory, disk and cores; memory and disk in GiB."""
     import torch
 
-    place = next(folder for folder in (paths.home(), *paths.home().parents) if folder.exists())  # the first run makes it
+    place = next(folder for folder in (paths.home(), *paths.home().parents) if folder.exists())  # the first run creates the home
     facts = {
         "device": device(),
         "cores": os.cpu_count(),
@@ -83,7 +83,7 @@ def describe() -> dict[str, Any]:
 
 
 def peak_memory_mib() -> int:
-    """The most memory that this process has held: on the GPU where there is one, else resident."""
+    """Peak memory of this process, MiB: allocated on the GPU if there is one, else resident."""
     import resource
 
     import torch

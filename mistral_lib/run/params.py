@@ -1,6 +1,6 @@
-"""Reads and checks the parameters of a run, and says every fault at once. The only module that reads or writes parameter YAML.
+"""Reads, checks and writes the parameters of a run, and lists every fault at once. Only this module reads or writes parameter YAML.
 
-The parameters themselves stand in settings.py.
+settings.py declares the parameters.
 """
 
 import difflib
@@ -21,7 +21,7 @@ class ParameterError(ValueError):
 
 
 def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
-    """Settings from plain values. Errors: ParameterError that lists every fault at once, `origin` naming the file."""
+    """Settings from plain values. Errors: ParameterError that lists every fault at once; `origin` names the file in it."""
     faults = [_no_name(key) for key in values if not isinstance(key, str)]
     good = {key: value for key, value in values.items() if isinstance(key, str)}
     try:
@@ -39,15 +39,17 @@ def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
 
 def _no_name(key: Any) -> str:
     return (
-        f"{key!r} stands where a parameter's name is expected: YAML reads on, off, yes and no as true/false, digits as a number, null as "
-        "nothing; quote it, or correct it to a name"
+        f"{key!r} is no parameter name: YAML reads on, off, yes and no as true/false, digits as a number, null as nothing; "
+        "quote it, or write a name"
     )
 
 
 def _explain(fault: Mapping[str, Any], key: str) -> str:
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Settings.names(), n=1, cutoff=0.5)
-        return f"unknown parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(Settings.names())}")
+        return f"unknown parameter {key!r}" + (
+            f"; did you mean {near[0]!r}?" if near else f"; the parameters are {', '.join(Settings.names())}"
+        )
     wrong = {
         "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
         "list_type": f"a list is expected, such as [{fault['input']}]",
@@ -56,16 +58,16 @@ def _explain(fault: Mapping[str, Any], key: str) -> str:
 
 
 def contradictions(settings: Settings) -> list[str]:
-    """What is wrong with values that are each fine alone."""
+    """Faults of values that are valid alone but not together."""
     faults = []
     if settings.validation_share + settings.test_share >= 0.8:
         faults.append(
-            f"validation_share + test_share = {settings.validation_share + settings.test_share:.2f}: less than 0.2 is left for training"
+            f"validation_share + test_share = {settings.validation_share + settings.test_share:.2f} leaves too little for training; expected less than 0.8"
         )
     if settings.instance not in instances():
         near = difflib.get_close_matches(settings.instance, instances(), n=1)
-        known = near[0] if near else ", ".join(instances())
-        faults.append(f"instance = {settings.instance!r} is not in params/instances.yaml; did you mean {known}?")
+        listed = near[0] if near else ", ".join(instances())
+        faults.append(f"instance = {settings.instance!r} is not in params/instances.yaml; did you mean {listed}?")
     faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
     for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
         if 0 < getattr(settings, key) < settings.max_tokens:
@@ -87,7 +89,7 @@ def contradictions(settings: Settings) -> list[str]:
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
     """Settings from a YAML file, with `key=value` overrides read as YAML values.
 
-    Errors: ParameterError for a file that is not there or not a flat mapping, and for every fault of its values.
+    Errors: ParameterError if the file is missing or not a flat mapping; it lists every fault of the values.
     """
     path = find_file(path)
     values = read_yaml(path)
@@ -98,22 +100,22 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
         try:
             values[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ParameterError(f"--set {override!r}: no valid YAML; expected such as max_steps=20 or 'columns={{a: b}}'") from None
+            raise ParameterError(f"--set {override!r}: not valid YAML; expected a value as in max_steps=20 or 'columns={{a: b}}'") from None
     return validate(values, paths.short(path))
 
 
 def find_file(path: Path | str) -> Path:
-    """A parameter file where a person means it: from here, from the workbook's home, from the project; as given if it is nowhere."""
+    """The first existing file: relative to this directory, the workbook's home or the project. The path as given if there is none."""
     given = Path(path).expanduser()
     return next((place for place in (given, paths.home() / given, paths.project() / given) if place.is_file()), given)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        known = {
+        there = {
             folder: sorted(p.name for p in folder.glob("*.yaml") if p.name != "instances.yaml") for folder in (paths.params(), paths.runs())
         }
-        holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in known.items() if names)
+        holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in there.items() if names)
         raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
         values = yaml.safe_load(path.read_text())
@@ -125,12 +127,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def instances() -> dict[str, dict[str, Any]]:
-    """The machines that the workbook knows: memory in GiB, price in USD per hour with its date."""
+    """The machines of params/instances.yaml: memory in GiB, price in USD per hour with its date."""
     return read_yaml(paths.params() / "instances.yaml")
 
 
 def to_yaml(settings: Settings) -> str:
-    """The settings as a parameter file: every value with its meaning beside it."""
+    """The settings as a parameter file: every value with its meaning as a comment."""
     lines = []
     for name in settings.names():
         value = yaml.safe_dump(getattr(settings, name), default_flow_style=True, width=10_000).split("\n")[0]
@@ -139,18 +141,18 @@ def to_yaml(settings: Settings) -> str:
 
 
 def save(settings: Settings, path: Path, replace: bool = False) -> str:
-    """Write a parameter file, whole or not at all, and say what was done.
+    """Write a parameter file atomically; returns a text that says what was done.
 
-    Errors: FileExistsError if another one stands there and `replace` is not set; the message says what differs.
+    Errors: FileExistsError if the file exists with other values and `replace` is not set; the message names what differs.
     """
     text = to_yaml(settings)
     if path.exists() and path.read_text() == text:
-        return f"{paths.short(path)} says exactly this already"
+        return f"{paths.short(path)} has exactly these values already"
     if path.exists() and not replace:
         there = read_yaml(path)
         differing = [name for name in settings.names() if there.get(name) != getattr(settings, name)]
         raise FileExistsError(
-            f"{paths.short(path)} is there and says otherwise: {', '.join(differing) or 'its wording'}; nothing was written"
+            f"{paths.short(path)} exists with other values: {', '.join(differing) or 'its comments differ'}; nothing was written"
         )
     did = "replaced" if path.exists() else "written"
     files.write_text(path, text)
@@ -162,9 +164,9 @@ def non_defaults(settings: Settings) -> list[str]:
     return [name for name in settings.names() if getattr(settings, name) != default(name)]
 
 
-# -- what a notebook's parameters are -----------------------------------------------------------------------------------
+# -- the parameters of a notebook -----------------------------------------------------------------------------------
 
-FILE = "params_file"  # the one name of a parameters cell that is no parameter of a run
+FILE = "params_file"  # the only name in a parameters cell that is no parameter of a run
 NONE = "none"
 
 

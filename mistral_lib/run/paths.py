@@ -1,6 +1,6 @@
-"""Where things are kept: the one place that decides it.
+"""Where runs, models, corpora, parameters and notebooks are; no other module decides it.
 
-Runs, models and corpora that are made at run time live under the workbook's home: the folder named by the environment
+Runs, models and corpora are made in the workbook's home: the folder named by the environment
 variable MISTRAL_WORKBOOK_HOME, or else the project itself. Never the current directory: papermill, JupyterLab and
 nbval each start notebooks in a different one.
 """
@@ -14,11 +14,11 @@ VARIABLE = "MISTRAL_WORKBOOK_HOME"
 
 
 def project() -> Path:
-    """The folder that holds `notebooks/` and `params/`, found from this file and not from the current directory."""
+    """The folder with `notebooks/` and `params/`, found from the place of this package and not from the current directory."""
     root = Path(mistral_lib.__file__).resolve().parents[1]
     if not (root / "notebooks").is_dir() or not (root / "params").is_dir():
         raise FileNotFoundError(
-            f"mistral_lib is at {root}, which holds no notebooks/ and params/: "
+            f"mistral_lib is at {root}, which has no notebooks/ and params/: "
             "install the package with `pip install --no-deps -e .` from a clone of the workbook (`make setup` does it)"
         )
     return root
@@ -51,7 +51,7 @@ def notebooks() -> Path:
 
 
 def short(path: Path) -> str:
-    """The path as a person wants to read it: relative to the home or the project where it lies inside."""
+    """The path for a message: relative to the home or the project if it is inside one of them."""
     for root in (home(), project()):
         if path.is_relative_to(root):
             return str(path.relative_to(root))

@@ -1,4 +1,4 @@
-"""Words and bars for whoever waits. They go to stderr, so that a notebook's results stay the same on every run."""
+"""Messages and progress bars. They go to stderr, so that a notebook's results stay the same on every run."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-INTERVAL = 4.0  # seconds between two lines of a bar where there is no terminal
+INTERVAL = 4.0  # seconds between two lines of a bar without a terminal
 
 
 def say(text: str) -> None:
@@ -17,7 +17,7 @@ def say(text: str) -> None:
 def bar(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
     """Iterate with a progress bar: a line every few seconds in a log file or a notebook, a moving one in a terminal.
 
-    What is done before its first line is due shows none: in a notebook an empty red line would remain of it.
+    Work that ends before the first line is due shows no bar: in a notebook an empty red line would remain.
     """
     interval = 0.2 if sys.stderr.isatty() else INTERVAL
     return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, delay=interval, file=sys.stderr, leave=False))

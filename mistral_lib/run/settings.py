@@ -1,6 +1,6 @@
-"""What can be set in a run: every parameter with its default, its limits, its meaning and unit, and the stages it influences.
+"""Every parameter of a run with its default, limits, meaning, unit and the stages that it influences.
 
-A stage re-runs when, and only when, one of its own parameters changed. How values are read and checked: params.py.
+A stage re-runs when, and only when, one of its own parameters changed. params.py reads and checks values.
 """
 
 from typing import Any, Literal
@@ -19,7 +19,7 @@ def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
 
 
 def _check(default: str, meaning: str) -> Any:
-    """A check of the data stage: its value is what it does with a record in which it finds something."""
+    """A check of the data stage: its value is the action on a record in which it finds something."""
     return Field(default, description=meaning, json_schema_extra={"stages": ["data"], "check": True}, validate_default=True)
 
 

@@ -1,11 +1,11 @@
-"""How much memory is left for this process, and how often the kernel has killed for lack of it: the machine's and its control groups'.
+"""How much memory is left, and how often the kernel has killed a process for lack of it: of the machine and of its control groups.
 
 Source: proc(5); Linux kernel documentation, admin-guide/cgroup-v2 and cgroup-v1/memory.
 """
 
 from pathlib import Path
 
-WHOLE_MACHINE = "/proc/vmstat"
+MACHINE = "/proc/vmstat"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -15,22 +15,22 @@ def left_share() -> float:
     shares = [machine["MemAvailable:"] / machine["MemTotal:"]] if machine.get("MemTotal:") else [1.0]
     for folder in control_groups():
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
-        held = _table(folder / "memory.stat")
-        anonymous = held.get("anon", held.get("total_rss"))  # the file cache can be given back
-        if limit and anonymous is not None and limit < 2**60:  # version 1 says "no limit" with a huge number
+        usage = _table(folder / "memory.stat")
+        anonymous = usage.get("anon", usage.get("total_rss"))  # the kernel can drop the file cache
+        if limit and anonymous is not None and limit < 2**60:  # version 1 writes "no limit" as a huge number
             shares.append(1 - anonymous / limit)
     return max(0.0, min(shares))
 
 
 def kernel_kills() -> dict[str, int]:
-    """How many processes the kernel has killed for lack of memory, by counter: on the whole machine, and in this process's own
-    control groups (a victim is counted in the group that it was in, whichever limit was reached)."""
+    """How many processes the kernel has killed for lack of memory, by counter: on the machine, and in the control groups of this
+    process. A killed process is counted in its own group, whichever limit was reached."""
     own = (line[0] / name for line in _lines_of_groups() for name in ("memory.events", "memory.oom_control"))
-    return {str(path): table["oom_kill"] for path in (Path(WHOLE_MACHINE), *own) if "oom_kill" in (table := _table(path))}
+    return {str(path): table["oom_kill"] for path in (Path(MACHINE), *own) if "oom_kill" in (table := _table(path))}
 
 
 def boot() -> str:
-    """Changes when the machine is started anew, and its counters with it."""
+    """The id of this boot: it changes when the machine restarts, and the counters then start again."""
     return _text(Path("/proc/sys/kernel/random/boot_id")).strip()
 
 

@@ -131,7 +131,7 @@ def killed_for_memory(events: list[dict[str, Any]], folder: Path) -> str | None:
     before = events[began].get("kernel_kills", {})
     risen = [name for name, kills in system_memory.kernel_kills().items() if kills > before.get(name, kills)]
     left = hang_detection.last_note(folder).get("memory_left")
-    own = [name for name in risen if name != system_memory.WHOLE_MACHINE]
+    own = [name for name in risen if name != system_memory.MACHINE]
     if own or (risen and (left is None or left < SCARCE)):  # the machine's count also rises for other programs
         return f"the process was killed while {events[-1]['event']}, and the kernel has killed for lack of memory ({(own or risen)[0]})"
     if left is not None and left < NEARLY_NONE:

@@ -93,7 +93,7 @@ def test_it_never_overwrites_silently(form: DecisionForm, home) -> None:
     path = home / "runs" / "small.yaml"
     first = path.read_bytes()
     form.save.click()
-    assert "says exactly this already" in form.said.value
+    assert "has exactly these values already" in form.said.value
     form.controls["max_tokens"].value = 256
     form.save.click()
     assert "Not saved" in form.said.value and "max_tokens" in form.said.value and path.read_bytes() == first

@@ -65,13 +65,13 @@ def test_a_broken_file_is_explained(tmp_path: Path, text: str, words: str) -> No
         params.load(path)
 
 
-def test_a_key_that_yaml_takes_for_no_text_is_told_beside_the_other_faults(tmp_path: Path) -> None:
+def test_a_key_that_yaml_takes_for_no_text_is_reported_with_the_other_faults(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("on: x\n7: y\nnull: z\nmax_steps: many\n")
     with pytest.raises(ParameterError) as caught:
         params.load(path)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 4 and all(any(f"mine.yaml: {key} stands where" in line for line in lines) for key in ("True", "7", "None"))
+    assert len(lines) == 4 and all(any(f"mine.yaml: {key} is no parameter name" in line for line in lines) for key in ("True", "7", "None"))
     assert "YAML reads on, off, yes and no as true/false" in lines[0] and "max_steps = 'many'" in lines[3]
 
 
@@ -230,7 +230,7 @@ def test_a_run_name_that_cannot_be_a_folder_is_explained_in_words() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("columns={prompt: x", "no valid YAML; expected such as max_steps=20"),
+        ("columns={prompt: x", "not valid YAML; expected a value as in max_steps=20"),
         ("corpus_paths=corpora/mine", r"a list is expected, such as \[corpora/mine\]"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_kill_counts_as_out_of_memory_only_with_evidence(tmp_path: Path) -> No
         return {**began, "kernel_kills": {name: kills - fewer.get(name, 0) for name, kills in began["kernel_kills"].items()}}
 
     assert out_of_memory.killed_for_memory([began, stepping], tmp_path) is None
-    one_more = since(**{system_memory.WHOLE_MACHINE: 1})
+    one_more = since(**{system_memory.MACHINE: 1})
     assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path), "it had not reached a forward pass"
     assert out_of_memory.killed_for_memory([{**one_more, "boot": "another"}, stepping], tmp_path) is None
     assert out_of_memory.killed_for_memory([one_more, stepping, {"event": "failed"}], tmp_path) is None
