@@ -1,7 +1,9 @@
-"""How fast and how lean is preparation? Times are printed, never asserted: the machine decides them; memory is asserted.
+"""How fast is preparation, and how much memory does it need? Times are printed, never asserted; memory is asserted.
 
-make bench                                   the demo corpus against bare tokenisation and against TRL's own preparation
+make bench                                   the demo corpus, with Mistral-7B's tokenizer, against bare `tokenizers` and TRL's preparation
 RECORDS=1000000 make bench                   also that many generated records, each size in a process of its own
+
+Alone: python -m pytest -s tests/benchmarks/test_preparation_speed.py -k trl
 """
 
 import os
@@ -19,7 +21,7 @@ import pytest
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, map_row
-from mistral_lib.model import base_model
+from mistral_lib.model import base_model, mistral_tokenizer
 from mistral_lib.preparation import prepare as preparation
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.run import files, paths
@@ -52,32 +54,39 @@ def interleaved(ways: dict[str, Callable[[], None]]) -> dict[str, float]:
     return {name: median(values) for name, values in seconds.items()}
 
 
+def mistral() -> Any:
+    """Mistral-7B-Instruct's own tokenizer, from mistral-common."""
+    tokenizer = mistral_tokenizer.load()
+    tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
 def ours(folder: Path, **changes: Any) -> Callable[[], None]:
-    """The whole data stage: read, check, split, tokenise, pack, write, and the account of every row."""
-    settings = Settings(run_name="bench", **changes)
-    tokenizer = base_model.load_tokenizer(settings.base_model)
+    """The complete data stage: read, check, split, tokenize, pack, write, and the ledger of every row."""
+    settings, tokenizer = Settings(run_name="bench", **changes), mistral()
 
     def prepare() -> None:
         target = files.fresh_folder(folder / "ours")
-        finished = PartCache(folder / "work", str(time.perf_counter()))
-        preparation.Preparation(target, settings, tokenizer, finished).prepare_all(sources.resolve(settings))
+        parts = PartCache(folder / "work", str(time.perf_counter()))
+        preparation.Preparation(target, settings, tokenizer, parts).prepare_all(sources.resolve(settings))
 
     return prepare
 
 
 def bare(records: list[Record]) -> Callable[[], None]:
-    tokenizer = base_model.load_tokenizer(Settings().base_model)
+    """The rendered texts through `tokenizers`, and nothing else."""
+    tokenizer = mistral()
     texts = ["".join(p.text for p in chat_format.pieces(tokenizer, r.messages)) if r.messages else r.text for r in records]
 
-    def tokenise() -> None:
+    def tokenize() -> None:
         for start in range(0, len(texts), 512):
             tokenizer(texts[start : start + 512], add_special_tokens=False)
 
-    return tokenise
+    return tokenize
 
 
 def trl(folder: Path, kind: str, processes: int | None = None) -> Callable[[], None]:
-    """SFTTrainer's own preparation: load JSON Lines, chat template, tokenise, pack. Its documents are a second data set.
+    """SFTTrainer's own preparation: load JSON Lines, chat template, tokenize, pack. Its documents are a second data set.
 
     processes: dataset_num_proc; None, its default, is one."""
     import datasets
@@ -85,7 +94,7 @@ def trl(folder: Path, kind: str, processes: int | None = None) -> Callable[[], N
     from trl import SFTConfig, SFTTrainer
 
     datasets.disable_progress_bars()
-    tokenizer = base_model.load_tokenizer(Settings().base_model)
+    tokenizer = mistral()
     config = SFTConfig(
         output_dir=str(folder / "trl"), packing=True, max_length=Settings().max_tokens, report_to=[], use_cpu=True, bf16=False,
         dataset_num_proc=processes,
@@ -130,8 +139,8 @@ def rivals(folder: Path, processes: int | None = None) -> dict[str, Callable[[],
     }
 
 
-def test_preparation_against_bare_tokenisation_and_trl(records: list[Record], tmp_path: Path) -> None:
-    off, on, tokens = "preparation, checks and near-duplicates off", "preparation, everything on", "bare batch tokenisation"
+def test_preparation_against_bare_tokenization_and_trl(records: list[Record], tmp_path: Path) -> None:
+    off, on, tokens = "preparation, checks and near-duplicates off", "preparation, everything on", "bare tokenizers, in batches"
     ways, with_trl = {tokens: bare(records), off: ours(tmp_path, **OFF), on: ours(tmp_path)}, find_spec("trl") is not None
     if with_trl:
         written_for_trl(records, tmp_path)
@@ -141,7 +150,7 @@ def test_preparation_against_bare_tokenisation_and_trl(records: list[Record], tm
     seconds = interleaved(ways)
     if with_trl:  # last: where datasets forks, it leaves one thread to every tokenizer of this process from then on
         seconds |= interleaved(rivals(tmp_path, 2))
-    print(f"\n{len(records):,} rows of the demo corpus, medians of {REPEATS}, in turn")
+    print(f"\n{len(records):,} rows of the demo corpus, Mistral-7B's tokenizer, medians of {REPEATS}, in turn")
     for what, value in seconds.items():
         print(f"  {what:52} {value:6.2f} s  {len(records) / value:8,.0f} rows/s  {seconds[tokens] / value:6.0%} of bare")
     for what in [name for name in seconds if name.startswith("TRL")]:
