@@ -26,11 +26,11 @@ IGNORED = -100  # the label that PyTorch's cross_entropy skips
 class Encoded:
     input_ids: list[int]
     labels: list[int]  # input_ids where graded, else IGNORED; not shifted
-    problem: str = ""  # why this record cannot be written in the model's chat format
+    problem: str = ""  # why this record cannot be encoded in the model's chat format
 
     @property
     def supervised(self) -> int:
-        """Graded tokens; the first token of a record never is one, since nothing stands before it."""
+        """Number of graded tokens; the first token of a record is never graded, since nothing precedes it."""
         return len(self.labels) - self.labels.count(IGNORED)
 
     @property
@@ -41,14 +41,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a rendered record: the template's words, or one message's."""
+    """A part of a rendered record: text of the template, or of one message."""
 
     text: str
     role: str | None  # None: the template's own
 
 
 def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Piece]:
-    """The rendered chat, cut at the borders of the messages' contents. for_answer: end where the assistant starts to speak.
+    """The rendered chat, split at the ends of the messages' contents. for_answer: end before the assistant's answer.
 
     Errors: TemplateProblem, NoEndToken.
     """
@@ -86,7 +86,7 @@ def show_mask(tokenizer: Any, encoded: Encoded, longest: int = 160) -> str:
     """HTML for human eyes: graded tokens on green, ignored ones grey, at most `longest` tokens."""
     spans = []
     for token, label in list(zip(encoded.input_ids, encoded.labels, strict=True))[:longest]:
-        style = "background:#cdebc5;color:#113311;padding-bottom:2px" if label != IGNORED else "opacity:.65"  # of any theme's colour
+        style = "background:#cdebc5;color:#113311;padding-bottom:2px" if label != IGNORED else "opacity:.65"  # of any theme's color
         text = html.escape(tokenizer.decode([token])).replace("\n", "⏎<br>")
         spans.append(f'<span style="{style}">{text}</span>')
     more = len(encoded.input_ids) - longest

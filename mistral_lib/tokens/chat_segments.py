@@ -1,6 +1,6 @@
-"""Records as segments of text between control tokens, in the base model's own chat format; not yet as token ids.
+"""Records as segments in the base model's own chat format: control tokens and the text between them; not yet token ids.
 
-What a chat template writes around the contents is worked out once for each order of roles, and only filled in for a record.
+What a chat template writes around the contents is computed once for each order of roles, and filled in for each record.
 """
 
 from collections.abc import Sequence
@@ -26,23 +26,23 @@ class Segment(NamedTuple):
 
 
 def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
-    """The layout of a chat and its contents as the format writes them; a template that treats them otherwise is a problem."""
+    """The layout of a chat, and its contents as the format writes them. Errors: TemplateProblem if the template changes them."""
     layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
     contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
     if copies_contents(tokenizer.chat_template):
-        return layout, contents  # whatever the contents are, they stand where the marks stood when the layout was learnt
+        return layout, contents  # then they are always where the layout's marks were
     shown = messages
-    if chat_template.is_mistral(tokenizer):  # blanks at the ends follow mistral-common: only the words between are compared
+    if chat_template.is_mistral(tokenizer):  # blanks at the ends follow mistral-common: only the text between is compared
         shown = [{**message, "content": message["content"].strip()} for message in messages]
     words = [message["content"] for message in shown] if shown is not messages else contents
     expected = "".join(words[piece] if isinstance(piece, int) else piece for piece in layout.rendered)
     if chat_template.render(tokenizer, shown, for_answer) != expected:
-        raise TemplateProblem("the chat template changes this chat's contents, so its answers cannot be found again")
+        raise TemplateProblem("the chat template changes this chat's contents, so its answers cannot be located")
     return layout, contents
 
 
 def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Segment]:
-    """The segments of a chat. for_answer: up to where the assistant starts to speak. Errors: TemplateProblem, NoEndToken."""
+    """The segments of a chat. for_answer: up to the start of the assistant's answer. Errors: TemplateProblem, NoEndToken."""
     layout, contents = layout_and_contents(tokenizer, messages, for_answer)
     found = []
     for step in _steps(layout, control_tokens.of(tokenizer)):
@@ -53,19 +53,19 @@ def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = Fal
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """The parts between two control tokens."""
+class TextParts:
+    """The parts of a layout between two control tokens."""
 
     parts: tuple[Part, ...]
     at_start: bool
-    bare: bool  # the control token before it swallows blanks
-    ungraded: int  # how many parts stand before the first graded one; all of them if none is
+    bare: bool  # the control token before it drops blanks
+    ungraded: int  # number of parts before the first graded one; all of them if none is graded
 
 
 @lru_cache(maxsize=4096)
-def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) -> tuple[Segment | Stretch, ...]:
-    """The segments of a layout: those that are the same in every chat as they are, the others to be filled in."""
-    steps: list[Segment | Stretch] = []
+def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) -> tuple[Segment | TextParts, ...]:
+    """The segments of a layout; those that depend on a chat's contents as TextParts, to be filled in."""
+    steps: list[Segment | TextParts] = []
     for is_control, group in groupby(layout.parts, key=lambda part: part.control >= 0):
         parts = tuple(group)
         if is_control:
@@ -73,27 +73,27 @@ def _steps(layout: chat_template.Layout, control: control_tokens.ControlTokens) 
             continue
         bare = bool(steps) and isinstance(steps[-1], Segment) and steps[-1].control in control.drops_blanks_after
         ungraded = next((number for number, part in enumerate(parts) if part.graded), len(parts))
-        stretch = Stretch(parts, at_start=not steps, bare=bare, ungraded=ungraded)
+        text_parts = TextParts(parts, at_start=not steps, bare=bare, ungraded=ungraded)
         same = all(part.message < 0 for part in parts)
-        steps.append(_text_segment(stretch, ()) or stretch if same else stretch)
+        steps.append(_text_segment(text_parts, ()) or text_parts if same else text_parts)
     return tuple(steps)
 
 
-def _text_segment(stretch: Stretch, contents: Sequence[str]) -> Segment | None:
-    texts = [contents[part.message] if part.message >= 0 else part.text for part in stretch.parts]
+def _text_segment(text_parts: TextParts, contents: Sequence[str]) -> Segment | None:
+    texts = [contents[part.message] if part.message >= 0 else part.text for part in text_parts.parts]
     text = "".join(texts)
     if not text:
         return None
-    graded_from = sum(map(len, texts[: stretch.ungraded]))
-    if stretch.bare and text[0].isspace():
+    graded_from = sum(map(len, texts[: text_parts.ungraded]))
+    if text_parts.bare and text[0].isspace():
         before, text = len(text), text.lstrip()
         graded_from = max(0, graded_from - (before - len(text)))
-    graded = stretch.ungraded < len(texts)
-    return Segment(text, -1, graded, graded_from if graded else 0, stretch.at_start)
+    graded = text_parts.ungraded < len(texts)
+    return Segment(text, -1, graded, graded_from if graded else 0, text_parts.at_start)
 
 
 def document(tokenizer: Any, text: str) -> list[Segment]:
-    """Start token, if this tokenizer begins plain texts with one (Mistral's does, SmolLM2's does not), text, end token."""
+    """The segments of a plain text: start token if this tokenizer uses one (Mistral's does, SmolLM2's does not), text, end token."""
     start = [Segment(control=tokenizer.bos_token_id)] if _adds_start(tokenizer, tokenizer.bos_token_id) else []
     # mistral-common puts a blank before every text; fast tokenizers leave it out before one that begins with a blank
     words = Segment(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Segment(text, graded=True, at_start=True)

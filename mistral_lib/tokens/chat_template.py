@@ -1,8 +1,8 @@
-"""What a base model's chat template puts around the messages, learnt once for each order of roles.
+"""What a base model's chat template writes around the messages, computed once for each order of roles.
 
-The template is rendered with a mark in place of each content, and the marks are cut out again: rendering it anew for
-every record would only repeat this. Three things that templates do in silence are found here: they drop a message
-(Mistral-7B-Instruct-v0.3's drops the system text whenever an answer follows), they strip contents, they refuse roles.
+The template is rendered with a mark in place of each content, and the rendering is split at the marks; rendering it for every
+record would only repeat this. Three silent effects of templates are detected here: they drop a message (that of
+Mistral-7B-Instruct-v0.3 drops the system text if an answer follows), they strip contents, they refuse roles.
 """
 
 import re
@@ -13,13 +13,13 @@ from typing import Any
 
 from mistral_lib.tokens import control_tokens
 
-MARK = "\ue000{}\ue001"  # private-use characters; contents are put in after the marks are gone, so they may hold them
+MARK = "\ue000{}\ue001"  # private-use characters; contents are inserted after the marks are removed, so they may contain them
 MARKED = re.compile("\ue000(\\d+)\ue001")
-EDGE = "\n\u2003\n"  # white space that no template writes by itself, to see whether it survives beside a content
+EDGE = "\n\u2003\n"  # white space that no template writes by itself: is it kept at the ends of a content?
 
 
 class NoEndToken(ValueError):
-    """The template puts no end token after an answer: a model trained with it would never learn to stop."""
+    """The template writes no end token after an answer: a model trained with it would never learn to stop."""
 
 
 class TemplateProblem(ValueError):
@@ -28,7 +28,7 @@ class TemplateProblem(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a rendered chat: template text, a control token, or (message >= 0) a message's content."""
+    """A part of a rendered chat: template text, a control token, or (message >= 0) a message's content."""
 
     text: str = ""
     control: int = -1  # a token id
@@ -39,12 +39,12 @@ class Part:
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     parts: tuple[Part, ...]
-    edits: tuple[Callable[[str], str], ...]  # what the format does to the blanks at the ends of each message's content
-    rendered: tuple[str | int, ...]  # the template's own rendering, to compare a real one with
+    edits: tuple[Callable[[str], str], ...]  # how the format changes the blanks at the ends of each message's content
+    rendered: tuple[str | int, ...]  # the template's own rendering, which a real one is compared with
 
 
 def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False) -> Layout:
-    """How a chat of these roles is written. for_answer: up to where the assistant starts to speak.
+    """How a chat of these roles is written. for_answer: up to the start of the assistant's answer.
 
     Errors: TemplateProblem, NoEndToken.
     """
@@ -53,20 +53,20 @@ def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False) -> La
 
 @lru_cache(maxsize=4096)
 def _layout(tokenizer: Any, template: str, roles: tuple[str, ...], for_answer: bool) -> Layout:
-    whole = _marked(tokenizer, roles, for_answer)
-    written, lead = whole, ""
+    complete = _marked(tokenizer, roles, for_answer)
+    written, lead = complete, ""
     if not for_answer and len(roles) > 1:
         asked = _marked(tokenizer, roles[:-1], True)
-        written, lead = _with_dropped(whole, asked), _lead(whole, asked)
+        written, lead = _with_dropped(complete, asked), _lead(complete, asked)
     missing = [f"{role} message {number + 1}" for number, role in enumerate(roles) if written.count(number) != 1]
     if missing:
         raise TemplateProblem(f"the chat template drops or repeats {', '.join(missing)} of {'-'.join(roles)}")
     parts = _parts(control_tokens.of(tokenizer), written, () if for_answer else roles, lead)
-    return Layout(tuple(parts), _edits(tokenizer, roles, for_answer), tuple(whole))
+    return Layout(tuple(parts), _edits(tokenizer, roles, for_answer), tuple(complete))
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
-    """Errors: TemplateProblem with the template's own words."""
+    """The chat as text. Errors: TemplateProblem with the template's own message."""
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=for_answer)
     except Exception as error:  # a template may fail in any way: its raise_exception, a missing key, a wrong type
@@ -75,7 +75,7 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool)
 
 
 def _marked(tokenizer: Any, roles: Sequence[str], for_answer: bool, edge: str = "") -> list[str | int]:
-    """Template text and message numbers, in turn."""
+    """Template texts and message numbers, alternating."""
     messages = [{"role": role, "content": edge + MARK.format(number) + edge} for number, role in enumerate(roles)]
     pieces = MARKED.split(render(tokenizer, messages, for_answer))
     return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)]
@@ -86,26 +86,26 @@ def _last_mark(pieces: Sequence[str | int]) -> int:
     return max((place for place, piece in enumerate(pieces) if isinstance(piece, int)), default=-1)
 
 
-def _with_dropped(whole: list[str | int], asked: list[str | int]) -> list[str | int]:
-    """The prompt as it will be asked, then the answer: where the whole rendering lacks a message that the prompt shows."""
+def _with_dropped(complete: list[str | int], asked: list[str | int]) -> list[str | int]:
+    """The prompt, then the answer, if the complete rendering lacks a message that the prompt contains; else the rendering."""
     last = _last_mark(asked)
-    if last < 0 or set(asked[1::2]) <= set(whole[1::2]) or asked[last] not in whole:
-        return whole
-    return [*asked[: last + 1], *whole[whole.index(asked[last]) + 1 :]]
+    if last < 0 or set(asked[1::2]) <= set(complete[1::2]) or asked[last] not in complete:
+        return complete
+    return [*asked[: last + 1], *complete[complete.index(asked[last]) + 1 :]]
 
 
-def _lead(whole: list[str | int], asked: list[str | int]) -> str:
-    """White space before an answer that the prompt does not hold, so that the model has to write it: Mistral's space."""
-    before = whole[_last_mark(whole) - 1]
+def _lead(complete: list[str | int], asked: list[str | int]) -> str:
+    """White space before an answer that is not part of the prompt, so that the model has to write it: Mistral's space."""
+    before = complete[_last_mark(complete) - 1]
     behind = asked[_last_mark(asked) + 1]
     extra = before.removeprefix(behind) if before.startswith(behind) else ""
     return extra if extra.isspace() else ""
 
 
 def _parts(control: control_tokens.ControlTokens, written: Sequence[str | int], roles: Sequence[str], lead: str) -> list[Part]:
-    """The layout's parts, and which are the assistant's: lead, content, and all up to the end token."""
+    """The layout's parts. Graded are the assistant's: lead, content, and everything up to the end token."""
     found: list[Part] = []
-    ending = False  # an answer was just written, its end token is awaited
+    ending = False  # an answer was just written, its end token follows
     for place, piece in enumerate(written):
         if isinstance(piece, int):
             ending = bool(roles) and roles[piece] == "assistant"
@@ -128,20 +128,20 @@ def _template_part(piece: int | str, graded: bool) -> Part:
 
 
 def _end_of_answer(template: Sequence[int | str]) -> int:
-    """How many parts behind an answer belong to it: white space, if any, and the end token. Errors: NoEndToken."""
+    """How many parts after an answer belong to it: white space, if any, and the end token. Errors: NoEndToken."""
     for place, piece in enumerate(template):
         if isinstance(piece, int):
             return place + 1
         if not piece.isspace():
             break
-    raise NoEndToken("the chat template puts no end token after the assistant's words; use a base model whose template does")
+    raise NoEndToken("the chat template writes no end token after the assistant's answer; use a base model whose template does")
 
 
 def _edits(tokenizer: Any, roles: Sequence[str], for_answer: bool) -> tuple[Callable[[str], str], ...]:
-    """What becomes of blanks at the ends of a content.
+    """How blanks at the ends of each content change.
 
-    For Mistral's format mistral-common is the truth: it takes off trailing spaces of answers and nothing else, while
-    the template of v0.3 strips answers on both sides, the indentation of code included.
+    For Mistral's format mistral-common is the reference: it removes trailing spaces of answers and nothing else, while
+    the template of v0.3 strips answers on both sides, and with that the indentation of code.
     """
     if is_mistral(tokenizer):
         return tuple(_without_last_spaces if role == "assistant" else str for role in roles)

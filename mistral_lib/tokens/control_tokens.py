@@ -1,7 +1,7 @@
 """Control tokens such as [INST] or </s>, and the plain text between them.
 
-A control token is written only by the chat template. The same characters in a record are mere text: each stretch
-between two control tokens is tokenised with control strings switched off, as mistral-common does it.
+Only the chat template writes control tokens. The same characters in a record are text: what is between two control tokens
+is tokenized with control strings switched off, as mistral-common does it.
 """
 
 import json
@@ -15,19 +15,19 @@ from typing import Any
 @dataclass(frozen=True, slots=True, eq=False)
 class ControlTokens:
     ids: dict[str, int]
-    pattern: re.Pattern[str]  # one group: the control token, with the blanks that the tokenizer drops beside it
-    drops_blanks_after: frozenset[int]  # ids of control tokens that swallow the blanks behind them
-    at_start: Any  # tokenizers.Tokenizer for a text that stands first
-    behind: Any  # the same for a text that stands behind a control token: no blank is put before its first word
+    pattern: re.Pattern[str]  # one group: the control token, with the blanks next to it that the tokenizer drops
+    drops_blanks_after: frozenset[int]  # ids of control tokens that drop the blanks after them
+    at_start: Any  # tokenizers.Tokenizer for the first text of a record
+    behind: Any  # the same for a text after a control token: no blank is inserted before its first word
 
     def cut(self, template_text: str) -> list[int | str]:
-        """The template's words as control ids and text between them."""
+        """A template's text as control ids and the texts between them."""
         parts = self.pattern.split(template_text)
         return [self.ids[part.strip()] if place % 2 else part for place, part in enumerate(parts) if part]
 
 
 def of(tokenizer: Any) -> ControlTokens:
-    """The control tokens of a fast tokenizer; made once, and again after tokens were added."""
+    """The control tokens of a fast tokenizer; computed once, and again after tokens were added."""
     return _of(tokenizer.backend_tokenizer, len(tokenizer))
 
 
@@ -50,7 +50,7 @@ def _of(backend: Any, size: int) -> ControlTokens:
 
 
 def _plain(backend: Any) -> tuple[Any, Any]:
-    """Two copies of the tokenizer for which a control string is mere text: for a first text, and for one behind a control token."""
+    """Two copies of the tokenizer for which a control string is text: for a first text, and for one after a control token."""
     from tokenizers import Tokenizer
 
     written = backend.to_str()
@@ -68,7 +68,7 @@ def _without_control(plain: Any) -> Any:
 
 
 def _with_prefix(setting: Any, scheme: str) -> Any:
-    """The same tokenizer with another Metaspace scheme where it puts a blank before a text's first word only."""
+    """The same tokenizer with another Metaspace scheme, if it inserts a blank before a text's first word only."""
     if isinstance(setting, list):
         return [_with_prefix(part, scheme) for part in setting]
     if not isinstance(setting, dict):
@@ -79,17 +79,17 @@ def _with_prefix(setting: Any, scheme: str) -> Any:
 
 
 def ids_of(plain: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of plain texts, all cores at work; no offsets, which would cost a third more."""
+    """Token ids of plain texts, on all cores; no offsets, which would take a third longer."""
     return [encoding.ids for encoding in plain.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 @lru_cache(maxsize=1024)
 def header_ids(plain: Any, header: str) -> tuple[int, ...]:
-    """Token ids of words that stand before many answers."""
+    """Token ids of a text that precedes many answers."""
     return tuple(plain.encode(header, add_special_tokens=False).ids)
 
 
 def first_token_from(plain: Any, text: str, place: int) -> int:
-    """The number of the first token that reaches beyond character `place`."""
+    """The index of the first token that extends beyond character `place`."""
     encoding = plain.encode(text, add_special_tokens=False)
     return next((number for number, (_, end) in enumerate(encoding.offsets) if end > place), len(encoding.ids))

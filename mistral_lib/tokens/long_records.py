@@ -1,7 +1,7 @@
-"""Records longer than `max_tokens`: cut into windows at paragraph or line ends, truncated, or refused; what is lost is counted.
+"""Records longer than `max_tokens`: split into windows at paragraph or line ends, truncated, or rejected; the loss is counted.
 
-Windows are cut from the token ids of the whole record, never from its text, so every token is the one that the whole
-record has. Each window of a chat begins with the prompt, ungraded; the end token stands in the last window only.
+Windows are cut from the token ids of the complete record, never from its text, so every token is the same as in the complete
+record. Each window of a chat begins with the prompt, ungraded; only the last window has the end token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from mistral_lib.tokens import chat_format
 from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 WAYS = ("split", "truncate", "reject")
-SMALLEST = 16  # tokens of a window below which there is no room for a prompt and an answer
+SMALLEST = 16  # tokens: a smaller window has no room for a prompt and an answer
 PARAGRAPH, LINE, WORD, ANYWHERE = 3, 2, 1, 0  # how good a place is for a cut
 
 Tokens = tuple[np.ndarray, np.ndarray]  # token ids, int32 (tokens,), and whether each is graded, bool
@@ -26,15 +26,15 @@ Window = TypeVar("Window", Encoded, Tokens)
 
 @dataclass(frozen=True, slots=True)
 class Fitted(Generic[Window]):
-    """What became of a record: windows of at most `max_tokens`, in order, one for a record that fits."""
+    """A record in windows of at most `max_tokens`, in order; one window for a record that fits."""
 
     windows: list[Window]
-    tokens_lost: int = 0  # tokens of the record that stand in no window
-    refusal: str = ""  # a reason code where no window is left
+    tokens_lost: int = 0  # tokens of the record that are in no window
+    refusal: str = ""  # a reason code if no window is left
 
 
 def fit(tokenizer: Any, record: Record, encoded: Encoded, max_tokens: int, way: str = "split") -> Fitted[Encoded]:
-    """The record in windows of at most `max_tokens`. encoded: what chat_format.encode made of the record.
+    """The record in windows of at most `max_tokens`. encoded: the record as chat_format.encode returns it.
 
     Errors: ValueError for an unknown way or windows without room.
     """
@@ -77,7 +77,7 @@ def _truncated(tokens: Tokens, max_tokens: int) -> Fitted[Tokens]:
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """The chat cut after each answer; the system text stands before each turn."""
+    """The chat split after each answer; each turn begins with the system text."""
     system = [message for message in messages if message["role"] == "system"]
     turns: list[list[Message]] = [[]]
     for message in messages:
@@ -89,7 +89,7 @@ def _turns(messages: Sequence[Message]) -> list[list[Message]]:
 
 
 def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Fitted[Tokens]:
-    """As many whole turns in a window as fit, written as a chat of their own; a turn that is too long alone is cut further."""
+    """As many complete turns in a window as fit, written as a separate chat; a turn that is too long by itself is split further."""
     lengths = [len(ids) for ids, _ in _encoded_chats(tokenizer, record, turns)]
     groups = _groups(lengths, max_tokens)
     system = [message for message in turns[0] if message["role"] == "system"]
@@ -108,12 +108,12 @@ def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]
     found = chat_format.encode(tokenizer, parts)
     problems = [one.problem for one in found if one.problem]
     if problems:
-        raise chat_format.TemplateProblem(f"{record.source}: its turns cannot be written as chats of their own: {problems[0]}")
+        raise chat_format.TemplateProblem(f"{record.source}: its turns cannot be written as separate chats: {problems[0]}")
     return list(map(_tokens, found))
 
 
 def _groups(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
-    """Stretches [start, end) of neighbours whose lengths add up to at most `max_tokens`, one alone where it is longer."""
+    """Ranges [start, end) of neighbors whose lengths add up to at most `max_tokens`; a longer one is alone."""
     borders, filled = [0], 0
     for number, length in enumerate(lengths):
         if filled and filled + length > max_tokens:
@@ -124,9 +124,9 @@ def _groups(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, int]]:
 
 
 def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Fitted[Tokens]:
-    """Windows over a document or the one answer of a chat, each behind the prompt or as much of its end as half a window holds."""
+    """Windows over a document or the one answer of a chat, each after the prompt, or after its end if it is longer than half a window."""
     ids, graded = tokens
-    start, end = int(graded.argmax()), len(ids) - int(graded[::-1].argmax())  # behind the end lies at most a line break of the template
+    start, end = int(graded.argmax()), len(ids) - int(graded[::-1].argmax())  # after the end comes at most a line break of the template
     start_token = ids[: int(ids[0] == tokenizer.bos_token_id)]
     prompt = ids[:start]
     if len(prompt) > max_tokens // 2:
@@ -134,7 +134,7 @@ def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Fitted[Token
     lost = start - len(prompt)
     windows = []
     for first, last in _cuts(tokenizer, ids[start:end], max_tokens - len(prompt)):
-        # a document without a start token has no prompt to repeat: the word before the window leads into it
+        # a document without a start token has no prompt to repeat: the token before the window precedes it
         context = ids[start + first - 1 : start + first] if start == 1 and not len(start_token) else prompt
         windows.append(_window(context, ids[start + first : start + last], ids[:0]))
     tail = ids[end:]
@@ -151,15 +151,15 @@ def _window(context: np.ndarray, words: np.ndarray, tail: np.ndarray) -> Tokens:
 
 
 def _cuts(tokenizer: Any, ids: np.ndarray, room: int) -> Iterator[tuple[int, int]]:
-    """Stretches [start, end) of at most `room` tokens: each ends at the latest of the best places in its second half.
+    """Ranges [start, end) of at most `room` tokens: each ends at the latest of the best places in its second half.
 
-    The last one is never a mere remnant: the end token right behind a prompt would teach to answer nothing.
+    The last one is never very short: the end token right after a prompt would teach the model to answer nothing.
     """
     places = _places(tokenizer, ids)
     start = 0
     while len(ids) - start > room:
         earliest, latest = start + room // 2, min(start + room, len(ids) - room // 4)
-        second_half = places[earliest:latest]  # place i: a cut behind token i
+        second_half = places[earliest:latest]  # place i: a cut after token i
         best = len(second_half) - 1 - int(np.argmax(second_half[::-1]))
         cut = earliest + best + 1
         yield start, cut
@@ -168,13 +168,13 @@ def _cuts(tokenizer: Any, ids: np.ndarray, room: int) -> Iterator[tuple[int, int
 
 
 def _places(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
-    """(tokens,) how good a cut behind each token is: PARAGRAPH, LINE, WORD or ANYWHERE."""
+    """(tokens,) how good a cut after each token is: PARAGRAPH, LINE, WORD or ANYWHERE."""
     breaks, blank, begins_word = (table[ids] for table in _vocabulary(tokenizer, len(tokenizer)))
-    # line breaks in the stretch of white space that ends with each token
+    # line breaks in the white space that ends with each token
     total = np.cumsum(breaks)
-    before_stretch = np.where(blank, 0, total - breaks)
-    seen = total - np.maximum.accumulate(before_stretch)
-    follows_blank = np.append(blank[1:] & (breaks[1:] > 0), False)  # the white space goes on: the cut comes later
+    before = np.where(blank, 0, total - breaks)
+    seen = total - np.maximum.accumulate(before)
+    follows_blank = np.append(blank[1:] & (breaks[1:] > 0), False)  # the white space continues: the cut comes later
     places = np.where(np.append(begins_word[1:], False), WORD, ANYWHERE)
     places = np.where(seen >= 1, LINE, places)
     places = np.where(seen >= 2, PARAGRAPH, places)
@@ -183,7 +183,7 @@ def _places(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _vocabulary(tokenizer: Any, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each token: line breaks at its end, whether it is only white space, whether it begins a word."""
+    """For each token: line breaks at its end, whether it is only white space, whether it begins a word."""
     texts = [_text(token or "") for token in tokenizer.convert_ids_to_tokens(list(range(size)))]
     ends = [text[len(text.rstrip()) :].count("\n") for text in texts]
     blank = [bool(text) and text.isspace() for text in texts]

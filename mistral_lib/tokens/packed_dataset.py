@@ -1,4 +1,7 @@
-"""Windows of tokens packed into blocks, as an Arrow dataset that `datasets.load_from_disk` opens; memory holds one batch of blocks."""
+"""Packed blocks as a dataset: on disk as preparation writes it, one batch in memory at a time, or in memory for an evaluation's own records.
+
+Both are packed in the same order. The files are Arrow, as `datasets.load_from_disk` opens them.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,18 +15,26 @@ from mistral_lib.run import files
 from mistral_lib.tokens import packing
 from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
-TRAIN_WINDOW = 32_768  # windows packed together: enough for full blocks, bounded in memory
+TRAIN_WINDOW = 32_768  # token windows packed together: enough for full blocks, bounded in memory
 FAIR_WINDOW = 48  # the same for held-out splits: small, so that the first blocks are a fair sample of the split
-BATCH = 256  # blocks made and written at once
+BATCH = 256  # blocks written at once
 NUMBERS, NAMES = ("input_ids", "labels", "position_ids"), ("record_ids", "domains")
 
 
 def pack(lengths: np.ndarray, order: np.ndarray, max_tokens: int, together: int) -> Iterator[list[int]]:
-    """The windows of each block. order: numbers of the windows, packed `together` at a time; within each such stretch blocks
-    stand in the order of their first-listed window, because packing itself puts the longest first."""
+    """The windows of each block. order: numbers of the windows, packed `together` at a time.
+
+    Packing puts the longest windows first; within each such group, blocks are sorted again by their first window in `order`.
+    """
     for start in range(0, len(order), together):
         part = order[start : start + together]
         yield from (part[members].tolist() for members in sorted(packing.bins(lengths[part].tolist(), max_tokens), key=min))
+
+
+def first_blocks(dataset: Any, max_tokens: int) -> Any:
+    """The leading blocks, up to `max_tokens` tokens (0 = all): by their order a fair sample of the split."""
+    count = max_tokens // len(dataset[0]["input_ids"]) if max_tokens else len(dataset)
+    return dataset.select(range(min(len(dataset), count)))
 
 
 def write(folder: Path, batches: Iterable[dict[str, Any]], fingerprint: str) -> int:
@@ -55,23 +66,14 @@ def _lists(values: np.ndarray | list[list[str]], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()), type=kind)
 
 
-def first_blocks(dataset: Any, max_tokens: int) -> Any:
-    """As many leading blocks as hold `max_tokens` tokens (0 = all). Preparation put them in an order that makes them a fair sample."""
-    count = max_tokens // len(dataset[0]["input_ids"]) if max_tokens else len(dataset)
-    return dataset.select(range(min(len(dataset), count)))
-
-
-# -- records that an evaluation makes up for itself, packed in memory as preparation packs the splits on disk -----
-
-
 def enough(windows: Sequence[tuple[Record, str, Encoded]], max_probe_tokens: int) -> bool:
-    """Whether further windows would change nothing of what `packed` returns: it takes so many of them together, in their order."""
-    whole = len(windows) % FAIR_WINDOW == 0
-    return bool(max_probe_tokens) and whole and sum(len(window.input_ids) for _, _, window in windows) >= max_probe_tokens
+    """Whether more windows could not change what `packed` returns: it packs them in groups of FAIR_WINDOW, in their order."""
+    complete = len(windows) % FAIR_WINDOW == 0
+    return bool(max_probe_tokens) and complete and sum(len(window.input_ids) for _, _, window in windows) >= max_probe_tokens
 
 
 def packed(tokenizer: Any, windows: Sequence[tuple[Record, str, Encoded]], max_tokens: int, max_probe_tokens: int) -> Any:
-    """Windows (record, record id, tokens) in blocks of max_tokens, the first of them that hold max_probe_tokens (0 = all)."""
+    """Windows (record, record id, tokens) in blocks of max_tokens; the leading blocks, up to max_probe_tokens (0 = all)."""
     from datasets import Dataset
 
     lengths = np.array([len(window.input_ids) for _, _, window in windows])

@@ -1,7 +1,7 @@
 """Records packed into blocks of equal length, without cross-talk.
 
 Position ids restart at 0 with every record: transformers then keeps the records of a block from attending to each
-other (attention_mask None, use_cache False). The first token of a record is never graded, since what stands before it
+other (attention_mask None, use_cache False). The first token of a record is never graded, since the token before it
 in the block belongs to another record.
 """
 
@@ -14,17 +14,17 @@ from mistral_lib.tokens.chat_format import IGNORED
 
 
 def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: the longest first, each into the fullest bin that still holds it, the earliest of equals.
+    """Best-fit decreasing: the longest first, each into the fullest bin that has room for it, the earliest of equals.
 
-    Free room is a whole number up to `capacity`, so the bins wait in one heap for each amount, and the bits of one
-    integer tell which heaps hold any: n log n for millions of records. Errors: ValueError for a length above `capacity`.
+    Free room is an integer up to `capacity`, so there is one heap of bins for each amount, and the bits of one
+    integer mark the heaps that are not empty: n log n for millions of records. Errors: ValueError for a length above `capacity`.
     Source: D. S. Johnson, "Near-optimal bin packing algorithms", 1973 (at most 11/9 of the best number of bins).
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     if len(sizes) and sizes.max() > capacity:
         raise ValueError(f"record {int(sizes.argmax())} has {sizes.max()} tokens, more than a block of {capacity}")
     waiting: list[list[int]] = [[] for _ in range(capacity + 1)]  # waiting[free]: numbers of the bins with that much room
-    some = 0  # bit `free` is set where waiting[free] is not empty
+    some = 0  # bit `free` is set if waiting[free] is not empty
     filled: list[list[int]] = []
     order = np.argsort(-sizes, kind="stable")
     for number, length in zip(order.tolist(), sizes[order].tolist(), strict=True):
@@ -48,7 +48,7 @@ def fill_rate(tokens: int, blocks: int, capacity: int) -> float:
 
 
 def block(windows: Sequence[tuple[np.ndarray, np.ndarray]], max_tokens: int, pad_id: int) -> dict[str, np.ndarray]:
-    """input_ids, labels, position_ids, each int32 (max_tokens,), of windows side by side; the rest is padding.
+    """input_ids, labels, position_ids, each int32 (max_tokens,), of consecutive windows; the rest is padding.
 
     windows: (token ids, whether each is graded). Errors: ValueError for a window without a token, or too many tokens.
     """
@@ -62,7 +62,7 @@ def blocks(
 ) -> dict[str, np.ndarray]:
     """Many blocks at once: input_ids, labels, position_ids, each int32 (blocks, max_tokens).
 
-    tokens, graded: of all windows one after the other. lengths: tokens of each window. windows: how many each block holds, in order.
+    tokens, graded: of all windows one after the other. lengths: tokens of each window. windows: their number in each block, in order.
     Errors: ValueError for a window without a token, or too many tokens.
     """
     start = np.cumsum(lengths) - lengths  # of each window, among all tokens
@@ -74,18 +74,18 @@ def blocks(
     place = np.repeat(own * max_tokens + start - first[own], lengths) + position
     free = np.arange(max_tokens) - filled[:, None]
     ids, labels = (np.full(len(windows) * max_tokens, fill, np.int32) for fill in (pad_id, IGNORED))
-    positions = np.maximum(free, 0).astype(np.int32).ravel()  # padding is a last record of its own, which nothing grades
+    positions = np.maximum(free, 0).astype(np.int32).ravel()  # padding is one more record, ungraded
     ids[place] = tokens
-    taught = graded & (position > 0)
-    labels[place[taught]] = tokens[taught]
+    supervised = graded & (position > 0)
+    labels[place[supervised]] = tokens[supervised]
     positions[place] = position
     return {name: flat.reshape(-1, max_tokens) for name, flat in (("input_ids", ids), ("labels", labels), ("position_ids", positions))}
 
 
 def _refuse_misfits(lengths: np.ndarray, room: np.ndarray) -> None:
-    """lengths and room: of each window its tokens, and the places that are left in its block."""
+    """Errors: ValueError. lengths, room: the tokens of each window, and the tokens that its block has room for."""
     wrong = np.flatnonzero((lengths < 1) | (lengths > room))
     if len(wrong):
         raise ValueError(
-            f"window {wrong[0]} has {lengths[wrong[0]]} tokens and {room[wrong[0]]} places are left: at least one, and room for it, are needed"
+            f"window {wrong[0]} has {lengths[wrong[0]]} tokens and its block has room for {room[wrong[0]]}; expected at least one token, and room for all"
         )

@@ -52,7 +52,7 @@ def test_the_first_token_of_each_record_is_ungraded_and_positions_restart():
 def test_records_too_long_or_empty_are_errors():
     with pytest.raises(ValueError, match="9 tokens, more than a block of 8"):
         packing.bins([9], 8)
-    with pytest.raises(ValueError, match="window 0 has 9 tokens and 8 places"):
+    with pytest.raises(ValueError, match="window 0 has 9 tokens and its block has room for 8"):
         block([Encoded([1] * 9, [1] * 9)], 8, 0)
     with pytest.raises(ValueError, match="window 1 has 0 tokens"):
         block([Encoded([1], [1]), Encoded([], [], "refused")], 8, 0)
