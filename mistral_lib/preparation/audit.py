@@ -1,6 +1,6 @@
-"""What is claimed against what is on disk: verified, missing, altered or stale, for each artefact, with the reason.
+"""Artefacts compared with their records: each is verified, missing, altered or stale, with the reason.
 
-Audits a run folder, or an adapter folder that somebody calls trained, without loading a base model.
+Audits a run folder, or any adapter folder, without loading a base model.
 """
 
 from collections.abc import Iterator
@@ -37,13 +37,13 @@ def audit(folder: Path) -> list[Finding]:
 
 
 def audit_run(folder: Path) -> list[Finding]:
-    """Every stage that was started: its status, each file it left, and whether what it was made from is still the same."""
+    """Every stage that was started: its status, each file it wrote, and whether its inputs are still the same."""
     for name in ("params.yaml", "manifest.json"):
         started = any((folder / stage).exists() for stage in STAGES)
         if name == "manifest.json" and not (folder / name).exists() and not started:
             return [Finding(folder.name, "missing", "no stage of this run was ever started: run it, or delete its folder")]
         if not (folder / name).exists():
-            return [Finding(f"{folder.name}/{name}", "missing", "nothing in this folder can be vouched for without it")]
+            return [Finding(f"{folder.name}/{name}", "missing", "without it nothing in this folder can be verified")]
     try:
         run = Run.existing(folder)
         stages = run.manifest()["stages"]
@@ -54,7 +54,7 @@ def audit_run(folder: Path) -> list[Finding]:
 
 
 def unverified(run: Run, stage: str) -> list[Finding]:
-    """What keeps one stage from being vouched for: its findings that are not `verified`; never empty unless it is complete."""
+    """Why one stage cannot be verified: its findings that are not `verified`; empty only if it is complete."""
     try:
         return [finding for finding in _stage(run, stage) if finding.status != "verified"]
     except (ValueError, KeyError) as error:
@@ -91,18 +91,18 @@ def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _outdated(run: Run, stage: str) -> Iterator[str]:
-    """Parameters or inputs that are not those the stage was made with any more."""
+    """Parameters or inputs that have changed since the stage ran."""
     current = run.entry(stage)["inputs"]
     try:
         current = stage_inputs.hashes(run, stage, fetch=False)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        yield f"what it was made from cannot be read again: {error}"
+        yield f"its inputs cannot be read again: {error}"
     yield from run.changes(stage, current)
 
 
 def audit_adapter(folder: Path) -> list[Finding]:
-    """Whether a folder holds a trained adapter: weights that are readable, finite and not as they were before training,
-    and a provenance that says what they were made from."""
+    """Whether a folder contains a trained adapter: readable and finite weights that training changed, and a provenance of the same
+    weights."""
     name = folder.name
     if not folder.is_dir():
         return [Finding(name, "missing", "no such folder")]
@@ -111,7 +111,7 @@ def audit_adapter(folder: Path) -> list[Finding]:
     if (folder / WEIGHTS).is_file():
         findings.append(_weights(folder))
     if not (folder / "provenance.json").is_file():
-        findings.append(Finding(f"{name}/provenance.json", "missing", "nothing on disk says what this adapter was trained from"))
+        findings.append(Finding(f"{name}/provenance.json", "missing", "no file records what this adapter was trained from"))
     elif (folder / WEIGHTS).is_file():
         findings.append(_provenance(folder))
     return findings
@@ -128,7 +128,7 @@ def _weights(folder: Path) -> Finding:
             for name in names:
                 tensor = tensors.get_tensor(name)
                 if not tensor.isfinite().all():
-                    return Finding(place, "altered", f"{name} holds NaN or infinity")
+                    return Finding(place, "altered", f"{name} contains NaN or infinity")
                 trained += "lora_B" in name and bool(tensor.any())
     except (SafetensorError, OSError) as error:
         return Finding(place, "altered", f"cannot be read: {error}")
@@ -149,7 +149,7 @@ def _provenance(folder: Path) -> Finding:
 
 
 def table(folders: list[Path]) -> list[dict[str, Any]]:
-    """For each run: what its manifest claims of every stage, and how many artefacts are in each state."""
+    """For each run: the status of every stage by its manifest, and how many artefacts are in each state."""
     rows = []
     for folder in folders:
         findings = audit_run(folder)

@@ -1,7 +1,7 @@
-"""An index of every row of the corpus: numbers to filter by, and the way back to the row in its file.
+"""An index of every row of the corpus: numbers to filter by, the row in its file, and searches that read all files once.
 
-Memory holds a few arrays, whatever the texts weigh. Texts stay where they are: a page of rows is read from its file when it is
-looked at, a search reads the files once. So no copy of the corpus, and no secret in it, is stored anywhere.
+Memory holds a few arrays, however long the texts are. Texts stay in their files: a page of rows is read when it is shown, and
+`search` and `near_copies` read the files. So neither a copy of the corpus nor a secret in it is stored anywhere.
 """
 
 import time
@@ -25,6 +25,7 @@ from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"
 PAGE = 256  # rows that are read together
+INTERVAL = 0.5  # seconds between two results of near_copies
 SCHEMA = pa.schema([("source", pa.string()), ("record_id", pa.string()), ("characters", pa.int32()),
                     *((name, pa.string()) for name in ("file", "domain", "shape", "problem"))])  # fmt: skip
 CHOICES = ("file", "domain", "shape", "problem")
@@ -55,7 +56,7 @@ class IndexWriter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row, as the index knows it."""
+    """One row of the index."""
 
     number: int
     source: str
@@ -81,7 +82,7 @@ class CorpusIndex:
             self.codes[choice], self.names[choice] = column.indices.to_numpy(), column.dictionary.to_pylist()
         self.starts = np.flatnonzero(np.diff(self.codes["file"], prepend=-1))  # number of each file's first row
         self.page = lru_cache(maxsize=8)(self._page)
-        self.reading: tuple[str, int, Iterator[sources.Row]] | None = None  # file, rows read of it, where it goes on
+        self.reading: tuple[str, int, Iterator[sources.Row]] | None = None  # file, number of its rows read, the rest
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -91,13 +92,14 @@ class CorpusIndex:
         return Entry(number, **row)
 
     def choices(self, choice: str) -> list[str]:
-        """What may be chosen of a column, by name; the empty one left out."""
+        """The values of a column, sorted, without the empty one."""
         return sorted(name for name in self.names[choice] if name)
 
     def select(self, shortest: int = 0, longest: int | None = None, **chosen: str) -> np.ndarray:
-        """Numbers of the rows, ascending, with that file, domain, shape, problem and a length in characters within the limits.
+        """Numbers of the rows with that file, domain, shape, problem and a length in characters within the limits, ascending.
 
-        An empty choice takes everything; problem="any" every row that has one, problem="none" every record."""
+        An empty choice selects everything, problem="any" every row that has one, problem="none" every record.
+        """
         mask = self.characters >= shortest
         if longest is not None:
             mask &= self.characters <= longest
@@ -115,7 +117,7 @@ class CorpusIndex:
     # -- the rows themselves ---------------------------------------------------------------------------------------
 
     def row(self, number: int) -> sources.Row:
-        """The row as it stands in its file. Errors: LookupError if the file has changed since it was indexed."""
+        """The row, read from its file. Errors: LookupError if the file has changed since it was indexed."""
         first = int(self.starts[np.searchsorted(self.starts, number, side="right") - 1])
         entry = self.entry(number)
         self._unchanged(entry.file)
@@ -126,7 +128,7 @@ class CorpusIndex:
         return rows[place]
 
     def _page(self, name: str, page: int) -> list[sources.Row]:
-        """PAGE rows of a file. Reading goes on where it stopped if that is on the way, else the file is read from its start."""
+        """PAGE rows of a file. Reading continues where it stopped if the page comes later, else it begins again."""
         if self.reading is None or self.reading[0] != name or self.reading[1] > page * PAGE:
             self.reading = (name, 0, self._rows(name))
         _, done, rest = self.reading
@@ -135,13 +137,14 @@ class CorpusIndex:
         return rows
 
     def _unchanged(self, name: str) -> sources.SourceFile:
-        """The file, as it was when the index was opened: a line that was put in leaves every source a row, but another one.
+        """The file, if it is as it was when the index was opened: after an inserted line, every source names another row.
 
-        Errors: LookupError."""
+        Errors: LookupError.
+        """
         if name not in self.files:
-            raise LookupError(f"{name} is not among the files of this run any more: run this notebook again from the top")
+            raise LookupError(f"{name} is no longer among the files of this run: run this notebook again from the top")
         file, version = self.files[name]
-        with suppress(OSError):  # of a file that is gone the reader says more
+        with suppress(OSError):  # if the file is gone, the reader reports it better
             if file.version != version:
                 raise _changed(name)
         return file
@@ -156,7 +159,7 @@ class CorpusIndex:
             yield from enumerate(self._rows(self.entry(first).file), first)
 
     def search(self, numbers: np.ndarray, matches: Callable[[sources.Row], bool]) -> np.ndarray:
-        """Those of the ascending numbers whose rows match; only files that hold one of them are read, each once."""
+        """The numbers whose rows match. numbers: ascending; only files with one of these rows are read, each once."""
         found: list[int] = []
         borders = [*self.starts.tolist(), len(self)]
         for first, end in pairwise(borders):
@@ -171,7 +174,7 @@ def _changed(name: str) -> LookupError:
 
 
 def _matching(rows: Iterator[sources.Row], wanted: np.ndarray, matches: Callable[[sources.Row], bool]) -> Iterator[int]:
-    """Places of the wanted rows that match; reading ends with the last of them."""
+    """Places of the wanted rows that match; reading ends with the last wanted row."""
     mask = np.zeros(int(wanted[-1]) + 1, bool)
     mask[wanted] = True
     for place, (row, asked) in enumerate(zip(rows, mask.tolist(), strict=False)):
@@ -179,29 +182,23 @@ def _matching(rows: Iterator[sources.Row], wanted: np.ndarray, matches: Callable
             yield place
 
 
-# -- the near-duplicates of one record, looked for among all rows of a corpus while a person waits -----
-
-TELL = 0.5  # seconds between two results
-
-
 def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(rows looked at, numbers found so far, the record's own among them), again and again until all were looked at.
+    """The near-duplicates of one record among all rows: (rows read, numbers found so far), several times while the files are read.
 
-    Found are records whose answer reaches near_duplicate_threshold with this one's. Answers of fewer than five words have none.
-    Errors: LookupError, SourceError.
+    Found are records whose answer reaches near_duplicate_threshold with this one's, and the record itself. An answer of fewer than
+    five words has no near-duplicate. Errors: LookupError, SourceError.
     """
     wanted = minhash.shingles(_answer(index, index.row(number)))
     least = index.settings.near_duplicate_threshold * len(wanted)
-    found, told, looked_at = {number}, time.monotonic(), 0
+    found, reported = {number}, time.monotonic()
     for place, row in index.each() if wanted else ():
         words = minhash.folded_words(_answer(index, row))
         enough = len(words) - minhash.GRAM + 1 >= least
         if enough and minhash.jaccard(wanted, minhash.grams(words)) >= index.settings.near_duplicate_threshold:
             found.add(place)
-        looked_at = place + 1
-        if time.monotonic() - told > TELL:
-            told = time.monotonic()
-            yield looked_at, np.array(sorted(found))
+        if time.monotonic() - reported > INTERVAL:
+            reported = time.monotonic()
+            yield place + 1, np.array(sorted(found))
     yield len(index), np.array(sorted(found))
 
 

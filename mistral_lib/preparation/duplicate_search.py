@@ -28,7 +28,7 @@ class Duplicates:
 
 
 def drop_duplicates(
-    rows: RowColumns, store: RecordStore, near: NearDuplicates | None, most_repeated_pattern: int, finished: PartCache
+    rows: RowColumns, store: RecordStore, near: NearDuplicates | None, most_repeated_pattern: int, cache: PartCache
 ) -> Duplicates:
     """Keep the first of each canonical text and of each cluster of near-duplicates; reject patterns that repeat without end.
 
@@ -37,7 +37,7 @@ def drop_duplicates(
     mapped, pairs = rows.kept(), NO_PAIRS
     repeats = np.full(len(rows.fate), -1, np.int32)
     if near is not None:
-        pairs, leader = near_pairs(near, store, mapped, finished)
+        pairs, leader = near_pairs(near, store, mapped, cache)
         _drop(rows, mapped, repeats, leader, NEAR_DUPLICATE)
     _drop(rows, mapped, repeats, first_occurrence(rows.key[mapped]), DUPLICATE)
     if most_repeated_pattern:
@@ -45,7 +45,7 @@ def drop_duplicates(
     return Duplicates(mapped, repeats, pairs)
 
 
-def near_pairs(near: NearDuplicates, store: RecordStore, mapped: np.ndarray, finished: PartCache) -> tuple[np.ndarray, np.ndarray]:
+def near_pairs(near: NearDuplicates, store: RecordStore, mapped: np.ndarray, cache: PartCache) -> tuple[np.ndarray, np.ndarray]:
     """Verified pairs as places in `mapped`, int64 (pairs, 2), and for each of its rows the place of its cluster's leader, int32 (rows,).
 
     Equal answers of less than five words are pairs, but form no cluster.
@@ -54,11 +54,11 @@ def near_pairs(near: NearDuplicates, store: RecordStore, mapped: np.ndarray, fin
     def texts(places: Sequence[int]) -> list[str]:
         return store.answers(mapped[np.asarray(places)])
 
-    done = finished.part(NAME)
+    done = cache.part(NAME)
     if done is None:
         pairs = near.pairs(texts)
         leader = np.where(near.words() >= GRAM, near.clusters(texts), np.arange(len(mapped), dtype=np.int32))
-        with finished.new_part(NAME) as folder:
+        with cache.new_part(NAME) as folder:
             part_cache.write(folder, {}, {"pairs": pairs, "leader": leader})
     else:
         pairs, leader = done[1]["pairs"], done[1]["leader"]

@@ -1,4 +1,4 @@
-"""The corpus stage: what is there, before anything is done to it: files, row shapes, domains, lengths, repeats, problems."""
+"""The corpus stage: files, row shapes, domains, lengths, repeats and problems of the corpus, before anything is changed."""
 
 import heapq
 from collections import Counter
@@ -17,11 +17,11 @@ from mistral_lib.run import Run, files
 from mistral_lib.run.progress import bar
 from mistral_lib.run.settings import Settings
 
-LENGTH_SAMPLE = 20_000  # rows whose tokens are counted; above that, a sample by hash
+LENGTH_SAMPLE = 20_000  # records whose tokens are counted; of more, a sample by hash
 
 
 def explore(run: Run) -> dict[str, Any]:
-    """Do the corpus stage unless it is done, and return corpus/inventory.json. Errors: SourceError."""
+    """Run the corpus stage unless it is complete, and return corpus/inventory.json. Errors: SourceError."""
     source_files = sources.of_settings(run.settings)
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
     inputs = stage_inputs.hashes(run, "corpus", source_files)
@@ -48,7 +48,7 @@ def write_inventory(
 def survey(
     file: sources.SourceFile, settings: Settings, seen: dict[int, str], sample: list[tuple[float, str, Record]], index: IndexWriter
 ) -> dict[str, Any]:
-    """The entry of one file. Over all files: `seen`, text hash → the file where it first stood, a `sample` of the records, the index."""
+    """The entry of one file. Shared by all files: `seen`, text hash → the first file with it; a `sample` of the records; the index."""
     shapes, domains, problems, repeats = Counter(), Counter(), Counter(), Counter()
     rows = 0
     for row in sources.rows_of(file, settings):
@@ -71,7 +71,7 @@ def survey(
 
 
 def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
-    """Keep the LENGTH_SAMPLE records whose sources have the smallest hashes: a sample that does not depend on the order."""
+    """Keep the LENGTH_SAMPLE records whose sources have the smallest hashes: a sample that does not depend on their order."""
     one = (-unit_hash(record.source), record.source, record)
     if len(sample) < LENGTH_SAMPLE:
         heapq.heappush(sample, one)
@@ -99,7 +99,7 @@ def _totals(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def contained(entries: Iterable[dict[str, Any]]) -> list[str]:
-    """Names of the redundant files: every row of theirs is a record that stood in earlier files already, whatever its metadata says."""
+    """Names of the redundant files: every row is a record that earlier files contain, apart from its metadata."""
     return [
         entry["name"]
         for entry in entries
@@ -127,7 +127,7 @@ def token_counts(tokenizer: Any, texts: list[str]) -> Iterator[int]:
 
 
 def mistral_counts(texts: list[str]) -> list[int]:
-    """Tokens by the v3 tokenizer of Mistral-7B, which the wheel mistral-common carries: no hub is needed."""
+    """Token counts of Mistral-7B's v3 tokenizer, which is part of mistral-common: no download is needed."""
     tokenizer = mistral_v3()
     return [len(tokenizer.encode(text, bos=False, eos=False)) for text in bar(texts, "Mistral v3 tokens", unit="text")]
 

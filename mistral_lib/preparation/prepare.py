@@ -1,11 +1,11 @@
 """The data stage: from raw rows to packed train, validation and test splits, with the fate of every input row.
 
-read → exact duplicates → near-duplicates → splits → token windows → packed blocks → ledger and report. Texts and tokens
-wait on disk; memory holds some fifty bytes per row: at most 600 MiB for a million generated rows, 546 for a hundred thousand.
+read → near-duplicates → exact duplicates → splits → token windows → packed blocks → ledger and report. Texts and tokens
+are on disk; memory holds about fifty bytes per row: at most 600 MiB for a million generated rows, 546 for a hundred thousand.
 
-A killed preparation goes on where it was: finished parts wait in the hidden folder .data.work of the run, under a key of
-content, parameters, tokenizer and code. All artefacts are the same bytes whenever the same is prepared, on any number of cores and
-after any number of kills, but for two figures of report.json: seconds and peak_memory_mib.
+A killed preparation resumes: finished parts are in the hidden folder .data.work of the run, under a key of content,
+parameters, tokenizer and code. The artefacts are the same bytes on any number of cores and after any number of kills, except
+for two figures of report.json: seconds and peak_memory_mib.
 """
 
 import resource
@@ -42,23 +42,23 @@ OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
 PACKAGES = ("run", "curation", "corpus", "tokens", "preparation")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
-# parameters that nothing asks for until the last part is finished: a run that stopped at one of them goes on when it is changed
+# parameters that are read only after the last part is finished: a run that stopped at one of them resumes when it is changed
 LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
 EARLIER_KEPT = "Earlier results are untouched."
 
 
 class EmptySplit(ValueError):
-    """Nothing is left where something is needed; the message says where it went."""
+    """A split, or the corpus, has no record; the message reports the fate of the rows."""
 
 
 class TooMuchLost(ValueError):
-    """More rows were rejected than the parameters allow; the message says which and why."""
+    """More rows were rejected than the parameters allow; the message reports how many, and why."""
 
 
 def prepare(run: Run) -> dict[str, Any]:
-    """Do the data stage unless it is done, and return data/report.json.
+    """Run the data stage unless it is complete, and return data/report.json.
 
-    Errors: SourceError for paths that yield nothing, TooMuchLost, EmptySplit where no row survives.
+    Errors: SourceError if a path yields nothing, TooMuchLost, EmptySplit.
     """
     found = sources.resolve(run.settings)
     for missing in found.absent:
@@ -67,16 +67,16 @@ def prepare(run: Run) -> dict[str, Any]:
     inputs = stage_inputs.hashes(run, "data", found.files)
     work = run.folder / ".data.work"
 
-    def carry_out(folder: Path) -> dict[str, Any]:
+    def work_in(folder: Path) -> dict[str, Any]:
         needed = 5 * sum(file.size for file in found.files)
         with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
-            finished = PartCache(work, _key(run.settings, inputs))
-            before = Earlier.load(run.folder / "data", run.settings.seed)
-            report = Preparation(folder, run.settings, tokenizer, finished, before).prepare_all(found)
-        finished.discard()
+            cache = PartCache(work, _key(run.settings, inputs))
+            earlier = Earlier.load(run.folder / "data", run.settings.seed)
+            report = Preparation(folder, run.settings, tokenizer, cache, earlier).prepare_all(found)
+        cache.discard()
         return report
 
-    run.run_stage("data", inputs, carry_out)
+    run.run_stage("data", inputs, work_in)
     return files.read_json(run.folder / "data" / "report.json")
 
 
@@ -99,8 +99,8 @@ def code_hashes(library: Path) -> dict[str, str]:
 class Preparation:
     """The steps of one preparation, in order."""
 
-    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, finished: PartCache, earlier: Earlier | None = None):
-        self.folder, self.settings, self.tokenizer, self.finished, self.earlier = folder, settings, tokenizer, finished, earlier
+    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, cache: PartCache, earlier: Earlier | None = None):
+        self.folder, self.settings, self.tokenizer, self.cache, self.earlier = folder, settings, tokenizer, cache, earlier
 
     def prepare_all(self, found: sources.Found) -> dict[str, Any]:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
@@ -122,13 +122,13 @@ class Preparation:
         Memory is released after each step: what one needed for a moment must not add to what the next one needs.
         """
         threshold = self.settings.near_duplicate_threshold
-        near = NearDuplicates(self.finished.folder / "near", threshold) if threshold < 1 else None
+        near = NearDuplicates(self.cache.folder / "near", threshold) if threshold < 1 else None
         if near is not None:
             opened.callback(near.forget)
         rows, store = self._read(source_files, near)
         opened.callback(store.close)
         release_free_memory(0)
-        duplicates = drop_duplicates(rows, store, near, self.settings.most_repeated_pattern, self.finished)
+        duplicates = drop_duplicates(rows, store, near, self.settings.most_repeated_pattern, self.cache)
         release_free_memory(0)
         assigned = self._assigned(rows, duplicates)
         del duplicates
@@ -160,14 +160,14 @@ class Preparation:
         folders = []
 
         def parts() -> Iterator[InspectedBatch]:
-            for folder, part in row_parts.parts(source_files, self.settings, self.finished):
+            for folder, part in row_parts.parts(source_files, self.settings, self.cache):
                 folders.append(folder)
                 if near is not None and part.signed is not None:
                     near.append(part.signed)
                 part.signed = None
                 yield part
 
-        return RowColumns.concatenate(parts(), self.finished.folder), RecordStore(folders)
+        return RowColumns.concatenate(parts(), self.cache.folder), RecordStore(folders)
 
     def _assigned(self, rows: RowColumns, duplicates: Duplicates) -> AssignedSplits:
         """Dropped copies link groups as well: what repeats a test record must not bring its document into training.
@@ -182,7 +182,7 @@ class Preparation:
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
         columns = (group, answer, pairs, key, rows.domain[mapped])
         assignment = splits.assign(*columns, *shares, s.seed, kept=kept, earlier=self.earlier)
-        split, folder = np.full(len(rows.fate), -1, np.int8), self.finished.folder
+        split, folder = np.full(len(rows.fate), -1, np.int8), self.cache.folder
         split[mapped] = assignment.split
         with_copies = StoredColumn(folder / "assigned.int8", split)
         split[rows.fate != KEPT] = -1
@@ -197,7 +197,7 @@ class Preparation:
         wanted, selection, lost = rows.kept(), 0, np.zeros(len(rows.fate), np.int32)
         while len(wanted):
             refused = [wanted[:0]]
-            parts = tokenization.parts(self.tokenizer, store, wanted, self.settings, self.finished, selection)
+            parts = tokenization.parts(self.tokenizer, store, wanted, self.settings, self.cache, selection)
             for folder, columns, (numbers, counts), reasons in parts:
                 tokens.append(folder, columns)
                 lost[numbers] = counts
@@ -206,7 +206,7 @@ class Preparation:
                     assigned.split[rejected] = -1
                     refused.append(rejected)
             wanted, selection = self._replacements(rows, assigned, np.concatenate(refused)), selection + 1
-        stored = StoredColumn(self.finished.folder / "lost.int32", lost)
+        stored = StoredColumn(self.cache.folder / "lost.int32", lost)
         del lost
         release_free_memory(0)
         tokens.index()

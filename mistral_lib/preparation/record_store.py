@@ -1,7 +1,7 @@
-"""Records on disk while they are prepared: written once, in batches, and read again in order or by number.
+"""Records on disk while they are prepared: written once, in batches, and read in order or by number.
 
-Metadata is not kept: nothing trains on it, and nothing searched it for secrets. Memory holds one batch, however many
-records there are. The form is Arrow files of PART rows each: a batch can be read without those before it. Plain reads, no
+Metadata is not stored: nothing trains on it, and it was not searched for secrets. Memory holds one batch, however many
+records there are. The format is Arrow files of PART rows each: a batch can be read without those before it. Plain reads, no
 memory map: mapped pages would count as memory of the process.
 """
 
@@ -25,7 +25,7 @@ SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_g
 
 
 def batch_of(rows: Sequence[tuple[str, Record | None]]) -> pa.RecordBatch:
-    """Sources and records as they are stored; a rejected row (None) keeps its place and its source, nothing of its content."""
+    """Sources and records as they are stored; of a rejected row (None) only its place and its source."""
     columns = zip(*(_values(source, record) for source, record in rows), strict=True)
     return pa.record_batch([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
@@ -55,11 +55,11 @@ class RecordWriter:
             if kind is None:
                 self.writer.close()
         finally:
-            self.file.close()  # also on a full disk, which gets nothing back while a file is open
+            self.file.close()  # also on a full disk: the space of a deleted file is free only after it is closed
 
 
 class RecordStore:
-    """Reads the parts that RecordWriters wrote; all but the last hold PART rows."""
+    """Reads the parts that RecordWriters wrote; all but the last have PART rows."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = folders
@@ -78,14 +78,14 @@ class RecordStore:
                 yield part * PART + number * BATCH, self.reader(part).get_batch(number)
 
     def records(self, numbers: np.ndarray) -> list[Record]:
-        """The records with these ascending numbers, which must not be rejected ones."""
+        """The records with these numbers, ascending; none of them may be rejected."""
         return [
             Record(domain, source, group, shape, orjson.loads(messages) if messages is not None else None, text)
             for source, domain, group, shape, messages, text in self._rows(numbers, SCHEMA.names)
         ]
 
     def answers(self, numbers: np.ndarray) -> list[str]:
-        """What the model would learn to write, of each record; ascending numbers."""
+        """What a model learns to write from each record; numbers ascending."""
         rows = self._rows(numbers, ("messages", "text"))
         return [orjson.loads(messages)[-1]["content"] if messages is not None else text for messages, text in rows]
 

@@ -1,7 +1,6 @@
 """A row becomes a record or a rejection, and a few numbers.
 
 The numbers are all that duplicates and splits need: hashes of text, answer, document and pattern, the domain and the fate.
-How all rows of all sources come to be read stands in reading_parts.py.
 """
 
 from collections import Counter
@@ -21,7 +20,7 @@ from mistral_lib.preparation.record_store import batch_of
 from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
 
-KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # what became of a row before the splits
+KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
 ORIGINS = ("corpus", "operatives")
 COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}
@@ -109,7 +108,7 @@ def _number(names: list[str], name: str) -> int:
 
 
 class Inspector:
-    """Maps, cleans, checks and signs rows; what it says of a row depends on the row and the settings alone."""
+    """Maps, cleans, checks and signs rows; the result depends only on the row and the settings."""
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -133,10 +132,10 @@ class Inspector:
         return minhash.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
-        """The record of a row, mapped, cleaned and redacted; or None and the reason."""
+        """The record of a row, mapped, cleaned and redacted, and ""; or None and the reason."""
         try:
             record = record_of(row, self.settings)
-            refuse_unwanted(record, self.settings)
+            _refuse_other_objective(record, self.settings)
         except Unmappable as refused:
             return None, str(refused)
         outcome = self.checks.inspect(record.texts)
@@ -155,11 +154,11 @@ def _numbers(record: Record | None, reason: str, domains: list[str], reasons: li
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
-    pattern = skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is a pattern of its own
+    pattern = skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is its own pattern
     return key, hash64(answer), hash64(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
 
 
-def refuse_unwanted(record: Record, settings: Settings) -> None:
+def _refuse_other_objective(record: Record, settings: Settings) -> None:
     """Errors: Unmappable for a record outside the objective."""
     kind = "documents" if record.text is not None else "answers"
     if settings.objective not in ("both", kind):

@@ -1,7 +1,7 @@
 """All sources read once, in parts of equal size: each part's records and numbers are on disk before the next begins.
 
-After a kill, finished parts are taken as they are; the file in which they end is read again up to there, but none of its
-rows is inspected again.
+After a kill, finished parts are reused; the file in which they end is read again up to that row, but no row is inspected
+again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,37 +19,37 @@ from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 
 SIGNED = ("exact", "words", "bands", "sketch")
-Place = tuple[int, int]  # number of a file, and how many of its rows have been taken
-Stretches = Iterator[tuple[Place, InspectedBatch]]
+Place = tuple[int, int]  # number of a file, and how many of its rows were read
+Batches = Iterator[tuple[Place, InspectedBatch]]
 
 
 def name_of(part: int) -> str:
     return f"rows-{part:05}"
 
 
-def parts(source_files: Sequence[sources.SourceFile], settings: Settings, finished: PartCache) -> Iterator[tuple[Path, InspectedBatch]]:
-    """(folder of its records, all else of it) of every part in order; those that are not finished are made. Errors: SourceError."""
+def parts(source_files: Sequence[sources.SourceFile], settings: Settings, cache: PartCache) -> Iterator[tuple[Path, InspectedBatch]]:
+    """(folder of the records, everything else) of every part, in order; parts that are not finished are made. Errors: SourceError."""
     number, count, place, ended = 0, 0, (0, 0), False
-    while not ended and (known := finished.part(name_of(number))) is not None:
-        place, ended = known[0]["place"], known[0]["ended"]
-        count += len(known[1]["key"])
-        yield finished.folder / name_of(number), _restored(*known)
+    while not ended and (done := cache.part(name_of(number))) is not None:
+        place, ended = done[0]["place"], done[0]["ended"]
+        count += len(done[1]["key"])
+        yield cache.folder / name_of(number), _restored(*done)
         number += 1
     if number:
-        say(f"data: {count:,} rows were read and checked before, and are used")
+        say(f"data: {count:,} rows were read and checked before and are reused")
     if ended:
         return
     workers = worker_processes.worker_count(sum(file.size for file in source_files))
     with worker_processes.inspecting(settings, workers) as inspect:
-        stretches = inspect(_batches(source_files, settings, *place))
+        batches = inspect(_batches(source_files, settings, *place))
         while not ended:
-            part, ended = _make(stretches, finished, number)
-            yield finished.folder / name_of(number), part
+            part, ended = _make(batches, cache, number)
+            yield cache.folder / name_of(number), part
             number += 1
 
 
 def _batches(source_files: Sequence[sources.SourceFile], settings: Settings, first: int, taken: int) -> worker_processes.Batches:
-    """(place behind it, (number in ORIGINS, row) of BATCH rows), from a place on."""
+    """(place after the batch, (number in ORIGINS, row) of BATCH rows), from row `taken` of file `first` on."""
     rows = bar(_rows(source_files, settings, first, taken), "rows", unit="row")
     while batch := list(islice(rows, BATCH)):
         yield batch[-1][0], [(origin, row) for _, origin, row in batch]
@@ -65,16 +65,16 @@ def _rows(
             yield (number, count), origin, row
 
 
-def _make(stretches: Stretches, finished: PartCache, number: int) -> tuple[InspectedBatch, bool]:
+def _make(batches: Batches, cache: PartCache, number: int) -> tuple[InspectedBatch, bool]:
     """The next part, on disk, and whether it was the last."""
     found: list[InspectedBatch] = []
     place: Place = (0, 0)
-    with finished.new_part(name_of(number)) as folder:
+    with cache.new_part(name_of(number)) as folder:
         with RecordWriter(folder) as writer:
-            for behind, stretch in islice(stretches, PART // BATCH):
-                writer.add(stretch.stored)
-                stretch.stored, place = None, behind
-                found.append(stretch)
+            for after, batch in islice(batches, PART // BATCH):
+                writer.add(batch.stored)
+                batch.stored, place = None, after
+                found.append(batch)
         part = InspectedBatch.concatenate(found)
         ended = len(part.columns["key"]) < PART
         signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}

@@ -1,4 +1,4 @@
-"""What each stage reads, as hashes: said once, for the stage that runs and for the audit that looks whether it is still so."""
+"""What each stage reads, as hashes: for the stage that runs, and for the audit that compares them later."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,11 @@ from mistral_lib.run import Run
 
 
 def hashes(run: Run, stage: str, source_files: Sequence[SourceFile] | None = None, fetch: bool = True) -> dict[str, str]:
-    """`{name: hash}` of all that a stage reads now. source_files: those of the corpus and data stages, where they are known already.
+    """`{name: hash}` of everything that a stage reads now.
 
-    fetch: False leaves the base model where it is; of one that is not on this machine the hash that the stage recorded stays.
-    Errors: RuntimeError for an earlier stage that is not complete; SourceError, ExclusionError, BaseModelError.
+    source_files: those of the corpus and data stages, if the caller has them. fetch: False downloads no base model: if it is not on
+    this machine, the hash that the stage recorded is returned.
+    Errors: RuntimeError if an earlier stage is not complete; SourceError, ExclusionError, BaseModelError.
     """
     if stage in ("corpus", "data"):
         source_files = sources.of_settings(run.settings) if source_files is None else source_files
@@ -24,7 +25,7 @@ def hashes(run: Run, stage: str, source_files: Sequence[SourceFile] | None = Non
 
 
 def training(run: Run) -> dict[str, str]:
-    """The packed splits that are trained on and watched. Errors: RuntimeError."""
+    """The packed splits for training and validation. Errors: RuntimeError."""
     data = run.require("data", "run notebook 02_prepare_data first")["outputs"]
     return written(data, "data/train/", "data/validation/")
 
@@ -38,12 +39,12 @@ def evaluation(run: Run) -> dict[str, str]:
 
 
 def written(outputs: dict[str, Any], *begins: str) -> dict[str, str]:
-    """The hashes of those outputs of an earlier stage whose names begin so."""
+    """The hashes of an earlier stage's outputs whose names begin with one of `begins`."""
     return {name: fact["sha256"] for name, fact in outputs.items() if name.startswith(begins)}
 
 
 def base(run: Run, stage: str, fetch: bool) -> dict[str, str]:
-    """Tokenizer or weights of the base model, whichever the stage reads by itself. Errors: BaseModelError."""
+    """Tokenizer or weights of the base model, if the stage itself reads them. Errors: BaseModelError."""
     key, model = {"corpus": "tokenizer", "data": "tokenizer", "training": "base_model"}.get(stage), run.settings.base_model
     if key is None:
         return {}

@@ -1,6 +1,6 @@
-"""Token ids on disk between tokenising and packing: flat files, and a few bytes per window in memory.
+"""Token ids on disk between tokenizing and packing: flat files, and a few bytes per window in memory.
 
-A record becomes one window, or several where it is longer than a block. On disk a token is its id if it is graded, else
+A record becomes one window, or several if it is longer than a block. On disk a graded token is its id, an ungraded one
 the id's complement, which is negative: one file, one read per window.
 """
 
@@ -30,7 +30,7 @@ class Windows:
         self.graded: list[np.ndarray] = []
 
     def add(self, records: np.ndarray, lengths: Sequence[int], ids: np.ndarray, graded: np.ndarray) -> None:
-        """Windows one after the other. records, lengths: of each its record and its tokens; ids, graded: of each token."""
+        """Add consecutive windows. records, lengths: one per window; ids, graded: one per token."""
         if len(records):
             self.record.append(records)
             self.length.append(lengths)
@@ -58,7 +58,7 @@ class TokenWriter:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.file.close()  # also on a full disk, which gets nothing back while a file is open
+        self.file.close()  # also on a full disk: the space of a deleted file is free only after it is closed
 
     def columns(self) -> dict[str, np.ndarray]:
         """length, supervised and record of all windows, int32 (windows,)."""
@@ -78,7 +78,7 @@ class TokenStore:
         return open(self.files[part], "rb", buffering=0)
 
     def append(self, folder: Path, columns: dict[str, np.ndarray]) -> None:
-        """A part that a TokenWriter wrote."""
+        """Add a part that a TokenWriter wrote."""
         self.files.append(str(folder / NAME))
         self.sizes.append(len(columns["length"]))
         for name, column in self.columns.items():

@@ -1,4 +1,4 @@
-"""Token windows of all kept records, made in parts: each part is on disk before the next begins, and is not made again after a kill."""
+"""Token windows of all kept records, made in parts: each part is on disk before the next begins, and is reused after a kill."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -18,40 +18,42 @@ from mistral_lib.tokens.batch_encoding import EncodedBatch, encode_batches
 from mistral_lib.tokens.chat_format import TemplateProblem
 from mistral_lib.tokens.long_records import Fitted, Tokens
 
-BATCH = 512  # records tokenised at once; a part is a whole number of batches
+BATCH = 512  # records tokenized at once; a multiple of it is a part
 
 Made = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 Part = tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
 
 
-def parts(tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settings, finished: PartCache, turn: int = 0) -> Iterator[Part]:
-    """Of every PART of the kept records: the folder of its tokens, the columns of its windows, the tokens lost, int64 (2, records with
-    a loss) record numbers and counts, and the numbers of the refused records by reason. turn: which selection of records
-    of the same preparation this is."""
+def parts(tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settings, cache: PartCache, selection: int = 0) -> Iterator[Part]:
+    """For every PART of the kept records: the folder of its tokens; the columns of its windows; the tokens lost, int64 (2, records with
+    a loss), record numbers and counts; the numbers of the refused records by reason.
+
+    selection: 0 for the records kept first, 1 for their replacements, and so on.
+    """
     starts = range(0, max(len(kept), 1), PART)
     stream: Iterator[tuple[np.ndarray, EncodedBatch]] | None = None
     for start in starts:
-        done = finished.part(_name(turn, start)) if stream is None else None  # nothing is complete behind what is not
+        done = cache.part(_name(selection, start)) if stream is None else None  # parts after an incomplete one are not complete
         if done is None:
             if stream is None:
                 if start:
-                    say(f"data: {start:,} records were tokenised before, and are used")
+                    say(f"data: {start:,} records were tokenized before and are reused")
                 stream = _encoded(tokenizer, store, kept, start)
-            with finished.new_part(_name(turn, start)) as folder:
+            with cache.new_part(_name(selection, start)) as folder:
                 done = _made(folder, islice(stream, PART // BATCH), tokenizer, settings)
                 part_cache.write(folder, *done)
         facts, arrays = done
         refused = {reason: arrays[f"refused-{place}"] for place, reason in enumerate(facts["refused"])}
-        yield finished.folder / _name(turn, start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
+        yield cache.folder / _name(selection, start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
 
 
-def _name(turn: int, start: int) -> str:
-    return f"tokens-{start // PART:05}" if not turn else f"tokens-{turn}-{start // PART:05}"
+def _name(selection: int, start: int) -> str:
+    return f"tokens-{start // PART:05}" if not selection else f"tokens-{selection}-{start // PART:05}"
 
 
 def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], tokenizer: Any, settings: Settings) -> Made:
-    """The windows on disk; the facts and the arrays of the part. batches: the numbers of the records, and what they are as tokens."""
+    """Write the windows; the facts and the arrays of the part. batches: the numbers of the records, and their tokens."""
     lost: list[tuple[int, int]] = []
     refused: dict[str, list[int]] = {}
     with TokenWriter(folder) as tokens:
@@ -69,7 +71,7 @@ def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], toke
 def _fitted(
     tokens: TokenWriter, numbers: np.ndarray, batch: EncodedBatch, tokenizer: Any, settings: Settings
 ) -> Iterator[tuple[int, Fitted[Tokens]]]:
-    """Write the windows of a batch, those records as they are that fit; (number, windows) of each that does not."""
+    """Write the windows of a batch; yields (number, windows) for each record that does not fit into one."""
     lengths = np.diff(batch.starts)
     misfits = np.flatnonzero((batch.supervised == 0) | (lengths > settings.max_tokens)).tolist()
     windows = Windows()

@@ -99,7 +99,7 @@ def test_a_run_that_was_only_named_says_so_and_what_to_do(home: Path) -> None:
     assert finding.status == "missing" and "ever started: run it, or delete its folder" in finding.reason
     (named.folder / "training").mkdir()
     (finding,) = audit.audit(named.folder)
-    assert "nothing in this folder can be vouched for" in finding.reason, "a stage without its record is more than an empty folder"
+    assert "without it nothing in this folder can be verified" in finding.reason, "a stage without its record is more than an empty folder"
 
 
 def stale(run: Run) -> str:
@@ -112,7 +112,7 @@ def test_a_record_left_out_by_hand_afterwards_makes_the_data_stale(prepared: Run
     exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
     assert stale(prepared) == "input exclusions is new"
     (prepared.folder / exclusions.NAME).write_bytes(b"\xff\xfe\xff")
-    assert "what it was made from cannot be read again" in stale(prepared) and "expected a record id" in stale(prepared)
+    assert "its inputs cannot be read again" in stale(prepared) and "expected a record id" in stale(prepared)
 
 
 def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhere_does_not(
@@ -134,7 +134,7 @@ def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
 
 
 def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
-    """As `run` asks: a lost or damaged manifest vouches for nothing, and neither does a stage that never ran."""
+    """As `run` asks: a lost or damaged manifest verifies nothing, and neither does a stage that never ran."""
     notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name
     files.write_text(copy, '{"metadata": {}}')

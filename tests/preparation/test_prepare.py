@@ -1,4 +1,4 @@
-"""The data stage: every row has a fate, nothing leaks, and mistakes stop it before anything is loaded."""
+"""The data stage: every row has a fate, nothing leaks, and errors stop it before anything is loaded."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corp
     assert [row["source"] for row in rejected] == [f"mess.jsonl:{n}" for n in (1, 2, 3, 9)]
 
 
-def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Settings, corpus: Path) -> None:
+def test_a_deeply_nested_cell_loses_its_own_row_and_no_other(settings: params.Settings, corpus: Path) -> None:
     files.write_bytes(corpus / "deep.jsonl", deep_lines())
     run = Run.open(settings)
     report = prepare.prepare(run)
@@ -49,7 +49,7 @@ def test_a_deeply_nested_cell_costs_its_own_row_and_no_other(settings: params.Se
     assert line["for example"] == "deep.jsonl:1" and "Sum it up" in line["its answer"]
 
 
-def test_nothing_straddles(prepared: Run) -> None:
+def test_no_document_is_in_two_splits(prepared: Run) -> None:
     kept = pq.read_table(prepared.folder / "data" / "records.parquet").to_pylist()
     places: dict[str, set[str]] = {}
     for row in kept:
@@ -64,7 +64,7 @@ def splits_of(run: Run) -> dict[str, str]:
 
 
 def test_a_corpus_of_a_few_documents_gets_all_splits_and_keeps_them_while_it_grows(settings: params.Settings, corpus: Path) -> None:
-    """Five documents of ten records, of which the draws by hash alone put none into test."""
+    """Five documents of ten records; by hash alone, none of them is assigned to test."""
     for path in corpus.iterdir():
         path.unlink()
     files.write_json_lines(corpus / "few.jsonl", rows("few", 50))
@@ -76,11 +76,11 @@ def test_a_corpus_of_a_few_documents_gets_all_splits_and_keeps_them_while_it_gro
     grown, after = prepare.prepare(run), splits_of(run)
     assert {record: after[record] for record in before} == before
     assert set(report["reassigned"]["test"]) <= set(grown["reassigned"]["test"])
-    prepare.prepare(other(run, most_repeated_pattern=51))  # the same once more, with what is remembered now
+    prepare.prepare(other(run, most_repeated_pattern=51))  # again, now with the remembered groups
     assert splits_of(run) == after
 
 
-def test_blocks_hold_each_record_once_and_grade_its_end(prepared: Run) -> None:
+def test_blocks_contain_each_record_once_and_grade_its_end(prepared: Run) -> None:
     tokenizer = base_model.load_tokenizer(prepared.settings.base_model)
     kept = pq.read_table(prepared.folder / "data" / "records.parquet").to_pylist()
     for split in splits.SPLITS:
@@ -116,12 +116,12 @@ def test_long_records_are_split_cut_or_rejected_and_counted(prepared: Run, corpu
         for n in range(1, 7)
     ]
     files.write_json_lines(corpus / "long.jsonl", long)
-    whole = prepare.prepare(prepared)
-    assert whole["records_kept"] == 606 and whole["tokens_lost_to_length"] == 0
-    assert sum(whole["windows"].values()) > 606 + 6 * 3
+    complete = prepare.prepare(prepared)
+    assert complete["records_kept"] == 606 and complete["tokens_lost_to_length"] == 0
+    assert sum(complete["windows"].values()) > 606 + 6 * 3
     cut = prepare.prepare(other(prepared, long_records="truncate"))
     assert cut["records_kept"] == 606 and cut["tokens_lost_to_length"] > 6 * 300
-    assert sum(cut["tokens"].values()) + cut["tokens_lost_to_length"] <= sum(whole["tokens"].values())
+    assert sum(cut["tokens"].values()) + cut["tokens_lost_to_length"] <= sum(complete["tokens"].values())
     refused = prepare.prepare(other(prepared, long_records="reject"))
     assert refused["rejected"] == {"longer_than_max_tokens": 6} and refused["tokens_lost_to_length"] == 0 and reconciles(refused)
 
@@ -135,7 +135,7 @@ def test_the_objective_decides_what_is_kept(prepared: Run, corpus: Path) -> None
     assert prepare.prepare(prepared)["records_kept"] == 640
     assert prepare.prepare(other(prepared, objective="answers"))["rejected"] == {"objective_is_answers": 40}
     wanted = other(prepared, objective="documents", max_rejected_share=0.0)
-    assert prepare.prepare(wanted)["rejected"] == {"objective_is_documents": 600}, "what was not asked for is not lost"
+    assert prepare.prepare(wanted)["rejected"] == {"objective_is_documents": 600}, "records outside the objective are not losses"
 
 
 def test_a_pattern_that_repeats_without_end_is_placeholder_text(prepared: Run, corpus: Path) -> None:
@@ -182,7 +182,7 @@ def test_too_many_lost_rows_stop_the_run(prepared: Run, corpus: Path) -> None:
         prepare.prepare(other(prepared, max_rejected_share=0.5, strict=True))
 
 
-def test_no_secret_of_the_corpus_stands_anywhere_below_the_run(prepared: Run, corpus: Path) -> None:
+def test_no_secret_of_the_corpus_is_in_any_file_of_the_run(prepared: Run, corpus: Path) -> None:
     token, mail = "ghp_" + "a1B2" * 9, "jane.doe" + "@" + "acme-corp.com"
     row = {
         "prompt": f"My token is {token}?",

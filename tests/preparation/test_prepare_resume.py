@@ -1,4 +1,4 @@
-"""The data stage killed, starved of disk or given a file that cannot be read: it goes on, or says so, and nothing earlier is lost."""
+"""The data stage killed, on a full disk or with a file that cannot be read: it resumes or reports it, and no earlier result is lost."""
 
 import os
 import random
@@ -55,9 +55,9 @@ def test_preparing_again_and_from_paths_in_another_order_gives_the_same_bytes(pr
     prepare.prepare(again)
     assert artefacts(again) == before
     listed = [f"corpora/small/{name}.jsonl" for name in ("red", "blue", "green")]
-    turned = other(prepared, run_name="turned", corpus_paths=listed)
-    prepare.prepare(turned)
-    assert artefacts(turned) == before
+    listed_run = other(prepared, run_name="listed", corpus_paths=listed)
+    prepare.prepare(listed_run)
+    assert artefacts(listed_run) == before
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> None:
@@ -80,25 +80,25 @@ def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> 
     assert not (again.folder / ".data.partial").exists() and not (again.folder / ".data.work").exists()
 
 
-def test_a_killed_preparation_goes_on_where_it_was(parted: Run, capsys: pytest.CaptureFixture) -> None:
+def test_a_killed_preparation_resumes(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
     killed_once(parted, work / "rows-00000" / "complete.json")
     killed_once(parted, work / "tokens-00000" / "complete.json")
     prepare.prepare(parted)
-    assert f"data: {PART:,} records were tokenised before, and are used" in capsys.readouterr().err
+    assert f"data: {PART:,} records were tokenized before and are reused" in capsys.readouterr().err
     assert not work.exists()
     undisturbed = other(parted, run_name="undisturbed")
     prepare.prepare(undisturbed)
     assert artefacts(parted) == artefacts(undisturbed)
 
 
-def test_stopped_among_stand_ins_for_refused_records_it_goes_on_there(settings: params.Settings, corpus: Path) -> None:
+def test_stopped_among_replacements_of_refused_records_it_resumes_there(settings: params.Settings, corpus: Path) -> None:
     files.write_json_lines(corpus / "twins.jsonl", twins())
     run = Run.open(settings.model_copy(update={"long_records": "reject"}))
     work = run.folder / ".data.work"
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(run, strict=True))
-    (work / "tokens-2-00000" / "complete.json").unlink()  # as a kill in the second turn leaves it
+    (work / "tokens-2-00000" / "complete.json").unlink()  # as a kill during the second replacements leaves it
     sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/complete.json")}
     assert {path.parent.name for path in sealed} == {"tokens-00000", "tokens-1-00000"}
     with pytest.raises(prepare.TooMuchLost):
@@ -118,7 +118,7 @@ def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, cap
     records.write_bytes(records.read_bytes()[:-1] + b"x")  # as a failing disk may leave it
     changed = other(parted, shortest_answer=60)
     prepare.prepare(changed)
-    assert "are used" not in capsys.readouterr().err and not work.exists()
+    assert "are reused" not in capsys.readouterr().err and not work.exists()
     undisturbed = other(parted, run_name="undisturbed", shortest_answer=60)
     prepare.prepare(undisturbed)
     assert artefacts(changed) == artefacts(undisturbed)
@@ -139,7 +139,7 @@ def test_parts_depend_on_the_code_that_can_change_them_and_on_no_other(tmp_path:
         before = changed
 
 
-def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
+def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     parted: Run, corpus: Path, capsys: pytest.CaptureFixture
 ) -> None:
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
@@ -153,7 +153,7 @@ def test_a_preparation_that_a_late_parameter_stopped_goes_on_when_it_is_changed(
         prepare.prepare(other(parted, **changed, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # nothing was made again
     prepare.prepare(other(parted, **changed))
-    assert "rows were read and checked before, and are used" in capsys.readouterr().err
+    assert "rows were read and checked before and are reused" in capsys.readouterr().err
     undisturbed = other(parted, run_name="undisturbed", **changed)
     prepare.prepare(undisturbed)
     assert artefacts(parted) == artefacts(undisturbed)
@@ -182,7 +182,7 @@ def small_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     subprocess.run(["umount", str(home / "runs")], check=True)
 
 
-def test_a_full_disk_is_told_and_the_earlier_result_stands(small_disk: Path, settings: params.Settings, corpus: Path) -> None:
+def test_a_full_disk_is_reported_and_the_earlier_result_is_kept(small_disk: Path, settings: params.Settings, corpus: Path) -> None:
     run = Run.open(settings)
     prepare.prepare(run)
     before = artefacts(run)
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_and_the_earlier_result_stands(small_disk: Path, set
 
 
 @pytest.mark.parametrize("kind", ["a disk that fails", "a broken link"])
-def test_a_file_that_cannot_be_read_is_named_and_the_earlier_result_stands(prepared: Run, corpus: Path, kind: str) -> None:
+def test_a_file_that_cannot_be_read_is_named_and_the_earlier_result_is_kept(prepared: Run, corpus: Path, kind: str) -> None:
     before = artefacts(prepared)
     target = (
         "/proc/self/mem" if kind == "a disk that fails" else str(corpus / "nowhere")

@@ -18,7 +18,7 @@ from mistral_lib.tokens import chat_format, chat_template
 from mistral_lib.tokens.chat_format import IGNORED
 
 KINDS = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
-# What the template published with Mistral-7B-Instruct-v0.3 does, in our words: answers are stripped on both sides, and
+# The behavior of the template published with Mistral-7B-Instruct-v0.3: answers are stripped on both sides, and
 # system text is written only if the last message is a user's, so never in training form.
 PUBLISHED = mistral_tokenizer.TEMPLATE.replace("turn['content'].rstrip(' ')", "turn['content'] | trim").replace(
     "loop.index0 == last.user and", "loop.last and"
@@ -71,7 +71,7 @@ def graded(encoded) -> list[list[int]]:
     return [stretch for stretch in found if stretch]
 
 
-@pytest.fixture(scope="module", params=[mistral_tokenizer.TEMPLATE, PUBLISHED], ids=["own template", "published behaviour"])
+@pytest.fixture(scope="module", params=[mistral_tokenizer.TEMPLATE, PUBLISHED], ids=["own template", "published behavior"])
 def mistral(request):
     return with_template(mistral_tokenizer.load(), request.param)
 
@@ -144,7 +144,7 @@ def test_smollm2_grades_exactly_the_answers_and_their_end_tokens(smol, answer, s
     assert smol.decode(encoded.input_ids) == smol.apply_chat_template(messages, tokenize=False)
 
 
-def test_ids_are_those_of_the_rendered_text_where_no_control_string_stands(smol, mistral):
+def test_ids_are_those_of_the_rendered_text_if_they_contain_no_control_string(smol, mistral):
     for tokenizer in (smol, mistral_tokenizer.load()):
         for text in TEXTS:
             if not any(token in text for token in CONTROL):
@@ -153,7 +153,7 @@ def test_ids_are_those_of_the_rendered_text_where_no_control_string_stands(smol,
                 assert encode(tokenizer, messages).input_ids == whole
 
 
-def test_no_blank_is_put_before_words_behind_a_control_token():
+def test_no_blank_is_inserted_after_a_control_token():
     bare = "{{ bos_token }}{% for m in messages %}{{ '[INST]' + m['content'] + '[/INST]' if m['role'] == 'user' else m['content'] + eos_token }}{% endfor %}"
     tokenizer = with_template(mistral_tokenizer.load(), bare)
     messages = chat("Why?", "So.")
@@ -251,7 +251,7 @@ def test_pieces_join_to_the_rendered_text(smol):
     assert found[-1].text == "<|im_end|>\n"
 
 
-def test_the_layout_is_learnt_once_for_each_order_of_roles(smol):
+def test_the_layout_is_computed_once_for_each_order_of_roles(smol):
     chat_template._layout.cache_clear()
     chat_format.encode(smol, [record(chat(f"q {n}", f"a {n}")) for n in range(20)])
     assert chat_template._layout.cache_info().misses == 1

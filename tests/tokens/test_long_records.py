@@ -1,4 +1,4 @@
-"""Long records in windows: nothing graded is lost or repeated, prompts are never graded, cuts stand at good places."""
+"""Long records in windows: no graded token is lost or repeated, prompts are never graded, cuts are at good places."""
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +42,7 @@ texts = words.map("".join).map(str.strip).filter(bool)
 
 @settings(max_examples=60)
 @given(st.sampled_from(list(TOKENIZERS)), st.lists(texts, min_size=1, max_size=5), st.booleans(), st.integers(72, 200))
-def test_the_windows_grade_what_the_whole_record_grades(name, contents, with_system, max_tokens):
+def test_the_windows_grade_what_the_complete_record_grades(name, contents, with_system, max_tokens):
     tokenizer = TOKENIZERS[name]()
     if len(contents) == 1:
         one = record(text=contents[0])
@@ -137,7 +137,7 @@ def test_unknown_ways_and_windows_without_room_are_errors(tokenizer):
         fit(tokenizer, chat("a", PARAGRAPHS), 8)
 
 
-def test_the_last_window_is_never_a_mere_end_token(tokenizer):
+def test_the_last_window_is_never_only_an_end_token(tokenizer):
     prompt = len(chat_format.prompt_ids(tokenizer, [{"role": "user", "content": "q"}]))
     for count in range(55, 75):
         _, fitted = fit(tokenizer, chat("q", " ".join(["word"] * count)), prompt + 60)

@@ -1,4 +1,4 @@
-"""Which chat templates only copy what the messages say: the shortcut must be taken for those and for no other."""
+"""Which chat templates only copy what the messages say: the shortcut is for those and no others."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def each(body: str) -> str:
         each("{% if m['content'] is string %}{{ m['content'] }}{% endif %}"),
     ],
 )
-def test_copied(template: str) -> None:
+def test_templates_that_only_copy(template: str) -> None:
     assert copies_contents(template)
 
 
@@ -55,5 +55,5 @@ def test_the_embedded_models_template_only_copies() -> None:
         "{% set all = messages if true else [] %}{% for m in all %}{{ m['content'] ~ (m['content'] | length) }}{% endfor %}",
     ],
 )
-def test_looked_at_or_not_known(template: str) -> None:
+def test_inspected_or_not_recognized(template: str) -> None:
     assert not copies_contents(template)
