@@ -39,8 +39,8 @@ class IndexWriter:
         self.rows: list[tuple[Any, ...]] = []
 
     def add(self, file: str, source: str, record: Record | None, record_id: str, problem: str) -> None:
-        known = (record_id, len(record.canonical), file, record.domain, record.shape, "") if record else ("", 0, file, "", "", problem)
-        self.rows.append((source, *known))
+        columns = (record_id, len(record.canonical), file, record.domain, record.shape, "") if record else ("", 0, file, "", "", problem)
+        self.rows.append((source, *columns))
         if len(self.rows) == 8192:
             self.flush()
 

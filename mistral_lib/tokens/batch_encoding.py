@@ -87,7 +87,7 @@ def token_ids(tokenizer: Any, segments: Sequence[Segment]) -> tuple[np.ndarray, 
     """
     control = control_tokens.of(tokenizer)
     ids_of: dict[tuple[str, bool], list[int]] = {}
-    for at_start, plain in ((True, control.at_start), (False, control.behind)):
+    for at_start, plain in ((True, control.at_start), (False, control.after_control)):
         texts = list(dict.fromkeys(one.text for one in segments if one.control < 0 and one.at_start == at_start))
         ids_of |= zip(((text, at_start) for text in texts), control_tokens.ids_of(plain, texts), strict=True)
     ids = [[one.control] if one.control >= 0 else ids_of[one.text, one.at_start] for one in segments]
@@ -120,7 +120,7 @@ def _graded(control: control_tokens.ControlTokens, segments: Sequence[Segment], 
 
 def _header_tokens(control: control_tokens.ControlTokens, segment: Segment, own: np.ndarray) -> int:
     """How many tokens of a segment precede its graded text. own: the segment's token ids."""
-    plain = control.at_start if segment.at_start else control.behind
+    plain = control.at_start if segment.at_start else control.after_control
     header = control_tokens.header_ids(plain, segment.text[: segment.graded_from])
     if tuple(own[: len(header)]) == header:
         return len(header)  # the header's own tokens come first, so no token crosses the boundary

@@ -25,7 +25,7 @@ IGNORED = -100  # the label that PyTorch's cross_entropy skips
 @dataclass(frozen=True, slots=True)
 class Encoded:
     input_ids: list[int]
-    labels: list[int]  # input_ids where graded, else IGNORED; not shifted
+    labels: list[int]  # the ids of graded tokens, IGNORED for all others; not shifted
     problem: str = ""  # why this record cannot be encoded in the model's chat format
 
     @property

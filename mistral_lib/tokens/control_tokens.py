@@ -18,7 +18,7 @@ class ControlTokens:
     pattern: re.Pattern[str]  # one group: the control token, with the blanks next to it that the tokenizer drops
     drops_blanks_after: frozenset[int]  # ids of control tokens that drop the blanks after them
     at_start: Any  # tokenizers.Tokenizer for the first text of a record
-    behind: Any  # the same for a text after a control token: no blank is inserted before its first word
+    after_control: Any  # the same for a text after a control token: no blank is inserted before its first word
 
     def cut(self, template_text: str) -> list[int | str]:
         """A template's text as control ids and the texts between them."""
@@ -39,13 +39,13 @@ def _of(backend: Any, size: int) -> ControlTokens:
     longest_first = sorted(special.values(), key=lambda token: -len(token.content))
     blanks = {False: "", True: r"\s*"}
     pattern = "|".join(blanks[token.lstrip] + re.escape(token.content) + blanks[token.rstrip] for token in longest_first)
-    at_start, behind = _plain(backend)
+    at_start, after_control = _plain(backend)
     return ControlTokens(
         ids={token.content.strip(): number for number, token in special.items()},
         pattern=re.compile(f"({pattern})"),
         drops_blanks_after=frozenset(number for number, token in special.items() if token.rstrip),
         at_start=at_start,
-        behind=behind,
+        after_control=after_control,
     )
 
 
