@@ -18,7 +18,7 @@ def test_a_file_is_written_and_read_again(tmp_path: Path) -> None:
     assert exclusions.read(tmp_path / "excluded.txt") == entries
 
 
-def test_what_else_stands_in_the_file_is_kept(tmp_path: Path) -> None:
+def test_comments_and_other_lines_of_the_file_are_kept(tmp_path: Path) -> None:
     place = tmp_path / "excluded.txt"
     place.write_text("# licence unclear\nred.jsonl:1  # asked Jane\n\n  # of no use\nred.jsonl:2\n")
     exclusions.write(place, {"red.jsonl:1": "asked Jane", "blue.jsonl:7": "twice"})

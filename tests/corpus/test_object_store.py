@@ -68,7 +68,7 @@ def test_the_hash_of_the_inputs_follows_the_content_without_reading_it(bucket):
 
 
 @pytest.mark.parametrize("url", ["s3://corpora/nothing", "s3://no-such-bucket/x"])
-def test_nothing_there_is_told_by_name(bucket, url):
+def test_a_missing_object_is_reported_by_name(bucket, url):
     with pytest.raises(SourceError, match=f"corpus_paths: '{url}'.*(no such bucket|no such file)"):
         find(url)
 
@@ -82,7 +82,7 @@ def test_an_object_that_goes_away_is_an_error_and_not_a_problem_row(bucket):
 
 @pytest.fixture(params=["stopped", "silent"])
 def dead_endpoint(request) -> Iterator[str]:
-    """An address where nothing listens, or where someone takes the call and never says a word."""
+    """An address without a server, or with a server that accepts the connection and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if request.param == "silent":
@@ -93,7 +93,7 @@ def dead_endpoint(request) -> Iterator[str]:
         yield address
 
 
-def test_a_dead_server_is_told_by_name_within_30_seconds(dead_endpoint, monkeypatch, tmp_path):
+def test_an_unreachable_server_is_reported_by_name_within_30_seconds(dead_endpoint, monkeypatch, tmp_path):
     use(monkeypatch, dead_endpoint)
     (tmp_path / "a.jsonl").write_bytes(LINES)
     started = time.monotonic()
@@ -117,7 +117,7 @@ def test_without_s3fs_the_way_out_is_named(monkeypatch):
         find("s3://corpora/mine")
 
 
-def test_a_server_that_stops_between_listing_and_reading_is_told_within_30_seconds(monkeypatch):
+def test_a_server_that_stops_between_listing_and_reading_is_reported_within_30_seconds(monkeypatch):
     import boto3
 
     running = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -135,7 +135,7 @@ def test_a_server_that_stops_between_listing_and_reading_is_told_within_30_secon
 
 
 @pytest.mark.parametrize("dead_endpoint", ["stopped"], indirect=True)
-def test_a_preparation_carries_on_without_an_optional_dead_server_and_says_so(dead_endpoint, monkeypatch, settings):
+def test_a_preparation_continues_without_an_optional_unreachable_server_and_reports_it(dead_endpoint, monkeypatch, settings):
     use(monkeypatch, dead_endpoint)
     paths = [*settings.corpus_paths, "optional:s3://corpora/mine"]
     report = prepare.prepare(Run.open(settings.model_copy(update={"corpus_paths": paths})))

@@ -149,7 +149,7 @@ def test_numbers_and_characters_that_strict_json_forbids(read):
     assert (found[1].value, found[1].note) == ({"text": "half ? an emoji"}, "lone_surrogates_replaced")
 
 
-def test_a_json_file_that_is_a_record_is_not_taken_apart(read):
+def test_a_json_file_that_is_one_record_is_not_split(read):
     record = {"messages": [{"role": "user", "content": "a"}], "data": [{"b": 1}]}
     assert [row.value for row in read("a.json", json.dumps(record).encode())] == [record]
 
@@ -180,21 +180,21 @@ def test_a_json_file_that_is_a_record_is_not_taken_apart(read):
         ("a.zip", zipped({"b.zip": zipped({"c.zip": zipped({"d.jsonl": LINES})})}), "archive_nested_too_deep"),
     ],
 )
-def test_a_file_that_yields_nothing_says_why(read, name, data, problem):
+def test_a_file_without_rows_has_a_reason(read, name, data, problem):
     found = read(name, data)
     assert [row.problem for row in found] == [problem]
     assert found[0].value is None and found[0].source.startswith(name)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.zst", "a.tar.gz", "a.tar"])
-def test_a_container_that_was_cut_short_says_so(read, name):
+def test_a_truncated_container_is_reported(read, name):
     whole = STRUCTURED[name]()
     cut = whole[:1_024] if name == "a.tar" else whole[:-9]  # of a tar, the two blocks that mark its end
     found = read(name, cut)
     assert [row.problem for row in found if row.problem] == ["unreadable"]
 
 
-def test_what_stands_behind_a_broken_tar_header_is_not_lost_in_silence(read):
+def test_members_after_a_broken_tar_header_are_not_lost_silently(read):
     data = bytearray(tarred({"a.jsonl": LINES, "b.jsonl": LINES}))
     second = data.index(b"b.jsonl")
     data[second + 150] ^= 0xFF  # in its checksum: tarfile itself would take this for the end
@@ -210,7 +210,7 @@ def test_one_damaged_member_does_not_take_the_others_along(read):
     assert "unreadable" in {row.problem for row in found if row.source.startswith("a.zip!a.jsonl")}
 
 
-def test_csv_says_which_lines_a_damaged_stretch_took(read):
+def test_csv_names_the_lines_that_a_damaged_part_takes(read):
     data = b'prompt,completion\na,b\n"c, never closed\nd,e\nf,g\n'
     found = read("a.csv", data)
     assert [(row.source, row.problem, row.note) for row in found] == [("a.csv:2", None, ""), ("a.csv:3", "csv_damaged", "lines 3-5")]

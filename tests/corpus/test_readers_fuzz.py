@@ -88,7 +88,7 @@ def test_in_files_of_lines_every_line_that_is_untouched_is_read(name, tmp_path):
 @pytest.mark.parametrize(
     "name", ["a.csv", "a.parquet", "a.tar", "a.tar.gz", "a.zip", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "tgz_in_tar.tar"]
 )
-def test_a_file_cut_anywhere_never_looks_whole(name, tmp_path):
+def test_a_file_truncated_anywhere_never_looks_complete(name, tmp_path):
     """Whatever was cut off, either all rows are still there or a problem says that they are not."""
     whole, dice, path = BUILDERS[name](), random.Random(name), tmp_path / name
     for _ in range(25):

@@ -217,7 +217,7 @@ def deep(value, levels: int = 300) -> list:
         ({"data": {}}, "empty_text"),
     ],
 )
-def test_what_cannot_be_mapped_says_why_and_holds_nothing_of_the_row(row, reason):
+def test_a_row_that_cannot_be_mapped_has_a_reason_without_its_content(row, reason):
     with pytest.raises(Unmappable) as error:
         mapped(row)
     assert str(error.value) == reason and SECRET not in str(error.value)
@@ -233,7 +233,7 @@ def test_columns_name_what_the_keys_do_not_tell():
     assert with_system.messages == [{"role": "system", "content": "Be kind."}, *CHAT]
 
 
-def test_columns_go_before_the_keys_and_known_shapes_still_work_beside_them():
+def test_columns_take_precedence_over_keys_and_recognized_shapes_still_work():
     columns = {"prompt": "ask", "answer": "reply"}
     assert mapped({"ask": ASK, "reply": REPLY, "text": "also here"}, columns=columns).messages == CHAT
     assert mapped({"text": "a document"}, columns=columns).shape == "text"

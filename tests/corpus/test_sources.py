@@ -57,7 +57,7 @@ def test_files_of_one_name_get_different_sources_in_any_order(corpus):
     assert len(sources.inputs(both)) == 2
 
 
-def test_all_faults_of_all_keys_are_told_at_once_with_the_way_out(corpus):
+def test_all_faults_of_all_parameters_are_in_one_message_with_what_to_do(corpus):
     (corpus / "empty").mkdir()
     (corpus / "zero.jsonl").touch()
     (corpus / "odd.docx").write_bytes(b"x")
@@ -72,7 +72,7 @@ def test_all_faults_of_all_keys_are_told_at_once_with_the_way_out(corpus):
     assert all("optional:" in line for line in told)
 
 
-def test_a_file_of_nothing_but_problems_yields_nothing(corpus):
+def test_a_file_with_only_problems_yields_nothing(corpus):
     (corpus / "broken.jsonl").write_bytes(b"no\njson\n")
     with pytest.raises(SourceError, match=r"no row could be read.*not_json"):
         sources.find(["broken.jsonl"], "corpus_paths", "corpus")

@@ -93,7 +93,7 @@ def test_good_answers_stay_as_they_are(answer):
     assert inspect(answer, low_letter_share="reject", refusal="reject") == Outcome([QUESTION, answer])
 
 
-def test_script_share_tells_scripts_apart():
+def test_script_share_separates_scripts():
     latin = {"low_script_share": "reject", "script": "latin"}
     assert inspect("Это ответ на русском языке, а не на английском.", **latin).reason == "low_script_share"
     assert inspect("Přílišžluťoučký kůň úpěl ďábelské ódy.", **latin).reason == ""

@@ -65,7 +65,7 @@ def test_fine_grained_github_token():
 
 @pytest.mark.parametrize("kind", KEY_KINDS)
 @pytest.mark.parametrize("newline", ["\n", "\\n", "\n    ", "\n# "])
-def test_private_key_blocks_go_whole(kind, newline):
+def test_private_key_blocks_are_replaced_completely(kind, newline):
     assert redaction.redact(f"before\n{key_block(kind, newline)}\nafter") == ("before\n<PRIVATE_KEY>\nafter", {"private_key": 1})
 
 
@@ -136,7 +136,7 @@ def test_documentation_of_secrets_stays(text):
     assert redaction.redact(text) == (text, {})
 
 
-def test_aws_secret_and_bearer_are_known_by_their_context():
+def test_aws_secret_and_bearer_are_recognized_by_their_context():
     aws, bearer = letters(40, BASE64), letters(40)
     assert redaction.redact(f"aws_secret_access_key = {aws}") == ("aws_secret_access_key = <AWS_SECRET>", {"aws_secret": 1})
     assert redaction.redact(f"Authorization: Bearer {bearer}") == ("Authorization: Bearer <BEARER_TOKEN>", {"bearer_token": 1})
@@ -158,7 +158,7 @@ def test_urls_without_credentials_stay(text):
     assert redaction.redact(text) == (text, {})
 
 
-def test_a_password_with_an_at_sign_goes_whole():
+def test_a_password_with_an_at_sign_is_replaced_completely():
     assert redaction.redact("https://bob:pa55@" + "w0rd@db.firma.org/")[0] == "https://<CREDENTIALS>@db.firma.org/"
 
 

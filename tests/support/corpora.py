@@ -20,7 +20,7 @@ def rows(domain: str, count: int, first: int = 0) -> list[dict]:
 
 
 def deep_lines(levels: int = 1000) -> bytes:
-    """A row whose `input` is nested too deep to be written, and one that is deep only where nothing is read, which is a record."""
+    """A row whose `input` is nested too deep to be written, and one that is deep only in a key that is not read, which is a record."""
     deep = b"[" * levels + b"1" + b"]" * levels
     read = b'{"instruction": "Sum it up", "input": %s, "output": "A long enough answer."}\n'
     return (read + b'{"prompt": "And this?", "completion": "It is a good enough answer.", "trace": %s}\n') % (deep, deep)
@@ -52,7 +52,7 @@ def artefacts(run: Run) -> dict:
 
 
 def files_with(folder: Path, *values: str) -> list[Path]:
-    """The files below a folder in which one of the values stands."""
+    """The files below a folder that contain one of the values."""
     import pyarrow.parquet as pq
 
     def content(path: Path) -> bytes:
