@@ -23,7 +23,7 @@ class Estimate:
     """As far as it is known: `fit` once the memory is, `way` where it does not fit as set. Seconds and USD as (least, most)."""
 
     settings: Settings
-    work: Any  # training_time.Work
+    work: Any  # workload.Work
     seconds: tuple[float, float]
     fit: Any = None  # fit_plan.Fit
     way: Any = None  # fit_plan.Fit
@@ -54,7 +54,7 @@ class Estimate:
         gib = 2**30
         if self.fit is None:
             return "walking through a step …"
-        needs = f"needs {self.fit.needed / gib:.1f} of {self.fit.available / gib:.1f} GiB"
+        needs = f"needs {self.fit.peak / gib:.1f} of {self.fit.available / gib:.1f} GiB"
         if self.fit.fits:
             return f"{needs}: fits"
         if self.fit.host:
@@ -64,7 +64,7 @@ class Estimate:
         if not self.way.fits:
             return f"{needs}: does not fit; {self.way.advice}"
         way = ", ".join(f"{name} = {value}" for name, value in self.changes().items())
-        return f"{needs}: does not fit as set, but with {way}: {self.way.needed / gib:.1f} GiB, {duration(*self.way.seconds)}"
+        return f"{needs}: does not fit as set, but with {way}: {self.way.peak / gib:.1f} GiB, {duration(*self.way.seconds)}"
 
     def table(self) -> str:
         cells = "".join(

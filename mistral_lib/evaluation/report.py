@@ -101,5 +101,7 @@ def plan(settings: Settings, training: dict[str, Any]) -> list[list[str]]:
         score = plan_table.score(settings, workload.work_of(settings), training)
     except (ValueError, OSError) as error:
         return [[f"No plan can be made for this run: {error}"]]
-    rows = [[one["what"], one["planned"], f"{one['measured']:,}", f"{one['off']:+.0%}", "yes" if one["held"] else "no"] for one in score]
-    return [["quantity", "planned", "measured", "plan off by", "held"], *rows]
+    rows = [
+        [one["what"], one["planned"], f"{one['measured']:,}", f"{one['off']:+.0%}", "yes" if one["within_plan"] else "no"] for one in score
+    ]
+    return [["quantity", "planned", "measured", "plan off by", "within plan"], *rows]

@@ -15,6 +15,5 @@ paired_layers      base model and adapter in one pass: the first half of a batch
 row_threads        rows of a batch computed side by side on a CPU: each thread has whole rows, from the first layer to the last
 step_memory        the memory of a training step, from the model's true shapes and without its weights
 tensor_memory      adds up the bytes of all tensors that are alive, operator by operator: the peak of a training step and what it is made of
-process_memory     what a training process on a CPU holds beyond the tensors of a step: libraries, the weights file, what the C library keeps
 mistral_tokenizer  mistral-7B-Instruct-v0.3's tokenizer without a hub: rebuilt from the vocabulary that mistral-common ships
 """

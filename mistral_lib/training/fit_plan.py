@@ -1,24 +1,25 @@
-"""Does it fit, how long, what does it cost: for every machine that is known, before one is rented or a weight is loaded.
+"""Whether a run fits, how long it takes and what it costs, on every machine of params/instances.yaml and without loading a weight.
 
-The memory of a step is model_memory's, walked on the true shapes; here it meets what a machine has, and the way of
-training (micro batch, accumulation, checkpointing) is chosen that keeps the wished effective batch and takes least time.
+step_memory counts the memory of a training step. Here it is compared with the memory of each machine, and the fastest way of
+training (micro batch, accumulation, checkpointing) that fits and keeps the requested effective batch is chosen.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mistral_lib.model import model_shapes, process_memory, step_memory
+from mistral_lib.model import model_shapes, step_memory
 from mistral_lib.model.step_memory import GIB, Step
 from mistral_lib.run import hardware, params
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import workload
 from mistral_lib.training.workload import Work
 
+PROCESS_GIB = 1.2  # on a CPU, beyond the tensors: libraries, heap gaps, mapped pages of the weights; docs/fit_plan.md has the errors
 CUDA_CONTEXT = round(0.5 * GIB)  # the driver's context and the workspaces of cuBLAS: assumed, not measured
-RESERVE = 0.05  # share of the tensors that PyTorch's caching allocator holds on a GPU beyond them: assumed, not measured
-HOST_PROCESS = round(4 * GIB)  # the trainer's own memory on the host of a GPU, notebook server and system included: assumed
-SHORTEST = 128  # tokens: below that a shorter block is no advice
-MOST_IN_A_PASS = 8192  # tokens of a forward pass: above that a GPU gains nothing by a larger micro batch
+RESERVE = 0.05  # share of the tensors that PyTorch's caching allocator keeps on a GPU beyond them: assumed, not measured
+HOST_PROCESS = round(4 * GIB)  # memory of the trainer on the host of a GPU, with notebook server and system: assumed
+SHORTEST = 128  # tokens: the shortest max_tokens that is advised
+MOST_IN_A_PASS = 8192  # tokens of a forward pass: with more a GPU gains nothing from a larger micro batch
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,16 @@ class Fit:
     seconds: tuple[float, float]
     usd_per_hour: float
     host: str  # why the host's memory does not suffice, or empty
-    advice: str = ""  # what would have to change, where it does not fit
+    advice: str = ""  # what would have to change, if it does not fit
 
     @property
     def peak(self) -> int:
-        """The most that is held at a time."""
+        """Bytes in use at the moment when most are."""
         return sum(self.parts.values())
 
     @property
-    def needed(self) -> int:
-        """The same without what the system takes back where memory is short: pages of the weights file, on a CPU."""
-        return self.peak - self.parts.get(process_memory.WEIGHTS_FILE, 0)
-
-    @property
     def fits(self) -> bool:
-        return self.needed <= self.available and not self.host
+        return self.peak <= self.available and not self.host
 
     @property
     def usd(self) -> tuple[float, float]:
@@ -59,22 +55,22 @@ class Fit:
 
 
 def plan(settings: Settings, work: Work) -> list[Fit]:
-    """The best way of training on every machine of params/instances.yaml, and what would have to change where there is none.
+    """The best way of training on every machine of params/instances.yaml, or what would have to change.
 
-    Errors: BaseModelError where the model's sizes cannot be had.
+    Errors: BaseModelError if the sizes of the base model cannot be found.
     """
     return [best(settings, work, instance) for instance in params.instances()]
 
 
 def best(settings: Settings, work: Work, instance: str) -> Fit:
-    """The fastest way that fits with the effective batch unchanged; else the smallest, with advice."""
+    """The fastest way of training that fits with the effective batch unchanged; if none fits, the smallest one with advice."""
     effective = settings.micro_batch_size * settings.gradient_accumulation_steps
     fitting = []
     for checkpointing in (False, True):
         for micro in (m for m in range(1, effective + 1) if effective % m == 0 and (m == 1 or m * settings.max_tokens <= MOST_IN_A_PASS)):
             fit = measure(settings, work, instance, micro, checkpointing)
             if not fit.fits:
-                break  # a larger micro batch takes more memory still
+                break  # a larger micro batch takes more memory
             fitting.append(fit)
     if fitting:
         return min(fitting, key=lambda fit: sum(fit.seconds))
@@ -83,7 +79,7 @@ def best(settings: Settings, work: Work, instance: str) -> Fit:
 
 
 def as_set(settings: Settings, work: Work, instance: str = "") -> Fit:
-    """The run exactly as its parameters say, on its own machine."""
+    """The run exactly as its parameters set it. instance: another machine than that of the settings."""
     return measure(settings, work, instance or settings.instance, settings.micro_batch_size, settings.activation_checkpointing)
 
 
@@ -102,7 +98,7 @@ def measure(settings: Settings, work: Work, instance: str, micro: int, checkpoin
 
 
 def dtype_on(settings: Settings, machine: dict[str, Any]) -> str:
-    """The type to compute in: the machine's own; on a CPU what this one is fast in, or what was asked for."""
+    """The compute type: on a GPU that of params/instances.yaml, on a CPU the requested one, or for `auto` the fast one of this CPU."""
     if machine["gpu"] != "none":
         return machine["dtype"]
     if settings.dtype != "auto":
@@ -114,34 +110,34 @@ def step_of(settings: Settings, work: Work, machine: dict[str, Any], micro: int,
     gpu = machine["gpu"] != "none"
     return Step(
         settings.base_model, settings.max_tokens, micro, checkpointing, settings.quantization,
-        "bfloat16" if gpu else dtype,  # on a GPU float16 takes the same bytes: walked once for both
+        "bfloat16" if gpu else dtype,  # on a GPU float16 takes the same bytes: counted once for both
         "cuda" if gpu else "cpu", settings.micro_batch_size * settings.gradient_accumulation_steps > micro,
         round(work.supervised_share, 2), settings.lora_rank, settings.lora_targets, min(settings.lora_dropout, 0.5),
     )  # fmt: skip
 
 
 def parts_of(step: Step) -> dict[str, int]:
-    """Bytes by part at the peak, with what is not tensors: context and reserve on a GPU, on a CPU all that a process holds."""
+    """Bytes by part at the peak: the tensors, and what the process takes beyond them."""
     tensors = step_memory.peak(step)
     if step.device == "cpu":
-        return process_memory.parts_of(step, tensors)
+        return {**tensors.parts, "process": round(PROCESS_GIB * GIB)}
     return {**tensors.parts, "CUDA context": CUDA_CONTEXT, "allocator": round(RESERVE * tensors.total)}
 
 
 def host_shortage(config: Any, machine: dict[str, Any]) -> str:
-    """Whether a GPU's host can load the model. Checkpoints are mapped, not read whole, so their pages may be dropped; what cannot
-    be is the process and the largest tensor on its way to the GPU."""
+    """Why the host of a GPU cannot load the model; empty if it can. Checkpoints are memory-mapped and their pages can be dropped, but
+    not the process itself, nor the largest tensor on its way to the GPU."""
     if machine["gpu"] == "none":
         return ""
     largest = 4 * config.vocab_size * config.hidden_size
     needed = HOST_PROCESS + 2 * largest
     if needed <= machine["memory_gib"] * GIB:
         return ""
-    return f"loading needs {needed / GIB:.1f} GiB of host memory, {machine['memory_gib']} are there"
+    return f"loading needs {needed / GIB:.1f} GiB of host memory, the machine has {machine['memory_gib']}"
 
 
 def what_would_have_to_change(settings: Settings, work: Work, fit: Fit) -> str:
-    """Changes that make it fit on this machine, one alone or two together; and that none does, where none does."""
+    """The changes, one alone or two together, with which it fits on this machine; or that there are none."""
     if fit.host:
         return fit.host + ": take a machine with more memory"
     found, nf4 = [], {"quantization": "nf4"}
@@ -153,7 +149,7 @@ def what_would_have_to_change(settings: Settings, work: Work, fit: Fit) -> str:
             found.insert(0, "quantization: nf4")
         elif (length := _longest(settings, work, fit, **nf4)) > shorter:
             found.append(f"quantization: nf4 and max_tokens: {length} together (now {settings.max_tokens})")
-    short = f"{(fit.needed - fit.available) / GIB:.1f} GiB too much even with micro_batch_size: 1 and activation_checkpointing: true"
+    short = f"{(fit.peak - fit.available) / GIB:.1f} GiB too much even with micro_batch_size: 1 and activation_checkpointing: true"
     return f"{short}; it fits with {' or '.join(found)}" if found else f"{short}; take a machine with more memory or a smaller base model"
 
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from mistral_lib.model import base_model, likelihood, model_shapes, process_memory, step_memory
+from mistral_lib.model import base_model, likelihood, model_shapes, step_memory
 from mistral_lib.model.step_memory import Step
 from mistral_lib.model.tensor_memory import LiveMemory
-from mistral_lib.run import allocator, params, paths
+from mistral_lib.run import params
 
 MISTRAL = "mistralai/Mistral-7B-Instruct-v0.3"
 
@@ -69,30 +69,6 @@ def test_the_step_without_weights_holds_what_a_real_step_holds(step: Step, quant
     planned = step_memory.peak(Step(**{**step.__dict__, **options}))
     stays = sum(planned.parts[part] for part in ("weights in NF4", "unquantised modules", "LoRA"))
     assert planned.total - stays == pytest.approx(memory.peak - before, rel=0.02)
-
-
-def test_on_a_cpu_the_weights_file_and_the_gaps_are_counted(step: Step) -> None:
-    size = sum(file.stat().st_size for file in (paths.home() / step.base_model).glob("*.safetensors"))
-    stored, dtype = process_memory.stored(step.base_model)
-    assert stored == size and dtype == "float32"
-
-    def beside(loading: bool = False, **changes: object) -> int:
-        one = Step(**{**step.__dict__, **changes})
-        return process_memory.file_beside(one, step_memory.peak(one), loading)
-
-    unquantised = step_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"})).parts["unquantised modules"]
-    assert beside(quantization="nf4") == size - unquantised, "float32 layers are left in the file, which stays mapped"
-    assert beside(dtype="bfloat16") == 0 and beside(dtype="bfloat16", loading=True) == size, "copies: the file is closed after loading"
-    plain, twice, saving = (Step(**{**step.__dict__, **one}) for one in ({}, {"max_tokens": 256}, {"checkpointing": True}))
-    assert process_memory.gaps(twice, step_memory.peak(twice)) == 2 * process_memory.gaps(plain, step_memory.peak(plain)) > 0
-    assert process_memory.gaps(saving, step_memory.peak(saving)) > allocator.KEPT_IN_A_PASS
-    small = process_memory.parts_of(step, step_memory.peak(step))
-    assert small[process_memory.WEIGHTS_FILE] < 8192, "its weights are the file, all but the header"
-    read = Step(
-        **{**step.__dict__, "base_model": MISTRAL, "max_tokens": 32, "micro_batch_size": 1, "quantization": "nf4", "dtype": "bfloat16"}
-    )
-    parts = process_memory.parts_of(read, step_memory.peak(read))
-    assert sum(parts.values()) > 14.4e9 and sum(parts.values()) - parts[process_memory.WEIGHTS_FILE] < 8e9, "mapped pages may be dropped"
 
 
 def test_more_work_takes_more_memory_and_checkpointing_and_nf4_take_less(step: Step) -> None:
