@@ -43,7 +43,7 @@ def run(settings: params.Settings, only: list[str] | None = None) -> int:
     """Run the notebooks; 0 when all are done, 1 when one failed. Errors: SourceError, BaseModelError before anything is run; RunInUse."""
     chosen = select(only or [])
     sources.of_settings(settings)  # paths that are not there stop the run here
-    base_model.locate(settings.base_model, weights=False)  # and so does a base model that cannot be used
+    base_model.folder(settings.base_model, weights=False)  # and so does a base model that cannot be used
     trackers.require(settings.report_to)
     run_ = Run.open(settings)
     run_.refuse_if_in_use()

@@ -1,6 +1,6 @@
-"""Finds, checks and loads the base model; quantises it; attaches and compares LoRA adapters.
+"""Finds, checks and loads the base model; quantizes it; attaches and compares LoRA adapters.
 
-torch is imported only where weights are: preparing data asks for the tokenizer alone, and torch would take 200 MiB of it.
+torch is imported inside the functions that need weights: preparing data needs only the tokenizer, and torch takes 200 MiB.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from mistral_lib.run import hardware, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_template
 
-CONTROL_LIKE = re.compile(r"<\|[^|<>\s]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")  # how models write their control tokens
+CONTROL_LIKE = re.compile(r"<\|[^|<>\s]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")  # what control tokens of models look like
 
 
-def locate(name: str, weights: bool = True) -> Path:
+def folder(name: str, weights: bool = True) -> Path:
     """The folder of a base model, checked; fetched first if it is on the hub or in S3.
 
-    weights: False where configuration and tokenizer are enough, so that preparing data does not fetch 14 GB from the hub.
-    Errors: BaseModelError for what cannot be found, fetched or used; it names each file and the way out.
+    weights: False if configuration and tokenizer are enough, so that preparing data does not fetch 14 GB from the hub.
+    Errors: BaseModelError if the model cannot be found, fetched or used; it names each file and what to do.
     """
     if name == demo_model.NAME:
         place, weights = demo_model.folder(), True
@@ -42,20 +42,20 @@ def locate(name: str, weights: bool = True) -> Path:
     return place
 
 
-def is_here(name: str) -> bool:
-    """Whether a base model, or of one on the hub configuration and tokenizer, is on this machine and need not be fetched or converted."""
+def is_local(name: str) -> bool:
+    """Whether a base model is on this machine and need not be fetched or converted; for one on the hub, configuration and tokenizer."""
     if name == demo_model.NAME:
-        return demo_model.is_here()
+        return demo_model.is_local()
     if name.startswith("s3://"):
-        return s3_model.is_here(name)
+        return s3_model.is_local(name)
     try:
-        return _local(name) is not None or hub_model.is_here(name)
+        return _local(name) is not None or hub_model.is_local(name)
     except BaseModelError:
         return False
 
 
 def _local(name: str) -> Path | None:
-    """The folder that a name means; None for a hub id. Errors: BaseModelError for a folder that is not there."""
+    """The folder of this name, None for a hub id. Errors: BaseModelError if the name is no hub id and there is no such folder."""
     folder = Path(name).expanduser()
     folder = folder if folder.is_absolute() else paths.home() / folder
     if folder.is_dir():
@@ -63,13 +63,13 @@ def _local(name: str) -> Path | None:
     if not is_hub_id(name):
         raise BaseModelError(
             f"base_model = {name!r}: no such folder ({folder}); expected one with config.json and weights, s3://bucket/prefix, "
-            "or a hub id owner/name, with @revision if wished"
+            "or a hub id owner/name, with @revision if requested"
         )
     return None
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no folder here can be one on the hub: owner/name or owner/name@revision."""
+    """Whether a name has the form of a hub id: owner/name or owner/name@revision."""
     return not name.startswith((".", "/", "~", "s3://", "demo:")) and hub_model.repository(name).count("/") == 1
 
 
@@ -77,12 +77,12 @@ def is_hub_id(name: str) -> bool:
 def load_tokenizer(name: str) -> Any:
     """The base model's tokenizer, with a padding token that is not its end token.
 
-    Errors: BaseModelError for a tokenizer without tokenizer.json, padding token or chat template.
+    Errors: BaseModelError if it has no tokenizer.json, no padding token or no chat template.
     """
     from transformers import AutoTokenizer
 
-    # mistral_format: with mistral-common installed, a folder that holds tekken.json would get a tokenizer without template and mask
-    tokenizer = AutoTokenizer.from_pretrained(locate(name, weights=False), mistral_format=False)
+    # mistral_format: with mistral-common installed, a folder with tekken.json would get a tokenizer without template and mask
+    tokenizer = AutoTokenizer.from_pretrained(folder(name, weights=False), mistral_format=False)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise BaseModelError(f"{name}: its tokenizer is a {type(tokenizer).__name__}; expected one made from a tokenizer.json")
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
@@ -93,19 +93,19 @@ def load_tokenizer(name: str) -> Any:
         )
     if not tokenizer.chat_template:
         raise BaseModelError(f"{name}: its tokenizer has no chat template; use the Instruct variant of the model")
-    refuse_template_of_another(name, tokenizer)
+    require_end_token(name, tokenizer)
     return tokenizer
 
 
-def refuse_template_of_another(name: str, tokenizer: Any) -> None:
-    """Errors: BaseModelError where no control token ends an answer, most often because template and vocabulary are of two models."""
+def require_end_token(name: str, tokenizer: Any) -> None:
+    """Errors: BaseModelError if no control token ends an answer, usually because template and vocabulary are of two models."""
     chat = ("user", "assistant")
     try:
         chat_template.layout(tokenizer, chat)
     except chat_template.NoEndToken as problem:
         text = chat_template.render(tokenizer, [{"role": role, "content": "x"} for role in chat], False)
-        strange = [mark for mark in dict.fromkeys(CONTROL_LIKE.findall(text)) if mark not in tokenizer.get_vocab()]
-        why = f"it writes {', '.join(strange[:4])}, which tokenizer.json does not have" if strange else str(problem)
+        unknown = [mark for mark in dict.fromkeys(CONTROL_LIKE.findall(text)) if mark not in tokenizer.get_vocab()]
+        why = f"it writes {', '.join(unknown[:4])}, which tokenizer.json does not have" if unknown else str(problem)
         raise BaseModelError(
             f"{name}: its chat template ends no answer with a control token of its tokenizer: {why}; "
             "take chat template and tokenizer.json from the same Instruct model"
@@ -113,14 +113,14 @@ def refuse_template_of_another(name: str, tokenizer: Any) -> None:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Changes when any record could get other token ids."""
+    """SHA-256 of tokenizer and chat template; it changes if any record could get other token ids."""
     return hashlib.sha256((tokenizer.backend_tokenizer.to_str() + tokenizer.chat_template).encode()).hexdigest()
 
 
-def identity(name: str, weights: bool = True) -> str:
-    """Changes when the weights do: the commit of a hub model, else a fingerprint of the folder. weights: as in `locate`."""
-    place = locate(name, weights)
-    return hub_model.commit(place) if _on_hub(name) else model_folder.identity(place)
+def fingerprint(name: str, weights: bool = True) -> str:
+    """Changes with the weights: the commit of a hub model, else a fingerprint of the folder. weights: as in `folder`."""
+    place = folder(name, weights)
+    return hub_model.commit(place) if _on_hub(name) else model_folder.fingerprint(place)
 
 
 def _on_hub(name: str) -> bool:
@@ -128,9 +128,9 @@ def _on_hub(name: str) -> bool:
 
 
 def load_base(settings: Settings) -> Any:
-    """The base model on this machine's device, quantised as asked, its weights frozen.
+    """The base model on this machine's device, quantized as the settings request, its weights frozen.
 
-    Errors: BaseModelError; ValueError for a dtype that the machine only emulates.
+    Errors: BaseModelError; ValueError if the machine only emulates the dtype.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -145,34 +145,34 @@ def load_base(settings: Settings) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        locate(settings.base_model),
+        folder(settings.base_model),
         device_map={"": hardware.device_of_this_process(hardware.device())},
         output_loading_info=True,
         **options,
     )
-    refuse_invented(settings.base_model, loaded)
+    require_all_weights(settings.base_model, loaded)
     if _on_hub(settings.base_model):
-        # what peft writes into the adapter: hub id and commit, not this machine's cache
+        # peft writes these into the adapter: hub id and commit, not the path of this machine's cache
         model.name_or_path = hub_model.repository(settings.base_model)
-        model.hub_commit = identity(settings.base_model)
-    keep_cpu_weights_trainable_through(model)
+        model.hub_commit = fingerprint(settings.base_model)
+    disable_cpu_repacking(model)
     model.config.use_cache = False
     return model.requires_grad_(False)
 
 
-def refuse_invented(name: str, loaded: dict[str, Any]) -> None:
-    """Errors: BaseModelError for weights that the files do not hold: transformers fills them with random numbers and only warns."""
+def require_all_weights(name: str, loaded: dict[str, Any]) -> None:
+    """Errors: BaseModelError if the files lack tensors: transformers fills them with random numbers and only warns."""
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise BaseModelError(
-            f"{name}: its weights hold no {missing[0]} ({len(missing)} tensors are missing that config.json asks for), and a model with "
-            "random numbers in their place is not the base model; download the weights again"
+            f"{name}: its weights hold no {missing[0]} ({len(missing)} tensors are missing that config.json requires), and transformers "
+            "would put random numbers in their place; download the weights again"
         )
 
 
-def keep_cpu_weights_trainable_through(model: Any) -> None:
-    """bitsandbytes repacks a 4-bit weight at its first forward without gradients, on CPUs with AVX512-BF16, and later
-    training silently loses the gradient through it. Repacking is switched off, where it could happen: on a CPU."""
+def disable_cpu_repacking(model: Any) -> None:
+    """On CPUs with AVX512-BF16, bitsandbytes repacks a 4-bit weight at its first forward pass without gradients; training after that
+    silently loses the gradient through it. So repacking is switched off."""
     import bitsandbytes as bnb
 
     if hardware.device() == "cpu":
@@ -182,7 +182,7 @@ def keep_cpu_weights_trainable_through(model: Any) -> None:
 
 
 def attach_lora(model: Any, settings: Settings) -> Any:
-    """A new adapter on the model, its weights in float32. Call transformers.set_seed before, or runs do not reproduce."""
+    """The model with a new adapter, whose weights are float32. Call transformers.set_seed before, for reproducible runs."""
     from peft import LoraConfig, get_peft_model
 
     targets = settings.lora_targets if settings.lora_targets == "all-linear" else [t.strip() for t in settings.lora_targets.split(",")]

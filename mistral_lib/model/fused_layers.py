@@ -40,25 +40,25 @@ def replace_forward(module: Any, forward: Callable) -> None:
 
 
 def weight_of(linear: Any) -> torch.Tensor:
-    """The weight (out, in) of a plain or 4-bit linear layer in its compute type; a 4-bit one is unpacked anew at each call."""
-    quantised = getattr(linear.weight, "quant_state", None)
-    if quantised is None:
+    """The weight (out, in) of a plain or 4-bit linear layer in its compute type; a 4-bit one is unpacked at each call."""
+    quantized = getattr(linear.weight, "quant_state", None)
+    if quantized is None:
         return linear.weight
     from bitsandbytes.functional import dequantize_4bit
 
-    return dequantize_4bit(linear.weight.data, quantised)
+    return dequantize_4bit(linear.weight.data, quantized)
 
 
 def compute_type(linear: Any) -> torch.dtype:
-    """What `weight_of` returns."""
+    """The type of the weight that `weight_of` returns."""
     return getattr(linear.weight, "quant_state", linear.weight).dtype
 
 
 class LoraProjections(Function):
-    """y = x Wᵀ + scale · (x Aᵀ) Bᵀ for every projection of the same x, W frozen and all products in its type; A and B, and their
-    gradients, stay float32. The gradient of x is added up inside the products.
+    """y = x Wᵀ + scale · (x Aᵀ) Bᵀ for every projection of the same x. W is frozen, and all products are in its type; A, B and their
+    gradients are float32. The products add up the gradient of x.
 
-    Keeps x, x Aᵀ (tokens, ranks), and A and B in the products' type for the way back.   Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
+    Keeps x, x Aᵀ (tokens, ranks), and A and B in the products' type for the backward pass.   Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
     """
 
     @staticmethod
@@ -77,10 +77,10 @@ class LoraProjections(Function):
         return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         flat, low, down, *ups = ctx.saved_tensors
         ranks = [up.shape[1] for up in ups]
-        grads = [dy.reshape(-1, dy.shape[-1]).to(flat.dtype) for dy in slopes]
+        grads = [dy.reshape(-1, dy.shape[-1]).to(flat.dtype) for dy in upstream]
         d_low = torch.cat([dy @ up for dy, up in zip(grads, ups, strict=True)], 1)
         all_da = (d_low.T @ flat).float().split(ranks)
         lows = low.split(ranks, 1)
@@ -90,13 +90,13 @@ class LoraProjections(Function):
             d_x = d_low @ down
             for dy, linear in zip(grads, ctx.linears, strict=True):
                 d_x.addmm_(dy, weight_of(linear))
-            d_x = d_x.view(*slopes[0].shape[:-1], -1).to(ctx.dtype)
+            d_x = d_x.view(*upstream[0].shape[:-1], -1).to(ctx.dtype)
         return d_x, None, None, *(gradient for pair in zip(all_da, all_db, strict=True) for gradient in pair)
 
 
-def projected(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
-    """What each of the projections makes of the same x, together where all of them are lean."""
-    if not all(_is_lean(module) for module in modules):
+def project(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
+    """The output of each projection of the same x, computed together if all of them can be fused."""
+    if not all(_is_fused(module) for module in modules):
         return tuple(module(x) for module in modules)
     names = [module.active_adapters[0] for module in modules]
     pairs = [(module.lora_A[name].weight, module.lora_B[name].weight) for module, name in zip(modules, names, strict=True)]
@@ -104,12 +104,12 @@ def projected(x: torch.Tensor, *modules: Any) -> tuple[torch.Tensor, ...]:
     return LoraProjections.apply(x, [module.base_layer for module in modules], scales, *(one for pair in pairs for one in pair))
 
 
-def _is_lean(module: Any) -> bool:
-    """Whether a layer is nothing but a frozen projection and one plain adapter that is at work, and goes the lean way."""
+def _is_fused(module: Any) -> bool:
+    """Whether a layer is a frozen projection with one plain, active adapter, and uses the fused forward pass."""
     if getattr(module.forward, "__func__", None) is not _lora_forward:
-        return False  # not adapted, or somebody else's way through it, as paired_layers'
+        return False  # not adapted, or with another forward pass, such as that of paired_layers
     if module._forward_pre_hooks or module._forward_hooks:
-        return False  # peft hands each row its adapter in this way, where a batch is of several
+        return False  # peft uses hooks for a batch of several adapters
     if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
         return False
     name = module.active_adapters[0]
@@ -118,9 +118,9 @@ def _is_lean(module: Any) -> bool:
 
 
 def _lora_forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    if args or kwargs or not _is_lean(self):
+    if args or kwargs or not _is_fused(self):
         return self.plain_forward(x, *args, **kwargs)
-    return projected(x, self)[0]
+    return project(x, self)[0]
 
 
 # -- norm and gated MLP -----------------------------------------------------------------------------------------------
@@ -170,4 +170,4 @@ class GatedUnit(Function):
 
 
 def _mlp_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-    return self.down_proj(GatedUnit.apply(*projected(x, self.gate_proj, self.up_proj)))
+    return self.down_proj(GatedUnit.apply(*project(x, self.gate_proj, self.up_proj)))

@@ -1,7 +1,7 @@
-"""Cross-entropy of a frozen output head, a few tokens at a time: no step ever holds the logits of all of them.
+"""Cross-entropy of a frozen output head in chunks: the logits of all tokens are never in memory at the same time.
 
-A token's loss depends on its own hidden state alone and the head is not trained, so the gradient is made together with the
-loss, while the logits are at hand, and the way back only scales it. Source: the idea of Hsu et al. 2024, "Liger Kernel",
+A token's loss depends only on its own hidden state, and the head is not trained. So the gradient is computed together with the
+loss, while the logits are there, and the backward pass only scales it. Source: the idea of Hsu et al. 2024, "Liger Kernel",
 https://arxiv.org/abs/2410.10989
 """
 
@@ -11,12 +11,12 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
-TILE = (1024, 1024)  # tokens and words whose logits are made together: 2 MiB in bfloat16, which stay in a core's cache
-LOGITS_AT_ONCE = 2**24  # elements, for a head that is trained as well
+TILE = (1024, 1024)  # tokens and vocabulary entries of a chunk: 2 MiB of logits in bfloat16, which stay in a core's cache
+LOGITS_AT_ONCE = 2**24  # elements, if the head is trained as well
 
 
 def head_losses(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> torch.Tensor:
-    """Nats of each target under head(hidden). hidden: (tokens, size); targets: (tokens,); returns float32 (tokens,)."""
+    """The cross-entropy (nats) of each target under head(hidden). hidden: (tokens, size); targets: (tokens,); returns float32 (tokens,)."""
     if type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad:
         if not hidden.requires_grad:
             return tiled_losses(hidden.to(head.weight.dtype), head.weight, targets, *TILE)
@@ -27,40 +27,40 @@ def head_losses(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> torch
 
 
 def tiled_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, tokens: int, words: int) -> torch.Tensor:
-    """logsumexp(W h_i) - (W h_i)[target_i] without gradients: `tokens` rows and `words` columns of the logits at a time, float32 (n,).
+    """logsumexp(W h_i) - (W h_i)[target_i] without gradients, float32 (n,): `tokens` rows and `words` columns of the logits at a time.
 
-    The head's product is three times as fast on a CPU in tiles of its cache's size: it writes a hundred times as much as it reads.
+    On a CPU the head's product is three times as fast in tiles of the size of its cache: it writes a hundred times as much as it reads.
     """
     found = [torch.empty(0, device=hidden.device)]
-    for h, wanted in zip(hidden.split(tokens), targets.split(tokens), strict=True):
+    for h, target in zip(hidden.split(tokens), targets.split(tokens), strict=True):
         sums = [torch.logsumexp(functional.linear(h, part).float(), dim=1) for part in weight.split(words)]
-        found.append(torch.logsumexp(torch.stack(sums), dim=0) - _own_logits(h, weight[wanted]))
+        found.append(torch.logsumexp(torch.stack(sums), dim=0) - _target_logits(h, weight[target]))
     return torch.cat(found)
 
 
 class HeadLoss(Function):
     """loss_i = logsumexp(W h_i) - (W h_i)[target_i]; its gradient by h_i is (softmax(W h_i) - onehot) W.
 
-    The softmax is made while the tiles of the vocabulary pass by: what was summed before a larger logit came is scaled down.
+    The softmax is computed online, tile by tile of the vocabulary: a larger maximum scales down what was summed before.
     Source: Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, tokens: int, words: int) -> torch.Tensor:
-        losses, slopes = torch.empty(len(hidden), device=hidden.device), torch.empty_like(hidden)
+        losses, gradients = torch.empty(len(hidden), device=hidden.device), torch.empty_like(hidden)
         for start in range(0, len(hidden), tokens):
             part = slice(start, start + tokens)
             h, own = hidden[part].to(weight.dtype), weight[targets[part]]
             log_sum, mean = _softmax_product(h, weight, words)
-            losses[part] = log_sum - _own_logits(h, own)
-            slopes[part] = mean - own
-        ctx.save_for_backward(slopes)
+            losses[part] = log_sum - _target_logits(h, own)
+            gradients[part] = mean - own
+        ctx.save_for_backward(gradients)
         return losses
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return (slopes * upstream[:, None]).to(slopes.dtype), None, None, None, None
+        (gradients,) = ctx.saved_tensors
+        return (gradients * upstream[:, None]).to(gradients.dtype), None, None, None, None
 
 
 def _softmax_product(h: torch.Tensor, weight: torch.Tensor, words: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,6 +77,6 @@ def _softmax_product(h: torch.Tensor, weight: torch.Tensor, words: int) -> tuple
     return (total.log() + top)[:, 0], product.div_(total)
 
 
-def _own_logits(h: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """The logit of each token's target, rounded as the other logits are. own: the targets' rows of W."""
+def _target_logits(h: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """The logit of each token's target, rounded like the other logits. own: the rows of W of the targets."""
     return (h.float() * own.float()).sum(1).to(h.dtype).float()

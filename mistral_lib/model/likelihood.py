@@ -1,6 +1,6 @@
 """How well a model predicts the supervised tokens, in nats per token: the loss of training and the measure of evaluation.
 
-Logits are made only where a label is: with a vocabulary of tens of thousands, the rest would cost more than the model.
+Logits are computed only at supervised positions: with a large vocabulary, the others would cost more than the model.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,17 +28,17 @@ class RecordLoss:
     tokens: int  # supervised tokens
 
     def plus(self, other: "RecordLoss | None") -> "RecordLoss":
-        """Two windows of the same record, as one."""
+        """The sum of two windows of the same record."""
         return self if other is None else RecordLoss(self.record_id, self.domain, self.nats + other.nats, self.tokens + other.tokens)
 
 
 def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy (nats) of every supervised token, and a mask (batch, tokens) of where those tokens stand.
+    """Cross-entropy (nats) of every supervised token, and the mask (batch, tokens) of the supervised positions.
 
-    batch: input_ids, labels, position_ids, each (batch, tokens), labels not shifted. Without an attention mask and with
-    position ids that restart, transformers keeps the records of a block apart.
+    batch: input_ids, labels, position_ids, each (batch, tokens), labels not shifted. There is no attention mask: because the
+    position ids restart at each record, transformers keeps the records of a block apart.
     """
-    return _graded_losses(model, _hidden_states(model, batch), batch["labels"])
+    return _supervised_losses(model, _hidden_states(model, batch), batch["labels"])
 
 
 def training_losses(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -62,20 +62,20 @@ def _hidden_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return forward(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).last_hidden_state
 
 
-def _graded_losses(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    graded = labels != IGNORED  # (batch, tokens)
-    before = graded.roll(-1, dims=1)  # the state that predicts a token stands one place before it; place 0 is never graded
-    return fused_loss.head_losses(hidden[before], _base(model).lm_head, labels[graded]), graded
+def _supervised_losses(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    supervised = labels != IGNORED  # (batch, tokens)
+    before = supervised.roll(-1, dims=1)  # a token is predicted by the state one position before it; position 0 is never supervised
+    return fused_loss.head_losses(hidden[before], _base(model).lm_head, labels[supervised]), supervised
 
 
 def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
-    """The loss of every record in a packed dataset, the windows of a long one added up. Memory holds one batch of blocks.
+    """The loss of every record in a packed dataset, the sum over its windows if it is long. One batch is in memory at a time.
 
     what: the title of the progress bar; empty for none.
     """
     starts = range(0, len(blocks), micro_batch_size)
     found = (batch_losses(model, blocks[start : start + micro_batch_size], without_adapter) for start in starts)
-    return added_up(bar(found, what, total=len(starts), unit="batch") if what else found)
+    return sum_by_record(bar(found, what, total=len(starts), unit="batch") if what else found)
 
 
 def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:
@@ -86,8 +86,8 @@ def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False
 
 
 def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
-    """`base` and `adapter` losses of the windows in a few blocks: adapter off and on, in one pass where its kind allows."""
-    if not paired_layers.possible(model):
+    """`base` and `adapter` losses of the windows in a few blocks, with the adapter off and on; in one pass if its kind allows."""
+    if not paired_layers.can_pair(model):
         return {who: batch_losses(model, rows, without_adapter=who == "base") for who in ("base", "adapter")}
     model.eval()
     with paired_layers.paired(model), torch.inference_mode():
@@ -107,12 +107,12 @@ def _losses(model: Any, rows: dict[str, Any]) -> list[RecordLoss]:
 def _paired_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
     batch = {name: torch.tensor(rows[name], device=_device(model)) for name in COLUMNS}
     halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
-    losses = zip(("base", "adapter"), (_graded_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
+    losses = zip(("base", "adapter"), (_supervised_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
     return {who: list(_by_record(*found, batch["position_ids"], rows["record_ids"], rows["domains"])) for who, found in losses}
 
 
-def added_up(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
-    """One loss per record, in the order of first appearance."""
+def sum_by_record(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
+    """One loss for each record, in the order of first appearance."""
     found: dict[str, RecordLoss] = {}
     for loss in (loss for batch in batches for loss in batch):
         found[loss.record_id] = loss.plus(found.get(loss.record_id))
@@ -120,16 +120,16 @@ def added_up(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
 
 
 def _by_record(
-    losses: torch.Tensor, graded: torch.Tensor, positions: torch.Tensor, ids: list[list[str]], domains: list[list[str]]
+    losses: torch.Tensor, supervised: torch.Tensor, positions: torch.Tensor, ids: list[list[str]], domains: list[list[str]]
 ) -> Iterable[RecordLoss]:
-    """Sum token losses over each record: a record begins wherever the position is 0 (padding is a last, ungraded one)."""
-    spread = torch.zeros(graded.shape, dtype=torch.float64, device=losses.device)
-    spread[graded] = losses.double()
-    number = (positions == 0).cumsum(1) - 1  # (batch, tokens): which record of its block a token belongs to
+    """The sum of the token losses of each record. A record begins at each position 0; padding is the last one, without supervised tokens."""
+    spread = torch.zeros(supervised.shape, dtype=torch.float64, device=losses.device)
+    spread[supervised] = losses.double()
+    number = (positions == 0).cumsum(1) - 1  # (batch, tokens): the record of its block that a token belongs to
     for row in range(len(ids)):
         most = int(number[row].max()) + 1
         nats = torch.zeros(most, dtype=torch.float64, device=losses.device).index_add_(0, number[row], spread[row]).tolist()
-        tokens = torch.bincount(number[row][graded[row]], minlength=most).tolist()
+        tokens = torch.bincount(number[row][supervised[row]], minlength=most).tolist()
         for place, (record_id, domain) in enumerate(zip(ids[row], domains[row], strict=True)):
             yield RecordLoss(record_id, domain, nats[place], tokens[place])
 

@@ -1,7 +1,7 @@
 """Mistral-7B-Instruct-v0.3's tokenizer without a hub: rebuilt from the vocabulary that mistral-common ships.
 
-It gives the token ids that the downloaded tokenizer gives, so that token counts and plans are true before a model is
-downloaded. tests/test_chat_format.py compares it with mistral-common token by token.
+It gives the same token ids as the downloaded tokenizer, so token counts and plans are exact before a model is downloaded.
+tests/tokens/test_chat_format.py compares it with mistral-common token by token.
 Source: https://docs.mistral.ai/guides/tokenization/ (v3)
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 VOCABULARY = "mistral_instruct_tokenizer_240323.model.v3"
-# System text stands before the last user message; a space, which is the answer's own, before each answer.
+# The system text precedes the last user message; each answer begins with a space of its own.
 TEMPLATE = (
     "{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else none %}"
     "{%- set turns = messages[1:] if system is not none else messages %}"
@@ -29,7 +29,7 @@ TEMPLATE = (
 
 @cache
 def load() -> Any:
-    """A fast tokenizer with Mistral's v3 vocabulary, control tokens and chat template (`TEMPLATE`). About a second."""
+    """A fast tokenizer with Mistral's v3 vocabulary, control tokens and chat template (`TEMPLATE`). Takes about a second."""
     from sentencepiece import SentencePieceProcessor
     from transformers import PreTrainedTokenizerFast
 
@@ -68,13 +68,13 @@ def _fast(words: Any) -> Any:
 
 
 def _symbols(words: Any) -> list[int]:
-    """Pieces such as [REFERENCE_DOC_1] that are never cut: the only ones with score 0 that are neither control tokens nor bytes."""
+    """Pieces such as [REFERENCE_DOC_1] that are never split: those with score 0 that are neither control tokens nor bytes."""
     every = range(words.vocab_size())
     return [n for n in every if words.get_score(n) == 0 and not (words.IsControl(n) or words.IsUnknown(n) or words.IsByte(n))]
 
 
 def _merges(words: Any, names: list[str]) -> list[tuple[str, str]]:
-    """Every pair of pieces that makes another one, best score first: SentencePiece's BPE written as merge rules."""
+    """Every pair of pieces that forms another piece, best score first: SentencePiece's BPE as merge rules."""
     plain = {
         name: number
         for number, name in enumerate(names)

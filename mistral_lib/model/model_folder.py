@@ -1,6 +1,6 @@
-"""A base model's folder, checked before anything is loaded: configuration, weights and tokenizer are whole and belong together.
+"""Checks a base model's folder before loading: configuration, weights and tokenizer are complete and belong together.
 
-Every fault is named with its file and the way out, all at once. Nothing is loaded but JSON and the headers of the shards.
+Reads JSON files and the headers of the shards only. Reports all faults at once, each with its file and what to do.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from mistral_lib.run import files, paths
 
 SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")  # all but the weights
 WEIGHT_FILES = ("*.safetensors",)
-LEFT_OUT = ("*/*", "consolidated*")  # what a repository holds beside it: the same weights once more, in another layout
+LEFT_OUT = ("*/*", "consolidated*")  # other files of a repository: the same weights in another layout
 EMBEDDING = "model.embed_tokens.weight"
 UNUSED_ROWS = 0.1  # largest share of embedding rows without a token: real models pad by up to 3 %
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -24,13 +24,13 @@ class BaseModelError(ValueError):
 
 
 def check(folder: Path, weights: bool = True, shown: str = "") -> None:
-    """Errors: BaseModelError that lists every fault. weights: False for a folder to which only the small files were fetched."""
+    """Errors: BaseModelError with all faults. weights: False if only the small files were fetched."""
     faults: list[str] = []
     config = _read(folder, "config.json", faults, _instead_of_config(folder))
     faults += config_faults(config)
     rows, holder = config.get("vocab_size"), "config.json"
     if weights and not _only_pickled(folder, faults):
-        single = (folder / safetensors_files.SINGLE).exists()  # transformers takes it even where an index stands beside it
+        single = (folder / safetensors_files.SINGLE).exists()  # transformers takes it even if there is an index as well
         index = None if single or not (folder / safetensors_files.INDEX).exists() else _read(folder, safetensors_files.INDEX, faults)
         if index is not None and not isinstance(index.get("weight_map"), dict):
             faults += [f"{safetensors_files.INDEX}: has no weight_map; download it again"] if index else []
@@ -47,13 +47,13 @@ def check(folder: Path, weights: bool = True, shown: str = "") -> None:
 
 
 def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict[str, Any]:
-    """A JSON object; what keeps it from being read is added to the faults, and it counts as empty."""
+    """A JSON object; if it cannot be read, the reason is added to the faults and the object is empty."""
     path = folder / name
     if not path.is_file():
         faults.append(f"{name}: missing; {instead or 'download it from where the model came from'}")
         return {}
     data = path.read_bytes()
-    problem = safetensors_files.disguised(data[:64], path)
+    problem = safetensors_files.wrong_content(data[:64], path)
     if problem is None:
         try:
             value = orjson.loads(data)
@@ -67,9 +67,9 @@ def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict
 
 
 def _instead_of_config(folder: Path) -> str:
-    """What else the folder may be, when it has no config.json."""
+    """What a folder without config.json seems to be instead."""
     if (folder / "adapter_config.json").is_file():
-        return f"this folder holds an adapter and not a base model; set base_model to the model that it belongs to{_base_of(folder)}"
+        return f"this folder holds an adapter, not a base model; set base_model to the model that it belongs to{_base_of(folder)}"
     if any(folder.glob("*.gguf")):
         return "GGUF files are for serving; download the model's safetensors folder"
     if (folder / "params.json").is_file():
@@ -90,20 +90,20 @@ def config_faults(config: dict[str, Any]) -> list[str]:
 
     if not config:
         return []
-    faults, known = [], set()
+    faults, supported = [], set()
     for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        known |= {names} if isinstance(names, str) else set(names)
+        supported |= {names} if isinstance(names, str) else set(names)
     architectures = config.get("architectures") or []
-    if not known.intersection(architectures):
+    if not supported.intersection(architectures):
         faults.append(
-            f"config.json: architectures = {architectures}: expected a causal language model that transformers knows, "
+            f"config.json: architectures = {architectures}: expected a causal language model of transformers, "
             "such as MistralForCausalLM; choose a text-generating model"
         )
-    if quantised := config.get("quantization_config"):
-        method = quantised.get("quant_method", "unknown method") if isinstance(quantised, dict) else quantised
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method", "unknown method") if isinstance(quantized, dict) else quantized
         faults.append(
-            f"config.json: the model is quantised already ({method}); the workbook quantises plain weights itself "
-            "(quantization: nf4): use the model that this one was made from"
+            f"config.json: the model is already quantized ({method}); the workbook quantizes plain weights itself "
+            "(quantization: nf4): use the model from which this one was made"
         )
     return faults
 
@@ -113,14 +113,14 @@ def _only_pickled(folder: Path, faults: list[str]) -> bool:
     if not found or (folder / safetensors_files.SINGLE).exists() or (folder / safetensors_files.INDEX).exists():
         return False
     faults.append(
-        f"{found[0]}: pickled weights, which can run code when they are loaded; expected {safetensors_files.SINGLE} or its index: "
+        f"{found[0]}: pickled weights, which can run code during loading; expected {safetensors_files.SINGLE} or its index: "
         "download the safetensors files, or convert with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
     )
     return True
 
 
 def embedding_faults(tensors: safetensors_files.Header, rows: Any) -> list[str]:
-    """Whether the weights are laid out as the workbook needs them, and are those of this configuration."""
+    """Whether the weights have the layout that the workbook needs, and belong to this configuration."""
     if EMBEDDING not in tensors:
         return [
             f"the weights hold no {EMBEDDING} (first tensor: {min(tensors, default='none')}): expected the layout of Mistral, Llama or Qwen "
@@ -129,25 +129,27 @@ def embedding_faults(tensors: safetensors_files.Header, rows: Any) -> list[str]:
     shape = tensors[EMBEDDING]["shape"]
     if shape[0] == rows:
         return []
-    return [f"config.json: vocab_size = {rows}, but {EMBEDDING} has {shape[0]:,} rows: they are of different models; download both again"]
+    return [
+        f"config.json: vocab_size = {rows}, but {EMBEDDING} has {shape[0]:,} rows: they belong to different models; download both again"
+    ]
 
 
 def tokenizer_faults(folder: Path, rows: Any, holder: str) -> list[str]:
-    """Whether every token has its row in the embedding, and every token that is named exists."""
+    """Whether every token has a row in the embedding, and every token in tokenizer_config.json exists."""
     faults: list[str] = []
     bare = any((folder / name).is_file() for name in ("tokenizer.model", "tekken.json"))
-    why = "a bare tokenizer.model loses the blank before a text's first word; download tokenizer.json as well" if bare else ""
+    why = "a tokenizer.model alone loses the space before a text's first word; download tokenizer.json as well" if bare else ""
     tokenizer = _read(folder, "tokenizer.json", faults, why)
     named = _read(folder, "tokenizer_config.json", faults)
     if not tokenizer or not isinstance(rows, int):
         return faults
     tokens = _tokens(tokenizer)
     highest = max(tokens, default=-1)
-    others = "the tokenizer is of another model: take tokenizer.json and the weights from the same place"
+    mismatch = "the tokenizer belongs to another model: take tokenizer.json and the weights from the same place"
     if highest >= rows:
-        faults.append(f"tokenizer.json: token {tokens[highest]!r} has id {highest:,}, but {holder} has {rows:,} rows; {others}")
+        faults.append(f"tokenizer.json: token {tokens[highest]!r} has id {highest:,}, but {holder} has {rows:,} rows; {mismatch}")
     elif highest + 1 < (1 - UNUSED_ROWS) * rows:
-        faults.append(f"tokenizer.json: {highest + 1:,} tokens for the {rows:,} rows of {holder}; {others}")
+        faults.append(f"tokenizer.json: {highest + 1:,} tokens for the {rows:,} rows of {holder}; {mismatch}")
     return faults + _named_token_faults(named, tokens)
 
 
@@ -159,12 +161,12 @@ def _tokens(tokenizer: dict[str, Any]) -> dict[int, str]:
 
 
 def _named_token_faults(named: dict[str, Any], tokens: dict[int, str]) -> list[str]:
-    """Tokens that tokenizer_config.json speaks of: transformers would add the unknown ones behind the embedding's last row."""
-    known, faults = set(tokens.values()), []
+    """Tokens of tokenizer_config.json: transformers would add unknown ones after the embedding's last row."""
+    existing, faults = set(tokens.values()), []
     for key in NAMED_TOKENS:
         token = named.get(key)
         text = token.get("content") if isinstance(token, dict) else token
-        if text is not None and text not in known:
+        if text is not None and text not in existing:
             faults.append(f"tokenizer_config.json: {key} is {text!r}, which tokenizer.json does not have; take both from the same model")
     listed = {int(number): token["content"] for number, token in (named.get("added_tokens_decoder") or {}).items()}
     if differing := [number for number, text in sorted(listed.items()) if tokens.get(number, text) != text]:
@@ -176,6 +178,6 @@ def _named_token_faults(named: dict[str, Any], tokens: dict[int, str]) -> list[s
     return faults
 
 
-def identity(folder: Path) -> str:
-    """Changes when the weights or the configuration do; see weight_files.fingerprint for how surely."""
+def fingerprint(folder: Path) -> str:
+    """Changes with the weights or the configuration; safetensors_files.fingerprint has its limits."""
     return files.digest([safetensors_files.fingerprint(folder), (folder / "config.json").read_text()])

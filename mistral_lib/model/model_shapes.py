@@ -22,19 +22,19 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def config_of(name: str) -> Any:
     """The transformers configuration of a base model: hub id, local folder, s3:// prefix or embedded model. Nothing is fetched for
-    those in PUBLISHED, and for others no weights. Errors: BaseModelError where the sizes cannot be had."""
+    those in PUBLISHED, and no weights for others. Errors: BaseModelError if there is no configuration."""
     from transformers import AutoConfig, MistralConfig
 
     if (listed := hub_model.repository(name)) in PUBLISHED:  # no revision of these has other sizes
         return MistralConfig(**PUBLISHED[listed])
     try:
-        return AutoConfig.from_pretrained(str(base_model.locate(name, weights=False)))
+        return AutoConfig.from_pretrained(str(base_model.folder(name, weights=False)))
     except base_model.BaseModelError as error:
-        raise base_model.BaseModelError(f"{error}. Sizes known without it: {', '.join(PUBLISHED)}") from error
+        raise base_model.BaseModelError(f"{error}. Sizes are listed for: {', '.join(PUBLISHED)}") from error
 
 
 def linear_parameters(config: Any) -> int:
-    """Parameters of the linear layers between embedding and head: what a token is multiplied with, and what NF4 quantises."""
+    """Parameters of the linear layers between embedding and head: those that a token is multiplied with and that NF4 quantizes."""
     hidden, heads = config.hidden_size, config.head_dim or config.hidden_size // config.num_attention_heads
     attention = hidden * heads * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
     return config.num_hidden_layers * (attention + 3 * hidden * config.intermediate_size)

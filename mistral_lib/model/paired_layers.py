@@ -1,7 +1,7 @@
-"""Base model and adapter in one pass: the first half of a batch goes through without the adapter, the second half with it.
+"""Base model and adapter in one forward pass: without the adapter for the first half of a batch, with it for the second half.
 
-Both see the same tokens, so a weight is fetched, and a 4-bit one unpacked, once for the two. Each half is multiplied by
-itself, in the shape that it would have alone: an adapter that adds nothing gives the base model's numbers to the last bit.
+Both halves are the same tokens, so each weight is read, and each 4-bit weight unpacked, once for the two. The halves are
+multiplied separately, each in its own shape, so an adapter that adds zero gives exactly the base model's numbers.
 For measuring only: no gradients.
 """
 
@@ -16,10 +16,10 @@ from torch.nn import functional
 from mistral_lib.model import fused_layers
 
 
-def possible(model: Any) -> bool:
-    """Whether every adapted layer is a linear one with a single plain LoRA adapter; otherwise the two are measured one after the other."""
+def can_pair(model: Any) -> bool:
+    """Whether every adapted layer is a linear layer with a single plain LoRA adapter; if not, the two need a pass each."""
     layers = list(_adapted(model))
-    return bool(layers) and all(_plain(layer) for layer in layers) and not _trained_besides(model)
+    return bool(layers) and all(_plain(layer) for layer in layers) and not _has_trained_modules(model)
 
 
 def _adapted(model: Any) -> Iterator[Any]:
@@ -31,12 +31,12 @@ def _adapted(model: Any) -> Iterator[Any]:
 def _plain(layer: Any) -> bool:
     names = layer.active_adapters
     one = len(names) == 1 and set(layer.lora_A) == set(names) and not len(layer.lora_embedding_A)
-    linear = isinstance(layer.base_layer, torch.nn.Linear)  # bitsandbytes' 4-bit layer is one as well
+    linear = isinstance(layer.base_layer, torch.nn.Linear)  # bitsandbytes' 4-bit layer is a subclass
     return linear and one and not layer.merged and not layer.disable_adapters and names[0] not in layer.lora_variant
 
 
-def _trained_besides(model: Any) -> bool:
-    """Whether peft keeps a trained copy of a whole module, such as the head, beside the base model's."""
+def _has_trained_modules(model: Any) -> bool:
+    """Whether peft keeps a trained copy of a complete module, such as the head."""
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     return any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules())
@@ -44,7 +44,7 @@ def _trained_besides(model: Any) -> bool:
 
 @contextmanager
 def paired(model: Any) -> Iterator[None]:
-    """Inside, the first half of every batch passes without the adapter, the second with it."""
+    """Within this context, the adapter is off for the first half of every batch and on for the second half."""
     layers = list(_adapted(model))
     before = [layer.forward for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""A base model behind an s3:// prefix, fetched once to models/: object by object, verified by size, put in place when whole."""
+"""A base model below an s3:// prefix, fetched once to models/: object by object, each one's size checked, renamed when complete."""
 
 import fcntl
 import hashlib
@@ -16,37 +16,37 @@ from mistral_lib.model.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, 
 from mistral_lib.run import files, paths
 from mistral_lib.run.progress import bar, say
 
-RECEIPT = "fetched.json"  # where the folder is from: written with each object, so that a broken fetch goes on
+RECEIPT = "fetched.json"  # the source of the folder and of each file: written after each object, so that a broken fetch resumes
 SPARE = 2**30  # bytes of disk that stay free
 
 
 def folder(url: str) -> Path:
-    """The model's folder below models/, fetched if it is not there. Delete it to fetch the model anew.
+    """The model's folder below models/, fetched if it is not there. Delete the folder to fetch the model again.
 
-    Errors: BaseModelError for a store that does not answer, a prefix without a whole model, or a disk that is too small.
+    Errors: BaseModelError if the store does not answer, the prefix has no complete model, or the disk is too small.
     """
     place = paths.models() / _name(url)
-    if not is_here(url):
-        with _alone(place):
-            if not is_here(url):
+    if not is_local(url):
+        with _locked(place):
+            if not is_local(url):
                 fetch(url, place)
     return place
 
 
-def is_here(url: str) -> bool:
-    """Whether the model was fetched already, to its end."""
+def is_local(url: str) -> bool:
+    """Whether the model was fetched completely."""
     return (paths.models() / _name(url) / RECEIPT).is_file()
 
 
 def _name(url: str) -> str:
-    """A folder name that a person recognises, and that no two prefixes share."""
+    """A folder name that a person recognizes, and that no two prefixes share."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", url.removeprefix("s3://").strip("/"))
     return f"s3-{plain[-60:]}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:8]}"
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Two processes do not fetch the same model at once: the second waits for the first."""
+def _locked(place: Path) -> Iterator[None]:
+    """A lock, so that a second process that needs the same model waits for the first."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with open(place.with_name(f".{place.name}.lock"), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -54,34 +54,34 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def fetch(url: str, place: Path) -> None:
-    """Fetch what is not there yet to a hidden folder, check it, and rename it to `place`. Errors: BaseModelError."""
+    """Fetch the missing files to a hidden folder, check it, and rename it to `place`. Errors: BaseModelError."""
     try:
-        objects = wanted(url)
+        objects = model_objects(url)
         partial = place.with_name(f".{place.name}.partial")
         partial.mkdir(exist_ok=True)
         receipt = _receipt(partial, url)
-        missing = [one for one in objects if not _is_there(one, partial, receipt)]
+        missing = [one for one in objects if not _is_fetched(one, partial, receipt)]
         _require_space(partial, sum(one.size for one in missing))
         say(f"fetching {len(missing)} files, {sum(one.size for one in missing) / 2**20:,.0f} MiB, from {url}, once")
         for one in bar(missing, "base model", unit="file"):
-            receipt["files"][_base(one)] = {"bytes": one.size, "etag": one.etag, "sha256": _copy(one, partial / _base(one))}
+            receipt["files"][_file_name(one)] = {"bytes": one.size, "etag": one.etag, "sha256": _copy(one, partial / _file_name(one))}
             files.write_json(partial / f".{RECEIPT}", receipt)
     except OSError as error:  # StoreError is one: the server, its answer, or this disk
-        raise BaseModelError(f"base_model = {url!r}: {error}; what was fetched is kept, and the same command goes on from there") from error
-    for path in partial.iterdir():  # objects that were taken out of the store since an earlier try
-        if path.name not in {*(_base(one) for one in objects), f".{RECEIPT}"}:
+        raise BaseModelError(f"base_model = {url!r}: {error}; what was fetched is kept, and the same command resumes from there") from error
+    for path in partial.iterdir():  # objects that were deleted in the store since an earlier try
+        if path.name not in {*(_file_name(one) for one in objects), f".{RECEIPT}"}:
             path.unlink()
     model_folder.check(partial, shown=f"{url} (fetched)")
     (partial / f".{RECEIPT}").rename(partial / RECEIPT)
     partial.rename(place)
 
 
-def wanted(url: str) -> list[RemoteObject]:
-    """The objects directly below the prefix that make a model. Errors: StoreError, BaseModelError if there is no config.json."""
+def model_objects(url: str) -> list[RemoteObject]:
+    """The objects of a model directly below the prefix. Errors: StoreError; BaseModelError if there is no config.json."""
     prefix = url.rstrip("/") + "/"
     found = [one for one in object_store.listing(prefix) if one.url.startswith(prefix)]
-    here = [one for one in found if _is_wanted(one.url.removeprefix(prefix))]
-    if "config.json" not in map(_base, here):
+    here = [one for one in found if _is_of_model(one.url.removeprefix(prefix))]
+    if "config.json" not in map(_file_name, here):
         seen = ", ".join(one.url.removeprefix(prefix) for one in found[:3]) or "nothing"
         raise BaseModelError(
             f"base_model = {url!r}: no config.json directly below this prefix (found: {seen}); give the model's own prefix"
@@ -89,13 +89,13 @@ def wanted(url: str) -> list[RemoteObject]:
     return here
 
 
-def _is_wanted(name: str) -> bool:
+def _is_of_model(name: str) -> bool:
     patterns = (*SMALL_FILES, *WEIGHT_FILES)
     hidden = name.startswith(".") or name == RECEIPT
     return not hidden and any(fnmatch(name, one) for one in patterns) and not any(fnmatch(name, one) for one in LEFT_OUT)
 
 
-def _base(one: RemoteObject) -> str:
+def _file_name(one: RemoteObject) -> str:
     return one.url.rpartition("/")[2]
 
 
@@ -104,9 +104,9 @@ def _receipt(partial: Path, url: str) -> dict:
     return files.read_json(path) if path.exists() else {"url": url, "files": {}}
 
 
-def _is_there(one: RemoteObject, partial: Path, receipt: dict) -> bool:
-    """Whether an earlier try fetched this very object to its end."""
-    fact, path = receipt["files"].get(_base(one), {}), partial / _base(one)
+def _is_fetched(one: RemoteObject, partial: Path, receipt: dict) -> bool:
+    """Whether an earlier try fetched this same object completely."""
+    fact, path = receipt["files"].get(_file_name(one), {}), partial / _file_name(one)
     return fact.get("etag") == one.etag and path.is_file() and path.stat().st_size == one.size
 
 
@@ -114,12 +114,12 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:
         raise OSError(
-            f"{needed / 2**30:.1f} GiB are to be fetched and {free / 2**30:.1f} GiB of disk are free; make room, with 1 GiB to spare"
+            f"{needed / 2**30:.1f} GiB have to be fetched and {free / 2**30:.1f} GiB of disk are free; free some space, 1 GiB more than that"
         )
 
 
 def _copy(one: RemoteObject, target: Path) -> str:
-    """Fetch one object; its SHA-256. Errors: OSError if other bytes came than the store announced."""
+    """Fetch one object and return its SHA-256. Errors: OSError if the size is not the one in the listing."""
     total, size = hashlib.sha256(), 0
     with object_store.open_object(one) as source, files.atomic(target) as file:
         while block := source.read(object_store.BLOCK):
@@ -127,5 +127,5 @@ def _copy(one: RemoteObject, target: Path) -> str:
             size += len(block)
             file.write(block)
         if size != one.size:
-            raise OSError(f"{_base(one)}: {size:,} bytes came, the store announced {one.size:,}")
+            raise OSError(f"{_file_name(one)}: received {size:,} bytes, expected {one.size:,}")
     return total.hexdigest()

@@ -1,4 +1,4 @@
-"""A model's safetensors files, checked without loading them: each shard's own header against its size, all against the index.
+"""Checks a model's safetensors files without loading them: each shard's header against its size, all headers against the index.
 
 Knows bytes and headers; knows nothing of configurations or tokenizers.
 Source: https://github.com/huggingface/safetensors#format (8 bytes header length, JSON header, tensors without gaps)
@@ -14,19 +14,19 @@ import orjson
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the format's own reader
-SAMPLE = 4096  # bytes of each tensor at its start, its middle and its end that go into the fingerprint
+SAMPLE = 4096  # bytes of each tensor, at its start, middle and end, that the fingerprint reads
 LFS_POINTER = b"version https://git-lfs"
 GZIP = b"\x1f\x8b"
 
 Header = dict[str, dict[str, Any]]  # tensor name → dtype, shape, data_offsets
 
 
-class Damaged(ValueError):
-    """A file that is not what its name says; the message says what is wrong with it and the way out, without its name."""
+class DamagedFile(ValueError):
+    """A file with another content than its name promises; the message has the reason and what to do, without the name."""
 
 
-def disguised(start: bytes, path: Path) -> str | None:
-    """What the file really is, where its first bytes give away that it is not what its name says; and the way out."""
+def wrong_content(start: bytes, path: Path) -> str | None:
+    """What the file really is, judged by its first bytes, and what to do; None if they show nothing wrong."""
     if not start:
         return "is empty; download it again"
     if start.startswith(GZIP):
@@ -35,14 +35,14 @@ def disguised(start: bytes, path: Path) -> str | None:
             "or download it again without Accept-Encoding"
         )
     if start.startswith(LFS_POINTER):
-        return f"is a git-lfs pointer of {path.stat().st_size} bytes and not the file itself; run `git lfs pull` in its folder"
+        return f"is a git-lfs pointer of {path.stat().st_size} bytes, not the file itself; run `git lfs pull` in its folder"
     if start.lstrip().startswith(b"<"):
-        return "holds a web page (a login or error page that was saved under this name); download it again"
+        return "holds a web page (a login or error page saved under this name); download it again"
     return None
 
 
 def header(path: Path) -> Header:
-    """The tensors that a safetensors file holds. Errors: Damaged for a file that its header and its size show not to be whole."""
+    """The tensors of a safetensors file. Errors: DamagedFile if its header and its size do not match."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(64)
@@ -53,23 +53,23 @@ def header(path: Path) -> Header:
         tensors = {name: fact for name, fact in orjson.loads(text).items() if name != "__metadata__"}
         end = max((fact["data_offsets"][1] for fact in tensors.values()), default=0)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, IndexError):
-        cut = f"is no whole safetensors file: its header should have {length:,} bytes, the file has {size:,}; download it again"
-        unreadable = "is no safetensors file: its header cannot be read; download it again"
-        raise Damaged(disguised(start, path) or (unreadable if text else cut)) from None
-    if size != (whole := 8 + length + end):
-        raise Damaged(
-            f"is {'cut short' if size < whole else 'too long'}: it has {size:,} bytes, its header asks for {whole:,}; download it again"
+        cut = f"is an incomplete safetensors file: its header should have {length:,} bytes, the file has {size:,}; download it again"
+        unreadable = "is not a safetensors file: its header cannot be read; download it again"
+        raise DamagedFile(wrong_content(start, path) or (unreadable if text else cut)) from None
+    if size != (expected := 8 + length + end):
+        raise DamagedFile(
+            f"is {'cut short' if size < expected else 'too long'}: it has {size:,} bytes, its header requires {expected:,}; download it again"
         )
     return tensors
 
 
 def shards(index: dict[str, Any] | None) -> list[str]:
-    """The names of the files that hold the weights: those of the index, or the single one."""
+    """The names of the weights' files: those of the index, or the single one."""
     return sorted(set(index["weight_map"].values())) if index else [SINGLE]
 
 
 def examine(folder: Path, index: dict[str, Any] | None) -> tuple[Header, list[str]]:
-    """All tensors of a folder, and every fault of its shards: missing, damaged, or without a tensor that the index promises."""
+    """All tensors of a folder, and all faults of its shards: missing, damaged, or without a tensor of the index."""
     tensors: Header = {}
     faults = []
     for name in shards(index):
@@ -80,7 +80,7 @@ def examine(folder: Path, index: dict[str, Any] | None) -> tuple[Header, list[st
             continue
         try:
             found = header(path)
-        except Damaged as damage:
+        except DamagedFile as damage:
             faults.append(f"{name}: {damage}")
             continue
         tensors |= found
@@ -89,15 +89,15 @@ def examine(folder: Path, index: dict[str, Any] | None) -> tuple[Header, list[st
         ]:
             faults.append(
                 f"{name}: holds no {absent[0]}" + (f" nor {len(absent) - 1} other tensors" if len(absent) > 1 else "")
-                + f", which {INDEX} promises; the two are of different downloads: download both again"
+                + f", which {INDEX} lists; the two are from different downloads: download both again"
             )  # fmt: skip
     return tensors, faults
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes with the weights: sizes, headers and a sample of every tensor's bytes. Some 1,000 short reads for 14 GB, not 14 GB.
+    """SHA-256 of sizes, headers and a sample of every tensor's bytes: about 1,000 short reads in place of 14 GB.
 
-    A change of a single number in the middle of a tensor can escape it; a training, a conversion or a torn copy cannot.
+    It can miss a change of a single number within a tensor, but not a training, a conversion or an incomplete copy.
     """
     total = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
@@ -113,7 +113,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _sampled(found: dict[str, Any]) -> Iterator[int]:
-    """Where in the data the samples begin, in the order of the file."""
+    """The offsets of the samples in the data, in the order of the file."""
     places = (fact["data_offsets"] for name, fact in found.items() if name != "__metadata__")
     for start, end in sorted(places):
         last = max(start, end - SAMPLE)

@@ -1,7 +1,7 @@
-"""The memory of a training step, from the model's true shapes and without its weights.
+"""The memory of a training step, from the model's shapes and without its weights.
 
-The model is built on `meta` tensors, gets its NF4 weights and the adapter that training gives it, and one step is walked
-with training's own loss. Nothing is guessed from a table: what the code would allocate is what is counted.
+The model is built on `meta` tensors, with NF4 weights and the adapter of training, and runs one step with the loss of training.
+Nothing is looked up in a table: the plan counts what the code would allocate.
 """
 
 import warnings
@@ -13,20 +13,20 @@ from typing import Any
 import torch
 
 from mistral_lib.model import base_model, likelihood, model_shapes
-from mistral_lib.model.tensor_memory import MetaMemory, StandIns, autocast_flag
+from mistral_lib.model.tensor_memory import DeviceEmulation, MetaMemory, autocast_flag
 
 MIB, GIB = 2**20, 2**30
-NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights to a scale, scales to a scale of scales: bitsandbytes' defaults
-PARTS = ("weights in NF4", "unquantised modules", "LoRA", "optimizer", "gradients", "activations", "logits", "dequantised weights",
+NF4_BLOCK, NESTED_BLOCK = 64, 256  # weights per scale, scales per scale of scales: bitsandbytes' defaults
+PARTS = ("weights in NF4", "unquantized modules", "LoRA", "optimizer", "gradients", "activations", "logits", "dequantized weights",
          "backward pass")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Step:
-    """All that decides the memory of a training step.
+    """Everything that determines the memory of a training step.
 
-    device: cuda or cpu. A GPU computes under autocast, a CPU does not. optimizer_bytes, lora_float32 and double_quantization
-    are those of this library's trainer; other values describe other tools.
+    device: cuda or cpu. A GPU computes under autocast, a CPU does not. The defaults of optimizer_bytes, lora_float32 and
+    double_quantization are those of this library's trainer; other values describe other tools.
     """
 
     base_model: str
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes at the moment of a step when most are alive, in total and by part (PARTS)."""
+    """Bytes of the tensors at the moment of a step when most are allocated, in total and by part (PARTS)."""
 
     total: int
     parts: dict[str, int]
@@ -58,62 +58,62 @@ class Peak:
 
 @lru_cache(maxsize=256)
 def peak(step: Step) -> Peak:
-    """Walk one forward and backward pass and return its peak. About a second for a model of 7 billion parameters."""
+    """The peak of one forward and backward pass. Takes about a second for a model of 7 billion parameters."""
     model = build(replace(step, max_tokens=0, micro_batch_size=0, accumulates=False, supervised_share=0.0))
-    for parameter in model.parameters():  # with accumulation, gradients of an earlier pass are there already
+    for parameter in model.parameters():  # with accumulation, the gradients of an earlier pass are already allocated
         parameter.grad = torch.empty_like(parameter) if step.accumulates and parameter.requires_grad else None
     memory = MetaMemory(model.config.vocab_size, supervised=max(1, round(step.supervised_share * step.micro_batch_size * step.max_tokens)))
-    trainable = hold_what_stays(memory, model, step)
+    trainable = count_persistent(memory, model, step)
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
         stack.enter_context(autocast_flag(autocast_type(step) is not None))
         stack.enter_context(memory)
-        stand_ins = stack.enter_context(stand_ins_of(step))
-        walk(model, memory, stand_ins, step)
+        emulation = stack.enter_context(device_emulation(step))
+        run_step(model, memory, emulation, step)
     return Peak(memory.peak, {part: memory.peak_parts.get(part, 0) for part in PARTS}, trainable)
 
 
 def autocast_type(step: Step) -> torch.dtype | None:
-    """What the trainer's autocast computes in: only on a GPU, and only below float32."""
+    """The type of the trainer's autocast; None if it is not used: on a CPU, or for float32."""
     return getattr(torch, step.dtype) if step.device == "cuda" and step.dtype != "float32" else None
 
 
-def stand_ins_of(step: Step) -> StandIns:
-    return StandIns(autocast_type(step), gpu=step.device == "cuda")
+def device_emulation(step: Step) -> DeviceEmulation:
+    return DeviceEmulation(autocast_type(step), gpu=step.device == "cuda")
 
 
-def walk(model: Any, memory: MetaMemory, stand_ins: StandIns, step: Step) -> None:
+def run_step(model: Any, memory: MetaMemory, emulation: DeviceEmulation, step: Step) -> None:
     """One forward and backward pass."""
     shape = (step.micro_batch_size, step.max_tokens)
     batch = {name: torch.empty(shape, dtype=torch.long, device="meta") for name in likelihood.COLUMNS}
-    memory.part, stand_ins.cache = "activations", {}
+    memory.part, emulation.cache = "activations", {}
     loss = likelihood.token_losses(model, batch)[0].sum()
-    stand_ins.cache = None
+    emulation.cache = None
     memory.part = "backward pass"
     loss.backward()
 
 
-def hold_what_stays(memory: MetaMemory, model: Any, step: Step) -> int:
-    """Count weights, adapter and optimizer; have gradients counted as such. Returns the number of trainable parameters."""
+def count_persistent(memory: MetaMemory, model: Any, step: Step) -> int:
+    """Count weights, adapter, optimizer and gradients by part. Returns the number of trainable parameters."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    memory.hold("LoRA", trainable)
+    memory.assign("LoRA", trainable)
     for module in model.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
             nested = [state.state2.absmax] if state.nested else []
-            memory.hold("weights in NF4", [module.weight, state.absmax, *nested])
-    memory.hold("unquantised modules", [t for t in (*model.parameters(), *model.buffers()) if not memory.holds(t)])
+            memory.assign("weights in NF4", [module.weight, state.absmax, *nested])
+    memory.assign("unquantized modules", [t for t in (*model.parameters(), *model.buffers()) if not memory.is_counted(t)])
     count = sum(p.numel() for p in trainable)
-    model.moments = torch.empty(count * step.optimizer_bytes, dtype=torch.uint8, device="meta")  # lives as long as the model
-    memory.hold("optimizer", [model.moments])
-    memory.hold("gradients", [p.grad for p in trainable if p.grad is not None])
-    model.held_by = memory  # the gradients' hooks of `build` find it here
+    model.moments = torch.empty(count * step.optimizer_bytes, dtype=torch.uint8, device="meta")  # allocated as long as the model is
+    memory.assign("optimizer", [model.moments])
+    memory.assign("gradients", [p.grad for p in trainable if p.grad is not None])
+    model.memory = memory  # for the gradients' hooks of `build`
     return count
 
 
 @lru_cache(maxsize=4)
 def build(step: Step) -> Any:
-    """The base model with its adapter on meta tensors, as base_model.load_base and attach_lora make it. The step's batch does not matter."""
+    """The base model with its adapter on meta tensors, as base_model.load_base and attach_lora make it. The batch of `step` has no effect."""
     from transformers import AutoModelForCausalLM
 
     config = model_shapes.config_of(step.base_model)
@@ -123,9 +123,9 @@ def build(step: Step) -> Any:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=compute, attn_implementation=step.attention)
     if step.quantization == "nf4":
-        quantise(model, compute, step.double_quantization)
+        quantize(model, compute, step.double_quantization)
     model.requires_grad_(False)
-    settings = _LoraOf(step.lora_rank, 2 * step.lora_rank, step.lora_dropout, step.lora_targets)
+    settings = _LoraSettings(step.lora_rank, 2 * step.lora_rank, step.lora_dropout, step.lora_targets)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = base_model.attach_lora(model, settings)
@@ -135,16 +135,16 @@ def build(step: Step) -> Any:
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.to(compute)
-        if step.checkpointing:  # in the backward pass PyTorch has left the stand-ins aside: a layer that is walked again needs them again
-            model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), stand_ins_of(step))})
+        if step.checkpointing:  # a layer that is recomputed in the backward pass needs the emulation again
+            model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), device_emulation(step))})
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p: model.held_by.hold("gradients", [p.grad]))
+            parameter.register_post_accumulate_grad_hook(lambda p: model.memory.assign("gradients", [p.grad]))
     return model.train()
 
 
 @dataclass(frozen=True)
-class _LoraOf:
+class _LoraSettings:
     """The parameters that base_model.attach_lora reads."""
 
     lora_rank: int
@@ -153,7 +153,7 @@ class _LoraOf:
     lora_targets: str
 
 
-def quantise(model: Any, compute: torch.dtype, double: bool = True) -> None:
+def quantize(model: Any, compute: torch.dtype, double: bool = True) -> None:
     """Replace every linear layer but the head by a bitsandbytes layer of the same size, as transformers does at loading."""
     model.is_loaded_in_4bit = True
     head = model.get_output_embeddings()
@@ -164,7 +164,7 @@ def quantise(model: Any, compute: torch.dtype, double: bool = True) -> None:
 
 
 def nf4_layer(linear: torch.nn.Linear, compute: torch.dtype, double: bool) -> torch.nn.Module:
-    """A 4-bit layer without data: half a byte a weight, a scale per 64 weights, and a scale of scales per 256 of those."""
+    """A 4-bit layer without data: half a byte per weight, a scale per 64 weights, and a scale of scales per 256 of those."""
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import Linear4bit, Params4bit
 

@@ -1,8 +1,8 @@
-"""Adds up the bytes of all tensors that are alive, operator by operator: the peak of a training step and what it is made of.
+"""Counts the bytes of all allocated tensors, operator by operator: the peak of a training step, and its parts.
 
-It works on real tensors, and on `meta` tensors, which have a shape and a type but no data: so a step of Mistral-7B is
-walked in a second on any machine, through the very code of transformers, peft, bitsandbytes and this library. Where that
-code asks a tensor for data (which positions are supervised, is this block packed), the answer is given here.
+Works on real tensors and on `meta` tensors, which have a shape and a type but no data. So a step of Mistral-7B takes a second on
+any machine, with the code of transformers, peft, bitsandbytes and this library itself. If that code reads the data of a meta
+tensor (which positions are supervised, is this block packed), this module returns the answer.
 """
 
 import weakref
@@ -17,58 +17,58 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-GEMM, DEQUANTISE = "bitsandbytes::gemm_4bit", "bitsandbytes::dequantize_4bit"
+GEMM, DEQUANTIZE = "bitsandbytes::gemm_4bit", "bitsandbytes::dequantize_4bit"
 
 
-class LiveMemory(TorchDispatchMode):
-    """Counts the bytes of live storages by part. `part` names what is being made now; `peak_parts` is the picture at the peak.
+class TensorMemory(TorchDispatchMode):
+    """Counts the bytes of allocated storages by part. `part`: that of new tensors; `peak_parts`: the bytes by part at the peak.
 
-    vocabulary: a tensor whose last dimension has this size is logits, whatever the part.
+    vocabulary: the size of the last dimension by which logits are recognized; they are a part of their own.
     """
 
     def __init__(self, vocabulary: int):
         super().__init__()
         self.vocabulary, self.part = vocabulary, "activations"
-        self.live: Counter[str] = Counter()
+        self.by_part: Counter[str] = Counter()
         self.total = self.peak = 0
         self.peak_parts: dict[str, int] = {}
-        self._known: dict[int, tuple[str, int]] = {}  # storage → its part and bytes
+        self._storages: dict[int, tuple[str, int]] = {}  # storage → its part and bytes
 
-    def hold(self, part: str, tensors: Iterable[torch.Tensor]) -> None:
-        """Count tensors that exist already, or count them as another part from now on."""
+    def assign(self, part: str, tensors: Iterable[torch.Tensor]) -> None:
+        """Count existing tensors as this part from now on."""
         for tensor in tensors:
             key = tensor.untyped_storage()._cdata
-            if key in self._known:
-                earlier, size = self._known[key]
-                self.live[earlier] -= size
-                self.live[part] += size
-                self._known[key] = part, size
+            if key in self._storages:
+                earlier, size = self._storages[key]
+                self.by_part[earlier] -= size
+                self.by_part[part] += size
+                self._storages[key] = part, size
             else:
                 self._count(tensor, part)
 
-    def holds(self, tensor: torch.Tensor) -> bool:
-        return tensor.untyped_storage()._cdata in self._known
+    def is_counted(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._storages
 
     def _count(self, tensor: torch.Tensor, part: str) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._known:
+        if key in self._storages:
             return
-        self._known[key] = part, size
+        self._storages[key] = part, size
         weakref.finalize(storage, self._forget, key)
-        self.live[part] += size
+        self.by_part[part] += size
         self.total += size
         if self.total > self.peak:
-            self.peak, self.peak_parts = self.total, dict(self.live)
+            self.peak, self.peak_parts = self.total, dict(self.by_part)
 
     def _forget(self, key: int) -> None:
-        part, size = self._known.pop(key)
-        self.live[part] -= size
+        part, size = self._storages.pop(key)
+        self.by_part[part] -= size
         self.total -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = func.name()
-        if name == GEMM:  # as on every machine for more than a few tokens: the weight is dequantised whole, then multiplied
+        if name == GEMM:  # for more than a few tokens, every machine dequantizes the complete weight before multiplying
             from bitsandbytes.backends.default.ops import _gemm_4bit_default_impl
 
             with self:
@@ -77,17 +77,17 @@ class LiveMemory(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 logits = tensor.ndim > 1 and tensor.shape[-1] == self.vocabulary
-                self._count(tensor, "logits" if logits else "dequantised weights" if name == DEQUANTISE else self.part)
+                self._count(tensor, "logits" if logits else "dequantized weights" if name == DEQUANTIZE else self.part)
         return result
 
     def answer(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
         return func(*args, **kwargs)
 
 
-class MetaMemory(LiveMemory):
-    """The same on meta tensors, with the answers that only data could give.
+class MetaMemory(TensorMemory):
+    """The same for meta tensors, with answers for operators that read data.
 
-    supervised: how many positions of the batch have a label.
+    supervised: the number of positions of the batch with a label.
     """
 
     def __init__(self, vocabulary: int, supervised: int):
@@ -107,22 +107,22 @@ class MetaMemory(LiveMemory):
         return func(*args, **kwargs)
 
     def _positions(self, index: torch.Tensor | None) -> list[torch.Tensor | None]:
-        """A mask as the positions it selects, one index tensor per dimension."""
+        """A mask as the positions that it selects, one index tensor per dimension."""
         if index is None or index.dtype != torch.bool:
             return [index]
         return [index.new_empty((self.supervised,), dtype=torch.long) for _ in range(index.ndim)]
 
 
-class StandIns(TorchFunctionMode):
-    """What a device does and meta tensors do not: fused attention, and on a GPU the casts of `torch.autocast`.
+class DeviceEmulation(TorchFunctionMode):
+    """What meta tensors lack of a real device: fused attention, and on a GPU the casts of `torch.autocast`.
 
-    compute: the type that autocast computes in; None where the trainer does not use autocast.
+    compute: the type of autocast; None if the trainer does not use it.
     """
 
     def __init__(self, compute: torch.dtype | None, gpu: bool):
         super().__init__()
         self.compute, self.gpu = compute, gpu
-        self.cache: dict[int, torch.Tensor] | None = None  # autocast keeps its casts of weights until the forward pass ends
+        self.cache: dict[int, torch.Tensor] | None = None  # autocast keeps its casts of weights until the end of the forward pass
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -144,7 +144,7 @@ class StandIns(TorchFunctionMode):
     def _attention(self, q: Any, k: Any, v: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
                    scale: float | None = None, enable_gqa: bool = False) -> torch.Tensor:  # fmt: skip
         """The kernels that PyTorch picks: memory-efficient attention on a GPU, its flash kernel on a CPU."""
-        bias = None if attn_mask is None else attn_mask.to(q.dtype)  # PyTorch makes a mask of numbers from one of truth values
+        bias = None if attn_mask is None else attn_mask.to(q.dtype)  # PyTorch converts a boolean mask to numbers
         if enable_gqa:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         if not self.gpu:
@@ -157,7 +157,7 @@ class StandIns(TorchFunctionMode):
 
 @contextmanager
 def autocast_flag(on: bool) -> Any:
-    """peft asks whether autocast is on before it casts by itself; `torch.autocast` cannot be entered without a GPU."""
+    """Sets the flag of autocast, which peft reads before it casts by itself; `torch.autocast` itself needs a GPU."""
     earlier = torch.is_autocast_enabled("cuda")
     torch.set_autocast_enabled("cuda", on)
     try:

@@ -48,9 +48,9 @@ def base(run: Run, stage: str, fetch: bool) -> dict[str, str]:
     key, model = {"corpus": "tokenizer", "data": "tokenizer", "training": "base_model"}.get(stage), run.settings.base_model
     if key is None:
         return {}
-    if not fetch and not base_model.is_here(model):
+    if not fetch and not base_model.is_local(model):
         recorded = run.entry(stage).get("inputs", {})
         return {key: recorded[key]} if key in recorded else {}
     if key == "base_model":
-        return {key: base_model.identity(model, weights=fetch)}
+        return {key: base_model.fingerprint(model, weights=fetch)}
     return {key: base_model.tokenizer_hash(base_model.load_tokenizer(model))}

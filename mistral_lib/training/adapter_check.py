@@ -41,7 +41,7 @@ def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
     with sealed.new_folder(folder / "adapter") as new:
         model.save_pretrained(new)
         weights = files.sha256(new / "adapter_model.safetensors")
-        provenance = {"base_model": settings.base_model, "base_identity": base_model.identity(settings.base_model),
+        provenance = {"base_model": settings.base_model, "base_identity": base_model.fingerprint(settings.base_model),
                       "initial_adapter_sha256": initial, "weights_sha256": weights, "parameters": settings.stage("training")}  # fmt: skip
         files.write_json(new / "provenance.json", provenance)
     return folder / "adapter"

@@ -1,4 +1,4 @@
-"""Whole training stages of the embedded model, as its users run them, and the most memory that each process held.
+"""Complete training stages of the embedded model, as users run them, and the peak memory of each process.
 
 Run: python -m tests.benchmarks.measured_memory             prints the table of docs/fit_plan.md, ten minutes on two cores
      python -m tests.benchmarks.measured_memory 512 2 False nf4 bfloat16    one configuration
@@ -24,7 +24,7 @@ CONFIGURATIONS = [  # tokens, micro batch, checkpointing, quantization, dtype
     "1024 2 True nf4 bfloat16",
     "512 4 True none float32",
 ]
-HELD_OUT = ["512 3 False nf4 bfloat16", "256 2 True nf4 float32", "1024 2 False none bfloat16"]  # not looked at for the plan's constants
+HELD_OUT = ["512 3 False nf4 bfloat16", "256 2 True nf4 float32", "1024 2 False none bfloat16"]  # not used for the plan's constants
 
 
 def settings_of(words: list[str]) -> params.Settings:
@@ -37,7 +37,7 @@ def settings_of(words: list[str]) -> params.Settings:
 
 
 def planned_and_measured(words: list[str]) -> tuple[float, int]:
-    """MiB by the plan, and by the training's own result. Both from the same prepared data, which is shared where the length is equal."""
+    """MiB by the plan, and by the training's result, both for the same prepared data. Configurations of equal length share it."""
     settings = settings_of(words)
     shutil.rmtree(paths.runs() / settings.run_name, ignore_errors=True)
     run = Run.open(settings)
@@ -52,7 +52,7 @@ def planned_and_measured(words: list[str]) -> tuple[float, int]:
 def row(configuration: str) -> str:
     words = configuration.split()
     planned, measured = planned_and_measured(words)
-    checkpointing, weights = "yes" if words[2] == "True" else "no", "NF4" if words[3] == "nf4" else "unquantised"
+    checkpointing, weights = "yes" if words[2] == "True" else "no", "NF4" if words[3] == "nf4" else "unquantized"
     return f"| {words[0]} x {words[1]} | {checkpointing} | {weights} | {words[4]} | {planned:,.0f} | {measured:,} | {planned / measured - 1:+.1%} |"
 
 

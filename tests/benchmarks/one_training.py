@@ -65,7 +65,7 @@ def trl(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tupl
         warmup_steps=settings.warmup_share, seed=settings.seed, logging_steps=1, report_to="none", save_strategy="no",
         disable_tqdm=True, use_cpu=True, **options,
     )  # fmt: skip
-    place = base_model.locate(settings.base_model)
+    place = base_model.folder(settings.base_model)
     model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16)
     lora = LoraConfig(
         r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"

@@ -1,6 +1,6 @@
 """The published memory figures of other tools, planned with each tool's documented settings. Run: python -m tests.benchmarks.published_figures
 
-No number here is tuned: a setting is either documented by the source or listed as assumed. Sources: litgpt config_hub/finetune,
+No number here is tuned: each setting is documented by its source or marked as assumed. Sources: litgpt config_hub/finetune,
 torchtune README and recipes/configs/llama3_1/8B_qlora_single_device.yaml, Unsloth's Mistral notebook, the Hugging Face blog.
 """
 
@@ -31,7 +31,7 @@ class Figure:
     step: Step
     notes: str
     bitsandbytes_keeps_inputs: bool = False  # MatMul4Bit did until 2024: ctx.tensors = (A, B)
-    reserved: bool = False  # the source tells what PyTorch's allocator reserved, not what tensors held
+    reserved: bool = False  # the source has what PyTorch's allocator reserved, not the tensors' bytes
 
 
 def litgpt(**options: Any) -> Step:
@@ -71,7 +71,7 @@ class KeepInput(torch.autograd.Function):
 
 @contextmanager
 def plain_layers() -> Any:
-    """Other tools have neither this library's leaner layers nor its loss in chunks."""
+    """Other tools have neither this library's fused layers nor its loss in chunks."""
     earlier = fused_layers.install, fused_loss.head_losses
     fused_layers.install = lambda model: model
     fused_loss.head_losses = lambda hidden, head, targets: functional.cross_entropy(head(hidden).float(), targets, reduction="none")
@@ -100,7 +100,7 @@ def inputs_kept(step: Step) -> Any:
 
 
 def planned(figure: Figure) -> float:
-    """Bytes by the plan; where the source tells what PyTorch reserved, with the plan's share for its allocator."""
+    """Bytes by the plan; if the source has what PyTorch reserved, with the plan's share for the allocator."""
     with plain_layers(), inputs_kept(figure.step) if figure.bitsandbytes_keeps_inputs else nullcontext():
         tensors = step_memory.peak(figure.step).total
     return tensors * (1 + fit_plan.RESERVE if figure.reserved else 1)

@@ -36,9 +36,9 @@ def script(settings: Settings, adapter: Path, unpacked: bool) -> Any:
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     options = {"quantization_config": nf4} if settings.quantization == "nf4" else {}
-    model = AutoModelForCausalLM.from_pretrained(base_model.locate(settings.base_model), dtype=dtype, **options)
+    model = AutoModelForCausalLM.from_pretrained(base_model.folder(settings.base_model), dtype=dtype, **options)
     if unpacked:
-        base_model.keep_cpu_weights_trainable_through(model)
+        base_model.disable_cpu_repacking(model)
     return PeftModel.from_pretrained(model, str(adapter)).eval()
 
 

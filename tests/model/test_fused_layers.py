@@ -85,7 +85,7 @@ def test_base_and_adapter_in_one_pass_are_those_of_two(prepared: Run, tiny_model
     model = adapted(Settings(base_model=tiny_model, dtype=dtype, quantization=quantization)).eval()
     rows = load_from_disk(prepared.folder / "data" / "train")[:3]
     both = likelihood.paired_batch_losses(model, rows)
-    assert paired_layers.possible(model) and [one.nats for one in both["base"]] != [two.nats for two in both["adapter"]]
+    assert paired_layers.can_pair(model) and [one.nats for one in both["base"]] != [two.nats for two in both["adapter"]]
     for who in both:
         for found, alone in zip(both[who], likelihood.batch_losses(model, rows, without_adapter=who == "base"), strict=True):
             assert (found.record_id, found.tokens) == (alone.record_id, alone.tokens)
@@ -103,7 +103,7 @@ def test_an_adapter_of_another_kind_is_measured_in_two_passes(prepared: Run, tin
     config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
     model = get_peft_model(base_model.load_base(Settings(base_model=tiny_model, dtype="float32", quantization="none")), config)
     torch.nn.init.normal_(model.base_model.model.lm_head.modules_to_save["default"].weight)
-    assert not paired_layers.possible(model)
+    assert not paired_layers.can_pair(model)
     both = likelihood.paired_batch_losses(model, load_from_disk(prepared.folder / "data" / "train")[:1])
     assert [one.nats for one in both["base"]] != [two.nats for two in both["adapter"]]
 

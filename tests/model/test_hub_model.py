@@ -31,7 +31,7 @@ def hub(tiny_model: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def ask(address: str, cache: Path, *names: str, what: str = "weights", **variables: str) -> dict[str, str]:
-    """What becomes of each name in a fresh process, which reads the hub's address and the token from its environment."""
+    """The folder or error of each name, from a fresh process that reads the hub's address and the token from its environment."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_DISABLE_PROGRESS_BARS": "1", **variables}
     done = subprocess.run([sys.executable, "-c", ASK, what, *names], capture_output=True, text=True, env=environment, timeout=120)
@@ -45,7 +45,8 @@ def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path
     assert "tokenizer.json" in asked and "model.safetensors" not in asked
     offline = ask(address, tmp_path, "open/tiny", HF_HUB_OFFLINE="1")["open/tiny"]
     assert (
-        offline.startswith("IncompleteSnapshotError → ") and "HF_HUB_OFFLINE is set and the cache does not hold the whole model" in offline
+        offline.startswith("IncompleteSnapshotError → ")
+        and "HF_HUB_OFFLINE is set and the cache does not have the complete model" in offline
     )
     place = Path(ask(address, tmp_path, "open/tiny")["open/tiny"])
     assert str(place) == small and place.name == hub_server.COMMIT and asked.count("tokenizer.json") == 1
@@ -54,7 +55,7 @@ def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path
 
 LOOK = """
 from mistral_lib import base_model
-print(base_model.is_here("open/tiny"), base_model.is_here("open/tiny") and base_model.identity("open/tiny", weights=False))
+print(base_model.is_local("open/tiny"), base_model.is_local("open/tiny") and base_model.fingerprint("open/tiny", weights=False))
 """
 
 
@@ -75,13 +76,13 @@ def test_an_audit_looks_at_what_is_in_the_cache_and_fetches_no_weights(hub, tmp_
 def test_a_gated_model_without_a_token_gets_the_steps_to_take(hub, tmp_path: Path) -> None:
     address, _ = hub
     words = ask(address, tmp_path, "gated/tiny")["gated/tiny"]
-    assert words.startswith("GatedRepoError → base_model = 'gated/tiny': the model is gated and there is no token here.")
+    assert words.startswith("GatedRepoError → base_model = 'gated/tiny': the model is gated and there is no token on this machine.")
     steps = [f"1. Sign in and accept the model's conditions on {address}/gated/tiny", f"read access at {address}/settings/tokens",
              "`hf auth login`, or set the environment variable HF_TOKEN"]  # fmt: skip
     assert all(step in words for step in steps), words
 
 
-def test_a_token_that_is_not_let_in_is_told_apart_and_never_shown(hub, tmp_path: Path) -> None:
+def test_a_token_without_access_is_distinguished_and_never_shown(hub, tmp_path: Path) -> None:
     address, _ = hub
     found = ask(address, tmp_path, "gated/tiny", "open/missing", HF_TOKEN="hf_stranger")
     assert found["gated/tiny"].startswith("GatedRepoError") and "the account of your token may not read it" in found["gated/tiny"]
@@ -90,19 +91,22 @@ def test_a_token_that_is_not_let_in_is_told_apart_and_never_shown(hub, tmp_path:
     assert Path(ask(address, tmp_path, "gated/tiny", HF_TOKEN="good")["gated/tiny"]).is_dir()
 
 
-def test_a_refused_token_an_unknown_name_and_a_busy_hub_have_words_of_their_own(hub, tmp_path: Path) -> None:
+def test_a_refused_token_an_unknown_name_and_a_busy_hub_have_messages_of_their_own(hub, tmp_path: Path) -> None:
     address, _ = hub
     assert "the hub refuses the token (401); make a new one" in ask(address, tmp_path, "open/tiny", HF_TOKEN="bad")["open/tiny"]
     found = ask(address, tmp_path, "open/missing", "busy/tiny", "forbidden/tiny", "disabled/tiny", "no//name")
-    assert found["open/missing"].startswith("RepositoryNotFoundError") and "no such model, and there is no folder" in found["open/missing"]
+    assert (
+        found["open/missing"].startswith("RepositoryNotFoundError")
+        and "no folder of this name and no such model on the hub" in found["open/missing"]
+    )
     assert "check the name" in found["open/missing"] and "if it is private: 1. Sign in" in found["open/missing"]
     assert "the hub answers 503; try again later" in found["busy/tiny"]
     assert "the hub refuses access (403)" in found["forbidden/tiny"]
     assert "the hub has disabled this model" in found["disabled/tiny"]
-    assert "no name that the hub could have" in found["no//name"]
+    assert "not a valid name on the hub" in found["no//name"]
 
 
-def test_a_hub_out_of_reach_is_told_with_the_way_around(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_hub_has_a_way_around(tmp_path: Path) -> None:
     words = ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"]
     assert words.startswith("LocalEntryNotFoundError → ") and "(http://127.0.0.1:9) cannot be reached (ConnectError)" in words
     assert "hf download open/tiny" in words and "set base_model: models/tiny" in words
@@ -112,7 +116,7 @@ def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_pa
     code = (
         "import sys; from pathlib import Path; from mistral_lib.run import params; from mistral_lib.model import base_model\n"
         "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
-        "print(model.peft_config['default'].base_model_name_or_path, base_model.identity(settings.base_model), "
+        "print(model.peft_config['default'].base_model_name_or_path, base_model.fingerprint(settings.base_model), "
         "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
         "model.save_pretrained(sys.argv[2]); print(base_model.load_adapter(settings, Path(sys.argv[2])).peft_config['default'].revision)"
     )
@@ -136,7 +140,7 @@ def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
         assert words.startswith("RevisionNotFoundError") and "no revision 'v9'; expected a commit (all 40 digits), tag or branch" in words
     for words in ask(address, tmp_path, "open/tiny@v2", HF_HUB_OFFLINE="1").values():
         assert "hf download open/tiny --revision v2" in words and "set base_model: models/tiny" in words
-    assert "no revision behind the @" in ask(address, tmp_path, "open/tiny@")["open/tiny@"]
+    assert "no revision after the @" in ask(address, tmp_path, "open/tiny@")["open/tiny@"]
 
 
 def test_a_listed_model_is_planned_at_any_revision_and_named_without_it_on_its_card(settings) -> None:

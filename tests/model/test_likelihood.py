@@ -65,5 +65,5 @@ def test_measuring_in_between_does_not_change_the_gradients_of_a_4_bit_model(tin
     assert all(torch.allclose(before[name], after[name], rtol=1e-4, atol=1e-7) for name in before)
     import bitsandbytes as bnb
 
-    quantised = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
-    assert quantised and not any(m.support_avx512bf16_for_cpu for m in quantised)
+    quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert quantized and not any(m.support_avx512bf16_for_cpu for m in quantized)

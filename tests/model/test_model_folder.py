@@ -1,4 +1,4 @@
-"""Base model folders with the faults that real downloads have: refused before loading, by the file's name and with the way out."""
+"""Base model folders with the faults of real downloads: refused before loading, with the file's name and what to do."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
 
 def refused(folder: Path) -> str:
     with pytest.raises(BaseModelError) as caught:
-        base_model.locate(str(folder))
+        base_model.folder(str(folder))
     return str(caught.value)
 
 
@@ -67,12 +67,12 @@ def shorter_tokenizer(folder: Path) -> None:
 
 FAULTS = {
     "missing shard": (lambda f: second_shard(f).unlink(), r"model-00002-of-0000\d\.safetensors: missing \(model\.safetensors\.index\.json names it\); download"),
-    "truncated shard": (lambda f: truncate(second_shard(f), 0.6), r"model-00002-of-0000\d\.safetensors: is cut short: it has [\d,]+ bytes, its header asks for [\d,]+; download it again"),
+    "truncated shard": (lambda f: truncate(second_shard(f), 0.6), r"model-00002-of-0000\d\.safetensors: is cut short: it has [\d,]+ bytes, its header requires [\d,]+; download it again"),
     "shard cut in its header": (lambda f: os.truncate(second_shard(f), 20), r"model-00002.*header should have [\d,]+ bytes, the file has 20; download"),
     "shard with a tail": (lambda f: second_shard(f).open("ab").write(b"x" * 9), r"model-00002.*is too long"),
     "git-lfs pointer": (lambda f: second_shard(f).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"), r"model-00002.*git-lfs pointer of 64 bytes.*git lfs pull"),
     "empty shard": (lambda f: second_shard(f).write_bytes(b""), r"model-00002.*is empty"),
-    "shard of another download": (lambda f: shutil.copy(sorted(f.glob("model-*"))[2], second_shard(f)), r"model-00002.*holds no model\..*which model\.safetensors\.index\.json promises"),
+    "shard of another download": (lambda f: shutil.copy(sorted(f.glob("model-*"))[2], second_shard(f)), r"model-00002.*holds no model\..*which model\.safetensors\.index\.json lists"),
     "gzip'ed config": (lambda f: gzip_in_place(f / "config.json"), r"config\.json: is compressed with gzip \(it begins with 1f 8b\); unpack it: gzip -dc config\.json"),
     "gzip'ed tokenizer": (lambda f: gzip_in_place(f / "tokenizer.json"), r"tokenizer\.json: is compressed with gzip.*gzip -dc tokenizer\.json"),
     "gzip'ed index": (lambda f: gzip_in_place(f / "model.safetensors.index.json"), r"model\.safetensors\.index\.json: is compressed with gzip"),
@@ -80,31 +80,31 @@ FAULTS = {
     "half a config": (lambda f: truncate(f / "config.json", 0.5), r"config\.json: is not valid JSON"),
     "no config": (lambda f: (f / "config.json").unlink(), r"config\.json: missing"),
     "no causal language model": (lambda f: edit(f / "config.json", lambda c: c.update(architectures=["BertForMaskedLM"])), r"config\.json: architectures = \['BertForMaskedLM'\]: expected a causal language model"),
-    "quantised already": (lambda f: edit(f / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq", "bits": 4})), r"config\.json: the model is quantised already \(gptq\).*use the model that this one was made from"),
+    "already quantized": (lambda f: edit(f / "config.json", lambda c: c.update(quantization_config={"quant_method": "gptq", "bits": 4})), r"config\.json: the model is already quantized \(gptq\).*use the model from which this one was made"),
     "config of another model": (lambda f: edit(f / "config.json", lambda c: c.update(vocab_size=32_000)), r"config\.json: vocab_size = 32000, but model\.embed_tokens\.weight has 49,152 rows"),
-    "tokenizer with more ids": (longer_tokenizer, r"tokenizer\.json: token '<\|far\|>' has id 50,000, but model\.embed_tokens\.weight has 49,152 rows; the tokenizer is of another model"),
-    "tokenizer of a smaller model": (shorter_tokenizer, r"tokenizer\.json: 32,768 tokens for the 49,152 rows.*the tokenizer is of another model"),
+    "tokenizer with more ids": (longer_tokenizer, r"tokenizer\.json: token '<\|far\|>' has id 50,000, but model\.embed_tokens\.weight has 49,152 rows; the tokenizer belongs to another model"),
+    "tokenizer of a smaller model": (shorter_tokenizer, r"tokenizer\.json: 32,768 tokens for the 49,152 rows.*the tokenizer belongs to another model"),
     "end token of another model": (lambda f: edit(f / "tokenizer_config.json", lambda c: c.update(eos_token="<|eot_id|>")), r"tokenizer_config\.json: eos_token is '<\|eot_id\|>', which tokenizer\.json does not have"),
-    "tokenizer.model alone": (lambda f: (f / "tokenizer.json").rename(f / "tokenizer.model"), r"tokenizer\.json: missing; a bare tokenizer\.model loses the blank"),
+    "tokenizer.model alone": (lambda f: (f / "tokenizer.json").rename(f / "tokenizer.model"), r"tokenizer\.json: missing; a tokenizer\.model alone loses the space"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_broken_folder_is_refused_by_file_and_with_the_way_out(copy: Path, fault: str) -> None:
+def test_a_broken_folder_is_refused_with_its_file_and_what_to_do(copy: Path, fault: str) -> None:
     damage, expected = FAULTS[fault]
     damage(copy)
     assert re.search(expected, refused(copy)), refused(copy)
 
 
-def test_all_faults_are_named_at_once(copy: Path) -> None:
+def test_all_faults_are_reported_at_once(copy: Path) -> None:
     second_shard(copy).unlink()
     gzip_in_place(copy / "tokenizer.json")
     edit(copy / "config.json", lambda c: c.update(quantization_config={"quant_method": "awq"}))
     assert len(refused(copy).splitlines()) == 4
 
 
-def test_whole_folders_are_taken(sharded: Path, tiny_model: str) -> None:
-    assert base_model.locate(str(sharded)) == sharded and base_model.locate(tiny_model) == Path(tiny_model)
+def test_complete_folders_are_accepted(sharded: Path, tiny_model: str) -> None:
+    assert base_model.folder(str(sharded)) == sharded and base_model.folder(tiny_model) == Path(tiny_model)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_whole_folders_are_taken(sharded: Path, tiny_model: str) -> None:
         ({"config.json": "{}", "pytorch_model.bin": "PK"}, "pytorch_model.bin: pickled weights"),
     ],
 )
-def test_a_folder_of_another_kind_is_told_by_what_it_is(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+def test_a_folder_of_another_kind_is_recognized(tmp_path: Path, files: dict[str, str], expected: str) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(BaseModelError, match=expected):
@@ -135,7 +135,7 @@ def test_a_chat_template_of_another_model_is_refused(copy: Path) -> None:
         base_model.load_tokenizer(str(copy))
 
 
-def test_weights_that_would_be_invented_are_refused(copy: Path, settings: params.Settings) -> None:
+def test_missing_tensors_are_refused(copy: Path, settings: params.Settings) -> None:
     """An index from which tensors were dropped: transformers fills them with random numbers and only warns."""
     from safetensors.torch import load_file, save_file
 
@@ -148,15 +148,15 @@ def test_weights_that_would_be_invented_are_refused(copy: Path, settings: params
         base_model.load_base(settings.model_copy(update={"base_model": str(copy)}))
 
 
-def test_the_identity_changes_with_weights_of_the_same_size_and_not_with_time(copy: Path) -> None:
+def test_the_fingerprint_changes_with_weights_of_the_same_size_and_not_with_time(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    before = base_model.identity(str(copy))
+    before = base_model.fingerprint(str(copy))
     os.utime(second_shard(copy), (0, 0))
-    assert base_model.identity(str(copy)) == before
+    assert base_model.fingerprint(str(copy)) == before
     size = second_shard(copy).stat().st_size
     tensors = load_file(second_shard(copy))
     save_file(
         {name: tensor + torch.finfo(tensor.dtype).eps for name, tensor in tensors.items()}, second_shard(copy), metadata={"format": "pt"}
     )
-    assert second_shard(copy).stat().st_size == size and base_model.identity(str(copy)) != before
+    assert second_shard(copy).stat().st_size == size and base_model.fingerprint(str(copy)) != before

@@ -17,7 +17,7 @@ URL = "s3://models/mistral/tiny"
 
 @pytest.fixture
 def client(server: str, tiny_model: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """An S3 client whose bucket `models` holds the tiny model, and things beside it that are not wanted."""
+    """An S3 client whose bucket `models` holds the tiny model, and other objects that are not part of it."""
     import boto3
 
     for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
@@ -35,29 +35,29 @@ def client(server: str, tiny_model: str, home: Path, monkeypatch: pytest.MonkeyP
     client.delete_bucket(Bucket="models")
 
 
-def test_a_prefix_is_fetched_once_whole_and_loads(client, tiny_model: str, home: Path, capsys) -> None:
-    place = base_model.locate(URL)
+def test_a_prefix_is_fetched_once_and_completely_and_loads(client, tiny_model: str, home: Path, capsys) -> None:
+    place = base_model.folder(URL)
     assert place.parent == home / "models" and "MiB, from s3://models/mistral/tiny, once" in capsys.readouterr().err
     expected = {path.name: files.sha256(path) for path in Path(tiny_model).iterdir()}
     assert {path.name: files.sha256(path) for path in place.iterdir() if path.name != "fetched.json"} == expected
     receipt = files.read_json(place / "fetched.json")
     assert receipt["url"] == URL and {name: fact["sha256"] for name, fact in receipt["files"].items()} == expected
-    assert base_model.identity(URL) == base_model.identity(tiny_model) and len(base_model.load_tokenizer(URL)) == 49152
+    assert base_model.fingerprint(URL) == base_model.fingerprint(tiny_model) and len(base_model.load_tokenizer(URL)) == 49152
     client.delete_object(Bucket="models", Key="mistral/tiny/config.json")
-    assert base_model.locate(URL) == place == base_model.locate(URL + "/") and "fetching" not in capsys.readouterr().err
+    assert base_model.folder(URL) == place == base_model.folder(URL + "/") and "fetching" not in capsys.readouterr().err
 
 
-def test_a_model_without_a_file_is_not_put_in_place_and_goes_on_when_it_is_there(client, tiny_model: str, home: Path, capsys) -> None:
+def test_a_model_without_a_file_is_not_put_in_place_and_resumes_with_the_file(client, tiny_model: str, home: Path, capsys) -> None:
     client.delete_object(Bucket="models", Key="mistral/tiny/tokenizer.json")
     with pytest.raises(BaseModelError, match=rf"{URL} \(fetched\) cannot be used(.|\n)*tokenizer\.json: missing"):
-        base_model.locate(URL)
+        base_model.folder(URL)
     assert not [path for path in (home / "models").iterdir() if not path.name.startswith(".")]
     client.put_object(Bucket="models", Key="mistral/tiny/tokenizer.json", Body=(Path(tiny_model) / "tokenizer.json").read_bytes())
     capsys.readouterr()
-    assert base_model.locate(URL).is_dir() and "fetching 1 files" in capsys.readouterr().err
+    assert base_model.folder(URL).is_dir() and "fetching 1 files" in capsys.readouterr().err
 
 
-def test_a_broken_fetch_goes_on_and_fetches_what_changed_meanwhile(client, tiny_model: str, home: Path, capsys, monkeypatch) -> None:
+def test_a_broken_fetch_resumes_and_fetches_what_changed_meanwhile(client, tiny_model: str, home: Path, capsys, monkeypatch) -> None:
     """A connection that breaks in the weights, made by a size limit of this process's files: a real error of the system."""
     import resource
     import signal
@@ -67,8 +67,8 @@ def test_a_broken_fetch_goes_on_and_fetches_what_changed_meanwhile(client, tiny_
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 2**20, before[1]))
     try:
-        with pytest.raises(BaseModelError, match=r"File too large; what was fetched is kept, and the same command goes on from there"):
-            base_model.locate(URL)
+        with pytest.raises(BaseModelError, match=r"File too large; what was fetched is kept, and the same command resumes from there"):
+            base_model.folder(URL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     partial = next((home / "models").glob(".*.partial"))
@@ -76,7 +76,7 @@ def test_a_broken_fetch_goes_on_and_fetches_what_changed_meanwhile(client, tiny_
     config = (Path(tiny_model) / "config.json").read_bytes()
     client.put_object(Bucket="models", Key="mistral/tiny/config.json", Body=config + b"\n")
     capsys.readouterr()
-    place = base_model.locate(URL)
+    place = base_model.folder(URL)
     assert (place / "config.json").read_bytes() == config + b"\n"
     whole = {path.name for path in Path(tiny_model).iterdir()} | {"fetched.json"}
     assert "fetching" in capsys.readouterr().err and {path.name for path in place.iterdir()} == whole
@@ -90,21 +90,21 @@ def test_a_broken_fetch_goes_on_and_fetches_what_changed_meanwhile(client, tiny_
         ("s3://no-such-bucket/x", "no such bucket"),
     ],
 )
-def test_a_prefix_without_a_model_is_told_by_name(client, url: str, expected: str) -> None:
+def test_the_error_for_a_prefix_without_a_model_names_it(client, url: str, expected: str) -> None:
     with pytest.raises(BaseModelError, match=f"base_model = '{url}'.*({expected})"):
-        base_model.locate(url)
+        base_model.folder(url)
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(client, home: Path, monkeypatch) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(client, home: Path, monkeypatch) -> None:
     monkeypatch.setattr(s3_model, "SPARE", 2**60)
-    with pytest.raises(BaseModelError, match=r"GiB are to be fetched and .* GiB of disk are free"):
-        base_model.locate(URL)
+    with pytest.raises(BaseModelError, match=r"GiB have to be fetched and .* GiB of disk are free"):
+        base_model.folder(URL)
     assert not list((home / "models").glob("*/*.safetensors"))
 
 
 def test_two_at_once_fetch_it_once(client, capsys) -> None:
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(base_model.locate(URL))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(base_model.folder(URL))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -112,7 +112,7 @@ def test_two_at_once_fetch_it_once(client, capsys) -> None:
     assert len(found) == 2 and found[0] == found[1] and capsys.readouterr().err.count("fetching") == 1
 
 
-def test_a_server_that_is_gone_is_told_by_name(home: Path, monkeypatch) -> None:
+def test_the_error_for_an_unreachable_server_names_it(home: Path, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BaseModelError, match=rf"base_model = '{URL}': the server does not answer.*127\.0\.0\.1:9"):
-        base_model.locate(URL)
+        base_model.folder(URL)

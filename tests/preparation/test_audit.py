@@ -129,8 +129,8 @@ def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhe
 
 
 def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
-    assert not base_model.is_here("nobody/has-this-model") and not base_model.is_here("s3://no-such-bucket/model")
-    assert not base_model.is_here("./models/nowhere")
+    assert not base_model.is_local("nobody/has-this-model") and not base_model.is_local("s3://no-such-bucket/model")
+    assert not base_model.is_local("./models/nowhere")
 
 
 def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:

@@ -1,4 +1,4 @@
-"""A small server that answers as the Hugging Face hub does: model facts, file tree and files, with its error codes."""
+"""A small server with the Hugging Face hub's answers: model information, file tree and files, and its error codes."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ UNKNOWN = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not fo
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Address and the list of files asked for. Names: open/tiny and gated/tiny hold the folder's files; gated files need the
-    token `good`; busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; the token `bad` is refused everywhere; all else is unknown, 401 without a token.
-    Revisions: main, the tag v1 of an older commit with the same files, and both commits."""
+    """The address, and the list of requested files. open/tiny and gated/tiny have the folder's files, gated ones need the token `good`;
+    busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; every other name is unknown, 401 without a token. The token
+    `bad` is always refused. Revisions: main, the tag v1 of an older commit with the same files, and both commits."""
     asked: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
