@@ -28,7 +28,7 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
 
 
 def test_the_plan_of_a_run_that_does_not_fit_names_what_to_change() -> None:
-    settings = params.load(params.home.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
+    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["quantization=none"])
     fit = fit_plan.best(settings, workload.work_of(settings, tokens=2_000_000), "g4dn.xlarge")
     assert not fit.fits and "GiB too much even with micro_batch_size: 1" in fit.advice and "quantization: nf4" in fit.advice
 
