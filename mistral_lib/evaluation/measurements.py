@@ -62,7 +62,7 @@ class Measurements:
 
         with allocator.keep_freed_memory():
             found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
-        return {who: likelihood.added_up([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
+        return {who: likelihood.sum_by_record([RecordLoss(*row) for row in batch[who]] for batch in found) for who in ("base", "adapter")}
 
 
 def refuse_not_finite(name: str, found: dict[str, list[RecordLoss]], dtype: Any) -> None:
