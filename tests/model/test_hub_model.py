@@ -13,7 +13,7 @@ from tests.support import hub_server
 
 ASK = """
 import json, sys
-from mistral_lib import hub_model
+from mistral_lib.model import hub_model
 found = {}
 for name in sys.argv[2:]:
     try:
@@ -54,7 +54,7 @@ def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path
 
 
 LOOK = """
-from mistral_lib import base_model
+from mistral_lib.model import base_model
 print(base_model.is_local("open/tiny"), base_model.is_local("open/tiny") and base_model.fingerprint("open/tiny", weights=False))
 """
 
