@@ -1,10 +1,11 @@
-"""The command line's work beyond one stage: headless notebooks, sweeps, comparisons, JupyterLab.
+"""The command line's work beyond one stage: headless notebooks, sweeps, comparisons, run folders, JupyterLab.
 
-notebook_runs       runs the numbered notebooks headless with papermill, one after the other, into runs/<name>/notebooks/
-sweep               A sweep file: one parameter file and the alternatives that are tried against each other. Every fault is named before anything runs
-sweep_runs          runs the alternatives of a sweep one after another through the notebooks, finished ones skipped, and goes on after a failed one
-stage_reuse         A finished stage of one run taken over by another that would compute the very same: hard links, verified, with where it is from
-sweep_comparison    the alternatives of a sweep side by side: one table and one picture, from what their run folders hold and an audit confirms
-compare_runs        two or more runs beside each other: paired on the same test records, or refused with the reason
-lab                 jupyterLab as the workbook starts it: at the first notebook, with this environment's Python, behind a token, on this machine alone
+notebook_runs     runs the numbered notebooks headless with papermill, into runs/<name>/notebooks/
+sweep             a sweep file: one parameter file and the alternatives to try; every fault is listed before anything runs
+sweep_runs        runs the alternatives of a sweep one after another; complete ones are skipped, a failed one stops no other
+stage_reuse       takes over a complete stage of another run that would compute the same: hard links, verified
+sweep_comparison  the alternatives of a sweep in one table and one figure, from their verified results
+compare_runs      compares two or more runs, paired on the same test records, or refuses with the reason
+run_folders       lists, renames and deletes the runs below runs/
+lab               JupyterLab at the first notebook, on this machine only, with a token
 """

@@ -1,6 +1,6 @@
-"""Two or more runs beside each other: paired on the same test records, or refused with the reason.
+"""Compares two or more runs, paired on the same test records, or refuses with the reason.
 
-Reads what each run's evaluation left; loads no model. A run is compared only if its evaluation is complete and unaltered.
+Reads the files of each run's evaluation; loads no model. A run is compared only if its evaluation is complete and unaltered.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ NOT_COMPARED = ("run_name",)
 
 
 class NotComparable(ValueError):
-    """Runs that were not measured on the same records, or of which one cannot be vouched for; the message says which and why."""
+    """Runs that were not measured on the same records, or one of them is not verified; the message names it and the reason."""
 
 
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
@@ -55,11 +55,11 @@ def refuse_unverified(run: Run) -> None:
             f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter for it first"
         )
     if faults := audit.unverified(run, "evaluation"):
-        raise NotComparable(f"{place} cannot be vouched for: {faults[0]}; evaluate it again")
+        raise NotComparable(f"{place} is not verified: {faults[0]}; evaluate it again")
 
 
 def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: list[dict[str, Any]]) -> None:
-    """Errors: NotComparable where the test records, or their tokens, are not the same."""
+    """Errors: NotComparable if the test records, or their tokens, are not the same."""
     left, right = ({row["record_id"]: row["supervised_tokens"] for row in table} for table in (one, two))
     alone = sorted(left.keys() ^ right.keys())
     where = f"{paths.short(first.folder)} and {paths.short(second.folder)}"
@@ -78,7 +78,7 @@ def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: l
 
 
 def names(runs: Sequence[Run]) -> list[str]:
-    """The runs' names; with their home in front where two are called the same."""
+    """The runs' names; with their path if two have the same name."""
     short = [run.folder.name for run in runs]
     return short if len(set(short)) == len(short) else [paths.short(run.folder) for run in runs]
 
@@ -88,7 +88,7 @@ def losses(table: list[dict[str, Any]]) -> list[RecordLoss]:
 
 
 def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, str]) -> list[dict[str, Any]]:
-    """The difference second - first of every pair of runs, p corrected for looking at all of them."""
+    """The difference second - first of every pair of runs, p corrected for the number of pairs (Holm)."""
     found = {(one, two): paired_difference.compare(by_name[one], by_name[two], seed, documents) for one, two in combinations(by_name, 2)}
     corrected = paired_difference.holm({f"{one}\n{two}": facts["p"] for (one, two), facts in found.items() if facts["p"] is not None})
     rows = []
@@ -121,7 +121,7 @@ def sentence(found: dict[str, Any]) -> tuple[str, str]:
 
 
 def page(found: dict[str, Any]) -> str:
-    """The comparison as an HTML page that stands by itself."""
+    """The comparison as one HTML file."""
     runs = found["runs"]
     shared = [domain for domain in runs[0]["domains"] if all(domain in run["domains"] for run in runs)]  # runs may name domains otherwise
     by_domain = {domain: {run["name"]: run["domains"][domain] for run in runs} for domain in shared}

@@ -1,7 +1,7 @@
 """Runs the numbered notebooks headless with papermill, one after the other, into runs/<name>/notebooks/.
 
-A notebook whose executed copy is whole, was made with the same parameters and whose stage is still verified is skipped;
-the first that is not is run, and all that follow it.
+A notebook is skipped if its executed copy is complete and made with the same parameters, and its stage is verified.
+The first one that is not runs, and all that follow it.
 """
 
 import logging
@@ -21,7 +21,7 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 from mistral_lib.training import trackers, trainer_process, training_log
 
-STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook leaves behind
+STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook runs
 COMPLETE = "complete"  # metadata of an executed copy that was run to its end: its key
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -40,7 +40,7 @@ def select(only: list[str]) -> list[Path]:
 
 
 def run(settings: params.Settings, only: list[str] | None = None) -> int:
-    """Run the notebooks; 0 when all are done, 1 when one failed. Errors: SourceError, BaseModelError before anything is run; RunInUse."""
+    """Run the notebooks; 0 if all are done, 1 if one failed. Errors before anything runs: SourceError, BaseModelError, RunInUse."""
     chosen = select(only or [])
     sources.of_settings(settings)  # paths that are not there stop the run here
     base_model.folder(settings.base_model, weights=False)  # and so does a base model that cannot be used
@@ -59,7 +59,7 @@ def run(settings: params.Settings, only: list[str] | None = None) -> int:
         with live_log(run_):
             error = execute(run_, path)
         if error is not None:
-            say(f"{label}: FAILED\n{error}\nRun the same command again to go on from here.")
+            say(f"{label}: FAILED\n{error}\nRun the same command again to resume from here.")
             return 1
         say(f"{label}: done in {time.perf_counter() - started:.0f} s")
     print(outcome(run_))
@@ -84,11 +84,13 @@ def is_done(run_: Run, path: Path) -> bool:
 
 
 def execute(run_: Run, path: Path) -> str | None:
-    """Execute one notebook into the run folder; the failing cell's error, or None. The copy shows how far it came."""
+    """Execute one notebook into the run folder; returns the failing cell's error, or None. The copy shows how far it ran."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of every parameter that a notebook does not list; ours are validated
+    logging.getLogger("papermill").setLevel(
+        logging.ERROR
+    )  # it warns of parameters that a notebook does not list; from_notebook refuses unknown ones
     copy = run_.folder / "notebooks" / path.name
     copy.parent.mkdir(exist_ok=True)
     partial = copy.with_name(f".{path.name}.partial.ipynb")
@@ -139,7 +141,7 @@ def live_log(run_: Run) -> Iterator[None]:
 
 
 def outcome(run_: Run) -> str:
-    """The last words of a run: base against adapter and where the report is, as far as the run came."""
+    """The result of a run as text: base against adapter and the report's path, or the stages that are complete."""
     if run_.status("evaluation") != "complete":
         done = [stage for stage in STAGES if run_.status(stage) == "complete"]
         return f"{paths.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"

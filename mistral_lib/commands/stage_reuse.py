@@ -1,7 +1,7 @@
-"""A finished stage of one run taken over by another that would compute the very same: hard links, verified, with where it is from.
+"""Takes over a complete stage of another run that would compute the same: hard links, verified, with their origin recorded.
 
-Only what a stage reads and does counts: its parameters and inputs must be equal. The run that takes it over still
-compares the inputs with what is on disk now when the stage's turn comes, and computes anew what no longer fits.
+The stage's parameters must be equal. When the stage's turn comes, its inputs are compared with the disk as for any other stage,
+and it runs again if they differ.
 """
 
 import os
@@ -16,12 +16,12 @@ SHARED = ("corpus", "data")  # what training reads; a training itself is never t
 
 
 def take_over(run: Run, others: Iterable[Run]) -> dict[str, str]:
-    """Take over what other runs hold of the shared stages; `{stage: the run that it is from}`. Errors: RunInUse."""
+    """Take over the shared stages from other runs; returns `{stage: name of the other run}`. Errors: RunInUse."""
     taken = {}
     candidates = [other for other in others if other.folder != run.folder]
     for stage in SHARED:
         if run.status(stage) == "complete" and run.entry(stage).get("parameters") == run.settings.stage(stage):
-            continue  # its own result; whether it is still right is looked at when the stage's turn comes
+            continue  # its own result; it is checked when the stage's turn comes
         for other in candidates:
             if fits(run, other, stage) and adopt(run, other, stage):
                 taken[stage] = other.folder.name
@@ -51,7 +51,7 @@ def adopt(run: Run, other: Run, stage: str) -> bool:
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link costs no disk, and stages are only ever replaced as a whole, never written in place. Else a copy."""
+    """A hard link, which is safe because stages are replaced and never written in place; a copy if the disk has no links."""
     try:
         os.link(source, target)
     except OSError:

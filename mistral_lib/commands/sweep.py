@@ -39,7 +39,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where the comparison is written; no run itself."""
+        """Where the comparison is written; not a run."""
         return paths.runs() / self.name
 
 
@@ -64,7 +64,7 @@ def load(path: Path) -> Sweep:
 
 def _unknown(key: str) -> str:
     near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.5)
-    return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(KEYS)}")
+    return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(KEYS)}")
 
 
 def _wrong_kinds(values: Mapping[str, Any]) -> list[str]:
@@ -115,7 +115,7 @@ def named_changes(grid: Mapping[str, list], named: Mapping[str, dict], faults: l
     found: dict[str, dict[str, Any]] = {}
     for name, change in [*((label(cell), cell) for cell in cells), *named.items()]:
         if (slug := _slug(str(name))) in found:
-            faults.append(f"two alternatives would be named {slug!r}; name one of them otherwise")
+            faults.append(f"two alternatives would be named {slug!r}; rename one of them")
         found[slug] = change
     return found
 
@@ -143,7 +143,7 @@ def _alternative(
 
 
 def _equal(found: Any) -> list[str]:
-    """Alternatives that would do the very same."""
+    """Alternatives with equal parameters."""
     seen: dict[str, str] = {}
     faults = []
     for one in found:

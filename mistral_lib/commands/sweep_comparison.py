@@ -1,4 +1,4 @@
-"""The alternatives of a sweep side by side: one table and one picture, from what their run folders hold and an audit confirms."""
+"""The alternatives of a sweep side by side: one table and one picture, from their verified results."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ HEADINGS = {"validation": "validation loss", "test": "test loss", "verdict": "ve
 
 
 def write(sweep: Sweep, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """comparison.json and comparison.html in the sweep's folder. rows: by alternative, as far as the sweep came."""
+    """comparison.json and comparison.html in the sweep's folder. rows: by alternative, those that have run."""
     table = [rows.get(one.name) or blank(one) for one in sweep.alternatives]
     table.sort(key=lambda one: (one["validation"] is None, one["validation"] or 0))
     found = {"sweep": sweep.name, "made": now(), "varied": varied(sweep), "rows": table, "advice": advice(table)}
@@ -35,7 +35,7 @@ def varied(sweep: Sweep) -> list[str]:
 
 
 def blank(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
-    """The row of an alternative of which nothing is known yet."""
+    """The row of an alternative without a result."""
     unknown = dict.fromkeys(
         ("validation", "validation_base", "test", "test_base", "verdict", "steps", "minutes", "usd", "memory", "measured_on")
     )
@@ -44,7 +44,7 @@ def blank(alternative: Alternative, failure: str | None = None) -> dict[str, Any
 
 
 def row(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
-    """One alternative: what it changes, and of each finished stage that the audit verifies its figures; None for the rest."""
+    """One alternative: what it changes, and the figures of each complete, verified stage; None for the rest."""
     facts = blank(alternative, failure)
     folder = paths.runs() / alternative.settings.run_name
     if not (folder / "manifest.json").exists():
@@ -72,7 +72,7 @@ def evaluation_figures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured_on(run: Run) -> str | None:
-    """What the losses were measured on: the hash of the validation and test splits and how much of them was taken."""
+    """What the losses were measured on: the hash of the validation and test splits and how much of them was measured."""
     outputs = run.entry("data").get("outputs", {})
     held_out = {name: fact["sha256"] for name, fact in outputs.items() if name.startswith(("data/validation/", "data/test/"))}
     parts = [held_out, run.settings.max_validation_tokens, run.settings.max_test_tokens]
@@ -80,7 +80,7 @@ def _measured_on(run: Run) -> str | None:
 
 
 def advice(rows: list[dict[str, Any]]) -> list[str]:
-    """What may be concluded from the table, and what may not."""
+    """What the table shows, and what it does not."""
     done = [one for one in rows if one["validation"] is not None]
     if not done:
         return ["No alternative has a verified result yet."]
@@ -93,7 +93,7 @@ def advice(rows: list[dict[str, Any]]) -> list[str]:
         f"Lowest validation loss: {best['alternative']}, {best['validation']:.4f} nats per supervised token (base model: {best['validation_base']:.4f})."
     ]
     if best["validation"] >= best["validation_base"]:
-        words.append("That is no better than the untouched base model: a lower learning_rate may help.")
+        words.append("That is no better than the base model: a lower learning_rate may help.")
     if len(done) > 1 and done[1]["validation"] - best["validation"] < 0.005 * best["validation"]:
         words.append(f"{done[1]['alternative']} is within 0.5 % of it: take the cheaper one, or repeat both with another seed.")
     return [
@@ -122,7 +122,7 @@ def shown(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """One page that stands by itself, its picture inside."""
+    """One HTML file with its figure inside."""
     measured = [one for one in found["rows"] if one["validation"] is not None]
     picture = Picture(loss_plots.alternatives(measured)) if measured else None
     return Environment(autoescape=True).from_string(PAGE.read_text()).render(found=found, headings=HEADINGS, shown=shown, picture=picture)

@@ -1,4 +1,4 @@
-"""Runs the alternatives of a sweep one after another through the notebooks, finished ones skipped, and goes on after a failed one."""
+"""Runs the alternatives of a sweep one after another through the notebooks, skips complete ones, and continues after a failed one."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from mistral_lib.run.settings import STAGES
 
 
 def run(sweep: Sweep, only: list[str] | None = None) -> int:
-    """Run every alternative and write the comparison; 0 when all are done, 1 when one failed.
+    """Run every alternative and write the comparison; 0 if all are done, 1 if one failed.
 
-    Errors: ParameterError for `only`; RunInUse where a process is at work in one of the runs: two trainings share no GPU.
+    Errors: ParameterError for `only`; RunInUse if a process works in one of the runs, because two trainings cannot share a GPU.
     """
     notebook_runs.select(only or [])
     for alternative in sweep.alternatives:
@@ -21,7 +21,7 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     for number, alternative in enumerate(sweep.alternatives, 1):
         say(f"── alternative {number} of {len(sweep.alternatives)}: {alternative.name}")
         rows[alternative.name] = sweep_comparison.row(alternative, failure(sweep, alternative, only))
-        found = sweep_comparison.write(sweep, rows)  # as far as it is: a sweep of a night is looked at in between
+        found = sweep_comparison.write(sweep, rows)  # after each alternative, to be read while the sweep runs
     print(sweep_comparison.text(found))
     failed = [one for one in rows.values() if one["failure"]]
     for one in failed:
@@ -32,7 +32,7 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
 
 
 def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> str | None:
-    """Run one alternative; what went wrong, or None. A fault of one says nothing of the others, so it does not end the sweep.
+    """Run one alternative; returns its error, or None. An error of one does not end the sweep.
 
     Errors: RunInUse.
     """
@@ -48,7 +48,7 @@ def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> s
 
 
 def last_error(run_: Run) -> str:
-    """What a failed notebook leaves: the error of the stage that did not end, if it was a stage that failed."""
+    """The error of a failed notebook: that of the stage that failed, if one did."""
     for stage in STAGES:
         if (status := run_.status(stage)) in ("failed", "interrupted"):
             return f"{stage} {status}: {run_.entry(stage).get('error') or 'its process was killed'}"

@@ -1,6 +1,6 @@
-"""A run folder: its stages, its lock and the manifest that says what each stage read, did and left on disk.
+"""A run folder: its stages, its lock and the manifest, which records what each stage read, did and wrote.
 
-A stage is written into a hidden folder, hashed, and only then put in place and recorded as `complete`. Status words:
+A stage is written into a hidden folder, renamed into place, hashed, and only then recorded as `complete`. Status words:
 `running`, `interrupted`, `failed`, `complete`.
 """
 
@@ -43,9 +43,9 @@ class Run:
 
     @classmethod
     def open(cls, settings: params.Settings) -> "Run":
-        """The run named in the settings; made if it is new. Its params.yaml then says these settings.
+        """The run named in the settings; created if it is new. Its params.yaml then holds these settings.
 
-        Errors: RunInUse where another process works in the folder with other settings.
+        Errors: RunInUse if another process works in the folder with other settings.
         """
         run = cls(paths.runs() / settings.run_name, settings)
         place = run.folder / "params.yaml"
@@ -57,12 +57,12 @@ class Run:
 
     @classmethod
     def existing(cls, folder: Path) -> "Run":
-        """A run that is there already, by its folder or by its name. Errors: FileNotFoundError."""
+        """An existing run, by its folder or by its name. Errors: FileNotFoundError."""
         place = find_folder(folder)
         if not (place / "params.yaml").is_file():
-            known = ", ".join(path.name for path in all_runs()) or "none yet"
+            others = ", ".join(path.name for path in all_runs()) or "no runs yet"
             raise FileNotFoundError(
-                f"{paths.short(folder)}: no params.yaml there, so this is no run folder; {paths.short(paths.runs())}/ holds: {known}"
+                f"{paths.short(folder)}: no params.yaml there, so this is no run folder; {paths.short(paths.runs())}/ holds: {others}"
             )
         return cls(place, params.load(place / "params.yaml"))
 
@@ -73,11 +73,11 @@ class Run:
         return files.read_json(path) if path.exists() else {"stages": {}}
 
     def entry(self, stage: str) -> dict[str, Any]:
-        """What the manifest says of a stage; an empty dict if it never ran."""
+        """The manifest's entry of a stage; an empty dict if it never ran."""
         return self.manifest()["stages"].get(stage, {})
 
     def status(self, stage: str) -> str:
-        """The stage's status word, or `not started`; a `running` stage whose process is gone is `interrupted`, whoever works here now."""
+        """The stage's status word, or `not started`; a `running` stage whose process has ended is `interrupted`, even if another process works here."""
         status = self.entry(stage).get("status", "not started")
         return "interrupted" if status == "running" and not self.works_on(stage) else status
 
@@ -106,7 +106,7 @@ class Run:
             yield
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds the lock: pid, host, what, since; None if nobody does, whatever the lock file says."""
+        """The process that holds the lock: pid, host, what, since; None if no process does, whatever the lock file contains."""
         path = self.folder / ".lock"
         if not path.exists():
             return None
@@ -119,12 +119,12 @@ class Run:
                 return orjson.loads(text) if text else {}
 
     def works_on(self, stage: str) -> bool:
-        """Whether a process is at this very stage now."""
+        """Whether a process is running this stage now."""
         what = (self.holder() or {}).get("what") or ""
         return what.split(",")[0] == f"stage {stage}"
 
     def refuse_if_in_use(self) -> None:
-        """Errors: RunInUse where any process works in the folder."""
+        """Errors: RunInUse if any process works in the folder."""
         if (holder := self.holder()) is not None:
             raise RunInUse(
                 f"{paths.short(self.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, "
@@ -134,7 +134,7 @@ class Run:
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def reasons_to_run(self, stage: str, inputs: Mapping[str, str]) -> list[str]:
-        """Why the stage must run, in words; empty if what stands on disk is what these settings and inputs give."""
+        """Why the stage must run, as texts; empty if the files on disk are the result of these settings and inputs."""
         entry = self.entry(stage)
         if not entry:
             return ["it never ran"]
@@ -158,13 +158,13 @@ class Run:
         reasons += [f"input {name} {'changed' if name in before else 'is new'}" for name in inputs if before.get(name) != inputs[name]]
         reasons += [f"input {name} is gone" for name in before if name not in inputs]
         if entry.get("format") != FORMAT[stage]:
-            reasons.append("the library writes this stage in a newer form")
+            reasons.append("this version of the library writes the stage in another format")
         return reasons
 
     def run_stage(self, stage: str, inputs: Mapping[str, str], work: Callable[[Path], dict[str, Any]]) -> None:
-        """Run a stage if it has to: `work(folder)` fills an empty folder and returns its figures.
+        """Run a stage if `reasons_to_run` is not empty: `work(folder)` fills an empty folder and returns its figures.
 
-        The folder takes the stage's place only after `work` returned; an earlier result is moved to `previous/`.
+        The folder is renamed into place after `work` has returned; an earlier result is moved to `previous/`.
         """
         reasons = self.reasons_to_run(stage, inputs)
         if not reasons:
@@ -178,7 +178,7 @@ class Run:
 
     @contextmanager
     def recording(self, stage: str, inputs: Mapping[str, str]) -> Iterator[None]:
-        """Record a stage as `running` and, should it raise, as `failed` or `interrupted`. Needs the lock."""
+        """Record a stage as `running` and, if the block raises, as `failed` or `interrupted`. Needs the lock."""
         self.record(stage, status="running", started=now(), ended=None, error=None, format=FORMAT[stage],
                     parameters=self.settings.stage(stage), inputs=dict(inputs), outputs={}, machine=machine(), taken_over=None)  # fmt: skip
         try:
@@ -189,12 +189,12 @@ class Run:
             raise
 
     def complete(self, stage: str, figures: Mapping[str, Any]) -> None:
-        """Hash what stands in the stage's folder and write, last of all, the word `complete`."""
+        """Hash the files of the stage and record it as `complete`."""
         outputs = files.hashes(self.folder / stage, self.folder, without=NOT_HASHED)
         self.record(stage, status="complete", ended=now(), outputs=outputs, figures=dict(figures))
 
     def previous(self, stage: str) -> Path:
-        """Where an earlier result of the stage is moved to: a name that is free."""
+        """Where an earlier result of the stage is moved to: a path that does not exist yet."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         places = (self.folder / "previous" / f"{stage}-{stamp}{suffix}" for suffix in ["", *(f"-{n}" for n in range(1, 1000))])
         return next(place for place in places if not place.exists())
@@ -209,7 +209,7 @@ class Run:
 
 
 def _locked(file: Any) -> bool:
-    """Take the exclusive lock; half a second of patience, because `holder` takes it for a moment to look."""
+    """Take the exclusive lock; try for half a second, because `holder` takes it for a moment."""
     for _ in range(10):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,13 +224,13 @@ def summary(reasons: list[str]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What a result was made with: versions of Python and of the libraries, and the kind of machine."""
+    """The versions of Python and of the libraries, and the kind of machine, as recorded with a result."""
     versions = {name: version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), **versions}
 
 
 def find_folder(folder: Path) -> Path:
-    """The folder that is meant: itself, or what is named so below the home or its runs/, from whatever directory."""
+    """The first existing folder: the path itself, or below the home or its runs/. The path as given if there is none."""
     return next((place for place in (folder, paths.home() / folder, paths.runs() / folder) if place.is_dir()), folder)
 
 

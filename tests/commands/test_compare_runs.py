@@ -74,7 +74,7 @@ def test_another_test_set_is_refused_with_the_reason(home: Path, change: dict, r
         compare_runs.compare([evaluated("one", 0.1), evaluated("two", 0.1, **change)])
 
 
-def test_what_cannot_be_vouched_for_is_refused(home: Path) -> None:
+def test_a_run_that_is_not_verified_is_refused(home: Path) -> None:
     one, two = evaluated("one", 0.1), evaluated("two", 0.2)
     with pytest.raises(compare_runs.NotComparable, match="expected two or more different ones"):
         compare_runs.compare([one, one])
@@ -82,7 +82,7 @@ def test_what_cannot_be_vouched_for_is_refused(home: Path) -> None:
     with pytest.raises(compare_runs.NotComparable, match="runs/never: its evaluation is not started"):
         compare_runs.compare([one, never])
     files.write_json(two / "evaluation" / "result.json", {"verdict": "ship"})
-    with pytest.raises(compare_runs.NotComparable, match=r"cannot be vouched for: altered .*result\.json"):
+    with pytest.raises(compare_runs.NotComparable, match=r"is not verified: altered .*result\.json"):
         compare_runs.compare([one, two])
 
 
