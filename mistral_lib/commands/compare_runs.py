@@ -95,7 +95,7 @@ def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, 
     for (one, two), facts in found.items():
         p = corrected.get(f"{one}\n{two}")
         facts = {**facts, "holm_p": p}
-        better = (two if facts["difference"] < 0 else one) if paired_difference.is_sure(facts) else verdict.NOT_ENOUGH
+        better = (two if facts["difference"] < 0 else one) if paired_difference.is_beyond_chance(facts) else verdict.NOT_ENOUGH
         rows.append({"first": one, "second": two, **facts, "better": better})
     return rows
 
@@ -107,15 +107,15 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def sentence(found: dict[str, Any]) -> tuple[str, str]:
-    """The headline and a sentence: which run is best, and whether that is sure."""
+    """The headline and a sentence: which run is best, and whether that is beyond chance."""
     best = min(found["runs"], key=lambda run: run["overall"]["adapter"])
     against = [p for p in found["pairs"] if best["name"] in (p["first"], p["second"])]
     unsure = [p["second"] if p["first"] == best["name"] else p["first"] for p in against if p["better"] != best["name"]]
     numbers = f"{best['overall']['adapter']:.3f} nats per supervised token on {found['records']} test records; verdict of its own evaluation: {best['verdict']}."
     if unsure:
         return (
-            f"no run is surely the best: {verdict.NOT_ENOUGH}",
-            f"Lowest is {best['name']}, {numbers} Not surely worse: {', '.join(unsure)}.",
+            f"no run is best beyond chance: {verdict.NOT_ENOUGH}",
+            f"Lowest is {best['name']}, {numbers} Not worse beyond chance: {', '.join(unsure)}.",
         )
     return f"lowest loss: {best['name']}", f"{numbers} Every other run is worse beyond chance."
 

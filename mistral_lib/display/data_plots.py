@@ -1,4 +1,7 @@
-"""Figures of the data, one function each, returning the axes; those of losses are in loss_plots.py. Train and validation keep their colors."""
+"""Figures of the data: domains, shapes, lengths, splits, leaks, mixture. One function each, returning the axes.
+
+Figures of losses are in loss_plots.py.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +51,7 @@ def shapes(counts: Mapping[str, int]) -> Axes:
 
 
 def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
-    """How long records are in tokens, a step line per tokenizer, on a logarithmic axis; the block length is marked."""
+    """Histogram of the tokens per record, a line per tokenizer, on a logarithmic axis; max_tokens is marked."""
     axes = new_axes()
     shortest, longest = (choose(choose(values) for values in by_tokenizer.values()) for choose in (min, max))
     edges = np.geomspace(max(1, shortest), longest + 1, 40)
@@ -65,11 +68,9 @@ def lengths(by_tokenizer: Mapping[str, Sequence[int]], max_tokens: int) -> Axes:
 
 
 def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
-    """The share of each split's records that each domain has: bars of the same height mean a fair split."""
-    everywhere = {
-        domain: sum(found.get(domain, 0) for found in counts.values()) for domain in sorted({d for s in counts.values() for d in s})
-    }
-    names = list(largest(everywhere))
+    """The share of each domain in the records of each split: bars of equal height mean a fair split."""
+    all_domains = sorted({domain for found in counts.values() for domain in found})
+    names = list(largest({domain: sum(found.get(domain, 0) for found in counts.values()) for domain in all_domains}))
     counts = {split: as_named(found, names) for split, found in counts.items()}
     axes = new_axes(width=9)
     for place, (split, found) in enumerate(counts.items()):
@@ -85,9 +86,9 @@ def split_domains(counts: Mapping[str, Mapping[str, int]]) -> Axes:
 
 
 def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
-    """Held-out records with a counterpart in training, as a share of all held-out ones, a bar per way to split and kind of leak.
+    """The share of held-out records with a counterpart in training: a bar per split method and kind of leak.
 
-    by_split: name of the way → kind → records, `held_out` being their number.
+    by_split: name of the split method → kind of leak → records; `held_out`: the number of held-out records.
     """
     kinds = [kind for kind in next(iter(by_split.values())) if kind != "held_out"]
     axes = new_axes(height=0.9 + 0.62 * len(kinds))
@@ -107,15 +108,15 @@ def leak(by_split: Mapping[str, Mapping[str, int]]) -> Axes:
 
 
 def lost_to_length(tokens: Sequence[int], limits: Sequence[int]) -> Axes:
-    """Left: in records of which length the tokens stand. Right: the share beyond each max_tokens, cut off by `truncate`, put into
-    further windows by `split`. tokens: of each whole record."""
+    """Left: the tokens by the length of their record. Right: the share of tokens beyond each max_tokens, which `truncate` cuts off and
+    `split` puts into further windows. tokens: of each complete record."""
     tokens = np.asarray(tokens)
     beyond = {limit: np.clip(tokens - limit, 0, None).sum() / tokens.sum() for limit in limits}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", facecolor="white", width_ratios=(3, 2))
     left.hist(tokens, bins=np.geomspace(max(1, tokens.min()), tokens.max() + 1, 40), weights=tokens / tokens.sum(), color=ADAPTER)
     for limit in limits:
         left.axvline(limit, color="black", linestyle=":", linewidth=1)
-    left.set(xscale="log", xlabel="tokens per record (dotted: the limits)", ylabel="share of all tokens")
+    left.set(xscale="log", xlabel="tokens per record (dotted: each max_tokens)", ylabel="share of all tokens")
     left.yaxis.set_major_formatter("{x:.0%}")
     left.xaxis.set_major_formatter("{x:,.0f}")
     bars = right.barh([f"{limit:,}" for limit in limits], list(beyond.values()), color=REJECTED)
@@ -134,11 +135,11 @@ def lost_to_length(tokens: Sequence[int], limits: Sequence[int]) -> Axes:
 
 
 def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
-    """Each domain's share of the training tokens, as it is and as it is trained on."""
+    """Each domain's share of the training tokens: of those available and of those trained on."""
     names = list(largest({domain: max(before.get(domain, 0), after.get(domain, 0)) for domain in {**before, **after}}))
     before, after = as_named(before, names), as_named(after, names)
     axes = new_axes(height=1.1 + 0.44 * max(2, len(before)))
-    for place, (name, counts, color) in enumerate((("as it is", before, BASE), ("as trained on", after, TRAIN))):
+    for place, (name, counts, color) in enumerate((("available", before, BASE), ("trained on", after, TRAIN))):
         total = sum(counts.values()) or 1
         shares = [counts.get(domain, 0) / total for domain in before]
         bars = axes.barh(
@@ -151,5 +152,5 @@ def mixture(before: Mapping[str, int], after: Mapping[str, int]) -> Axes:
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set_xlabel("share of the training tokens")
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    axes.figure.set_label(counts_text("training tokens as they are", before) + "\n" + counts_text("as trained on", after))
+    axes.figure.set_label(counts_text("training tokens available", before) + "\n" + counts_text("trained on", after))
     return axes

@@ -1,6 +1,6 @@
-"""The way of all rows as one picture: rows read → fates → splits → windows → blocks, bands as wide as their counts.
+"""The path of all rows as one figure: rows read → kept or dropped → splits → windows → blocks, bands as wide as their counts.
 
-Three units are counted, so each column fills the height with its own total: rows, windows of tokens, packed blocks.
+The columns count different units (rows, windows of tokens, packed blocks), so each fills the height with its own total.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from mistral_lib.display import figure
 
 REASONS_SHOWN = 5
-LEAST = 0.012  # height of a bar, however few it stands for; the whole column is 1
+LEAST = 0.012  # height of the smallest bar; the column is 1
 ROOM = 0.062  # height that a label needs
 
 
@@ -32,18 +32,18 @@ class Node:
 
 
 def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
-    """What became of every row, and what the kept ones were turned into. report: data/report.json."""
-    fates = [Node("kept", report["records_kept"], "#bbbbbb"), *lost(report)]
+    """The fate of every row, and the windows and blocks made from the kept ones. report: data/report.json."""
+    fates = [Node("kept", report["records_kept"], "#bbbbbb"), *dropped_nodes(report)]
     by_split = [
         [Node(name, report[unit][name], color) for name, color in figure.SPLITS.items()] for unit in ("split_sizes", "windows", "blocks")
     ]
     columns = [[Node("rows", report["records_read"], "#bbbbbb")], fates, *by_split]
-    titles = ["rows read", "what became of them", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
+    titles = ["rows read", "kept or dropped", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
     axes = plt.subplots(figsize=(11, 4.6), layout="constrained", facecolor="white")[1]
     for column in columns[:2]:
-        place(column)
+        stack(column)
     for column in by_split:
-        place(column, floor=min(fates[0].bottom, 0.7))
+        stack(column, floor=min(fates[0].bottom, 0.7))
     for x, column in enumerate(columns):
         _draw_column(axes, x, column, titles[x], total=sum(node.count for node in column))
     _fan(axes, 0, columns[0][0], fates)
@@ -53,14 +53,14 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
             _band(axes, x, (left.bottom, left.height), (right.bottom, right.height), right.color)
     axes.set(xlim=(-0.05, len(columns) - 0.1), ylim=(-0.02, 1.14))
     axes.axis("off")
-    axes.figure.set_label(words(columns, titles))
+    axes.figure.set_label(flow_text(columns, titles))
     return axes
 
 
-def lost(report: Mapping[str, Any]) -> list[Node]:
-    """What was not kept: duplicates, then the most frequent reasons, then all others together."""
+def dropped_nodes(report: Mapping[str, Any]) -> list[Node]:
+    """The dropped rows: duplicates, then the most frequent reasons, then all others together."""
     ordered = sorted(report["rejected"].items(), key=lambda one: (-one[1], one[0]))
-    most = REASONS_SHOWN if len(ordered) > REASONS_SHOWN + 1 else REASONS_SHOWN + 1  # a single other reason is named
+    most = REASONS_SHOWN if len(ordered) > REASONS_SHOWN + 1 else REASONS_SHOWN + 1  # a single other reason is named too
     shown, others = ordered[:most], ordered[most:]
     nodes = [
         Node("near-duplicates", report["duplicates_near"] or 0, "#56B4E9"),
@@ -71,8 +71,8 @@ def lost(report: Mapping[str, Any]) -> list[Node]:
     return [node for node in nodes if node.count]
 
 
-def place(column: Sequence[Node], floor: float = 0.0) -> None:
-    """Stack from the top down to the floor; each node gets room for its label, and what that costs is taken from the large ones."""
+def stack(column: Sequence[Node], floor: float = 0.0) -> None:
+    """Stack the nodes from the top down to the floor. Each gets room for its label, which is taken from the large nodes."""
     total, space = sum(node.count for node in column) or 1, 1 - floor
     slots = np.array([max(ROOM, space * node.count / total) for node in column])
     large = slots > ROOM
@@ -95,7 +95,7 @@ def _draw_column(axes: Axes, x: int, column: Sequence[Node], title: str, total: 
 
 
 def _fan(axes: Axes, x: int, left: Node, parts: Sequence[Node]) -> None:
-    """One node runs into several, in their order and in proportion."""
+    """Bands from one node to several, in their order and proportion."""
     total, top = sum(part.count for part in parts) or 1, left.bottom + left.height
     for part in parts:
         share = left.height * part.count / total
@@ -111,7 +111,7 @@ def _band(axes: Axes, x: int, left: tuple[float, float], right: tuple[float, flo
     axes.fill_between(x + 0.06 + along * 0.94, lower, upper, color=color, alpha=0.3, linewidth=0, zorder=1)
 
 
-def words(columns: Sequence[Sequence[Node]], titles: Sequence[str]) -> str:
+def flow_text(columns: Sequence[Sequence[Node]], titles: Sequence[str]) -> str:
     lines = []
     for column, title in zip(columns, titles, strict=True):
         total = f"{sum(node.count for node in column):,}"

@@ -1,8 +1,8 @@
-"""While a cell waits for hours, its kernel still answers a page that was closed and is opened again.
+"""While a cell waits for hours, its kernel still answers a notebook page that was closed and reopened.
 
-A page that comes back asks the kernel who it is and which widgets live in it, and shows nothing until it hears. Kernels
-answer between cells only, so a page reopened during a long wait would stay blank. Within an asynchronous cell,
-ipykernel 7 already lets widget messages through; here the two questions of a returning page are let through as well.
+A reopened page sends two requests (kernel info and the list of widgets) and shows no widget until they are answered.
+Kernels answer them between cells only, so a page reopened during a long wait would stay blank. During an asynchronous
+cell ipykernel 7 already handles widget messages; this module lets the two requests through as well.
 """
 
 import asyncio
@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
-QUESTIONS = ("kernel_info_request", "comm_info_request")
+REQUESTS = ("kernel_info_request", "comm_info_request")
 
 
 @contextmanager
 def while_waiting() -> Iterator[None]:
-    """Let the questions of a returning page through while an `await` inside this block waits.
+    """Answer the requests of a reopened page while an `await` inside this block waits.
 
-    Outside a kernel, or in one that has no subshells (ipykernel before 7), nothing changes: such a page comes back to
-    life when the cell ends or is interrupted.
+    Outside a kernel, or in one without subshells (ipykernel before 7), this does nothing: the page works again when the
+    cell ends or is interrupted.
     """
     kernel = _kernel()
     if kernel is None:
@@ -27,7 +27,7 @@ def while_waiting() -> Iterator[None]:
         return
 
     async def receive(subshell_id: str | None, message: Any) -> None:
-        if subshell_id is None and _kind(kernel, message) in QUESTIONS:
+        if subshell_id is None and _kind(kernel, message) in REQUESTS:
             await _answer(kernel, message)
         else:
             await kernel.shell_main(subshell_id, message)
@@ -41,7 +41,7 @@ def while_waiting() -> Iterator[None]:
 
 
 def _kernel() -> Any:
-    """The kernel that runs this process, if it is one with subshells; None otherwise."""
+    """The kernel of this process if it has subshells, else None."""
     from ipykernel.kernelbase import Kernel
 
     kernel = Kernel.instance() if Kernel.initialized() else None
@@ -49,13 +49,13 @@ def _kernel() -> Any:
 
 
 def _kind(kernel: Any, message: Any) -> str:
-    """The message's type, read from its header alone."""
+    """The type of the message, from its header."""
     _, frames = kernel.session.feed_identities(message, copy=False)
     return kernel.session.deserialize(frames, content=False, copy=False)["header"]["msg_type"]
 
 
 async def _answer(kernel: Any, message: Any) -> None:
-    """Answer as the kernel does it, beside the cell that waits; then the page hears that the kernel is at work."""
+    """Answer as the kernel does, concurrently with the waiting cell; then report the kernel as busy again."""
     parent, ident = kernel.get_parent("shell"), kernel._get_shell_context_var(kernel._shell_parent_ident)
     answer = kernel.dispatch_shell(message, subshell_id=None, concurrent=True)
     try:

@@ -1,7 +1,6 @@
-"""Figures of losses, one function each, returning the axes: a training's curve, base against adapter, runs and alternatives.
+"""Figures of losses, in nats per supervised token: a training's curve, base against adapter, runs and alternatives.
 
-All in nats per supervised token; base and adapter, train and validation keep their colors everywhere. Each figure's words
-begin with what it shows, and then give its numbers.
+One function each, returning the axes. Each figure's alternative text begins with its finding, and then gives the numbers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from mistral_lib.display.figure import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, new_axes
 
 UNIT = "nats per supervised token"
-LINK = "#bbbbbb"  # joins two marks of one domain
+LINK = "#bbbbbb"  # the line between the two marks of a domain
 RUNS = (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", REJECTED, BASE)
 
 
@@ -22,7 +21,7 @@ def loss_curve(
     after: float | None = None,
     validations: Sequence[Mapping[str, Any]] = (),
 ) -> Axes:
-    """Training loss by step, validation loss where it was measured; before and after as level lines."""
+    """Training loss by step and the validation losses measured during training; before and after: horizontal lines."""
     axes = new_axes()
     axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
     measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
@@ -40,19 +39,19 @@ def loss_curve(
 
 
 def curve_text(batches: Sequence[float], measured: Sequence[tuple[int, float]], before: float | None, after: float | None) -> list[str]:
-    """What a curve shows: the validation loss before and after, on the way, and the spread of the batches."""
-    words = []
+    """The validation loss before, after and during training, and the range of the batches' losses."""
+    lines = []
     if before is not None and after is not None:
-        words.append(f"the validation loss {'fell' if after < before else 'did not fall'}: {before:.4f} → {after:.4f} {UNIT}")
+        lines.append(f"the validation loss {'fell' if after < before else 'did not fall'}: {before:.4f} → {after:.4f} {UNIT}")
     if measured:
-        words.append("validation during training: " + ", ".join(f"step {step} {loss:.4f}" for step, loss in measured))
+        lines.append("validation during training: " + ", ".join(f"step {step} {loss:.4f}" for step, loss in measured))
     if batches:
-        words.append(f"{len(batches)} training batches: from {min(batches):.3f} to {max(batches):.3f}, the last {batches[-1]:.3f}")
-    return words
+        lines.append(f"{len(batches)} training batches: from {min(batches):.3f} to {max(batches):.3f}, the last {batches[-1]:.3f}")
+    return lines
 
 
 def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
-    """Base and adapter loss of each domain, joined by a line; left is better."""
+    """Base and adapter loss of each domain, connected by a line; left is better."""
     axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
     for place, facts in enumerate(domains.values()):
         axes.plot([facts["base"], facts["adapter"]], [place, place], color=LINK, zorder=1)
@@ -67,32 +66,34 @@ def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
     return axes
 
 
-def differences(domains: Mapping[str, Mapping[str, Any]], sure: Collection[str]) -> Axes:
+def differences(domains: Mapping[str, Mapping[str, Any]], beyond_chance: Collection[str]) -> Axes:
     """Forest plot: adapter minus base with its 95 % interval, a row per domain; left of zero the adapter is better.
 
-    sure: the rows that differ from zero beyond chance (paired_difference.is_sure): filled. A point without a line has too few documents.
+    beyond_chance: the rows whose difference is not due to chance (paired_difference.beyond_chance); their marks are filled.
+    A mark without a line has too few documents for an interval.
     """
     axes = new_axes(height=0.9 + 0.36 * max(2, len(domains)))
     for place, (name, facts) in enumerate(domains.items()):
         if facts["low"] is not None:
             axes.plot([facts["low"], facts["high"]], [place, place], color=ADAPTER, zorder=1)
-        axes.scatter([facts["difference"]], [place], facecolor=ADAPTER if name in sure else "white", edgecolor=ADAPTER, zorder=2)
+        axes.scatter([facts["difference"]], [place], facecolor=ADAPTER if name in beyond_chance else "white", edgecolor=ADAPTER, zorder=2)
     axes.axvline(0, color="black", linewidth=0.8)
     _rows(axes, [f"{name} ({facts['records']})" for name, facts in domains.items()])
-    axes.set_xlabel("adapter − base, nats per supervised token, with 95 % interval; filled: sure")
-    found = f"surely different from the base model: {', '.join(name for name in domains if name in sure) or 'none'}, of {len(domains)} rows"
+    axes.set_xlabel("adapter − base, nats per supervised token, with 95 % interval; filled: beyond chance")
+    named = ", ".join(name for name in domains if name in beyond_chance) or "none"
+    found = f"different from the base model beyond chance: {named}, of {len(domains)} rows"
     axes.figure.set_label(f"{found}\nadapter − base, {UNIT}: " + ", ".join(f"{name} {interval(facts)}" for name, facts in domains.items()))
     return axes
 
 
 def interval(facts: Mapping[str, Any]) -> str:
-    """`-0.385 (-0.478 to -0.232)`, or the difference alone where there is no interval."""
+    """`-0.385 (-0.478 to -0.232)`, or `-0.385 (no interval)`."""
     between = f" ({facts['low']:+.3f} to {facts['high']:+.3f})" if facts["low"] is not None else " (no interval)"
     return f"{facts['difference']:+.3f}{between}"
 
 
 def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
-    """Several runs beside each other: for each domain (rows) the difference to the base model of each run (colors), with intervals."""
+    """The difference of several runs (colors) to the base model, for each domain (rows), with 95 % intervals. rows: domain → run → facts."""
     names, runs = list(rows), list(next(iter(rows.values())))
     axes = new_axes(height=1.1 + 0.16 * len(names) * (len(runs) + 1))
     for number, run in enumerate(runs):
@@ -109,12 +110,12 @@ def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes
     lowest = {run: sum(run == min(runs, key=lambda one: found[one]["difference"]) for found in rows.values()) for run in runs}
     lines = [f"{run}: " + ", ".join(f"{name} {interval(rows[name][run])}" for name in names) for run in runs]
     found = ", ".join(f"{run} in {count}" for run, count in lowest.items())
-    axes.figure.set_label("\n".join([f"lowest of the runs, by rows of {len(names)}: {found}", f"adapter − base, {UNIT}", *lines]))
+    axes.figure.set_label("\n".join([f"the lowest run, counted over {len(names)} rows: {found}", f"adapter − base, {UNIT}", *lines]))
     return axes
 
 
 def alternatives(rows: Sequence[Mapping[str, Any]]) -> Axes:
-    """Validation and test loss of each alternative of a sweep, best on top; the base model's in grey, with the same marks."""
+    """Validation and test loss of each alternative of a sweep, best on top; the base model's in gray, with the same marks."""
     axes = new_axes(width=9, height=1.3 + 0.36 * max(2, len(rows)))
     for split, color, mark in (("validation", VALIDATION, "o"), ("test", TEST, "D")):
         for key, shade, whose in ((f"{split}_base", BASE, "base"), (split, color, "adapter")):
@@ -135,12 +136,12 @@ def alternative_text(row: Mapping[str, Any]) -> str:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """A row per name, the first on top, with air above the first and below the last; no mark on the frame."""
+    """A row per name, the first on top, with space above the first and below the last; no mark on the frame."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.06)
 
 
 def legend(axes: Axes, columns: int) -> None:
-    """What the marks mean, above the axes and in so many columns; a second call replaces the first."""
+    """The legend above the axes; a second call replaces the first."""
     axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))

@@ -1,7 +1,7 @@
-"""What a run would take, exactly as its parameters say: steps, hours, USD, memory, and where a budget would stop it.
+"""What a run with these parameters would take: steps, hours, USD, memory, and the step at which a budget would stop it.
 
-Hours and USD are arithmetic and come at once; the memory follows when a step has been walked on the model's shapes, and where
-that does not fit, the way of training that does.
+Hours and USD are computed at once. The memory follows after a step was simulated on the model's shapes and, if that does
+not fit, the parameters that do.
 """
 
 import html
@@ -14,27 +14,27 @@ from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.run import params
 from mistral_lib.run.settings import Settings
 
-BYTES_A_TOKEN = 4.0  # of files that nothing is known of; the demo corpus has 4.0 bytes of JSON to a token that is kept
-WAY = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")
+BYTES_PER_TOKEN = 4.0  # for a corpus that was not explored; the demo corpus has 4.0 bytes of JSON per kept token
+FITTED = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """As far as it is known: `fit` once the memory is, `way` where it does not fit as set. Seconds and USD as (least, most)."""
+    """An estimate as far as it is computed: `fit` with the memory, `fitting` if that does not fit. seconds: (least, most)."""
 
     settings: Settings
     work: Any  # workload.Work
     seconds: tuple[float, float]
     fit: Any = None  # fit_plan.Fit
-    way: Any = None  # fit_plan.Fit
+    fitting: Any = None  # fit_plan.Fit
 
     def changes(self) -> dict[str, Any]:
-        """The parameters that make it fit where it does not; empty if nothing has to change, or nothing helps."""
-        found = {name: getattr(self.way, name) for name in WAY} if self.way is not None and self.way.fits else {}
-        return {name: value for name, value in found.items() if value != getattr(self.settings, name)}
+        """The parameters to change so that the training fits; empty if it fits already, or if nothing helps."""
+        fitted = {name: getattr(self.fitting, name) for name in FITTED} if self.fitting is not None and self.fitting.fits else {}
+        return {name: value for name, value in fitted.items() if value != getattr(self.settings, name)}
 
     def rows(self) -> list[tuple[str, str]]:
-        """The estimate as names and words."""
+        """(name, text) of each quantity."""
         from mistral_lib.training.plan_table import span
 
         s, machine = self.settings, params.instances()[self.settings.instance]
@@ -53,18 +53,18 @@ class Estimate:
     def _memory(self) -> str:
         gib = 2**30
         if self.fit is None:
-            return "walking through a step …"
+            return "simulating a step …"
         needs = f"needs {self.fit.peak / gib:.1f} of {self.fit.available / gib:.1f} GiB"
         if self.fit.fits:
             return f"{needs}: fits"
         if self.fit.host:
             return f"does not fit: {self.fit.host}"
-        if self.way is None:
-            return f"{needs}: does not fit as set; looking for a way that does …"
-        if not self.way.fits:
-            return f"{needs}: does not fit; {self.way.advice}"
-        way = ", ".join(f"{name} = {value}" for name, value in self.changes().items())
-        return f"{needs}: does not fit as set, but with {way}: {self.way.peak / gib:.1f} GiB, {duration(*self.way.seconds)}"
+        if self.fitting is None:
+            return f"{needs}: does not fit as set; searching parameters that fit …"
+        if not self.fitting.fits:
+            return f"{needs}: does not fit; {self.fitting.advice}"
+        changes = ", ".join(f"{name} = {value}" for name, value in self.changes().items())
+        return f"{needs}: does not fit as set, but with {changes}: {self.fitting.peak / gib:.1f} GiB, {duration(*self.fitting.seconds)}"
 
     def table(self) -> str:
         cells = "".join(
@@ -75,11 +75,11 @@ class Estimate:
 
 
 def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estimate]:
-    """The estimate as it becomes more complete. Errors: BaseModelError where the model's sizes cannot be had."""
+    """The estimate, each more complete than the one before. Errors: BaseModelError if the model's sizes cannot be read."""
     from mistral_lib.model import model_shapes
     from mistral_lib.training import fit_plan, workload
 
-    work, machine = known_work(settings, found), params.instances()[settings.instance]
+    work, machine = work_of(settings, found), params.instances()[settings.instance]
     seconds = workload.seconds(
         model_shapes.config_of(settings.base_model), work, machine, max_tokens=settings.max_tokens,
         micro_batch_size=settings.micro_batch_size, checkpointing=settings.activation_checkpointing, quantization=settings.quantization,
@@ -89,18 +89,18 @@ def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estim
     estimate = replace(estimate, fit=fit_plan.as_set(settings, work))
     yield estimate
     if not estimate.fit.fits and not estimate.fit.host:
-        yield replace(estimate, way=fit_plan.best(settings, work, settings.instance))
+        yield replace(estimate, fitting=fit_plan.best(settings, work, settings.instance))
 
 
-def known_work(settings: Settings, found: Sequence[SourceFile]) -> Any:
-    """What is to be trained on: counted or estimated by the run's own stages where these are of the same data, else guessed from bytes."""
+def work_of(settings: Settings, found: Sequence[SourceFile]) -> Any:
+    """The training tokens: from this run's own stages if they read the same data, else guessed from the bytes of the files."""
     from mistral_lib.training import workload
 
     try:
         return workload.work_of(settings)
     except ValueError:
         size = sum(file.size for file in found)
-        tokens = max(1, int(size / BYTES_A_TOKEN * (1 - settings.validation_share - settings.test_share)))
+        tokens = max(1, int(size / BYTES_PER_TOKEN * (1 - settings.validation_share - settings.test_share)))
         guess = f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB; notebook 01 counts them"
         return replace(workload.work_of(settings, tokens), origin=guess)
 
@@ -113,7 +113,7 @@ def duration(low: float, high: float) -> str:
 
 
 def budget(settings: Settings, seconds: tuple[float, float], steps: int, usd_per_hour: float) -> str:
-    """Where max_hours or max_usd, whichever comes first, would stop the training. seconds: (least, most) without a budget."""
+    """The step at which max_hours or max_usd, whichever comes first, would stop the training. seconds: (least, most) without a budget."""
     limits = {"max_hours": settings.max_hours * 3600}
     limits |= {"max_usd": settings.max_usd / usd_per_hour * 3600} if usd_per_hour else {}
     limits = {name: limit for name, limit in limits.items() if limit}
@@ -121,11 +121,11 @@ def budget(settings: Settings, seconds: tuple[float, float], steps: int, usd_per
         return "none: training runs to its last step"
     name = min(limits, key=limits.__getitem__)
     limit, (least, most) = limits[name], seconds
-    said = f"{name} = {getattr(settings, name):g}"
+    shown = f"{name} = {getattr(settings, name):g}"
     if limit >= most:
-        return f"{said} is not reached"
+        return f"{shown} is not reached"
     early, late = (max(1, min(steps, math.floor(steps * limit / time))) for time in (most, least))
     after = f"after {limit / 60:.3g} minutes" if limit < 5400 else f"after {limit / 3600:.3g} hours"
     if limit >= least:
-        return f"{said} may stop it {after}, at step {early:,} of {steps:,} at the earliest: saved and verified all the same"
-    return f"{said} stops it {after}, between step {early:,} and {late:,} of {steps:,}: saved and verified all the same"
+        return f"{shown} may stop it {after}, at step {early:,} of {steps:,} at the earliest; it is still saved and verified"
+    return f"{shown} stops it {after}, between step {early:,} and {late:,} of {steps:,}; it is still saved and verified"

@@ -1,6 +1,6 @@
-"""Ask base and adapter the same thing and watch both answer at once, token by token, next to each other.
+"""Ask base model and adapter the same question and watch both answers side by side, token by token.
 
-One load of the model, one batch of two rows: in the first the adapter is left out, in the second it is used.
+The model is loaded once; a batch has two rows, one without the adapter and one with it.
 Source: peft, "Mixing different LoRA adapters in the same batch" (`adapter_names`).
 """
 
@@ -16,7 +16,7 @@ from mistral_lib.model import base_model
 from mistral_lib.run import Run
 from mistral_lib.tokens import chat_format
 
-ROWS = ("__base__", "default")  # peft's names for no adapter and for the one that was loaded
+ROWS = ("__base__", "default")  # peft's names for no adapter and for the loaded one
 PLAIN = "(side-by-side chat: one prompt, base and adapter answering next to each other; open this notebook in JupyterLab to ask)"
 ANSWER = (
     '<div style="border:1px solid #999;border-top:4px solid {color};border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{who}</b> '
@@ -29,7 +29,7 @@ Watcher = Callable[[list[str], list[bool]], bool | None]
 
 
 class TwoAnswers:
-    """What generate() calls with each new token of both rows; tells the watcher the texts so far, and which are at their end."""
+    """The streamer of generate(): passes the texts so far, and which of them have ended, to `watch` after each token."""
 
     def __init__(self, tokenizer: Any, prompt_tokens: int, watch: Watcher):
         self.tokenizer, self.watch, self.stopped = tokenizer, watch, False
@@ -52,13 +52,13 @@ class TwoAnswers:
         return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in self.ids]
 
     def end(self) -> None:
-        """Nothing is left to tell: put() told everything."""
+        """generate() calls this at its end; put() has passed on everything."""
 
 
 def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, watch: Watcher) -> TwoAnswers:
-    """Greedy answers of base and adapter to one prompt. `watch(texts, ended)` is called per token; True from it stops both.
+    """Greedy answers of base and adapter to one prompt. `watch(texts, ended)` is called per token; if it returns True, both stop.
 
-    Errors: TemplateProblem for a prompt that the chat format cannot carry; ValueError for an empty one.
+    Errors: TemplateProblem if the prompt does not fit the chat format; ValueError if it is empty.
     """
     import torch
     from transformers import StoppingCriteriaList
@@ -69,19 +69,19 @@ def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, watch: 
     batch = torch.tensor([ids, ids], device=next(model.parameters()).device)  # (2, tokens)
     streamer = TwoAnswers(tokenizer, len(ids), watch)
 
-    def wanted(input_ids: Any, scores: Any, **_: Any) -> Any:
+    def stops(input_ids: Any, scores: Any, **_: Any) -> Any:
         return torch.full((2,), streamer.stopped, device=input_ids.device)
 
     model.eval()  # mixing rows with and without the adapter is for inference only
     model.generate(
         input_ids=batch, attention_mask=torch.ones_like(batch), adapter_names=list(ROWS), max_new_tokens=max_new_tokens, do_sample=False,
-        use_cache=True, pad_token_id=tokenizer.pad_token_id, streamer=streamer, stopping_criteria=StoppingCriteriaList([wanted]),
+        use_cache=True, pad_token_id=tokenizer.pad_token_id, streamer=streamer, stopping_criteria=StoppingCriteriaList([stops]),
     )  # fmt: skip
     return streamer
 
 
 class Chat(PlainTextBox):
-    """A prompt, a button, two answers. The model is loaded at the first question and kept while the kernel lives."""
+    """A prompt, a button, two answers. The model is loaded at the first question and stays loaded while the kernel lives."""
 
     def __init__(self, run: Run, prompt: str = ""):
         self.run = run
@@ -109,7 +109,7 @@ class Chat(PlainTextBox):
             place.value = ANSWER.format(color=COLORS[who], who=who, text=html.escape(text), state="" if done else state)
 
     def _on_ask(self, _: Any) -> None:
-        """In a thread of its own, so that the Stop button is heard meanwhile."""
+        """Answer in a thread, so that the Stop button works meanwhile."""
         self.ask.disabled, self.stop.disabled, self._stop = True, False, False
         threading.Thread(target=self._answer, daemon=True).start()
 
@@ -125,7 +125,7 @@ class Chat(PlainTextBox):
             self._load()
             done = answer(self.model, self.tokenizer, self.prompt.value, self.longest.value, self._watch)
             self._show(done.texts(), done.ended, "cut here" if not self._stop else "stopped")
-        except Exception as error:  # in a thread nobody would see it; it is told on the page
+        except Exception as error:  # an error in a thread is shown nowhere else
             self.note.value = f"{type(error).__name__}: {html.escape(str(error))}"
         finally:
             self.ask.disabled, self.stop.disabled = False, True

@@ -1,4 +1,4 @@
-"""A quick look at what a run would read: files, bytes, the shape of each first row at once; rows while one goes on."""
+"""A quick preview of what a run would read: at once the files, bytes and first rows; the count of all rows in the background."""
 
 import time
 from collections.abc import Iterator
@@ -8,26 +8,26 @@ from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Unmappable, record_of
 from mistral_lib.run.settings import Settings
 
-SHOWN = 8  # files of a kind that are named
-LOOKED_AT = 200  # files of which the first row is read
+SHOWN = 8  # files that are named for each outcome
+MOST_READ = 200  # files whose first row is read
 NO_RECORD = "no record"
-PATIENCE = 30.0  # seconds of counting, then the count is a lowest one
-TELL = 0.5  # seconds between two counts that are told
+LONGEST_COUNT = 30.0  # seconds after which counting stops
+REPORT_EVERY = 0.5  # seconds between two reported counts
 
 
-def what_is_found(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
-    """The files of a run, none if something it needs is missing or cannot be read, and in words what is there."""
+def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
+    """The files of a run, and lines that describe them. No files if a source is missing or cannot be read; the lines then say which."""
     by_first_row: dict[str, list[str]] = {}
     try:
         found = sources.resolve(settings)
-        for file in found.files[:LOOKED_AT]:
+        for file in found.files[:MOST_READ]:
             by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     except sources.SourceError as error:
         return [], str(error).splitlines()
-    lines = [f"{len(found.files):,} files, {mib(found.files):,.2f} MiB; how the first row of each would be understood:"]
-    ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # what needs a decision first
+    lines = [f"{len(found.files):,} files, {mib(found.files):,.2f} MiB; how the first row of each is read:"]
+    ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # first what needs a decision
     lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
-    lines += [f"not looked at: {len(found.files) - LOOKED_AT:,} more files"] if len(found.files) > LOOKED_AT else []
+    lines += [f"not read: {len(found.files) - MOST_READ:,} more files"] if len(found.files) > MOST_READ else []
     return found.files, lines + [str(absent) for absent in found.absent]
 
 
@@ -40,45 +40,45 @@ def _named(names: list[str]) -> str:
 
 
 def first_row(file: sources.SourceFile, settings: Settings) -> str:
-    """How the first row of a file would be understood: its shape, or why it is no record. Errors: SourceError."""
+    """The shape of the first row of a file, or why it is no record. Errors: SourceError."""
     row = next(sources.rows_of(file, settings))
     try:
         return record_of(row, settings).shape
     except Unmappable as problem:
-        return f"{NO_RECORD} ({problem}{_way_out(str(problem), row.value)})"
+        return f"{NO_RECORD} ({problem}{_hint(str(problem), row.value)})"
 
 
-def _way_out(problem: str, value: Any) -> str:
-    """What helps where the shape alone is not known: the parameter that says which key is what, ready to be completed."""
+def _hint(problem: str, value: Any) -> str:
+    """For a row of unknown shape: its keys, and the parameter that assigns them, ready to be completed."""
     if problem != "unknown_shape" or not isinstance(value, dict):
         return ""
     keys = ", ".join(map(str, value))
-    return f', its keys: {keys}; say which is what in the parameters cell: columns = {{"prompt": "…", "answer": "…"}} or {{"text": "…"}}'
+    return f', its keys: {keys}; assign them in the parameters cell: columns = {{"prompt": "…", "answer": "…"}} or {{"text": "…"}}'
 
 
-def counted(files: list[sources.SourceFile], settings: Settings) -> Iterator[str]:
-    """The count of rows in words, again and again while it goes on; after PATIENCE seconds a lowest one."""
-    started = told = time.monotonic()
+def count_rows(files: list[sources.SourceFile], settings: Settings) -> Iterator[str]:
+    """The number of rows as text, reported while it is counted; after LONGEST_COUNT seconds a lower bound."""
+    started = reported = time.monotonic()
     rows = problems = 0
     for number, file in enumerate(files):
-        known = _counts.get(_version(file, settings))
-        if known is None:
-            here, odd = 0, 0
+        counts = _counts.get(_version(file, settings))
+        if counts is None:
+            here, unreadable = 0, 0
             for row in sources.rows_of(file, settings):
-                here, odd = here + 1, odd + (row.problem is not None)
+                here, unreadable = here + 1, unreadable + (row.problem is not None)
                 now = time.monotonic()
-                if now - told > TELL:
-                    told = now
+                if now - reported > REPORT_EVERY:
+                    reported = now
                     yield f"counting rows: {rows + here:,} in {number + 1:,} of {len(files):,} files …"
-                if now - started > PATIENCE:
+                if now - started > LONGEST_COUNT:
                     yield f"at least {rows + here:,} rows; notebook 01 counts them all"
                     return
-            known = _counts[_version(file, settings)] = here, odd
-        rows, problems = rows + known[0], problems + known[1]
-    yield f"{rows:,} rows" + (f", {problems:,} of them cannot be read: notebook 01 says which and why" if problems else "")
+            counts = _counts[_version(file, settings)] = here, unreadable
+        rows, problems = rows + counts[0], problems + counts[1]
+    yield f"{rows:,} rows" + (f", {problems:,} of them cannot be read: notebook 01 lists them with the reason" if problems else "")
 
 
-_counts: dict[Any, tuple[int, int]] = {}  # of a file that has not changed since: rows, and those that cannot be read
+_counts: dict[Any, tuple[int, int]] = {}  # by file version: (rows, rows that cannot be read)
 
 
 def _version(file: sources.SourceFile, settings: Settings) -> tuple[Any, ...]:

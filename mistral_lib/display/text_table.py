@@ -1,6 +1,6 @@
-"""A table of texts for eyes: prose stands left and wraps, counts stand right; headless it is plain lines.
+"""A table of texts: texts are left-aligned and wrap, numbers are right-aligned; run headless it is plain lines.
 
-A data frame's own table cuts each text off and sets it flush right, which nobody can read beyond a few words.
+The table of a data frame truncates each text and aligns it right, which cannot be read beyond a few words.
 """
 
 import html

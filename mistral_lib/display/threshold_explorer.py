@@ -1,7 +1,7 @@
-"""The preparation cockpit: move a threshold and see what it would do to counts, leak and tokens, on a sample.
+"""The threshold explorer: move a threshold and see its effect on counts, leaks and tokens of a sample.
 
-Headless it is the table of the sample under this run's own parameters. Nothing is written: what is found good here is
-typed into the parameters cell, as the cockpit spells it out.
+Run headless it shows the figures of the sample with this run's own parameters. It writes nothing: the page shows the lines
+to type into the parameters cell.
 """
 
 import html
@@ -19,44 +19,44 @@ from mistral_lib.run import params
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings
 
-MOST_DOMAINS = 12  # of more, the weights are typed in the parameters cell
+MOST_DOMAINS = 12  # with more, there are no sliders for the weights
 WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}, "continuous_update": False}
 
 
 class ThresholdExplorer(PlainTextBox):
-    """`controls` holds a widget per parameter, `weights` one per domain; `table` shows the outcome."""
+    """`controls` holds a widget per parameter, `weights` one per domain; `table` shows the figures before and after."""
 
     def __init__(self, sample: Sample, settings: Settings, tokenizer: Any):
         self.sample, self.settings, self.tokenizer = sample, settings, tokenizer
         self.domains: list[str] = []
-        self.before, self.fault = self._tried(settings)
+        self.before, self.error = self._prepare(settings)
         self.controls = _controls(settings)
         self.domains = [name.removeprefix(TOKENS_OF) for name in self.before if name.startswith(TOKENS_OF)]
-        weighed = self.domains if len(self.domains) <= MOST_DOMAINS else []
-        self.weights = {name: _weight(settings, name) for name in weighed}
-        self.unmoved, self.unmoved_weights = _values(self.controls), _values(self.weights)
+        weighted = self.domains if len(self.domains) <= MOST_DOMAINS else []
+        self.weights = {name: _weight(settings, name) for name in weighted}
+        self.initial, self.initial_weights = _values(self.controls), _values(self.weights)
         self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_width": "46em"})
         for control in (*self.controls.values(), *self.weights.values()):
             control.observe(self.update, "value")
         left = ipywidgets.VBox([*self.controls.values(), *(_folded(list(self.weights.values())) if self.weights else []), self.message])
-        plain = [f"{name}: {shown(value)}" for name, value in self.before.items()] or [self.fault]
+        plain = [f"{name}: {shown(value)}" for name, value in self.before.items()] or [self.error]
         super().__init__([HBox([left, self.table], layout={"flex_flow": "row wrap"})], "\n".join([self._head(), *plain]))
         self.update()
 
-    def _tried(self, settings: Settings) -> tuple[dict[str, float], str]:
-        """The figures of the sample, or none and why: a sample may be too small for three splits where the whole is not."""
+    def _prepare(self, settings: Settings) -> tuple[dict[str, float], str]:
+        """(the figures of the sample, ""), or ({}, why it cannot be prepared): it may be too small for three splits."""
         try:
             return figures(trial.report(self.sample, settings, self.tokenizer), self.domains), ""
         except ValueError as error:
             return {}, f"the sample cannot be prepared: {error}"
 
     def _head(self) -> str:
-        of = f"{self.sample.rows:,} of {self.sample.looked_at:,} rows, whole source documents"
-        return of + (f"; {self.sample.unreadable:,} more cannot be read, whatever is chosen here" if self.sample.unreadable else "")
+        size = f"{self.sample.rows:,} of {self.sample.looked_at:,} rows, complete source documents"
+        return size + (f"; {self.sample.unreadable:,} more cannot be read, with any threshold" if self.sample.unreadable else "")
 
     def changes(self) -> dict[str, Any]:
-        """The parameters whose controls were moved from what this run says."""
-        chosen, weights = _moved(self.controls, self.unmoved), _moved(self.weights, self.unmoved_weights)
+        """The parameters whose controls differ from this run's values."""
+        chosen, weights = _moved(self.controls, self.initial), _moved(self.weights, self.initial_weights)
         if weights:
             together = {**self.settings.domain_weights, **weights}
             chosen["domain_weights"] = {name: weight for name, weight in together.items() if name not in weights or weight != 1}
@@ -68,25 +68,25 @@ class ThresholdExplorer(PlainTextBox):
         try:
             settings = params.validate({**self.settings.model_dump(), **changes}, "sliders")
         except ParameterError as error:
-            self.message.value = f"<b>This cannot be:</b> {html.escape(str(error))}"
+            self.message.value = f"<b>These values are not possible:</b> {html.escape(str(error))}"
             return
-        after, fault = self._tried(settings) if changes else (self.before, self.fault)
-        if fault:
-            self.message.value = f"<b>{html.escape(fault)}</b>"
+        after, error = self._prepare(settings) if changes else (self.before, self.error)
+        if error:
+            self.message.value = f"<b>{html.escape(error)}</b>"
             return
         self.table.value = html_table(self.before, after, self._head())
         lines = "\n".join(f"{name} = {value!r}" for name, value in changes.items())
-        typed = f"To prepare the whole corpus like this, type in the parameters cell:<pre>{html.escape(lines)}</pre>"
-        self.message.value = typed if changes else "Move a slider: the right column shows what it would do."
+        to_type = f"To prepare the complete corpus like this, type into the parameters cell:<pre>{html.escape(lines)}</pre>"
+        self.message.value = to_type if changes else "Move a slider: the right column shows its effect."
 
 
 def _values(controls: Mapping[str, ipywidgets.Widget]) -> dict[str, Any]:
     return {name: control.value for name, control in controls.items()}
 
 
-def _moved(controls: Mapping[str, ipywidgets.Widget], unmoved: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the controls that do not stand where they began; a slider's sums of steps without what rounding adds to them."""
-    moved = {name: value for name, value in _values(controls).items() if value != unmoved[name]}
+def _moved(controls: Mapping[str, ipywidgets.Widget], initial: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the controls that were moved; a slider's value is a sum of steps, so it is rounded."""
+    moved = {name: value for name, value in _values(controls).items() if value != initial[name]}
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in moved.items()}
 
 
@@ -119,7 +119,7 @@ def _weight(settings: Settings, domain: str) -> FloatSlider:
 
 def _folded(weights: list[FloatSlider]) -> list[ipywidgets.Widget]:
     """A button and the sliders that it shows and hides."""
-    button = ipywidgets.ToggleButton(description="how often each domain is trained on", icon="caret-down", layout={"width": "32em"})
+    button = ipywidgets.ToggleButton(description="weight of each domain", icon="caret-down", layout={"width": "32em"})
     box = ipywidgets.VBox(weights, layout={"display": "none"})
     button.observe(lambda change: setattr(box.layout, "display", "" if change["new"] else "none"), "value")
     return [button, box]
@@ -133,10 +133,10 @@ TOKENS_OF = "training tokens of "
 
 
 def figures(report: Mapping[str, Any], domains: Sequence[str] = ()) -> dict[str, int | float]:
-    """The figures of data/report.json that these parameters move, by name. domains: as figure_style.largest names them."""
+    """The figures of data/report.json that depend on these parameters, by name. domains: names from figure.largest."""
     tokens = report["mixture"]["after"]
     by_domain = figure.as_named(tokens, domains) if domains else figure.largest(tokens)
-    usual = report["leaked_by_a_random_split"]
+    random_split = report["leaked_by_a_random_split"]
     return {
         "rows": report["records_read"],
         "records kept": report["records_kept"],
@@ -147,8 +147,8 @@ def figures(report: Mapping[str, Any], domains: Sequence[str] = ()) -> dict[str,
         "leaked, text or answer": report["leaked_exact"],
         "leaked, near-duplicate": report["leaked_near"] or 0,
         "leaked, document": report["leaked_document"],
-        "leaked by a random 80/20 split, text or answer": usual["exact"] + usual["answer"],
-        "leaked by a random 80/20 split, near-duplicate": usual["near"],
+        "leaked by a random 80/20 split, text or answer": random_split["exact"] + random_split["answer"],
+        "leaked by a random 80/20 split, near-duplicate": random_split["near"],
         **{f"{split} tokens": count for split, count in report["tokens"].items()},
         "supervised training tokens": report["supervised_tokens"]["train"],
         "tokens lost to length": report["tokens_lost_to_length"],
@@ -164,15 +164,13 @@ def shown(value: float) -> str:
 
 
 def html_table(before: Mapping[str, float], after: Mapping[str, float], caption: str) -> str:
-    """Both columns beside each other; what differs stands in bold with the difference."""
+    """Both columns, and the difference in bold if there is one."""
     rows = []
     for name in dict.fromkeys([*before, *after]):
         was, is_ = before.get(name, 0), after.get(name, 0)
         change = f"<b>{'+' if is_ > was else '−'}{shown(abs(is_ - was))}</b>" if is_ != was else ""
         cells = "".join(f'<td style="text-align:right;padding:0 0.7em">{cell}</td>' for cell in (shown(was), shown(is_), change))
         rows.append(f"<tr><td>{html.escape(name)}</td>{cells}</tr>")
-    heads = "".join(
-        f'<th style="text-align:right;padding:0 0.7em">{head}</th>' for head in ("as this run says", "as the sliders say", "change")
-    )
+    heads = "".join(f'<th style="text-align:right;padding:0 0.7em">{head}</th>' for head in ("this run", "with the sliders", "change"))
     head = f"<caption>{html.escape(caption)}</caption><tr><th></th>{heads}</tr>"
     return f'<table style="line-height:1.35">{head}{"".join(rows)}</table>'

@@ -1,4 +1,4 @@
-"""The curves of a training as one picture, with those of an earlier one beside them to compare.
+"""The loss curves of a training as one figure, with those of an earlier training for comparison.
 
 Reads log.jsonl files; knows nothing of widgets or processes.
 """
@@ -21,21 +21,21 @@ FEWEST_TO_SMOOTH = 20  # steps
 
 @dataclass(frozen=True)
 class Curves:
-    """What a training's log says of its loss, in nats per supervised token."""
+    """The losses in a training's log, in nats per supervised token."""
 
     steps: list[dict[str, Any]]  # `step` events, see training_log
     validations: list[dict[str, Any]]  # measured during training
     baseline: float | None  # validation loss of the untouched base model
-    final: float | None  # validation loss when all steps were done
+    final: float | None  # validation loss after the last step
 
     @classmethod
-    def of(cls, log: Path) -> "Curves":
+    def read(cls, log: Path) -> "Curves":
         events = files.read_json_lines(log)
         measured = {event["what"]: event["loss"] for event in events if event["event"] == "validation"}
         return cls(training_log.steps(events), training_log.validations(events), measured.get("baseline"), measured.get("after training"))
 
     def points(self) -> list[tuple[int, float]]:
-        """Step and validation loss: the base model at 0, what was measured on the way and was a number, and the end."""
+        """(step, validation loss): the base model at step 0, the finite losses measured during training, and the last."""
         found = {event["step"]: event["loss"] for event in self.validations if event["loss"] is not None}
         if self.baseline is not None:
             found[0] = self.baseline
@@ -45,7 +45,7 @@ class Curves:
 
 
 def running_mean(values: list[float]) -> list[float]:
-    """Exponential mean with its bias towards the start taken out.   Source: Adam, Kingma and Ba 2015, section 3."""
+    """Exponential mean, corrected for the bias of its start.   Source: Adam, Kingma and Ba 2015, section 3."""
     mean, smooth = 0.0, []
     for count, value in enumerate(values, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
@@ -54,7 +54,7 @@ def running_mean(values: list[float]) -> list[float]:
 
 
 def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "earlier run") -> Axes:
-    """Loss by step; an earlier training's in dashes. The figure is not pyplot's: nothing shows it a second time."""
+    """Loss by step; an earlier training's in dashes. The figure is made without pyplot, so a notebook does not show it a second time."""
     axes = Figure(figsize=(8.6, 3.3), layout="constrained", facecolor="white").subplots()
     if earlier is not None:
         _line(axes, earlier, dashed=True, name=f"{earlier_name}, ")
@@ -66,8 +66,8 @@ def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "ear
     axes.grid(axis="y", color="#e6e6e6")
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
-    words = [curves_text(curves), *([f"{earlier_name}, to compare: {curves_text(earlier)}"] if earlier else [])]
-    axes.figure.set_label("\n".join(words))
+    lines = [curves_text(curves), *([f"{earlier_name}, for comparison: {curves_text(earlier)}"] if earlier else [])]
+    axes.figure.set_label("\n".join(lines))
     return axes
 
 
@@ -102,18 +102,18 @@ def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> N
 
 
 def curves_text(curves: Curves) -> str:
-    """What the picture shows, for those who do not see it."""
+    """One curve's numbers, for the alternative text."""
     if not curves.steps:
-        return "Loss by step: no step is done yet."
+        return "Loss by step: no step yet."
     last, points = curves.steps[-1], curves.points()
-    words = (
+    text = (
         f"Loss by step, {last['step']} of {last['steps']} steps: training batches from {curves.steps[0]['loss']:.3f} to {last['loss']:.3f}"
     )
-    return words + (f"; validation from {points[0][1]:.3f} to {points[-1][1]:.3f}." if points else ".")
+    return text + (f"; validation from {points[0][1]:.3f} to {points[-1][1]:.3f}." if points else ".")
 
 
 def earlier_logs(this: Run) -> dict[str, Path]:
-    """The logs of other trainings that have steps, newest first: earlier ones of this run, then those of other runs."""
+    """The logs of other trainings with at least one step, newest first: of this run's earlier trainings and of other runs."""
     own = this.folder.glob("previous/training-*/log.jsonl")
     others = (folder / "training" / "log.jsonl" for folder in all_runs() if folder.resolve() != this.folder.resolve())
     found = [path for path in (*own, *others) if path.exists() and b'"step"' in path.read_bytes()]

@@ -1,7 +1,7 @@
-"""The live page of a training: curve, rates, memory, time and money, and a button that saves and stops.
+"""The live page of a training: curve, tokens per second, memory, time and cost, and a button that saves and stops.
 
 It watches the run folder and not the process that it started, so it shows the same after the browser was closed, the
-kernel restarted, or the training started from a terminal. Under papermill and nbval its plain text stands in its place.
+kernel was restarted, or the training was started from a terminal. Run headless it is one line of text.
 """
 
 import asyncio
@@ -24,103 +24,103 @@ from mistral_lib.training.stopping import Stopped
 from mistral_lib.training.training_log import duration
 from mistral_lib.training.training_status import TrainingStatus
 
-REDRAW = 2.0  # seconds between two pictures, at least
-PLAIN = "(live view of the training: curve, rates, memory, time, money and a button that saves and stops; open this notebook in JupyterLab)"
-COLORS = {"running": "#0072B2", "complete": "#00664b", "failed": "#a13f00", "interrupted": "#7a5200"}  # white words on them are legible
+REDRAW = 2.0  # least seconds between two drawings of the curve
+PLAIN = "(live page of the training: curve, speed, memory, time, cost and a button that saves and stops; open this notebook in JupyterLab)"
+COLORS = {"running": "#0072B2", "complete": "#00664b", "failed": "#a13f00", "interrupted": "#7a5200"}  # dark enough for white text
 OTHER = "#595959"
 NONE = "no earlier run"
 
 
 class PlainError(RuntimeError):
-    """An end that a person wished for: nothing went wrong in the code."""
+    """An end that a person requested: no error in the code, so no traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows: the message alone.   Source: IPython, Custom exception tracebacks"""
+        """What IPython shows in place of a traceback.   Source: IPython, Custom exception tracebacks"""
         return [f"{type(self).__name__}: {self}"]
 
 
 class TrainingStopped(PlainError):
-    """The training was told to stop, and saved; the message says how to go on."""
+    """The training saved a checkpoint and stopped on request; the message says how to resume it."""
 
 
 class WaitingStopped(PlainError):
-    """The cell was interrupted; the training goes on."""
+    """The cell was interrupted; the training continues."""
 
 
 class Dashboard(PlainTextBox):
-    """Shows one run's training, as it goes. `planned_memory_mib`: what the fit plan expects, if there is one."""
+    """Shows the training of one run. planned_memory_mib: the peak memory in the fit plan, if there is one."""
 
     def __init__(self, run: Run, planned_memory_mib: float | None = None):
         self.run, self.planned_memory_mib = run, planned_memory_mib
         self.headline, self.figures, self.curve = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self.progress = ipywidgets.IntProgress(min=0, max=1, layout={"width": "98%"})
         self.stop = _button("Stop and save", "stop", self._ask, "save a checkpoint after this step, then end")
-        self.sure = _button("Yes, save and stop", "check", self._stop, style="warning")
-        self.not_sure = _button("No, go on", "times", self._do_not_stop)
-        self.go_on = _button("Go on", "play", self._go_on, "start the trainer; it goes on from its last whole checkpoint")
-        self.question = ipywidgets.HBox([ipywidgets.Label("Save a checkpoint and end the training?"), self.sure, self.not_sure])
+        self.confirm = _button("Yes, save and stop", "check", self._stop, style="warning")
+        self.cancel = _button("No, keep training", "times", self._do_not_stop)
+        self.resume = _button("Resume", "play", self._resume, "start the trainer; it resumes from the last complete checkpoint")
+        self.question = ipywidgets.HBox([ipywidgets.Label("Save a checkpoint and end the training?"), self.confirm, self.cancel])
         self.logs = training_curve.earlier_logs(run)
         self.earlier = ipywidgets.Dropdown(options=[NONE, *self.logs], description="compare with", style={"description_width": "initial"})
         self.earlier.observe(lambda _: self._draw(), "value")
-        self._told_to_stop, self._drawn, self._drawn_at = False, "", 0.0
+        self._stop_requested, self._drawn, self._drawn_at = False, "", 0.0
         self.question.layout.display = "none"
-        buttons = ipywidgets.HBox([self.stop, self.go_on, self.question])
+        buttons = ipywidgets.HBox([self.stop, self.resume, self.question])
         parts = [self.headline, self.progress, self.figures, self.curve, self.earlier, buttons]
         super().__init__(parts, PLAIN)
         self.refresh()
         threading.Thread(target=self._watch, daemon=True).start()
 
     async def finished(self) -> dict[str, Any]:
-        """Wait for the end and return training/result.json. Meanwhile the buttons work, and a page that comes back is answered.
+        """Wait for the end and return training/result.json. Meanwhile the buttons work, and a reopened page is answered.
 
-        Interrupting this stops only the waiting. Errors: WaitingStopped; TrainingStopped; TrainerDied.
+        Interrupting this cell ends only the waiting. Errors: WaitingStopped, TrainingStopped, TrainerDied.
         """
         warned = 0.0
         with kernel_messages.while_waiting():
             while trainer_process.is_running_or_restarted(self.run):
                 warned = trainer_process.warned_of_a_hang(self.run, warned)
-                await _a_moment(self.run)
+                await _wait_a_moment(self.run)
         self.refresh()
         now = training_status.status(self.run)
         if now.word == "interrupted" and (now.error or "").startswith(Stopped.__name__):
             raise TrainingStopped(
-                f"the training saved at step {now.step} and ended, as it was told to; press “Go on” above, and then run this cell again"
+                f"the training saved at step {now.step} and stopped on request; to resume, press “Resume” above and run this cell again"
             )
         return trainer_process.result(self.run)
 
     def refresh(self) -> None:
-        """Show how the training stands now."""
+        """Show the present state of the training."""
         now = training_status.status(self.run)
         starting = now.word != "running" and trainer_process.is_alive(self.run)
-        self._told_to_stop &= now.word == "running"
+        self._stop_requested &= now.word == "running"
         self.progress.max, self.progress.value = now.steps or 1, now.step
         self.progress.bar_style = {"complete": "success", "failed": "danger", "interrupted": "warning"}.get(now.word, "")
-        self.headline.value = headline(now, starting, self._told_to_stop)
+        self.headline.value = headline(now, starting, self._stop_requested)
         self.figures.value = table(figures(now, self.planned_memory_mib))
-        self.stop.disabled = not now.alive or self._told_to_stop
-        self.go_on.disabled = now.alive or starting or now.word == "complete"
+        self.stop.disabled = not now.alive or self._stop_requested
+        self.resume.disabled = now.alive or starting or now.word == "complete"
         if not now.alive:
             self.question.layout.display = "none"
         if time.monotonic() - self._drawn_at >= REDRAW:
             self._draw()
 
     def _draw(self) -> None:
-        """Draw the curve anew if it, or what it is compared with, changed."""
-        curves, log = training_curve.Curves.of(self.run.folder / "training" / "log.jsonl"), self.logs.get(self.earlier.value)
+        """Draw the curve again if it changed, or the earlier training that it is compared with."""
+        curves, log = training_curve.Curves.read(self.run.folder / "training" / "log.jsonl"), self.logs.get(self.earlier.value)
         key = files.digest([curves.points(), len(curves.steps), curves.steps[-1:], self.earlier.value])
         if key == self._drawn:
             return
         self._drawn, self._drawn_at = key, time.monotonic()
-        axes = training_curve.draw(curves, training_curve.Curves.of(log) if log else None, self.earlier.value)
+        axes = training_curve.draw(curves, training_curve.Curves.read(log) if log else None, self.earlier.value)
         self.curve.value = Picture(axes).tag("width:860px;max-width:100%;aspect-ratio:8.6/3.3")
 
     def _watch(self) -> None:
-        """Refresh for as long as the kernel lives: a training that someone else starts is shown as well."""
+        """Refresh while the kernel lives: a training that is started elsewhere is shown as well."""
         while True:
             time.sleep(trainer_process.POLL)
             try:
                 self.refresh()
-            except (OSError, ValueError, LookupError) as error:  # a folder that is being moved: the next look finds it in order
+            except (OSError, ValueError, LookupError) as error:  # a folder that is being moved; the next refresh succeeds
                 self.headline.value = f"<i>the run folder cannot be read now: {html.escape(str(error))}</i>"
 
     def _ask(self, _: Any) -> None:
@@ -132,49 +132,49 @@ class Dashboard(PlainTextBox):
     def _stop(self, _: Any) -> None:
         self.question.layout.display = "none"
         trainer_process.stop(self.run)
-        self._told_to_stop = True
+        self._stop_requested = True
         self.refresh()
 
-    def _go_on(self, _: Any) -> None:
+    def _resume(self, _: Any) -> None:
         trainer_process.start(self.run)
         self.refresh()
 
 
 def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
-    """Start the trainer, or attach to it, or find it done; and show it."""
+    """Start the trainer, attach to one that runs, or find the training complete; and show it."""
     inputs = stage_inputs.hashes(run, "training")
     reasons = run.reasons_to_run("training", inputs)
     if reasons and not trainer_process.is_alive(run):
-        kept = f"; the training that is there is kept in runs/{run.folder.name}/previous/"
+        kept = f"; the existing training is kept in runs/{run.folder.name}/previous/"
         if train.can_resume(run.folder / "training", run.changes("training", inputs)):
-            kept = "; it goes on from its last checkpoint, or is verified again if no step is missing"
+            kept = "; it resumes from its last checkpoint, or is verified again if no step is missing"
         say(f"training: runs, because {summary(reasons)}{kept if run.status('training') == 'complete' else ''}")
     if reasons:
         trainer_process.start(run)
     return Dashboard(run, planned_memory_mib)
 
 
-async def _a_moment(run: Run) -> None:
-    """Errors: WaitingStopped if the cell is interrupted meanwhile, which reaches a cell that waits as a cancellation."""
+async def _wait_a_moment(run: Run) -> None:
+    """Errors: WaitingStopped if the cell is interrupted, which cancels the wait."""
     try:
         await asyncio.sleep(trainer_process.POLL)
     except (asyncio.CancelledError, KeyboardInterrupt):
         holder = run.holder() or {}
         raise WaitingStopped(
-            f"only this cell was interrupted: the training goes on in its own process {holder.get('pid', '')}. "
-            "Run this cell again to wait for it; “Stop and save” ends it"
+            f"only this cell was interrupted: the training continues in its own process {holder.get('pid', '')}. "
+            "Run this cell again to wait for it; “Stop and save” stops it"
         ) from None
 
 
-def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
-    """The status word in its color, and what it means at this moment."""
+def headline(now: TrainingStatus, starting: bool, stop_requested: bool) -> str:
+    """The status word in its color, what the training does now, and its process id."""
     word, doing = ("hung", now.advice or "") if now.hung else (now.word, now.doing)
-    if told_to_stop:
-        doing = "saves after this step, then ends"
+    if stop_requested:
+        doing = "saves after this step, then stops"
     elif starting:
         word, doing = "starting", "the trainer's process loads its libraries"
     elif word in ("interrupted", "failed"):
-        doing = f"{now.error or 'the process was killed'}. “Go on” starts from the last whole checkpoint"
+        doing = f"{now.error or 'the process was killed'}. “Resume” starts from the last complete checkpoint"
     elif word == "complete":
         doing = "the adapter was saved, read back from disk and measured again"
     badge = f'<b style="background:{COLORS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
@@ -182,7 +182,7 @@ def headline(now: TrainingStatus, starting: bool, told_to_stop: bool) -> str:
 
 
 def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dict[str, str]:
-    """What is known by now, each figure with its unit."""
+    """The figures that the training has so far, each with its unit."""
     shown = {
         "step": f"{now.step} of {now.steps}" if now.steps else None,
         "loss of the last batch": _nats(now.loss),
@@ -190,7 +190,7 @@ def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dic
         "base model": _nats(now.baseline_loss),
         "speed": f"{now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else None,
         "memory": _memory(now.peak_memory_mib, planned_memory_mib),
-        "left": duration(now.eta_seconds) if now.eta_seconds is not None else None,
+        "time left": duration(now.eta_seconds) if now.eta_seconds is not None else None,
         "spent": f"{duration(now.seconds)}, {_money(now)}" if now.seconds else None,
     }
     return {name: value for name, value in shown.items() if value is not None}
@@ -207,13 +207,15 @@ def _memory(peak_mib: int | None, planned_mib: float | None) -> str | None:
 
 
 def _money(now: TrainingStatus) -> str:
-    """What was spent, and at the same price what it will be at the end."""
-    whole = f", about {now.usd * (1 + now.eta_seconds / now.seconds):.2f} at the end" if now.eta_seconds and now.seconds and now.usd else ""
-    return f"{now.usd:.2f} USD{whole}"
+    """The cost so far, and the expected cost at the end."""
+    at_end = (
+        f", about {now.usd * (1 + now.eta_seconds / now.seconds):.2f} at the end" if now.eta_seconds and now.seconds and now.usd else ""
+    )
+    return f"{now.usd:.2f} USD{at_end}"
 
 
 def table(facts: dict[str, str]) -> str:
-    """Names above their values, as many beside each other as fit."""
+    """Names above their values, as many in a row as fit."""
     cell = '<div style="padding:2px 18px 4px 0"><div style="font-size:85%;opacity:.75">{}</div><div>{}</div></div>'
     cells = "".join(cell.format(html.escape(name), html.escape(value)) for name, value in facts.items())
     return f'<div style="display:flex;flex-wrap:wrap;line-height:1.35">{cells}</div>'

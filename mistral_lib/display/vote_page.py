@@ -1,6 +1,6 @@
-"""The blind vote's page: a prompt, two answers in an order that hides who wrote them, and one key for each vote.
+"""The page of the blind vote: a prompt, two answers without their models' names, and one key for each vote.
 
-Every vote is on disk before the next pair is shown; opened again, the page goes on with the first pair without a vote.
+Every vote is on disk before the next pair is shown; a reopened page continues with the first pair that has no vote.
 """
 
 import html
@@ -21,7 +21,7 @@ ANSWER = (
 
 
 def ballot(run: Run) -> votes.Ballot:
-    """The votes on a run's samples, in votes.jsonl of the run folder, where a new evaluation leaves them in peace.
+    """The votes on a run's samples. They are in votes.jsonl of the run folder, which a new evaluation does not replace.
 
     Errors: RuntimeError if the evaluation is not complete.
     """
@@ -31,7 +31,7 @@ def ballot(run: Run) -> votes.Ballot:
 
 
 class VotePage(PlainTextBox):
-    """One pair after the other; the result is shown when all have a vote, or when asked for."""
+    """One pair after the other; the result is shown when all have a vote, or on request."""
 
     def __init__(self, ballot: votes.Ballot, voter: str = ""):
         self.ballot, self.voter = ballot, voter
@@ -43,10 +43,10 @@ class VotePage(PlainTextBox):
                         (("left", "Left is better (1)"), ("tie", "Tie (2)"), ("right", "Right is better (3)"))}  # fmt: skip
         self.key = ipywidgets.Text(placeholder="click here, then press 1, 2 or 3", continuous_update=True, layout={"width": "19em"})
         self.key.observe(self._on_key, "value")
-        self.back = ipywidgets.Button(description="Back", icon="undo", tooltip="judge the last pair again", layout={"width": "auto"})
+        self.back = ipywidgets.Button(description="Back", icon="undo", tooltip="vote on the last pair again", layout={"width": "auto"})
         self.back.on_click(self._on_back)
         self.show_result = ipywidgets.Button(description="Show the result", layout={"width": "auto"})
-        self.show_result.on_click(lambda _: self._tell())
+        self.show_result.on_click(lambda _: self._show_result())
         self.sheet = ipywidgets.FileUpload(accept=".csv", description="Votes from a CSV sheet", layout={"width": "auto"})
         self.sheet.observe(self._on_sheet, "value")
         row = ipywidgets.HBox([*self.buttons.values(), self.key, self.back], layout={"flex_flow": "row wrap"})
@@ -55,13 +55,13 @@ class VotePage(PlainTextBox):
         self._next()
 
     def vote(self, choice: str) -> None:
-        """Store the vote on the pair that is shown, and show the next."""
+        """Store the vote on the shown pair, and show the next."""
         if self.pair is not None:
             self.ballot.vote(self.pair, choice, self.voter)
             self._next(self.pair)
 
     def _next(self, last: votes.Pair | None = None) -> None:
-        open_pairs = self.ballot.open(self.voter)
+        open_pairs = self.ballot.open_pairs(self.voter)
         self.last = last
         self._show(open_pairs[0] if open_pairs else None, len(self.ballot.pairs) - len(open_pairs))
 
@@ -71,15 +71,17 @@ class VotePage(PlainTextBox):
             part.disabled = pair is None
         self.back.disabled = self.last is None
         total = len(self.ballot.pairs)
-        self.place.value = f"<b>{judged} of {total}</b> pairs have your vote" if total else "no pair of answers differs: nothing to vote on"
+        self.place.value = (
+            f"<b>{judged} of {total}</b> pairs have your vote" if total else "all pairs of answers are equal: nothing to vote on"
+        )
         self.prompt.value = ANSWER.format("prompt", html.escape(pair.prompt)) if pair else ""
         self.left.value = ANSWER.format("left", html.escape(pair.left)) if pair else ""
         self.right.value = ANSWER.format("right", html.escape(pair.right)) if pair else ""
         self.result.value = ""
         if total and pair is None:
-            self._tell()
+            self._show_result()
 
-    def _tell(self) -> None:
+    def _show_result(self) -> None:
         self.result.value = f"<b>All votes so far:</b> {html.escape(str(votes.preference(self.ballot.votes())))}"
 
     def _on_key(self, change: Any) -> None:
@@ -91,18 +93,18 @@ class VotePage(PlainTextBox):
     def _on_back(self, _: Any) -> None:
         """Show the last pair again; a second vote on it replaces the first."""
         last, self.last = self.last, None
-        self._show(last, len(self.ballot.pairs) - len(self.ballot.open(self.voter)))
+        self._show(last, len(self.ballot.pairs) - len(self.ballot.open_pairs(self.voter)))
 
     def _on_sheet(self, change: Any) -> None:
-        """Take in the uploaded sheets, each under its file's name."""
+        """Store the votes of the uploaded sheets; the voter is the name of the file."""
         for upload in change["new"]:
             try:
-                taken = self.ballot.take_sheet(bytes(upload["content"]).decode("utf-8-sig"), upload["name"])
+                new = self.ballot.take_sheet(bytes(upload["content"]).decode("utf-8-sig"), upload["name"])
             except (ValueError, UnicodeDecodeError) as error:
                 self.result.value = f"{html.escape(upload['name'])}: {html.escape(str(error))}"
                 return
-            self._tell()
-            self.result.value = f"{html.escape(upload['name'])}: {taken} new votes. {self.result.value}"
+            self._show_result()
+            self.result.value = f"{html.escape(upload['name'])}: {new} new votes. {self.result.value}"
 
     def _button(self, text: str, choice: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=text, layout={"width": "auto"})

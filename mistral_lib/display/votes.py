@@ -1,6 +1,6 @@
-"""Votes on pairs of answers, given without knowing which model wrote which: stored at once, counted with their interval.
+"""Blind votes on pairs of answers: each is stored at once; the share for the adapter has a confidence interval.
 
-Knows no widgets: blind_vote.py is the page, and a CSV sheet serves those who vote elsewhere.
+Knows no widgets: vote_page.py is the page. Voters without a notebook use a CSV sheet.
 """
 
 import csv
@@ -20,7 +20,7 @@ COLUMNS = ("pair_id", "prompt", "left", "right", "choice")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt. Which stands on the left follows from the answers and the seed, and is told to nobody."""
+    """Two answers to one prompt. A hash of the answers and the seed decides which is on the left; voters do not see it."""
 
     pair_id: str
     domain: str
@@ -38,16 +38,16 @@ class Pair:
         return self.base if self.adapter_left else self.adapter
 
     def preferred(self, choice: str) -> str:
-        """`base`, `adapter` or `tie`. Errors: ValueError for any other word than left, right or tie."""
+        """`base`, `adapter` or `tie`. Errors: ValueError if the choice is not left, right or tie."""
         if choice not in CHOICES:
-            raise ValueError(f"{choice!r} is no choice; expected one of {', '.join(CHOICES)}")
+            raise ValueError(f"{choice!r} is not a choice; expected one of {', '.join(CHOICES)}")
         return "tie" if choice == "tie" else "adapter" if (choice == "left") == self.adapter_left else "base"
 
 
 def pairs(samples: Iterable[Mapping[str, Any]], seed: int = 42) -> list[Pair]:
-    """The samples of evaluation/samples.jsonl whose answers differ, in an order that mixes domains and is always the same.
+    """The samples of evaluation/samples.jsonl whose answers differ, in a fixed order that mixes domains.
 
-    A pair is known by its prompt and answers: votes stay valid when the same answers are generated again.
+    A pair's id is a hash of its prompt and answers, so votes stay valid when the same answers are generated again.
     """
     found = []
     for sample in samples:
@@ -60,23 +60,23 @@ def pairs(samples: Iterable[Mapping[str, Any]], seed: int = 42) -> list[Pair]:
 
 
 class Ballot:
-    """The votes on a list of pairs, in a file that only grows: of one voter's votes on a pair, the last counts."""
+    """The votes on a list of pairs, in an append-only file: of several votes by one voter on a pair, the last counts."""
 
     def __init__(self, pairs: Sequence[Pair], path: Path):
         self.pairs, self.path = list(pairs), path
 
     def votes(self) -> list[dict[str, Any]]:
-        """The votes that count, on the pairs that are there: pair_id, choice, preferred, voter, time (seconds since 1970)."""
-        known = {pair.pair_id for pair in self.pairs}
-        return list({(v["voter"], v["pair_id"]): v for v in files.read_json_lines(self.path) if v["pair_id"] in known}.values())
+        """The valid votes on these pairs: pair_id, choice, preferred, voter, time (seconds since 1970)."""
+        ids = {pair.pair_id for pair in self.pairs}
+        return list({(v["voter"], v["pair_id"]): v for v in files.read_json_lines(self.path) if v["pair_id"] in ids}.values())
 
-    def open(self, voter: str = "") -> list[Pair]:
-        """The pairs that this voter has not judged yet."""
+    def open_pairs(self, voter: str = "") -> list[Pair]:
+        """The pairs without a vote of this voter."""
         judged = {vote["pair_id"] for vote in self.votes() if vote["voter"] == voter}
         return [pair for pair in self.pairs if pair.pair_id not in judged]
 
     def vote(self, pair: Pair, choice: str, voter: str = "") -> None:
-        """Store one vote: it is on disk when this returns. Errors: ValueError for an unknown choice."""
+        """Store one vote; it is on disk when this returns. Errors: ValueError if the choice is not left, right or tie."""
         vote = {
             "pair_id": pair.pair_id,
             "choice": choice,
@@ -87,7 +87,7 @@ class Ballot:
         files.append_json_line(self.path, vote)
 
     def sheet(self) -> str:
-        """The pairs as a CSV sheet, for voters without a notebook: they write left, right or tie into `choice`."""
+        """The pairs as a CSV sheet, in which voters write left, right or tie into `choice`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -95,22 +95,22 @@ class Ballot:
         return text.getvalue()
 
     def take_sheet(self, text: str, voter: str) -> int:
-        """Store the votes of a filled-in sheet, rows without a choice passed over; returns how many were new.
+        """Store the votes of a sheet and return how many were new. Rows without a choice are skipped.
 
-        Errors: ValueError that names every faulty row; then nothing is stored.
+        Errors: ValueError that names every wrong row; then nothing is stored.
         """
         rows = list(csv.DictReader(io.StringIO(text)))
         if not rows or not {"pair_id", "choice"} <= set(rows[0]):
             raise ValueError(f"the sheet has the columns {list(rows[0]) if rows else []}; expected at least pair_id and choice")
         by_id = {pair.pair_id: pair for pair in self.pairs}
-        given = [(n, (row["pair_id"] or "").strip(), (row["choice"] or "").strip().lower()) for n, row in enumerate(rows, 2)]
-        given = [(n, pair_id, choice) for n, pair_id, choice in given if choice]
-        faults = [f"row {n}: no pair {pair_id!r} in this evaluation" for n, pair_id, _ in given if pair_id not in by_id]
-        faults += [f"row {n}: {choice!r} is not left, right or tie" for n, _, choice in given if choice not in CHOICES]
-        if faults:
-            raise ValueError("; ".join(faults[:10]) + (f"; and {len(faults) - 10} more faults" if len(faults) > 10 else ""))
+        filled = [(n, (row["pair_id"] or "").strip(), (row["choice"] or "").strip().lower()) for n, row in enumerate(rows, 2)]
+        filled = [(n, pair_id, choice) for n, pair_id, choice in filled if choice]
+        errors = [f"row {n}: no pair {pair_id!r} in this evaluation" for n, pair_id, _ in filled if pair_id not in by_id]
+        errors += [f"row {n}: {choice!r} is not left, right or tie" for n, _, choice in filled if choice not in CHOICES]
+        if errors:
+            raise ValueError("; ".join(errors[:10]) + (f"; and {len(errors) - 10} more errors" if len(errors) > 10 else ""))
         before = {vote["pair_id"]: vote["choice"] for vote in self.votes() if vote["voter"] == voter}
-        new = {pair_id: choice for _, pair_id, choice in given if before.get(pair_id) != choice}
+        new = {pair_id: choice for _, pair_id, choice in filled if before.get(pair_id) != choice}
         for pair_id, choice in new.items():
             self.vote(by_id[pair_id], choice, voter)
         return len(new)
@@ -118,16 +118,16 @@ class Ballot:
 
 @dataclass(frozen=True)
 class Preference:
-    """What the votes say. share: of the decided votes, those for the adapter; low, high: its 95 % interval (None without votes)."""
+    """The result of the votes. share: of the decided votes, those for the adapter; low, high: its 95 % interval (None without votes)."""
 
     adapter: int
     base: int
     ties: int
-    left: int  # how often the left answer was taken: far from half, voters look at the place and not at the answer
+    left: int  # how often the left answer was chosen: far from half, voters follow the position and not the answer
     share: float | None = None
     low: float | None = None
     high: float | None = None
-    p_value: float | None = None  # of a coin that falls to both sides alike
+    p_value: float | None = None  # of the share being one half
 
     @property
     def verdict(self) -> str:
@@ -140,16 +140,16 @@ class Preference:
         if self.share is None:
             return f"no decided votes yet ({self.ties} ties)"
         decided = self.adapter + self.base
-        words = {"adapter": "the adapter's answers are preferred", "base": "the base model's answers are preferred"}
+        sentences = {"adapter": "the adapter's answers are preferred", "base": "the base model's answers are preferred"}
         return (
-            f"{words.get(self.verdict, 'not enough evidence of a preference')}: {self.adapter} of {decided} decided votes for the adapter "
+            f"{sentences.get(self.verdict, 'not enough evidence of a preference')}: {self.adapter} of {decided} decided votes for the adapter "
             f"({self.share:.0%}, 95 % interval {self.low:.0%} to {self.high:.0%}; p = {self.p_value:.3f}), {self.ties} ties; "
-            f"the left answer was taken {self.left} times"
+            f"the left answer was chosen {self.left} times"
         )
 
 
 def preference(votes: Iterable[Mapping[str, Any]]) -> Preference:
-    """Ties are set aside. Source: Wilson, JASA 22, 1927 (interval); exact two-sided binomial test (scipy.stats.binomtest)."""
+    """Counts the votes; ties are left out of the share. Source: Wilson, JASA 22, 1927 (interval); exact two-sided binomial test (scipy.stats.binomtest)."""
     from scipy.stats import binomtest
 
     votes = list(votes)

@@ -140,12 +140,12 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def is_sure(facts: Mapping[str, Any]) -> bool:
-    """Whether a difference is beyond chance, corrected for many domains if it is one of them. No p-value: it is not."""
+def is_beyond_chance(facts: Mapping[str, Any]) -> bool:
+    """Whether a difference is significant at ALPHA, by the p-value corrected for many domains if there is one. False without a p-value."""
     p = facts.get("holm_p", facts.get("p"))
     return p is not None and p < ALPHA
 
 
-def sure(by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names whose difference is beyond chance."""
-    return [name for name, facts in by_name.items() if is_sure(facts)]
+def beyond_chance(by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of the differences that are beyond chance."""
+    return [name for name, facts in by_name.items() if is_beyond_chance(facts)]

@@ -52,7 +52,7 @@ def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]
     compared = {**result["domains"], "all": result["overall"]}
     drawn = {
         "paired": loss_plots.paired_losses(result["domains"]),
-        "differences": loss_plots.differences(compared, paired_difference.sure(compared)),
+        "differences": loss_plots.differences(compared, paired_difference.beyond_chance(compared)),
         "curve": loss_plots.loss_curve(steps, validation["base"], validation["adapter"]),
     }
     return {name: Picture(narrow(axes)) for name, axes in drawn.items()}

@@ -63,7 +63,7 @@ def span(facts: Facts, percent: bool = False) -> str:
 
 def domains(by_domain: Mapping[str, Facts]) -> dict[str, str]:
     """Worse is a domain whose loss rose by more than chance explains, corrected for looking at all domains (Holm)."""
-    worse = [name for name, f in by_domain.items() if f["difference"] > 0 and paired_difference.is_sure(f)]
+    worse = [name for name, f in by_domain.items() if f["difference"] > 0 and paired_difference.is_beyond_chance(f)]
     unsure = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is None]
     outcome = FAILED if worse else UNKNOWN if unsure else PASSED
     number = f"{len(worse)} of {len(by_domain)} worse" + (f": {', '.join(worse)}" if worse else "")

@@ -46,7 +46,7 @@ def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callabl
     own = finished.settings.model_copy(update=changes)
     page = run_through(notebook("02", **changes))
     page.shows("Move a slider")
-    page.press("how often each domain is trained on")
+    page.press("weight of each domain")
     page.page.wait_for_selector(".widget-slider:has(label:text-is('red'))")
     assert not faults(page)
     page.slide("max_tokens")
@@ -81,10 +81,10 @@ def test_03_a_finished_training_is_found_finished_and_compared(notebook: Callabl
     page.shows("read back from disk and measured again")
     curve = page.page.locator(".widget-html img")
     alone = curve.get_attribute("src")
-    assert "validation from" in curve.get_attribute("alt") and "to compare" not in curve.get_attribute("alt")
+    assert "validation from" in curve.get_attribute("alt") and "for comparison" not in curve.get_attribute("alt")
     page.page.select_option(".widget-dropdown:has-text('compare with') select", index=1)
     page.wait("document.querySelector('.widget-html img').alt.includes('twin, ')")
-    assert "to compare" in curve.get_attribute("alt") and curve.get_attribute("src") != alone
+    assert "for comparison" in curve.get_attribute("alt") and curve.get_attribute("src") != alone
     assert not faults(page)
     shutil.rmtree(twin)
 
@@ -158,7 +158,7 @@ def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook
     assert now.word == "interrupted" and left_at.step < now.step < STEPS
     assert checkpoints.step_of(checkpoints.last_complete(run.folder / "training" / "checkpoints")) == now.step
 
-    page.press("Go on")
+    page.press("Resume")
     page.shows("running")
     assert not page.run_all(3 * PATIENCE).errors()
     page.shows("read back from disk and measured again")

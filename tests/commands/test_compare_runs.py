@@ -50,10 +50,12 @@ def test_the_better_run_is_found_and_the_page_asks_for_nothing_outside(home: Pat
     assert by_pair["low", "high"]["difference"] == pytest.approx(-0.2, abs=0.04) and by_pair["low", "high"]["better"] == "high"
     assert by_pair["high", "twin"]["better"] == "not enough evidence"
     assert found["settings"] == {"learning_rate": [1e-4, 1e-3, 1e-3]}
-    assert "no run is surely the best" in compare_runs.sentence(found)[0]
+    assert "no run is best beyond chance" in compare_runs.sentence(found)[0]
     assert compare_runs.sentence(compare_runs.compare(folders[:2]))[0] == "lowest loss: high"
     page = place.read_text()
-    assert "learning_rate" in page and "no run is surely the best" in page and place == home / "runs" / "comparisons" / "low_high_twin.html"
+    assert (
+        "learning_rate" in page and "no run is best beyond chance" in page and place == home / "runs" / "comparisons" / "low_high_twin.html"
+    )
     refuse_outside_requests(page)
 
 

@@ -48,7 +48,7 @@ def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -
     (corpus / "notes.jsonl").write_text('{"ask": "a", "reply": "b"}\n')
     (corpus / "half.jsonl").write_text('{"prompt": "half')
     form.controls["corpus_paths"].value = "corpora/small/notes.jsonl"
-    assert "no record (unknown_shape, its keys: ask, reply; say which is what in the parameters cell: columns = {" in form.found.value
+    assert "no record (unknown_shape, its keys: ask, reply; assign them in the parameters cell: columns = {" in form.found.value
     (corpus / "nothing.txt").write_text("")
     form.controls["corpus_paths"].value = "corpora/small/notes.jsonl\ncorpora/small/nothing.txt"
     assert "no record (empty_text): nothing.txt" in form.found.value, "no column would help"
@@ -85,7 +85,7 @@ def test_it_writes_exactly_what_headless_runs_take(form: DecisionForm, home) -> 
     assert (Run.open(saved).folder / "params.yaml").read_text() == path.read_text(), "and what the run folder then says"
     changed = {name for name in saved.names() if getattr(saved, name) != getattr(form.given, name)}
     assert changed == {"run_name", "objective", "max_tokens", "max_steps"}, "what the form does not show stays as it was given"
-    assert "python -m mistral_lib run runs/mine.yaml" in form.said.value and "max_tokens = 256" in form.said.value
+    assert "python -m mistral_lib run runs/mine.yaml" in form.message.value and "max_tokens = 256" in form.message.value
 
 
 def test_it_never_overwrites_silently(form: DecisionForm, home) -> None:
@@ -93,13 +93,13 @@ def test_it_never_overwrites_silently(form: DecisionForm, home) -> None:
     path = home / "runs" / "small.yaml"
     first = path.read_bytes()
     form.save.click()
-    assert "has exactly these values already" in form.said.value
+    assert "has exactly these values already" in form.message.value
     form.controls["max_tokens"].value = 256
     form.save.click()
-    assert "Not saved" in form.said.value and "max_tokens" in form.said.value and path.read_bytes() == first
+    assert "Not saved" in form.message.value and "max_tokens" in form.message.value and path.read_bytes() == first
     form.replace.value = True
     form.save.click()
-    assert "replaced" in form.said.value and params.load(path).max_tokens == 256
+    assert "replaced" in form.message.value and params.load(path).max_tokens == 256
 
 
 def test_the_permission_to_replace_holds_for_what_was_shown_only(form: DecisionForm) -> None:
@@ -152,11 +152,11 @@ def test_what_a_run_counted_itself_is_used_only_for_the_data_that_it_read(settin
     run = Run.open(settings)
     explore.explore(run)
     found = sources.of_settings(settings)
-    assert "estimated from corpus/inventory.json" in run_estimate.known_work(settings, found).origin
+    assert "estimated from corpus/inventory.json" in run_estimate.work_of(settings, found).origin
     other = settings.model_copy(update={"corpus_paths": ["corpora/small/red.jsonl"], "max_steps": 0})
-    work = run_estimate.known_work(other, sources.of_settings(other))
+    work = run_estimate.work_of(other, sources.of_settings(other))
     size = (corpus / "red.jsonl").stat().st_size
-    assert "guessed from" in work.origin and work.train_tokens == pytest.approx(size / run_estimate.BYTES_A_TOKEN * 0.7, rel=0.1)
+    assert "guessed from" in work.origin and work.train_tokens == pytest.approx(size / run_estimate.BYTES_PER_TOKEN * 0.7, rel=0.1)
 
 
 def test_where_it_does_not_fit_the_form_offers_the_way_that_does(settings, corpus) -> None:
@@ -166,9 +166,12 @@ def test_where_it_does_not_fit_the_form_offers_the_way_that_does(settings, corpu
     form = DecisionForm(heavy)
     form.controls["max_steps"].value = 9
     verdict = settled(form)
-    assert "does not fit as set, but with micro_batch_size = 1, gradient_accumulation_steps = 2" in verdict and not form.take.layout.display
-    form.take.click()
-    assert "GiB: fits" in settled(form) and form.take.layout.display == "none"
+    assert (
+        "does not fit as set, but with micro_batch_size = 1, gradient_accumulation_steps = 2" in verdict
+        and not form.use_fitting.layout.display
+    )
+    form.use_fitting.click()
+    assert "GiB: fits" in settled(form) and form.use_fitting.layout.display == "none"
     assert (form.settings().micro_batch_size, form.settings().gradient_accumulation_steps) == (1, 2)
 
 

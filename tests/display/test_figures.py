@@ -213,7 +213,10 @@ def test_the_words_of_losses_begin_with_what_was_found() -> None:
     worse = {"good": LOSSES["domain_0"], "bad": {**LOSSES["domain_1"], "adapter": 3.5}}
     assert first(loss_plots.paired_losses(worse)) == "the adapter's loss is lower in 1 of 2 domains"
     judged = {"good": {**LOSSES["domain_0"], "holm_p": 0.01}, "unsure": {**LOSSES["domain_1"], "holm_p": 0.2}}
-    assert first(loss_plots.differences(judged, paired_difference.sure(judged))) == "surely different from the base model: good, of 2 rows"
+    assert (
+        first(loss_plots.differences(judged, paired_difference.beyond_chance(judged)))
+        == "different from the base model beyond chance: good, of 2 rows"
+    )
     assert first(loss_plots.alternatives(SWEPT)).startswith("lowest validation loss: lora_rank=1 learning_rate=0.01, 2.4000")
     rows = {name: {"demo": facts, "other": {**facts, "difference": -0.9}} for name, facts in worse.items()}
-    assert first(loss_plots.run_differences(rows)) == "lowest of the runs, by rows of 2: demo in 0, other in 2"
+    assert first(loss_plots.run_differences(rows)) == "the lowest run, counted over 2 rows: demo in 0, other in 2"

@@ -1,4 +1,4 @@
-"""One prompt, two answers in one batch: each must be what its model says alone."""
+"""One prompt, two answers in one batch: each equals what its model answers alone."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def pair(prepared: Run):
 
 
 def alone(model, tokenizer, ids: list[int]) -> str:
-    """The greedy answer of the model as it stands, one row at a time."""
+    """The greedy answer of the model in its present state, one row at a time."""
     batch = torch.tensor([ids])
     out = model.generate(input_ids=batch, attention_mask=torch.ones_like(batch), max_new_tokens=12, do_sample=False, use_cache=True)
     return tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).strip()
@@ -40,15 +40,15 @@ def test_each_row_answers_as_its_model_does_alone(pair) -> None:
     assert len(seen) == 12 and seen[2] != seen[8] and seen[-1] == both.texts(), "token by token"
 
 
-def test_it_stops_when_told_to(pair) -> None:
-    told: list[list[str]] = []
+def test_it_stops_on_request(pair) -> None:
+    seen: list[list[str]] = []
 
     def third(texts: list[str], ended: list[bool]) -> bool:
-        told.append(texts)
-        return len(told) >= 3
+        seen.append(texts)
+        return len(seen) >= 3
 
     both = side_by_side_chat.answer(*pair, "What is a kernel?", 50, third)
-    assert 3 <= len(both.ids[0]) <= 4, "at most one token more than those it was told after"
+    assert 3 <= len(both.ids[0]) <= 4, "at most one more token after the request"
 
 
 def test_an_empty_prompt_is_refused(pair) -> None:

@@ -1,4 +1,4 @@
-"""The preparation cockpit and the sample under it: what a moved slider shows is what the data stage would do."""
+"""The threshold explorer and its sample: a moved slider shows what the data stage would do."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,12 +17,12 @@ def tokenizer(settings):
 
 
 @pytest.fixture
-def cockpit(settings, corpus, tokenizer) -> ThresholdExplorer:
+def explorer(settings, corpus, tokenizer) -> ThresholdExplorer:
     return ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
 
 
-def test_a_sample_of_everything_gives_what_the_data_stage_gives(cockpit: ThresholdExplorer, settings) -> None:
-    assert figures(prepare.prepare(Run.open(settings))) == cockpit.before
+def test_a_sample_of_everything_gives_what_the_data_stage_gives(explorer: ThresholdExplorer, settings) -> None:
+    assert figures(prepare.prepare(Run.open(settings))) == explorer.before
 
 
 def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, corpus, tokenizer) -> None:
@@ -31,8 +31,8 @@ def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, cor
     by_id = next(row["record_id"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist())
     entries = {by_id: "", "red.jsonl:7": "", "blue.jsonl:200": "", "green.jsonl:999": "no such row", "red.jsonl.jsonl:1": "no such file"}
     exclusions.write(run.folder / exclusions.NAME, entries)
-    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
-    assert figures(prepare.prepare(run)) == cockpit.before and cockpit.before["rejected: excluded_by_hand"] == 3
+    explorer = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert figures(prepare.prepare(run)) == explorer.before and explorer.before["rejected: excluded_by_hand"] == 3
 
 
 def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(settings, corpus, tokenizer) -> None:
@@ -40,8 +40,8 @@ def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(sett
         plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows(name, 90)]
         files.write_json_lines(corpus / f"{name}.part.jsonl", plain)
         (corpus / f"{name}.jsonl").unlink()
-    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
-    assert figures(prepare.prepare(Run.open(settings))) == cockpit.before and set(cockpit.weights) == {
+    explorer = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert figures(prepare.prepare(Run.open(settings))) == explorer.before and set(explorer.weights) == {
         "red.part",
         "green.part",
         "blue.part",
@@ -51,49 +51,53 @@ def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(sett
 def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, tokenizer) -> None:
     words = [f"word{n}" for n in range(30)]  # two texts of 26 word 5-grams that share 21 of 31
     files.write_json_lines(corpus / "twins.jsonl", [{"text": " ".join(words)}, {"text": " ".join([*words[:15], "other", *words[16:]])}])
-    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
-    cockpit.controls["near_duplicate_threshold"].value = 0.5
-    cockpit.controls["shortest_answer"].value = 80
-    assert "near_duplicate_threshold = 0.5\nshortest_answer = 80" in cockpit.message.value
-    whole = prepare.prepare(other(Run.open(settings), near_duplicate_threshold=0.5, shortest_answer=80))
-    assert whole["duplicates_near"] > cockpit.before["near-duplicates"] and whole["rejected"]["answer_too_short"] > 0
+    explorer = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    explorer.controls["near_duplicate_threshold"].value = 0.5
+    explorer.controls["shortest_answer"].value = 80
+    assert "near_duplicate_threshold = 0.5\nshortest_answer = 80" in explorer.message.value
+    prepared = prepare.prepare(other(Run.open(settings), near_duplicate_threshold=0.5, shortest_answer=80))
+    assert prepared["duplicates_near"] > explorer.before["near-duplicates"] and prepared["rejected"]["answer_too_short"] > 0
     for name in ("near-duplicates", "rejected: answer_too_short", "records kept"):
-        row = next(line for line in cockpit.table.value.split("<tr>") if f"<td>{name}</td>" in line)
-        assert f">{figures(whole)[name]:,}</td>" in row and "<b>" in row, row
+        row = next(line for line in explorer.table.value.split("<tr>") if f"<td>{name}</td>" in line)
+        assert f">{figures(prepared)[name]:,}</td>" in row and "<b>" in row, row
 
 
-def test_a_weight_changes_the_mixture_and_only_it(cockpit: ThresholdExplorer) -> None:
-    cockpit.weights["red"].value = 0.5
-    assert "domain_weights = {&#x27;red&#x27;: 0.5}" in cockpit.message.value
-    changed = [line.split("</td>")[0] for line in cockpit.table.value.split("<tr><td>") if "<b>" in line]
+def test_a_weight_changes_the_mixture_and_only_it(explorer: ThresholdExplorer) -> None:
+    explorer.weights["red"].value = 0.5
+    assert "domain_weights = {&#x27;red&#x27;: 0.5}" in explorer.message.value
+    changed = [line.split("</td>")[0] for line in explorer.table.value.split("<tr><td>") if "<b>" in line]
     assert "training tokens of red" in changed and "training tokens of blue" not in changed and "records kept" not in changed
-    cockpit.weights["red"].value = 1.0
-    assert cockpit.changes() == {} and "Move a slider" in cockpit.message.value
+    explorer.weights["red"].value = 1.0
+    assert explorer.changes() == {} and "Move a slider" in explorer.message.value
 
 
 def test_a_slider_that_nobody_moved_changes_nothing_whatever_its_digits(settings, corpus, tokenizer) -> None:
     fine = settings.model_copy(update={"operatives_share": 0.3333, "domain_weights": {"red": 0.66667, "blue": 1.0}})
-    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(fine), fine, rows=300), fine, tokenizer)
-    assert cockpit.changes() == {} and "Move a slider" in cockpit.message.value
-    cockpit.controls["operatives_share"].value, cockpit.weights["green"].value = 0.1 + 0.2, 2.0
-    assert cockpit.changes() == {"operatives_share": 0.3, "domain_weights": {"red": 0.66667, "blue": 1.0, "green": 2.0}}
-    cockpit.weights["red"].value = 1.0
-    assert cockpit.changes()["domain_weights"] == {"blue": 1.0, "green": 2.0}
+    explorer = ThresholdExplorer(trial.draw(sources.of_settings(fine), fine, rows=300), fine, tokenizer)
+    assert explorer.changes() == {} and "Move a slider" in explorer.message.value
+    explorer.controls["operatives_share"].value, explorer.weights["green"].value = 0.1 + 0.2, 2.0
+    assert explorer.changes() == {"operatives_share": 0.3, "domain_weights": {"red": 0.66667, "blue": 1.0, "green": 2.0}}
+    explorer.weights["red"].value = 1.0
+    assert explorer.changes()["domain_weights"] == {"blue": 1.0, "green": 2.0}
 
 
-def test_an_impossible_combination_is_said_and_the_last_table_stays(cockpit: ThresholdExplorer) -> None:
-    before = cockpit.table.value
-    cockpit.controls["max_tokens"].value = 8192
-    assert "This cannot be" in cockpit.message.value and "max_tokens = 8192" in cockpit.message.value and cockpit.table.value == before
+def test_an_impossible_combination_is_said_and_the_last_table_stays(explorer: ThresholdExplorer) -> None:
+    before = explorer.table.value
+    explorer.controls["max_tokens"].value = 8192
+    assert (
+        "These values are not possible" in explorer.message.value
+        and "max_tokens = 8192" in explorer.message.value
+        and explorer.table.value == before
+    )
 
 
 def test_a_sample_that_leaves_nothing_says_so_and_stops_nothing(settings, corpus, tokenizer) -> None:
     few = trial.draw(sources.of_settings(settings), settings, rows=2)
-    cockpit = ThresholdExplorer(few, settings, tokenizer)
-    assert "the sample cannot be prepared" in cockpit.message.value and "the sample cannot be prepared" in cockpit.plain
+    explorer = ThresholdExplorer(few, settings, tokenizer)
+    assert "the sample cannot be prepared" in explorer.message.value and "the sample cannot be prepared" in explorer.plain
 
 
-def test_documents_are_drawn_whole_and_in_any_order_of_the_files(settings, corpus) -> None:
+def test_complete_documents_are_sampled_in_any_order_of_the_files(settings, corpus) -> None:
     found = sources.of_settings(settings)
     one, two = (trial.draw(files_, settings, rows=100) for files_ in (found, found[::-1]))
     assert {file.name: file.data for file in one.files} == {file.name: file.data for file in two.files}
@@ -125,11 +129,11 @@ def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_pa
     assert not list((tmp_path / "scratch").iterdir()) and not (tmp_path / "runs").exists()
 
 
-def test_headless_it_is_the_figures_of_the_sample(cockpit: ThresholdExplorer) -> None:
-    plain = cockpit._repr_mimebundle_()["text/plain"]
+def test_headless_it_is_the_figures_of_the_sample(explorer: ThresholdExplorer) -> None:
+    plain = explorer._repr_mimebundle_()["text/plain"]
     assert (
-        plain.startswith("600 of 600 rows, whole source documents\nrows: 600\n")
-        and f"records kept: {cockpit.before['records kept']:,}" in plain
+        plain.startswith("600 of 600 rows, complete source documents\nrows: 600\n")
+        and f"records kept: {explorer.before['records kept']:,}" in plain
     )
 
 
@@ -137,7 +141,7 @@ def test_of_many_domains_the_largest_stand_in_the_table(settings, corpus, tokeni
     for n in range(60):
         (corpus / f"notes{n}").mkdir()
         (corpus / f"notes{n}" / "note.md").write_text(f"Note {n}. " + " ".join(f"word{n}_{k}" for k in range(20 + n % 30)))
-    cockpit = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
-    assert not cockpit.weights and sum(name.startswith("training tokens of ") for name in cockpit.before) == 20
-    cockpit.controls["shortest_answer"].value = 90
-    assert "others</td>" in cockpit.table.value and "shortest_answer = 90" in cockpit.message.value
+    explorer = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
+    assert not explorer.weights and sum(name.startswith("training tokens of ") for name in explorer.before) == 20
+    explorer.controls["shortest_answer"].value = 90
+    assert "others</td>" in explorer.table.value and "shortest_answer = 90" in explorer.message.value

@@ -1,4 +1,4 @@
-"""The live page of a training: figures with units, curves over resumptions, and stopping through its button."""
+"""The live page of a training: figures with units, curves of resumed trainings, and its buttons to stop and resume."""
 
 import asyncio
 import time
@@ -24,16 +24,16 @@ def now() -> TrainingStatus:
 def test_figures_have_units_and_what_is_unknown_is_left_out(now: TrainingStatus) -> None:
     shown = training_dashboard.figures(now, planned_memory_mib=10_000)
     assert shown["step"] == "50 of 200" and shown["speed"] == "1,234 tokens/s"
-    assert shown["memory"] == "9,000 MiB at most, planned 10,000 (90%)" and shown["left"] == "1 h 30 min"
+    assert shown["memory"] == "9,000 MiB at most, planned 10,000 (90%)" and shown["time left"] == "1 h 30 min"
     assert shown["spent"] == "30 min, 0.50 USD, about 2.00 at the end", "a quarter of the time is spent, so a quarter of the money"
     assert training_dashboard.figures(TrainingStatus(run="x", word="not started")) == {}
 
 
 def test_the_headline_says_what_to_do(now: TrainingStatus) -> None:
-    assert "process 7" in training_dashboard.headline(now, starting=False, told_to_stop=False)
-    assert "saves after this step" in training_dashboard.headline(now, starting=False, told_to_stop=True)
+    assert "process 7" in training_dashboard.headline(now, starting=False, stop_requested=False)
+    assert "saves after this step" in training_dashboard.headline(now, starting=False, stop_requested=True)
     dead = TrainingStatus(run="x", word="interrupted")
-    assert "the process was killed" in training_dashboard.headline(dead, False, False) and "Go on" in training_dashboard.headline(
+    assert "the process was killed" in training_dashboard.headline(dead, False, False) and "Resume" in training_dashboard.headline(
         dead, False, False
     )
 
@@ -45,7 +45,7 @@ def log_of(path, *runs: range, planned: int = 30) -> training_curve.Curves:
         log.write("started", from_step=steps.start - 1)
         for step in steps:
             log.write("step", step=step, steps=planned, loss=3 - step / 100)
-    return training_curve.Curves.of(path)
+    return training_curve.Curves.read(path)
 
 
 def test_the_picture_has_each_curve_once_and_the_earlier_ones_beside(tmp_path) -> None:
@@ -79,31 +79,31 @@ async def interrupted(page: training_dashboard.Dashboard) -> None:
     await waiting
 
 
-def test_stopped_by_its_button_it_saves_and_goes_on_from_there(prepared: Run, capsys: pytest.CaptureFixture) -> None:
+def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, capsys: pytest.CaptureFixture) -> None:
     long = other(prepared, max_steps=40, checkpoint_every_steps=40)
     page = training_dashboard.start(long)
     assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
     assert "training: runs, because it never ran" in capsys.readouterr().err
     until(lambda: page.progress.value >= 3)
-    with pytest.raises(training_dashboard.WaitingStopped, match=r"the training goes on in its own process [0-9]+"):
+    with pytest.raises(training_dashboard.WaitingStopped, match=r"the training continues in its own process [0-9]+"):
         asyncio.run(interrupted(page))
     page.stop.click()
     assert page.question.layout.display == "", "asked before anything is done"
-    page.sure.click()
+    page.confirm.click()
     with pytest.raises(training_dashboard.TrainingStopped, match="saved at step"):
         asyncio.run(page.finished())
     saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     assert 3 <= saved == page.progress.value < 40 and "interrupted" in page.headline.value and page.stop.disabled
-    page.go_on.click()
+    page.resume.click()
     assert asyncio.run(page.finished())["steps"] == 40
-    assert "complete" in page.headline.value and page.go_on.disabled
+    assert "complete" in page.headline.value and page.resume.disabled
     assert trainer_process.stop(long) == "no trainer is at work"
     again = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40))
     assert not trainer_process.is_alive(long) and asyncio.run(again.finished())["steps"] == 40, "done already: nothing is started"
     capsys.readouterr()
     priced = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40, instance="g5.xlarge"))
     said = capsys.readouterr().err
-    assert "because instance: 'cpu' became 'g5.xlarge'; it goes on from its last checkpoint, or is verified again" in said
+    assert "because instance: 'cpu' became 'g5.xlarge'; it resumes from its last checkpoint, or is verified again" in said
     assert asyncio.run(priced.finished())["usd"] > 0 and len(training_log.steps(long.folder / "training" / "log.jsonl")) == 40
     changed = other(prepared, max_steps=1, checkpoint_every_steps=1)
     (long.folder / "training").rename(changed.folder / "previous" / "training-1")

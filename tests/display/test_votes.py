@@ -1,4 +1,4 @@
-"""The blind vote: blind, balanced, stored at once, resumed, and counted with an interval that is right."""
+"""The blind vote: blind, balanced, stored at once, resumed, and counted with a correct interval."""
 
 import csv
 import io
@@ -22,24 +22,24 @@ def ballot(tmp_path) -> votes.Ballot:
     return votes.Ballot(votes.pairs(samples(20)), tmp_path / "votes.jsonl")
 
 
-def test_sides_are_drawn_fairly_and_stay_the_same() -> None:
-    drawn = [pair.adapter_left for pair in votes.pairs(samples(1000))]
-    assert 440 <= sum(drawn) <= 560  # four standard deviations of a fair coin
-    assert drawn == [pair.adapter_left for pair in votes.pairs(samples(1000))]
-    assert drawn != [pair.adapter_left for pair in votes.pairs(samples(1000), seed=7)]
+def test_sides_are_assigned_evenly_and_stay_the_same() -> None:
+    sides = [pair.adapter_left for pair in votes.pairs(samples(1000))]
+    assert 440 <= sum(sides) <= 560  # four standard deviations of a fair coin
+    assert sides == [pair.adapter_left for pair in votes.pairs(samples(1000))]
+    assert sides != [pair.adapter_left for pair in votes.pairs(samples(1000), seed=7)]
 
 
-def test_equal_answers_are_not_put_to_the_vote() -> None:
+def test_equal_answers_are_not_voted_on() -> None:
     same = [{**sample, "adapter": sample["base"]} for sample in samples(3)]
     assert votes.pairs(same) == [] and len(votes.pairs(same + samples(2))) == 2
 
 
-def test_a_vote_is_on_disk_at_once_and_the_next_session_goes_on(ballot: votes.Ballot) -> None:
+def test_a_vote_is_on_disk_at_once_and_the_next_session_continues(ballot: votes.Ballot) -> None:
     for pair in ballot.pairs[:3]:
         ballot.vote(pair, "left" if pair.adapter_left else "right")
     again = votes.Ballot(votes.pairs(samples(20)), ballot.path)
-    assert again.open() == ballot.pairs[3:] and {vote["preferred"] for vote in again.votes()} == {"adapter"}
-    assert again.open("someone else") == ballot.pairs
+    assert again.open_pairs() == ballot.pairs[3:] and {vote["preferred"] for vote in again.votes()} == {"adapter"}
+    assert again.open_pairs("someone else") == ballot.pairs
 
 
 def test_the_last_vote_counts_and_earlier_ones_stay_in_the_file(ballot: votes.Ballot) -> None:
@@ -48,7 +48,7 @@ def test_the_last_vote_counts_and_earlier_ones_stay_in_the_file(ballot: votes.Ba
     assert [vote["choice"] for vote in ballot.votes()] == ["tie"] and len(files.read_json_lines(ballot.path)) == 2
 
 
-def test_a_half_written_line_is_dropped_and_voting_goes_on(ballot: votes.Ballot) -> None:
+def test_a_half_written_line_is_dropped_and_voting_continues(ballot: votes.Ballot) -> None:
     ballot.vote(ballot.pairs[0], "left")
     with open(ballot.path, "ab") as file:
         file.write(b'{"pair_id": "torn')
@@ -83,7 +83,7 @@ def test_a_sheet_is_blind_and_comes_back_as_votes(ballot: votes.Ballot) -> None:
     assert ballot.take_sheet(filled(ballot, ["right"]), "anna.csv") == 1 and len(ballot.votes()) == 3
 
 
-def test_a_faulty_sheet_is_refused_whole_with_every_row_named(ballot: votes.Ballot) -> None:
+def test_a_sheet_with_errors_is_refused_and_every_row_named(ballot: votes.Ballot) -> None:
     sheet = filled(ballot, ["left", "best", "tie", "worst"])
     with pytest.raises(ValueError, match=r"row 3: 'best'.*row 5: 'worst'"):
         ballot.take_sheet(sheet, "anna.csv")
@@ -94,25 +94,25 @@ def test_a_faulty_sheet_is_refused_whole_with_every_row_named(ballot: votes.Ball
     assert ballot.votes() == []
 
 
-def given(adapter: int, base: int, ties: int = 0) -> votes.Preference:
-    said = [("adapter", "left")] * adapter + [("base", "right")] * base + [("tie", "tie")] * ties
-    return votes.preference({"preferred": preferred, "choice": choice} for preferred, choice in said)
+def preference(adapter: int, base: int, ties: int = 0) -> votes.Preference:
+    cast = [("adapter", "left")] * adapter + [("base", "right")] * base + [("tie", "tie")] * ties
+    return votes.preference({"preferred": preferred, "choice": choice} for preferred, choice in cast)
 
 
 def test_the_interval_is_wilsons() -> None:
-    found = given(14, 6, ties=3)  # (14 + 1.92) / 23.84 +- 0.1894, by hand from Wilson's formula with z = 1.96
+    found = preference(14, 6, ties=3)  # (14 + 1.92) / 23.84 +- 0.1894, by hand from Wilson's formula with z = 1.96
     assert (found.low, found.high) == (pytest.approx(0.4810, abs=2e-4), pytest.approx(0.8545, abs=2e-4))
     assert found.p_value == pytest.approx(2 * 60460 / 2**20, rel=1e-9)  # 60,460 of 2^20 ways to see 14 heads or more
     assert found.verdict == "not enough evidence" and "14 of 20 decided votes" in str(found)
 
 
 def test_verdicts() -> None:
-    assert given(46, 18).verdict == "adapter" and given(18, 46).verdict == "base"
-    assert given(0, 0, ties=5).verdict == "not enough evidence" and "no decided votes yet (5 ties)" in str(given(0, 0, 5))
-    assert given(1, 0).verdict == "not enough evidence"
+    assert preference(46, 18).verdict == "adapter" and preference(18, 46).verdict == "base"
+    assert preference(0, 0, ties=5).verdict == "not enough evidence" and "no decided votes yet (5 ties)" in str(preference(0, 0, 5))
+    assert preference(1, 0).verdict == "not enough evidence"
 
 
-def test_the_page_votes_by_key_goes_back_and_tells_at_the_end(ballot: votes.Ballot) -> None:
+def test_the_page_votes_by_key_goes_back_and_shows_the_result_at_the_end(ballot: votes.Ballot) -> None:
     page = vote_page.VotePage(votes.Ballot(ballot.pairs[:3], ballot.path))
     first = page.pair
     assert first.base not in page.prompt.value and "0 of 3" in page.place.value

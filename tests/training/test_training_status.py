@@ -81,7 +81,7 @@ def test_a_validation_loss_that_is_not_finite_is_reported_and_is_not_the_best(ho
     now = training_status.status(run)
     assert (now.validation_loss, now.validation_step, now.best_validation_loss, now.best_step) == (None, 4, 2.6, 2)
     assert "validation loss ? after step 4, best 2.6000 after step 2" in training_status.describe(now)
-    curves = training_curve.Curves.of(log.path)
+    curves = training_curve.Curves.read(log.path)
     assert curves.points() == [(0, 2.9), (2, 2.6), (3, 2.7)] and "validation from 2.900 to 2.700" in training_curve.curves_text(curves)
     assert "2.700" in training_curve.draw(curves).figure.get_label()
     only = other(run, run_name="only")
