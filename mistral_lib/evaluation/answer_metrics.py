@@ -1,4 +1,4 @@
-"""What can be counted on answers: do they end, repeat themselves, resemble the reference, keep a format, copy the training data.
+"""Metrics of answers: whether they end, repeat themselves, resemble the reference, and keep a format.
 
 chrF is computed as sacrebleu 2 does; the tests compare their values.
 """
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 CHRF_ORDER, CHRF_BETA = 6, 2.0
-REPEATED = 4  # words of a stretch that counts as repeated
-SHORT = 8  # words up to which a reference must be matched exactly
-COPIED = 13  # words that stand in a training answer in the same order. Source: Brown et al., 2020, appendix C
+REPEATED = 4  # words of a repeated n-gram
+SHORT = 8  # words of the longest reference that is compared exactly
+COPIED = 13  # words of an n-gram that counts as copied from a training answer. Source: Brown et al., 2020, appendix C
 WHO = ("base", "adapter")
 
 
 def chrf(answer: str, reference: str) -> float:
-    """chrF2 in 0..100: F-score of character n-grams up to 6, blanks left out, recall twice as heavy.
+    """chrF2 in 0..100: F-score of character n-grams up to 6, without blanks, with recall weighted twice as much as precision.
 
     Source: Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; effective order as in sacrebleu.
     """
@@ -39,9 +39,9 @@ def chrf(answer: str, reference: str) -> float:
 
 
 def repetition(text: str) -> float:
-    """The share of the stretches of 4 words that stood in the text before; 0 for a text without any."""
-    stretches = list(n_grams(text.split(), REPEATED))
-    return 1 - len(set(stretches)) / len(stretches) if stretches else 0.0
+    """The share of the word 4-grams that repeat an earlier one; 0 for a text with fewer than 4 words."""
+    found = list(n_grams(text.split(), REPEATED))
+    return 1 - len(set(found)) / len(found) if found else 0.0
 
 
 def n_grams(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
@@ -57,7 +57,7 @@ def is_json(text: str) -> bool:
 
 
 def _code(text: str) -> str:
-    """What stands in the first fenced block, or the whole text."""
+    """The first fenced code block, or the complete text."""
     fenced = re.search(r"```\w*\n(.*?)```", text, re.S)
     return (fenced.group(1) if fenced else text).strip()
 
@@ -73,8 +73,8 @@ def _parses(parse: Callable[[str], Any], text: str) -> bool:
 FORMATS: Mapping[str, Callable[[str], bool]] = {"python": is_python, "json": is_json}
 
 
-def of_sample(sample: Mapping[str, Any], who: str, form: str | None) -> dict[str, Any]:
-    """The figures of one answer; `exact` only for a short reference, `form` only where the domain defines one."""
+def answer_figures(sample: Mapping[str, Any], who: str, form: str | None) -> dict[str, Any]:
+    """The figures of one answer; `exact` is None if the reference is long, `form` if the domain has no format."""
     answer, reference = sample[who], sample["reference"]
     short = len(reference.split()) <= SHORT
     return {"stopped": sample[f"{who}_stopped"], "repetition": repetition(answer), "chrf": chrf(answer, reference),
@@ -86,7 +86,7 @@ def summary(samples: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) ->
     """For base and adapter: shares and means over the samples. formats: domain → python or json."""
     found: dict[str, Any] = {"answers": len(samples)}
     for who in WHO if samples else ():
-        each = [of_sample(sample, who, formats.get(sample["domain"])) for sample in samples]
+        each = [answer_figures(sample, who, formats.get(sample["domain"])) for sample in samples]
         found[who] = {
             "stop_rate": share([one["stopped"] for one in each]),
             "repetition": float(np.mean([one["repetition"] for one in each])),
@@ -99,7 +99,7 @@ def summary(samples: Sequence[Mapping[str, Any]], formats: Mapping[str, str]) ->
 
 
 def share(flags: Sequence[bool]) -> dict[str, Any] | None:
-    """How many of how many, with the exact 95 % interval; None of none. Source: Clopper and Pearson, 1934."""
+    """count, of, and their share with the exact 95 % interval; None without flags. Source: Clopper and Pearson, 1934."""
     from scipy.stats import binomtest
 
     if not flags:

@@ -1,7 +1,7 @@
-"""The model card and the dataset card, in the Hugging Face metadata form, from the numbers of a run and nothing else.
+"""The model card and the dataset card, in the Hugging Face metadata format, from the results of a run.
 
-They stand in evaluation/, beside the numbers: the adapter's folder stays what training wrote. Copy model_card.md to
-README.md where the adapter is published.
+They are written to evaluation/, since the adapter's folder keeps exactly what training wrote. To publish the adapter, copy
+model_card.md to its README.md.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from mistral_lib.run.settings import Settings
 
 
 def base_model_name(settings: Settings) -> str:
-    """A hub id without its revision, or embedded model as it is; of a local folder its name, without the way to it."""
+    """A hub id without its revision, the name of an embedded model, or the name of a local folder without its path."""
     name = settings.base_model
     if base_model.is_hub_id(name):
         return hub_model.repository(name)
@@ -24,7 +24,7 @@ def base_model_name(settings: Settings) -> str:
     return Path(name).name if local else name
 
 
-def _front(metadata: dict[str, Any]) -> str:
+def _front_matter(metadata: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n"
 
 
@@ -34,7 +34,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def model_card(run: Run, result: dict[str, Any]) -> str:
-    """What the adapter is, what it was trained on, what was measured, and the verdict with its rules."""
+    """The verdict with its rules, the training, the losses by domain, and the limits."""
     settings, training = run.settings, files.read_json(run.folder / "training" / "result.json")
     facts = result["overall"]
     metadata = {
@@ -44,18 +44,18 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
             "metrics": [{"type": "loss", "name": f"{who}, nats per supervised token", "value": round(facts[who], 4)} for who in ("base", "adapter")],
         }]}],
     }  # fmt: skip
-    judged = [[one["rule"], one["number"], one["threshold"], one["outcome"]] for one in result["rules"]]
+    rules = [[one["rule"], one["number"], one["threshold"], one["outcome"]] for one in result["rules"]]
     by_domain = [[name, f["records"], f"{f['base']:.3f}", f"{f['adapter']:.3f}", f"{f['difference']:+.3f}{verdict.span(f)}"]
                  for name, f in result["domains"].items()]  # fmt: skip
     return "\n\n".join([
-        _front(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model_name(settings)}",
+        _front_matter(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model_name(settings)}",
         f"**Verdict: {result['sentence']}**",
-        "## Rules\n\n" + table(["rule", "measured", "wanted", "outcome"], judged),
+        "## Rules\n\n" + table(["rule", "measured", "required", "outcome"], rules),
         "## Training\n\n" + f"{training['steps']} steps, {training['trainable_parameters']:,} trainable parameters, rank {settings.lora_rank}, "
         f"learning rate {settings.learning_rate}, {settings.quantization} base weights, compute type {training['dtype']}, seed {settings.seed}. "
         f"SHA-256 of the adapter's weights: `{weights_sha256(run)}`.",
         "## Test loss by domain, nats per supervised token\n\n" + table(["domain", "records", "base", "adapter", "difference"], by_domain),
-        "## Limits\n\nA lower loss says that held-out text of the same corpus is predicted better. It does not say that people prefer the "
+        "## Limits\n\nA lower loss means that held-out text of the same corpus is predicted better. It does not mean that people prefer the "
         "answers, nor that they are true. " + forgetting(result),
     ]) + "\n"  # fmt: skip
 
@@ -66,31 +66,31 @@ def weights_sha256(run: Run) -> str:
 
 def forgetting(result: dict[str, Any]) -> str:
     if result["retention"] is None:
-        return "What was forgotten was not measured."
+        return "Forgetting was not measured."
     change = result["retention"]["change"]
     return f"On texts of other kinds the loss changed by {change['value']:+.1%}{verdict.span(change, percent=True)}."
 
 
 def dataset_card(run: Run) -> str:
-    """What was read, what was kept and why not the rest, and how the splits were kept apart."""
+    """The rows read, kept, dropped and redacted, the splits and the leaks between them."""
     report, settings = files.read_json(run.folder / "data" / "report.json"), run.settings
     records = sum(report["split_sizes"].values())
     sizes = [limit for limit in (1_000, 10_000, 100_000, 1_000_000) if records < limit]
     names = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     metadata = {"pretty_name": f"{run.folder.name} corpus", "task_categories": ["text-generation"],
                 "size_categories": [names[sizes[0]] if sizes else "1M<n<10M"]}  # fmt: skip
-    lost = [[reason, f"{count:,}"] for reason, count in sorted(report["rejected"].items(), key=lambda item: -item[1])]
-    lost += [["exact duplicate", f"{report['duplicates_exact']:,}"]]
+    dropped = [[reason, f"{count:,}"] for reason, count in sorted(report["rejected"].items(), key=lambda item: -item[1])]
+    dropped += [["exact duplicate", f"{report['duplicates_exact']:,}"]]
     if report["duplicates_near"] is not None:
-        lost += [["near-duplicate", f"{report['duplicates_near']:,}"]]
+        dropped += [["near-duplicate", f"{report['duplicates_near']:,}"]]
     near = "not measured" if report["leaked_near"] is None else report["leaked_near"]
     return "\n\n".join([
-        _front(metadata) + f"# The corpus of run {run.folder.name}",
+        _front_matter(metadata) + f"# The corpus of run {run.folder.name}",
         f"Sources: {', '.join(f'`{path}`' for path in settings.corpus_paths + settings.operatives_paths)}. "
         f"{report['records_read']:,} rows read, {report['records_kept']:,} records kept.",
         "## Splits\n\n" + table(["split", "records", "tokens"], [[name, f"{count:,}", f"{report['tokens'][name]:,}"]
                                                               for name, count in report["split_sizes"].items()]),
-        "## Not kept\n\n" + table(["reason", "rows"], lost),
+        "## Dropped\n\n" + table(["reason", "rows"], dropped),
         "## Redacted\n\n" + (table(["kind", "places"], [[k, f"{n:,}"] for k, n in report["redacted"].items()]) if report["redacted"] else "Nothing."),
-        f"## Leaks\n\nHeld-out records whose text or answer stands in training: {report['leaked_exact']}; with a near-duplicate there: {near}.",
+        f"## Leaks\n\nHeld-out records whose text or answer is also in training: {report['leaked_exact']}; with a near-duplicate there: {near}.",
     ]) + "\n"  # fmt: skip

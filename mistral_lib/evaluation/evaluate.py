@@ -1,6 +1,6 @@
-"""The evaluation stage: base against adapter on the untouched test split, what was forgotten or learnt by heart, and the verdict.
+"""The evaluation stage: base model against adapter on the test split, forgetting, memorization, answers, and the verdict.
 
-Both are measured in one load of the model, the adapter switched off and on. Killed, it goes on where it was.
+The model is loaded once, and each batch is measured with the adapter off and on. An interrupted evaluation resumes.
 """
 
 import time
@@ -33,28 +33,29 @@ from mistral_lib.tokens import packed_dataset
 
 __all__ = ["RecordLoss", "evaluate", "read_records"]
 
-JUDGING = {"answer_formats", "max_retention_loss", "min_stop_rate"}  # parameters that no measured number depends on
+JUDGING = {"answer_formats", "max_retention_loss", "min_stop_rate"}  # parameters of the rules: no measured number depends on them
 WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    """Do the evaluation stage unless it is done, and return evaluation/result.json.
+    """Run the evaluation stage unless it is complete, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete; ModuleNotFoundError for lm_eval_tasks without lm-eval; ValueError if test and training share a record; SourceError, NoRetentionSet, NotFinite.
+    Errors: RuntimeError if training is not complete; ModuleNotFoundError if lm_eval_tasks needs lm-eval; ValueError if test and
+    training share a record; SourceError, NoRetentionSet, NotFinite.
     """
-    lm_eval_tasks.refuse_without(run.settings.lm_eval_tasks)
+    lm_eval_tasks.require_lm_eval(run.settings.lm_eval_tasks)
     inputs = stage_inputs.hashes(run, "evaluation")
     wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
     key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
-    earlier = run.folder / "evaluation" / "measured" if whole(run) else None
+    earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
-        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).carry_out()
+        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).evaluate_all()
     )
     return files.read_json(run.folder / "evaluation" / "result.json")
 
 
-def whole(run: Run) -> bool:
-    """Whether what an earlier evaluation measured is on disk as it was written."""
+def measured_is_intact(run: Run) -> bool:
+    """Whether the measurements of an earlier evaluation are on disk, with the hashes of its manifest."""
     outputs = run.entry("evaluation").get("outputs", {})
     measured = {name: fact for name, fact in outputs.items() if name.startswith("evaluation/measured/")}
     return bool(measured) and all((run.folder / n).is_file() and files.sha256(run.folder / n) == f["sha256"] for n, f in measured.items())
@@ -67,20 +68,20 @@ class Evaluation:
         self.run, self.settings, self.folder, self.measured = run, run.settings, folder, measured
         self.data, self.began = run.folder / "data", time.perf_counter()
 
-    def carry_out(self) -> dict[str, Any]:
-        """Fill the folder and return the figures for the manifest."""
+    def evaluate_all(self) -> dict[str, Any]:
+        """Write all files into the folder, and return the figures for the manifest."""
         from datasets import load_from_disk
 
         self.train, self.test = load_from_disk(self.data / "train"), load_from_disk(self.data / "test")
         refuse_shared_records(self.train, self.test)
         self.tokenizer = base_model.load_tokenizer(self.settings.base_model)
         self.model = base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
-        result, samples = self.compared(), self.answers()
+        result, samples = self.test_losses(), self.answers()
         result["prompt_worth"] = self.prompt_worth()
-        result["retention"] = self.forgotten() if self.settings.retention_paths else None
-        result["memorising"] = {**self.learnt_by_heart(result), "copied": memorization.copied(samples, self.data)}
+        result["retention"] = self.retention_losses() if self.settings.retention_paths else None
+        result["memorization"] = {**self.train_test_gaps(result), "copied": memorization.copied(samples, self.data)}
         result["answers"] = answer_metrics.summary(samples, self.settings.answer_formats)
-        result["lm_eval"] = self.tasks()
+        result["lm_eval"] = self.lm_eval_results()
         result["rules"] = verdict.rules(result, self.settings)
         result["verdict"] = verdict.decide(result["rules"])
         result["sentence"] = verdict.sentence(result)
@@ -91,8 +92,8 @@ class Evaluation:
     def measure(self, name: str, blocks: Any) -> dict[str, list[RecordLoss]]:
         return self.measured.losses(name, self.model, blocks, self.settings.micro_batch_size)
 
-    def compared(self) -> dict[str, Any]:
-        """Base and adapter on the test split."""
+    def test_losses(self) -> dict[str, Any]:
+        """Losses of base and adapter on the test split, and their difference."""
         self.records = read_records(self.data, "test")
         documents = self.documents = {row["record_id"]: row["source_group"] for row in self.records}
         blocks = packed_dataset.first_blocks(self.test, self.settings.max_test_tokens)
@@ -103,38 +104,38 @@ class Evaluation:
                 "test_records_in_split": len(self.records)}  # fmt: skip
 
     def answers(self) -> list[dict[str, Any]]:
-        """Greedy answers of both to the same test prompts, domain after domain, beside the reference."""
+        """Greedy answers of both to the same test prompts, with the references."""
         s = self.settings
         chosen = generation.choose_samples(self.tokenizer, self.records, s.sample_count, s.max_new_tokens)
         return generation.samples(self.measured, self.model, self.tokenizer, chosen, s.max_new_tokens)
 
     def prompt_worth(self) -> dict[str, Any] | None:
-        """How much less likely the measured answers are behind another prompt, for base and adapter; None without chats."""
+        """How much less likely the measured answers are after another prompt, for base and adapter; None without chats."""
         measured = {loss.record_id for loss in self.losses["base"]}
         rows = [row for row in self.records if row["record_id"] in measured]
-        blocks = prompt_sensitivity.swapped(self.tokenizer, rows, self.settings)
+        blocks = prompt_sensitivity.blocks_with_other_prompts(self.tokenizer, rows, self.settings)
         if blocks is None:
             return None
-        return prompt_sensitivity.worth(self.losses, self.measure("other_prompts", blocks), self.documents, self.settings.seed)
+        return prompt_sensitivity.prompt_worth(self.losses, self.measure("other_prompts", blocks), self.documents, self.settings.seed)
 
-    def forgotten(self) -> dict[str, Any]:
-        """The same comparison on texts that training never saw, with the change relative to the base model's loss."""
+    def retention_losses(self) -> dict[str, Any]:
+        """The same comparison on the retention set, with the change relative to the base model's loss."""
         trained = {i for ids in self.train["record_ids"] for i in ids}
         kept = retention.build(self.settings, self.tokenizer, trained)
         losses = self.measure("retention", kept.blocks)
         found = compare(losses["base"], losses["adapter"], self.settings.seed, kept.documents)
         return {**found, "change": relative_change(losses, kept.documents, self.settings.seed), "left_out": kept.left_out}
 
-    def tasks(self) -> list[dict[str, Any]]:
-        """The lm-eval tasks that are asked for, each measured once."""
+    def lm_eval_results(self) -> list[dict[str, Any]]:
+        """The results of the requested lm-eval tasks."""
         size = self.settings.micro_batch_size
         found = self.measured.each("lm_eval", self.settings.lm_eval_tasks,
                                    lambda task: lm_eval_tasks.measure(self.model, self.tokenizer, task, size), "lm-eval tasks")  # fmt: skip
         return [row for rows in found for row in rows]
 
-    def learnt_by_heart(self, test: dict[str, Any]) -> dict[str, Any]:
+    def train_test_gaps(self, test: dict[str, Any]) -> dict[str, Any]:
         """What the adapter gained on training records beyond what it gained on test records."""
-        losses = self.measure("train", memorization.some_blocks(self.train, self.settings.max_probe_tokens, self.settings.seed))
+        losses = self.measure("train", memorization.sample_blocks(self.train, self.settings.max_probe_tokens, self.settings.seed))
         train = compare(losses["base"], losses["adapter"], self.settings.seed, memorization.documents(self.data, "train"))
         return {
             "overall": memorization.gap(train["overall"], test["overall"]),
@@ -155,7 +156,7 @@ def refuse_shared_records(train: Any, test: Any) -> None:
     shared = {i for ids in train["record_ids"] for i in ids} & {i for ids in test["record_ids"] for i in ids}
     if shared:
         raise ValueError(
-            f"{len(shared)} records stand in both train and test (first: {min(shared)}); nothing measured on them would count: prepare the data anew"
+            f"{len(shared)} records are in both train and test (first: {min(shared)}), so the test would not be held out: prepare the data again"
         )
 
 
@@ -176,7 +177,7 @@ def relative_change(losses: dict[str, list[RecordLoss]], documents: dict[str, st
 
 
 def largest_logit_difference(model: Any, blocks: Any) -> float:
-    """The largest absolute difference that switching the adapter on makes to the logits of the first block; 0: it does nothing."""
+    """The largest absolute difference between the logits of the first block with and without the adapter; 0: it has no effect."""
     import torch
 
     device = next(model.parameters()).device
@@ -190,7 +191,7 @@ def largest_logit_difference(model: Any, blocks: Any) -> float:
 
 
 def loss_table(losses: dict[str, list[RecordLoss]], documents: dict[str, str]) -> pa.Table:
-    """losses.parquet: a row per test record, for one's own questions and for comparing runs."""
+    """losses.parquet: a row per test record, for comparing runs and for further analysis."""
     pairs = zip(losses["base"], losses["adapter"], strict=True)
     return pa.Table.from_pylist(
         [{"record_id": one.record_id, "domain": one.domain, "document": documents[one.record_id], "supervised_tokens": one.tokens,

@@ -8,8 +8,8 @@ import orjson
 from mistral_lib.evaluation.measurements import Measurements
 from mistral_lib.tokens import chat_format
 
-LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read beside its answers
-AT_ONCE = 20  # prompts answered together: a step takes hardly longer for many than for one
+LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read next to its answers
+AT_ONCE = 20  # prompts per batch: a step takes hardly longer for many than for one
 
 
 def read_records(data: Path, split: str) -> list[dict[str, Any]]:
@@ -21,14 +21,14 @@ def read_records(data: Path, split: str) -> list[dict[str, Any]]:
 
 
 def choose_samples(tokenizer: Any, rows: list[dict[str, Any]], count: int, max_new_tokens: int) -> list[dict[str, Any]]:
-    """The first chat of each domain by record id, then the second, ...: fixed, stratified, not chosen by result.
+    """The first chat of each domain by record id, then the second of each, and so on: fixed, stratified, independent of results.
 
-    Wanted are prompts that can be read, and references that end within `max_new_tokens`: else no answer could stop in time.
+    Only prompts of at most LONGEST_PROMPT tokens, and references that end within `max_new_tokens`, so that answers can stop in time.
     """
-    lines: dict[str, list[dict[str, Any]]] = {}
+    by_domain: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["record_id"]):
-        lines.setdefault(row["domain"], []).append(row)
-    queues = [(row for row in lines[domain] if _suits(tokenizer, row, max_new_tokens)) for domain in sorted(lines)]
+        by_domain.setdefault(row["domain"], []).append(row)
+    queues = [(row for row in by_domain[domain] if _suits(tokenizer, row, max_new_tokens)) for domain in sorted(by_domain)]
     chosen: list[dict[str, Any]] = []
     while queues and len(chosen) < count:
         turn = [(queue, row) for queue in queues if (row := next(queue, None)) is not None]
@@ -45,7 +45,7 @@ def _suits(tokenizer: Any, row: dict[str, Any], max_new_tokens: int) -> bool:
 
 
 def samples(measured: Measurements, model: Any, tokenizer: Any, chosen: list[dict[str, Any]], max_new_tokens: int) -> list[dict[str, Any]]:
-    """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped` say whether each ended by itself."""
+    """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped`: whether each ended with the end token."""
 
     def answer(batch: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         prompts = [chat_format.prompt_ids(tokenizer, row["messages"][:-1]) for row in batch]
@@ -66,7 +66,7 @@ def samples(measured: Measurements, model: Any, tokenizer: Any, chosen: list[dic
 
 
 def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[dict[str, Any]]:
-    """Greedy answers to a batch of prompts, padded on the left: `text` without special tokens, `stopped` if the end token came."""
+    """Greedy answers to a batch of prompts, padded on the left: `text` without special tokens, `stopped` if it ended with the end token."""
     import torch
 
     width, device = max(map(len, prompts)), next(model.parameters()).device

@@ -1,6 +1,7 @@
-"""Published tasks by name, through lm-eval: base and adapter in the model that is loaded already. An extra, which is not in the lock.
+"""Published tasks by name, through lm-eval: base and adapter, in the model that is already loaded. Needs an optional package.
 
-Tasks come from the Hugging Face hub; a path that ends in .yaml is a task of one's own, called as its file is.   Source: https://github.com/EleutherAI/lm-evaluation-harness
+Tasks come from the Hugging Face hub; a path that ends in .yaml is a task of your own, with the name of its file.
+Source: https://github.com/EleutherAI/lm-evaluation-harness
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ from mistral_lib.run import paths
 COMMAND = "pip install lm-eval==0.4.13"
 
 
-def refuse_without(tasks: Sequence[str]) -> None:
-    """Errors: ModuleNotFoundError with the command to install it, where tasks are asked for and lm-eval is absent."""
+def require_lm_eval(tasks: Sequence[str]) -> None:
+    """Errors: ModuleNotFoundError with the install command if there are tasks and lm-eval is not installed."""
     if tasks and find_spec("lm_eval") is None:
-        raise ModuleNotFoundError(f"lm_eval_tasks = {list(tasks)} asks for lm-eval, which is not installed: {COMMAND}")
+        raise ModuleNotFoundError(f"lm_eval_tasks = {list(tasks)} needs lm-eval, which is not installed: {COMMAND}")
 
 
 def measure(model: Any, tokenizer: Any, task: str, batch_size: int) -> list[dict[str, Any]]:
@@ -34,7 +35,7 @@ def measure(model: Any, tokenizer: Any, task: str, batch_size: int) -> list[dict
 
 def _error(facts: Mapping[str, Any], metric: str) -> float | None:
     value = facts.get(metric.replace(",", "_stderr,", 1))
-    return value if isinstance(value, float) else None  # lm-eval writes "N/A" where there is none
+    return value if isinstance(value, float) else None  # lm-eval writes "N/A" if there is none
 
 
 def _results(model: Any, tokenizer: Any, task: str, batch_size: int, without_adapter: bool) -> dict[str, dict[str, Any]]:
@@ -45,5 +46,5 @@ def _results(model: Any, tokenizer: Any, task: str, batch_size: int, without_ada
     own = paths.home() / Path(task).expanduser() if task.endswith(".yaml") else None
     manager = TaskManager(include_path=str(own.parent) if own else None)
     with model.disable_adapter() if without_adapter else nullcontext():
-        asked = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        return simple_evaluate(model=asked, tasks=[own.stem if own else task], task_manager=manager, log_samples=False)["results"]
+        wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        return simple_evaluate(model=wrapped, tasks=[own.stem if own else task], task_manager=manager, log_samples=False)["results"]

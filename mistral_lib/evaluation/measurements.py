@@ -1,7 +1,7 @@
-"""What an evaluation has measured so far, on disk batch by batch: killed, it goes on with the next batch and ends the same.
+"""The measurements of an evaluation, on disk batch by batch: a killed evaluation resumes with the next batch and gives the same result.
 
-The files belong to one key, a hash of everything that the numbers depend on. Rules and thresholds are not in it: a
-changed rule judges anew what was measured once.
+The files belong to one key, a hash of everything that the numbers depend on. Rules and thresholds are not part of it: a
+changed rule is applied to the same measurements.
 """
 
 import math
@@ -19,7 +19,7 @@ KEY = "key.json"
 
 
 class NotFinite(ValueError):
-    """A loss came out as NaN or infinity; the message names the record and the way out."""
+    """A loss is NaN or infinite; the message names the record and what to do."""
 
 
 class Measurements:
@@ -30,7 +30,7 @@ class Measurements:
 
     @classmethod
     def open(cls, folder: Path, key: str, earlier: Path | None = None) -> "Measurements":
-        """Those with this key: unfinished ones in `folder`, else finished ones in `earlier`, else none yet."""
+        """The measurements with this key: incomplete ones in `folder`, else complete ones in `earlier`, else none."""
         if _key(folder) != key:
             files.fresh_folder(folder)
             if earlier is not None and _key(earlier) == key:
@@ -39,7 +39,7 @@ class Measurements:
         return cls(folder)
 
     def each(self, name: str, batches: Iterable[Any], work: Callable[[Any], Any], what: str) -> list[Any]:
-        """`work(batch)` for every batch, as JSON values; those that an earlier process finished are read and not done again."""
+        """`work(batch)` for every batch, as JSON values; the results of an earlier process are read and not computed again."""
         path, waiting = self.folder / f"{name}.jsonl", list(batches)
         done = files.read_json_lines(path)[: len(waiting)]
         for batch in bar(waiting[len(done) :], what, unit="batch"):
@@ -66,13 +66,13 @@ class Measurements:
 
 
 def refuse_not_finite(name: str, found: dict[str, list[RecordLoss]], dtype: Any) -> None:
-    """Rules and comparisons count what is below or above: a NaN is neither, and would pass. Errors: NotFinite."""
+    """Refuses NaN, which is neither above nor below a threshold and could pass a rule. Errors: NotFinite."""
     for who, losses in found.items():
         for loss in losses:
             if not math.isfinite(loss.nats):
                 raise NotFinite(
                     f"{name}: record {loss.record_id} ({loss.domain}) has a loss of {loss.nats} with the {who} model, computed in {dtype}; "
-                    "expected a finite number, and no verdict rests on anything else: try dtype=float32 (training then runs anew as well); "
+                    "expected a finite number: try dtype=float32 (training then runs again as well); "
                     "if it is float32 already, train with a lower learning_rate"
                 )
 

@@ -1,7 +1,7 @@
-"""Has the adapter learnt the kind of text, or the training texts themselves? Two views, on losses and on answers.
+"""Did the adapter learn the kind of text, or memorize the training texts? Measured on losses and on answers.
 
-A model that learns in general gains as much on test records as on training records; one that memorises gains more on
-the latter. And an answer that repeats a long stretch of a training answer may have been learnt by heart.
+A model that generalizes gains as much on test records as on training records; one that memorizes gains more on training
+records. An answer that contains a long n-gram of a training answer may be memorized.
 """
 
 import re
@@ -17,17 +17,17 @@ from mistral_lib.evaluation.answer_metrics import COPIED, n_grams, share
 Facts = Mapping[str, Any]
 
 
-def some_blocks(dataset: Any, max_tokens: int, seed: int) -> Any:
-    """As many blocks as hold `max_tokens` tokens (0 = all), drawn at random, always the same ones for the same seed."""
+def sample_blocks(dataset: Any, max_tokens: int, seed: int) -> Any:
+    """A random sample of blocks with `max_tokens` tokens in total (0 = all), the same for the same seed."""
     count = min(len(dataset), max_tokens // len(dataset[0]["input_ids"])) if max_tokens else len(dataset)
     return dataset.select(sorted(np.random.default_rng(seed).choice(len(dataset), count, replace=False).tolist()))
 
 
 def gaps(train: Mapping[str, Facts], test: Mapping[str, Facts]) -> dict[str, dict[str, Any]]:
-    """For each domain measured in both: what the adapter gained in training beyond what it gained in test, nats per token.
+    """For each domain measured in both: the adapter's gain on training records beyond its gain on test records, nats per token.
 
-    `gap` = train difference - test difference: below zero the adapter knows the training records better than others of
-    their kind. low, high: 95 % interval from both standard errors, which are independent; None where one is missing.
+    `gap` = train difference - test difference; below zero: memorized training records. low, high: 95 % interval from both
+    standard errors, which are independent; None if one is missing.
     """
     return {domain: gap(train[domain], test[domain]) for domain in test if domain in train}
 
@@ -49,22 +49,22 @@ def documents(data: Path, split: str) -> dict[str, str]:
 
 
 def copied(samples: Sequence[Facts], data: Path) -> dict[str, Any]:
-    """The share of answers that hold 13 words in a row from a training answer: base, adapter, and the references for comparison."""
+    """The share of answers that contain 13 consecutive words of a training answer: base, adapter, and the references for comparison."""
     texts = {(who, number): sample[who] for number, sample in enumerate(samples) for who in ("base", "adapter", "reference")}
-    found = stand_in(texts, training_answers(data)) if texts else set()
+    found = with_copied_text(texts, training_answers(data)) if texts else set()
     return {who: share([(who, number) in found for number in range(len(samples))]) for who in ("base", "adapter", "reference")}
 
 
-def stand_in(texts: Mapping[Any, str], answers: Iterable[str]) -> set[Any]:
-    """The keys of the texts of which a long stretch stands in any of the answers. Memory holds the texts' stretches only."""
+def with_copied_text(texts: Mapping[Any, str], answers: Iterable[str]) -> set[Any]:
+    """The keys of the texts that share an n-gram of COPIED words with any of the answers. Only the n-grams of the texts are in memory."""
     wanted: dict[tuple[str, ...], set[Any]] = {}
     for key, text in texts.items():
-        for stretch in n_grams(words(text), COPIED):
-            wanted.setdefault(stretch, set()).add(key)
+        for n_gram in n_grams(words(text), COPIED):
+            wanted.setdefault(n_gram, set()).add(key)
     found: set[Any] = set()
     for answer in answers if wanted else ():
-        for stretch in n_grams(words(answer), COPIED):
-            found |= wanted.get(stretch, set())
+        for n_gram in n_grams(words(answer), COPIED):
+            found |= wanted.get(n_gram, set())
     return found
 
 
@@ -73,7 +73,7 @@ def words(text: str) -> list[str]:
 
 
 def training_answers(data: Path) -> Iterator[str]:
-    """What the adapter was trained to write, one answer at a time: of a chat every turn of the assistant's, since all of them are graded."""
+    """The texts that the adapter was trained to write: documents, and every assistant message of a chat, since all are graded."""
     import pyarrow.parquet as pq
 
     for batch in pq.ParquetFile(data / "records.parquet").iter_batches(1024, columns=["split", "messages", "text"]):

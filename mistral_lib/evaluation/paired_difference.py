@@ -1,8 +1,8 @@
-"""How much two models differ on the same records, with an interval, a test, and the smallest difference that could have been seen.
+"""The difference of two models on the same records, with an interval, a test, and the smallest detectable difference.
 
-The records of one source document are alike, so documents are drawn again and not records. The interval is the
-studentised bootstrap: on skewed losses it holds the truth more often than BCa, which is too narrow below some hundred
-documents (tests/benchmarks/test_interval_coverage.py prints both side by side).
+The records of one source document are alike, so the bootstrap resamples documents and not records. The interval is the
+studentized bootstrap: on skewed losses it contains the true value more often than BCa, which is too narrow below some
+hundred documents (tests/benchmarks/test_interval_coverage.py prints both).
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12; Davison and Hinkley, 1997, section 5.2.
 """
 
@@ -16,16 +16,16 @@ from mistral_lib.model import likelihood
 from mistral_lib.model.likelihood import RecordLoss
 
 RESAMPLES = 4999
-FEWEST = 5  # source documents from which an interval is given
+FEWEST = 5  # source documents that an interval needs
 LEVEL = 0.95
 ALPHA = 0.05  # p-values below it are beyond chance
-POWER = 0.8  # how surely the smallest detectable difference would have been seen
-AT_ONCE = 5_000_000  # drawn document numbers in memory at a time
+POWER = 0.8  # probability of finding the smallest detectable difference
+AT_ONCE = 5_000_000  # resampled document numbers in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A ratio of sums over documents. low, high: 95 % interval; p: two-sided, of the ratio being 0. None below FEWEST documents."""
+    """A ratio of sums over documents. low, high: 95 % interval; p: two-sided, of the ratio being 0. None with fewer than FEWEST documents."""
 
     value: float
     low: float | None = None
@@ -36,8 +36,8 @@ class Estimate:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest true value, up or down, that a test of this size finds in 80 of 100 cases: the interval's longer arm
-        must stop short of zero even where chance has moved it by what 20 of 100 cases exceed. In some 65 cases where losses are very skewed."""
+        """The smallest true value, up or down, that a test of this size finds in 80 of 100 cases (about 65 if losses are very
+        skewed): the longer arm of the interval, plus the shift by chance that 20 of 100 cases exceed."""
         from scipy.stats import norm
 
         if self.standard_error is None:
@@ -50,8 +50,8 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimate
     documents, value = len(numerator), float(numerator.sum() / denominator.sum())
     if documents < FEWEST:
         return Estimate(value, documents=documents)
-    error = float(_studentised(np.ones((1, documents)), numerator, denominator)[1][0]) * float(np.sqrt(documents / (documents - 1)))
-    if error == 0.0:  # every document says the same, to the last bit
+    error = float(_studentized(np.ones((1, documents)), numerator, denominator)[1][0]) * float(np.sqrt(documents / (documents - 1)))
+    if error == 0.0:  # all documents have exactly the same ratio
         return Estimate(value, value, value, 1.0 if value == 0.0 else 0.0, 0.0, documents)
     plain = error / float(np.sqrt(documents / (documents - 1)))
     t = _resampled_t(numerator, denominator, value, seed)
@@ -63,27 +63,27 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimate
 
 
 def _resampled_t(numerator: np.ndarray, denominator: np.ndarray, value: float, seed: int) -> np.ndarray:
-    """(resamples,) how many of its own standard errors each resample lies from the value; documents drawn with replacement."""
+    """(resamples,) the distance of each resample from the value in its own standard errors; documents are sampled with replacement."""
     rng, documents = np.random.default_rng(seed), len(numerator)
     found: list[np.ndarray] = []
     step = max(1, AT_ONCE // documents)
     for start in range(0, RESAMPLES, step):
         rows = min(step, RESAMPLES - start)
-        drawn = rng.integers(0, documents, (rows, documents)) + np.arange(0, rows * documents, documents)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * documents).reshape(rows, documents).astype(float)
-        values, errors = _studentised(counts, numerator, denominator)
-        usable = errors > 0  # a resample of one document alone has no error
+        chosen = rng.integers(0, documents, (rows, documents)) + np.arange(0, rows * documents, documents)[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=rows * documents).reshape(rows, documents).astype(float)
+        values, errors = _studentized(counts, numerator, denominator)
+        usable = errors > 0  # a resample of a single document has no error
         found.append((values[usable] - value) / errors[usable])
     return np.concatenate(found)
 
 
-def _studentised(counts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ratio and its linearised standard error for each row of counts (resamples, documents)."""
+def _studentized(counts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ratio and its linearized standard error for each row of counts (resamples, documents)."""
     total = counts @ denominator
     values = counts @ numerator / total
     squares = counts @ numerator**2 - 2 * values * (counts @ (numerator * denominator)) + values**2 * (counts @ denominator**2)
     scale = counts @ numerator**2 + values**2 * (counts @ denominator**2)
-    squares = np.where(squares > 1e-12 * scale, squares, 0.0)  # what rounding leaves of nothing
+    squares = np.where(squares > 1e-12 * scale, squares, 0.0)  # rounding errors count as zero
     return values, np.sqrt(squares) / total
 
 
@@ -98,7 +98,7 @@ def compare(
 ) -> dict[str, Any]:
     """Mean losses of both and their difference adapter - base, in nats per supervised token, with its interval.
 
-    Errors: ValueError where the two are not the same records.
+    Errors: ValueError if the two are not the same records.
     """
     refuse_unpaired(base, adapter)
     gain = by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
@@ -113,15 +113,15 @@ def refuse_unpaired(one: Sequence[RecordLoss], two: Sequence[RecordLoss]) -> Non
     first, second = ([(loss.record_id, loss.tokens) for loss in losses] for losses in (one, two))
     if first != second:
         raise ValueError(
-            f"{len(first)} and {len(second)} records, of which {len(set(first) & set(second))} are the same: "
-            "only losses on the same records, in the same order, can be paired"
+            f"{len(first)} and {len(second)} records, {len(set(first) & set(second))} of them the same: "
+            "losses can be paired only on the same records, in the same order"
         )
 
 
 def by_domain(
     base: Sequence[RecordLoss], adapter: Sequence[RecordLoss], seed: int, documents: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """`compare` for each domain, with `holm_p`: p corrected for looking at all of them."""
+    """`compare` for each domain, with `holm_p`: p corrected for testing all of them."""
     ones, twos = likelihood.by_domain(base), likelihood.by_domain(adapter)
     found = {domain: compare(ones[domain], twos[domain], seed, documents) for domain in ones}
     corrected = holm({domain: facts["p"] for domain, facts in found.items() if facts["p"] is not None})
@@ -129,7 +129,7 @@ def by_domain(
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values corrected so that the chance of even one false find among all of them stays at the level.
+    """p-values corrected so that the probability of one or more false findings among all of them stays at the level.
 
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
     """

@@ -1,10 +1,10 @@
-"""Does the adapter still listen to its prompt? What a prompt is worth: how much less likely an answer is behind another one.
+"""Does the adapter still use its prompt? The worth of a prompt: how much less likely an answer is after another prompt.
 
 An adapter trained on answers that belong to other prompts learns their style, and its test loss falls like that of a
-good one. What gives it away is that the right prompt is then worth less to it than to the base model.
+good one. But the right prompt is then worth less to it than to the base model.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,19 +17,19 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, packed_dataset
 
 Losses = dict[str, list[RecordLoss]]
-Row = dict[str, Any]
+Row = Mapping[str, Any]  # of records.parquet
 
 
-def swapped(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> Any | None:
-    """The chats of `rows`, each answer behind the prompt of the next chat of its domain from another document; None without any.
+def blocks_with_other_prompts(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> Any | None:
+    """The answers of `rows`, each after the prompt of the next chat of its domain from another document; None if there is none.
 
-    Taken are those that fill one window before and after, as many as are measured.
+    Only chats that fit into one window with either prompt, as many as are measured.
     """
     windows = []
-    for row, stranger in strangers(rows):
+    for row, partner in other_document_pairs(rows):
         if packed_dataset.enough(windows, settings.max_probe_tokens):
             break
-        records = [_record(row, row["messages"]), _record(row, [*stranger["messages"][:-1], row["messages"][-1]])]
+        records = [_record(row, row["messages"]), _record(row, [*partner["messages"][:-1], row["messages"][-1]])]
         own, other = chat_format.encode(tokenizer, records)
         fits = max(len(own.input_ids), len(other.input_ids)) <= settings.max_tokens
         if fits and not other.problem and own.supervised == other.supervised:
@@ -37,22 +37,22 @@ def swapped(tokenizer: Any, rows: Sequence[Row], settings: Settings) -> Any | No
     return packed_dataset.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens) if windows else None
 
 
-def strangers(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
-    """Each chat with the next one of its domain, by record id and round, that is from another document; by id, so domains are mixed."""
+def other_document_pairs(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
+    """(chat, the next chat of its domain from another document, in cyclic order of record ids), sorted by id, so domains are mixed."""
     chats = sorted((row for row in rows if row["messages"]), key=lambda row: (row["domain"], row["record_id"]))
-    pairs = [pair for _, same in groupby(chats, lambda row: row["domain"]) for pair in _round(list(same))]
+    pairs = [pair for _, same in groupby(chats, lambda row: row["domain"]) for pair in _cyclic_pairs(list(same))]
     return sorted(pairs, key=lambda pair: pair[0]["record_id"])
 
 
-def _round(chats: list[Row]) -> Iterator[tuple[Row, Row]]:
-    """The chats of one domain, each with the next of another document; none where there is one document only. Twice round, backwards."""
-    after = stranger = None
+def _cyclic_pairs(chats: list[Row]) -> Iterator[tuple[Row, Row]]:
+    """The pairs of one domain, none if it has a single document. Walks backwards twice through the cycle, so the cost is linear."""
+    after = partner = None
     for place in reversed(range(2 * len(chats))):
         row = chats[place % len(chats)]
         if after is not None and after["source_group"] != row["source_group"]:
-            stranger = after  # the next of another document than this one, and than all of this document before it
-        if place < len(chats) and stranger is not None:
-            yield row, stranger
+            partner = after  # the next chat of another document, for this chat and those of its document before it
+        if place < len(chats) and partner is not None:
+            yield row, partner
         after = row
 
 
@@ -60,10 +60,10 @@ def _record(row: Row, messages: list[Any]) -> Record:
     return Record(row["domain"], row["source"], row["source_group"], row["shape"], messages=messages)
 
 
-def worth(own: Losses, other: Losses, documents: dict[str, str], seed: int) -> dict[str, Any]:
-    """What the right prompt saves, in nats per supervised token: for base, for adapter, and the change with its 95 % interval.
+def prompt_worth(own: Losses, other: Losses, documents: dict[str, str], seed: int) -> dict[str, Any]:
+    """The nats per supervised token that the right prompt saves: for base, for adapter, and the change with its 95 % interval.
 
-    own, other: losses behind the right and behind another prompt; records that are not in both are left out.
+    own, other: losses after the right and after another prompt; records that are not in both are left out.
     """
     right = {who: {loss.record_id: loss for loss in own[who]} for who in own}
     base = [loss for loss in other["base"] if loss.record_id in right["base"]]

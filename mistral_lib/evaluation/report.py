@@ -1,4 +1,4 @@
-"""evaluation/report.html: one page that stands by itself, pictures inside, no outside request."""
+"""evaluation/report.html: one self-contained page with its images inside, without requests to the network."""
 
 import re
 import textwrap
@@ -25,7 +25,7 @@ LONGEST_SHOWN = 1200  # characters of a text in the report
 
 
 def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str:
-    """The report's HTML, from the evaluation's figures, its samples and what the run folder already holds."""
+    """The report's HTML, from the evaluation's result, its samples and the earlier stages in the run folder."""
     training = files.read_json(run.folder / "training" / "result.json")
     data = files.read_json(run.folder / "data" / "report.json")
     return render(
@@ -38,7 +38,7 @@ def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str
 
 
 def render(kind: str, **facts: Any) -> str:
-    """The page with its body for one kind: `evaluation` or `comparison`."""
+    """The page of one kind: `evaluation` or `comparison`."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cut": cut, "signed": "{:+.3f}".format, "number": "{:.3f}".format, "thousands": "{:,}".format,
                             "capital": lambda text: text[:1].upper() + text[1:]}  # fmt: skip
@@ -47,7 +47,7 @@ def render(kind: str, **facts: Any) -> str:
 
 
 def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]) -> dict[str, Picture]:
-    """By name; the page takes each one's url and words."""
+    """The figures of the report by name."""
     steps = training_log.steps(run.folder / "training" / "log.jsonl")
     compared = {**result["domains"], "all": result["overall"]}
     drawn = {
@@ -59,7 +59,7 @@ def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]
 
 
 def narrow(axes: Axes) -> Axes:
-    """The same figure at a width from which its words can still be read on a phone."""
+    """The same figure, so narrow that its text can be read on a phone."""
     axes.figure.set_figwidth(5.4)
     axes.set_xlabel(textwrap.fill(axes.get_xlabel(), 60))
     if axes.get_legend():
@@ -72,15 +72,15 @@ def cut(text: str) -> str:
 
 
 def shown(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample for the page: both answers as stretches that say whether they stand in one of the two alone."""
+    """A sample for the page, with the chrF of both answers and their parts marked that differ."""
     base, adapter = (cut(sample[who]) for who in answer_metrics.WHO)
-    one, two = marked(base, adapter)
+    one, two = mark_differences(base, adapter)
     chrf = {who: answer_metrics.chrf(sample[who], sample["reference"]) for who in answer_metrics.WHO}
     return {**sample, "marked": {"base": one, "adapter": two}, "chrf": chrf}
 
 
-def marked(one: str, two: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Each text as (stretch, whether it differs from the other text), compared word by word."""
+def mark_differences(one: str, two: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Each text as (part, whether it differs from the other text), compared word by word."""
     first, second = ([word for word in re.split(r"(\s+)", text) if word] for text in (one, two))
     found = SequenceMatcher(a=first, b=second, autojunk=False).get_opcodes()
     return (
@@ -90,13 +90,13 @@ def marked(one: str, two: str) -> tuple[list[tuple[str, bool]], list[tuple[str, 
 
 
 def provenance(run: Run) -> list[tuple[str, str, str]]:
-    """What the data was made from: (part, file, first digits of its hash), from the manifest."""
+    """The source files of the data, from the manifest: (part, file, first digits of its hash)."""
     inputs = run.entry("data").get("inputs", {})
     return [(*name.split("/", 1), digest[:12]) for name, digest in inputs.items() if "/" in name]
 
 
 def plan(settings: Settings, training: dict[str, Any]) -> list[list[str]]:
-    """The fit plan against what was measured: a head and a row per quantity; or one row that says why there is none."""
+    """The fit plan against the measured values: a head and a row per quantity; or one row with the reason why there is no plan."""
     try:
         score = plan_table.score(settings, workload.work_of(settings), training)
     except (ValueError, OSError) as error:

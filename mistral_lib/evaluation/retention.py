@@ -1,7 +1,7 @@
-"""The retention set: texts of other kinds than the training data, on which the evaluation measures what was forgotten.
+"""The retention set: texts of other kinds than the training data, on which the evaluation measures forgetting.
 
-Read, mapped and packed as the corpus is. A record that stands in training would show the opposite of forgetting: it is
-left out and counted.
+It is read, mapped and packed like the corpus. A record that is also in training would hide forgetting, so it is left out and
+counted.
 """
 
 import heapq
@@ -16,37 +16,37 @@ from mistral_lib.corpus.records import Record, Unmappable, record_of
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, long_records, packed_dataset
 
-MOST = 5000  # records that are considered, those with the smallest ids: a fair sample, however large the set is
+MOST_RECORDS = 5000  # that are considered: those with the smallest ids, a random sample since ids are hashes
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionSet:
     blocks: Any  # packed dataset
     documents: dict[str, str]  # record_id → source document
-    left_out: dict[str, int]  # why a row is not measured → how many
+    left_out: dict[str, int]  # reason → rows that are not measured
 
 
 class NoRetentionSet(ValueError):
-    """Nothing of the retention set can be measured; the message says why."""
+    """No record of the retention set can be measured; the message says why."""
 
 
 def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet:
-    """The retention set in packed blocks, at most max_probe_tokens of it. trained: ids of the training records.
+    """The retention set in packed blocks of at most max_probe_tokens in total. trained: ids of the training records.
 
     Errors: NoRetentionSet, SourceError.
     """
     left_out: Counter[str] = Counter()
-    records = heapq.nsmallest(MOST, _records(settings, trained, left_out), key=lambda record: record.record_id)
+    records = heapq.nsmallest(MOST_RECORDS, _records(settings, trained, left_out), key=lambda record: record.record_id)
     distinct = {record.record_id: record for record in records}
     windows = [
         (record, record.record_id, window)
-        for record in _in_turn(distinct.values())
+        for record in _round_robin(distinct.values())
         for window in _windows(tokenizer, record, settings, left_out)
     ]
     if not windows:
         raise NoRetentionSet(
-            f"retention_paths: no record of {settings.retention_paths} can be measured ({dict(left_out)}); give texts that training has "
-            "not seen, or set retention_paths: [] to do without a test of forgetting"
+            f"retention_paths: no record of {settings.retention_paths} can be measured ({dict(left_out)}); give texts that are not in "
+            "the training data, or set retention_paths: [] to skip the test of forgetting"
         )
     blocks = packed_dataset.packed(tokenizer, windows, settings.max_tokens, settings.max_probe_tokens)
     return RetentionSet(blocks, {key: record.source_group for key, record in distinct.items()}, dict(left_out))
@@ -61,13 +61,13 @@ def _records(settings: Settings, trained: set[str], left_out: Counter) -> Iterat
                 left_out[str(reason)] += 1
                 continue
             if record.record_id in trained:
-                left_out["stands_in_training"] += 1
+                left_out["in_training"] += 1
             else:
                 yield record
 
 
-def _in_turn(records: Iterable[Record]) -> list[Record]:
-    """One record of each domain, then the second of each, ...: every stretch is a fair sample."""
+def _round_robin(records: Iterable[Record]) -> list[Record]:
+    """The first record of each domain, then the second of each, and so on, so that any prefix is a fair sample."""
     by_domain = sorted(records, key=lambda record: (record.domain, record.record_id))
     turns = [(turn, record) for _, part in groupby(by_domain, lambda record: record.domain) for turn, record in enumerate(part)]
     return [record for _, record in sorted(turns, key=lambda pair: (pair[0], pair[1].domain))]

@@ -1,6 +1,6 @@
-"""The verdict: `ship`, `do not ship` or `not enough evidence`, from rules; the thresholds of forgetting and stopping stand in the params file.
+"""The verdict: `ship`, `do not ship` or `not enough evidence`, from rules. Two thresholds are parameters: of forgetting and of stopping.
 
-A rule that has not enough data to be judged is `unknown`: it never counts as passed.
+A rule without enough data is `unknown`, which never counts as passed. To add a rule: a function here, and its call in `rules`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Facts = Mapping[str, Any]
 
 
 class NotToShip(RuntimeError):
-    """`require_ship` is set and the verdict is another one."""
+    """`require_ship` is set and the verdict is not `ship`."""
 
 
 def rule(name: str, question: str, number: str, threshold: str, outcome: str) -> dict[str, str]:
@@ -25,7 +25,7 @@ def rule(name: str, question: str, number: str, threshold: str, outcome: str) ->
 
 
 def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
-    """Every rule with its number, threshold and outcome. Forgetting and stopping are judged where the params ask for them."""
+    """Every rule with its number, threshold and outcome. Prompts, forgetting and stopping are judged only if they were measured."""
     found = [active(result), overall(result["overall"]), domains(result["domains"])]
     if result["prompt_worth"] is not None:
         found.append(prompts(result["prompt_worth"]))
@@ -48,8 +48,7 @@ def active(result: Facts) -> dict[str, str]:
 
 
 def overall(facts: Facts) -> dict[str, str]:
-    known = facts["low"] is not None
-    outcome = UNKNOWN if not known else PASSED if facts["high"] < 0 else FAILED if facts["low"] > 0 else UNKNOWN
+    outcome = UNKNOWN if facts["low"] is None else PASSED if facts["high"] < 0 else FAILED if facts["low"] > 0 else UNKNOWN
     return rule("better overall", "Is held-out text predicted better?", f"{facts['difference']:+.3f} nats per token{span(facts)}",
                 "interval below 0", outcome)  # fmt: skip
 
@@ -62,40 +61,40 @@ def span(facts: Facts, percent: bool = False) -> str:
 
 
 def domains(by_domain: Mapping[str, Facts]) -> dict[str, str]:
-    """Worse is a domain whose loss rose by more than chance explains, corrected for looking at all domains (Holm)."""
+    """A domain is worse if its loss rose beyond chance, corrected for testing all domains (Holm)."""
     worse = [name for name, f in by_domain.items() if f["difference"] > 0 and paired_difference.is_beyond_chance(f)]
-    unsure = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is None]
-    outcome = FAILED if worse else UNKNOWN if unsure else PASSED
+    undecided = [name for name, f in by_domain.items() if f["difference"] > 0 and f["holm_p"] is None]
+    outcome = FAILED if worse else UNKNOWN if undecided else PASSED
     number = f"{len(worse)} of {len(by_domain)} worse" + (f": {', '.join(worse)}" if worse else "")
-    number += f"; higher loss, too few documents to judge: {', '.join(unsure)}" if unsure else ""
+    number += f"; higher loss, too few documents to judge: {', '.join(undecided)}" if undecided else ""
     return rule("no domain worse", "Did a domain get worse, beyond chance?", number, "0, Holm-corrected at 5 %", outcome)
 
 
 def prompts(worth: Facts) -> dict[str, str]:
-    """An adapter that was trained on answers to other prompts has learnt to pass over its own."""
-    known, fell = worth["low"] is not None, worth["difference"] < 0
-    outcome = UNKNOWN if not known else PASSED if not fell else FAILED if worth["high"] < 0 else UNKNOWN
+    """An adapter that was trained on answers to other prompts has learned to ignore its own."""
+    outcome = UNKNOWN if worth["low"] is None else PASSED if worth["difference"] >= 0 else FAILED if worth["high"] < 0 else UNKNOWN
     number = f"{worth['base']:.3f} → {worth['adapter']:.3f} nats per token, {worth['difference']:+.3f}{span(worth)}"
     return rule("prompts still count", "Is the right prompt worth as much as to the base model?", number, "no less", outcome)
 
 
 def retention(change: Facts, threshold: float) -> dict[str, str]:
-    """change: of the loss on the retention set, relative to the base model's."""
-    known = change["low"] is not None
-    outcome = UNKNOWN if not known else PASSED if change["high"] <= threshold else FAILED if change["low"] > threshold else UNKNOWN
+    """change: of the loss on the retention set, relative to the base model's loss."""
+    outcome = (
+        UNKNOWN if change["low"] is None else PASSED if change["high"] <= threshold else FAILED if change["low"] > threshold else UNKNOWN
+    )
     return rule("little forgotten", "Is text of other kinds predicted as well as before?",
                 f"{change['value']:+.1%} loss{span(change, percent=True)}", f"interval at most +{threshold:.1%}", outcome)  # fmt: skip
 
 
 def stopping(answers: Facts, threshold: float) -> dict[str, str]:
-    """So few answers that a single one decides tell nothing: the sample must allow for one that does not stop."""
+    """The sample must be large enough to pass with one answer that does not stop; else a single answer decides."""
     rate = answers["adapter"]["stop_rate"] if answers["answers"] else None
-    question, wanted = "Do answers end by themselves?", f"at least {threshold:.1%}"
+    question, required = "Do answers end by themselves?", f"at least {threshold:.1%}"
     if rate is None:
-        return rule("answers stop", question, "no prompt suits", wanted, UNKNOWN)
+        return rule("answers stop", question, "no suitable prompt", required, UNKNOWN)
     enough = (rate["of"] - 1) / rate["of"] >= threshold  # as a quotient: 10 * (1 - 0.9) is just below 1
     outcome = FAILED if rate["high"] < threshold else UNKNOWN if not enough else PASSED if rate["share"] >= threshold else UNKNOWN
-    return rule("answers stop", question, f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})", wanted, outcome)
+    return rule("answers stop", question, f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})", required, outcome)
 
 
 def decide(found: Sequence[Facts]) -> str:
@@ -107,7 +106,7 @@ def decide(found: Sequence[Facts]) -> str:
 
 
 def sentence(result: Facts) -> str:
-    """The verdict in plain words, with what decided it."""
+    """The verdict in one sentence, with the rules that decided it and the numbers."""
     facts, by_domain = result["overall"], result["domains"]
     lower = sum(one["difference"] < 0 for one in by_domain.values())
     numbers = (
@@ -120,13 +119,13 @@ def sentence(result: Facts) -> str:
 def because(found: Sequence[Facts], verdict: str) -> str:
     if verdict == SHIP:
         return f": all {len(found)} rules passed"
-    wanted = FAILED if verdict == DO_NOT_SHIP else UNKNOWN
-    return f": {wanted} " + "; ".join(
-        f"“{one['rule']}” — {one['number']}, wanted {one['threshold']}" for one in found if one["outcome"] == wanted
+    deciding = FAILED if verdict == DO_NOT_SHIP else UNKNOWN
+    return f": {deciding} " + "; ".join(
+        f"“{one['rule']}” — {one['number']}, required {one['threshold']}" for one in found if one["outcome"] == deciding
     )
 
 
-def demand(result: Facts, settings: Settings) -> None:
-    """Errors: NotToShip if require_ship is set and the verdict is not `ship`: a batch then ends with a non-zero exit."""
+def require_ship(result: Facts, settings: Settings) -> None:
+    """Errors: NotToShip if require_ship is set and the verdict is not `ship`; a headless run then exits with an error."""
     if settings.require_ship and result["verdict"] != SHIP:
         raise NotToShip(f"require_ship is set, and the verdict is: {result['sentence']}")

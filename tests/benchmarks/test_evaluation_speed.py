@@ -1,9 +1,9 @@
-"""How fast are base and adapter measured, against what a short script does: model(**record, labels=...), one at a time, adapter off and on?
+"""How fast are base and adapter measured, compared with a short script: model(**record, labels=...), one at a time, adapter off and on?
 
-RECORDS=200 python -m pytest -s tests/benchmarks/test_evaluation_speed.py     the demo's model and corpus, an adapter that does something
+RECORDS=200 python -m pytest -s tests/benchmarks/test_evaluation_speed.py     the demo's model and corpus, an adapter that is not zero
 
-The script's model is plain transformers, peft and bitsandbytes. On a CPU with AVX512-BF16, bitsandbytes by itself measures with a
-kernel made for single tokens; `nf4, unpacked` is the same script after our cure, which is the faster way there.
+The script's model is plain transformers, peft and bitsandbytes. On a CPU with AVX512-BF16, bitsandbytes by itself uses a
+kernel for single tokens; `nf4, unpacked` is the same script with our faster workaround.
 """
 
 import os
@@ -77,9 +77,9 @@ def test_measuring_against_a_plain_loop(quantization: str, unpacked: bool, tmp_p
     made.save_pretrained(tmp_path)
     rival, model = script(settings, tmp_path, unpacked), base_model.load_adapter(settings, tmp_path)
     blocks, ratios, seen = load_from_disk(run.folder / "data" / "test"), [], []
-    for start in range(0, len(blocks), BLOCKS):  # interleaved: what else the machine does hits both
+    for start in range(0, len(blocks), BLOCKS):  # interleaved: other load on the machine affects both
         part = blocks.select(range(start, min(start + BLOCKS, len(blocks))))
-        with allocator.keep_freed_memory():  # as the evaluation has it around all its batches
+        with allocator.keep_freed_memory():  # as in the evaluation
             packed_seconds, packed = timed(lambda part=part: ours(model, part))
         plain_seconds, alone = timed(lambda part=part: [plain(rival, ids, labels) for _, ids, labels in separate(part)])
         ratios += [plain_seconds / packed_seconds] if start else []  # the first batch warms both

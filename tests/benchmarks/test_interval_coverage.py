@@ -1,4 +1,4 @@
-"""How often do intervals hold the truth? The studentised bootstrap against scipy's BCa, on skewed losses. Figures are printed."""
+"""How often do intervals contain the true value? The studentized bootstrap against scipy's BCa, on skewed losses. Figures are printed."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def bca(gain: np.ndarray, tokens: np.ndarray, seed: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("count", [6, 10, 20, 40, 80])
 def test_coverage(count: int, capsys: pytest.CaptureFixture) -> None:
-    hits = {"studentised": 0, "BCa": 0}
+    hits = {"studentized": 0, "BCa": 0}
     for trial in range(TRIALS):
         gain, tokens = documents(np.random.default_rng([trial, count]), count, TRUTH)
         own = paired_difference.ratio(gain, tokens, trial)
         low, high = bca(gain, tokens, trial)
-        hits["studentised"] += own.low <= TRUTH <= own.high
+        hits["studentized"] += own.low <= TRUTH <= own.high
         hits["BCa"] += low <= TRUTH <= high
     with capsys.disabled():
         print(f"\n{count} documents: " + ", ".join(f"{name} {hit / TRIALS:.1%}" for name, hit in hits.items()))
-    assert hits["studentised"] / TRIALS > 0.85
+    assert hits["studentized"] / TRIALS > 0.85

@@ -1,4 +1,4 @@
-"""One home with a small finished run, one JupyterLab over copies of the notebooks, one browser: shared by all browser tests."""
+"""One home with a small complete run, one JupyterLab with copies of the notebooks, one browser: shared by all browser tests."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from mistral_lib.run import Run, files, params, paths
 from tests.browser.jupyterlab import CHROMIUM, COMMAND, Notebook, Server
 from tests.support.corpora import rows
 
-REQUIRED = os.environ.get("BROWSER_TESTS") == "required"  # in CI: a missing browser is a failure there, not a skipped test
+REQUIRED = os.environ.get("BROWSER_TESTS") == "required"  # in CI, where a missing browser is a failure and not a skipped test
 
 SMALL: dict[str, Any] = {
     "run_name": "small", "corpus_paths": ["corpora/small"], "operatives_paths": [], "max_tokens": 128, "max_steps": 8,
@@ -42,7 +42,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A home of its own, in which a run with the tiny model has done all its stages."""
+    """A home with a run of the tiny model that has completed all stages."""
     place = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(paths.VARIABLE, str(place))
@@ -72,7 +72,7 @@ def context(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def notebook(context: Any, server: Server, finished: Run) -> Iterator[Callable[..., Notebook]]:
-    """Open a notebook by its number, its parameters those of the finished run and of `changes`; a second time: open it again."""
+    """Open a notebook by its number, with the parameters of the complete run and `changes`. Called again, it reopens the notebook."""
 
     def opened(number: str, **changes: Any) -> Notebook:
         source = next(paths.notebooks().glob(f"{number}_*.ipynb"))
@@ -89,7 +89,7 @@ def notebook(context: Any, server: Server, finished: Run) -> Iterator[Callable[.
 
 
 def as_fresh(book: nbformat.NotebookNode, values: dict[str, Any]) -> nbformat.NotebookNode:
-    """The notebook as papermill would start it: with the values in a cell of their own, and without outputs."""
+    """The notebook as papermill starts it: with the values in an own cell, and without outputs."""
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

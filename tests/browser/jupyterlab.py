@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real browser, as these tests drive it: open, run by the menu's command, wait for what the page shows."""
+"""JupyterLab in a browser for these tests: open a notebook, run menu commands, wait for what the page shows."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from mistral_lib.run import paths
 
 COMMAND = "apt-get install -y --no-install-recommends chromium"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 120  # seconds until something that should appear has failed to
+PATIENCE = 120  # seconds to wait for something to appear
 
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code').map(cell => ({
     count: cell.model.executionCount, source: cell.model.sharedModel.getSource(),
@@ -27,7 +27,7 @@ STATUS = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?
 
 
 class Server:
-    """`python -m mistral_lib lab` over one folder of notebooks; its kernels see the home that the tests chose."""
+    """`python -m mistral_lib lab` over one folder of notebooks; its kernels use the home of the tests."""
 
     def __init__(self, folder: Path, theme: str = "JupyterLab Light"):
         quiet = {"notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}, "themes": {"theme": theme}}
@@ -46,7 +46,7 @@ class Server:
         self.port, self.token = self._address()
 
     def _address(self) -> tuple[int, str]:
-        """Wait until it answers; port and token are in the first line that it prints."""
+        """Wait until the server has printed its port and token."""
         for _ in range(PATIENCE * 5):
             words = self.words.read_text()
             assert self.process.poll() is None, words

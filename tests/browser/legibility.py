@@ -1,6 +1,6 @@
-"""What can be measured of a page's look: nothing sticks out or is cut off, and every word stands out from its ground.
+"""The legibility of a page: nothing overflows or is cut off, and every text has enough contrast.
 
-Contrast is WCAG 2's ratio of relative luminances, 4.5 for text and 3 for large text; disabled controls are exempt there and here.
+Contrast is WCAG 2's ratio of relative luminances, at least 4.5 for text and 3 for large text; disabled controls are exempt.
 Source: https://www.w3.org/TR/WCAG22/#contrast-minimum
 """
 
@@ -11,7 +11,7 @@ from tests.browser.jupyterlab import Notebook
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
 
-# Cells are laid out as they come into sight, so each is looked at there. `look` gives the faults of one output.
+# Cells are laid out when they become visible, so each is scrolled into view. `look` returns the faults of one output.
 IN_EVERY_OUTPUT = """async look => {
     const found = [];
     for (const cell of document.querySelectorAll('.jp-Notebook .jp-CodeCell')) {
@@ -23,7 +23,7 @@ IN_EVERY_OUTPUT = """async look => {
     return [...new Set(found)];
 }"""
 
-# A slider's inner parts reach over its ends by half a handle, which hides and cuts nothing; a text box scrolls a long path.
+# A slider's inner parts overflow its ends by half a handle, which is intended; a text box scrolls a long path.
 STICKS_OUT = """output => [output, ...output.querySelectorAll('*')].filter(one =>
     one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1 && !one.closest('.noUi-target, .slider-container, option, style, input[type=text]')
     && getComputedStyle(one).display !== 'inline'
@@ -56,18 +56,18 @@ UNNAMED = """output => [...output.querySelectorAll('img')].filter(one => !one.al
 
 
 def faults(page: Notebook) -> list[str]:
-    """In both themes: what sticks out of its place or is cut off, what is too faint to be read, pictures without words."""
+    """In both themes: elements that overflow or are cut off, text with too little contrast, images without alternative text."""
     found: list[str] = []
     for theme in THEMES:
         page.page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
         page.wait(f"document.body.dataset.jpThemeLight === '{str('Light' in theme).lower()}'")
-        page.page.wait_for_timeout(300)  # until its style sheet is at work
-        for kind, look in (("sticks out", STICKS_OUT), ("faint", FAINT), ("without words", UNNAMED)):
+        page.page.wait_for_timeout(300)  # until its style sheet is applied
+        for kind, look in (("sticks out", STICKS_OUT), ("faint", FAINT), ("without alternative text", UNNAMED)):
             found += [f"{theme}, {kind}: {fault}" for fault in page.page.evaluate(IN_EVERY_OUTPUT, look)]
     return found
 
 
 def beside_each_other(page: Notebook, *places: Any) -> bool:
-    """Whether these elements stand on one level, each to the right of the one before."""
+    """Whether these elements are at the same height, each to the right of the one before."""
     boxes = [place.bounding_box() for place in places]
     return all(abs(one["y"] - two["y"]) < 2 and one["x"] + one["width"] <= two["x"] + 1 for one, two in pairwise(boxes))

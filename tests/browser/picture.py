@@ -1,9 +1,9 @@
-"""Pictures of the notebooks in JupyterLab, for eyes: the README's one, or every notebook in both themes.
+"""Screenshots of the notebooks in JupyterLab: the README's one, or every notebook in both themes.
 
-python -m tests.browser.picture                # the README's docs/lab.png: notebook 03's live page over a finished demo run
-python -m tests.browser.picture FOLDER 02 03   # those notebooks (all, if none is named), light and dark, from top to end
+python -m tests.browser.picture                # the README's docs/lab.png: notebook 03's live page over a complete demo run
+python -m tests.browser.picture FOLDER 02 03   # these notebooks (all, if none is named), light and dark, from top to end
 
-Both run the notebooks over the demo run of this home (MISTRAL_WORKBOOK_HOME) and refuse to begin where it is not finished.
+Both run the notebooks over the demo run of this home (MISTRAL_WORKBOOK_HOME), which must be complete.
 """
 
 import json
@@ -25,14 +25,14 @@ RUN = "demo"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTH, HEIGHT = 1440, 1200  # a laptop's width; the height of one picture
 PATIENCE = 600  # seconds for one notebook
-WHOLE = {"windowingMode": "none"}  # cells that are out of sight are drawn as well
+ALL_CELLS = {"windowingMode": "none"}  # cells outside the window are drawn as well
 TO_THE_PAGE = """() => [...document.querySelectorAll('.jp-Notebook .widget-html')].find(
     part => part.innerText.includes('loss of the last batch')).closest('.jp-Cell').scrollIntoView()"""
 OUTER = "document.querySelector('.jp-WindowedPanel-outer')"
 
 
-def demanded() -> None:
-    """Errors: SystemExit where this home holds no finished demo run, of which the pictures are to be taken."""
+def require_demo_run() -> None:
+    """Errors: SystemExit if this home has no complete demo run."""
     folder = paths.runs() / RUN
     found = Run.existing(folder).status("evaluation") if (folder / "manifest.json").exists() else "missing"
     if found != "complete":
@@ -41,7 +41,7 @@ def demanded() -> None:
 
 @contextmanager
 def lab(theme: str) -> Iterator[tuple[Server, Any]]:
-    """JupyterLab over copies of all notebooks without their outputs, and a browser."""
+    """JupyterLab with copies of all notebooks without their outputs, and a browser."""
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         for source in paths.notebooks().glob("*.ipynb"):
@@ -51,7 +51,7 @@ def lab(theme: str) -> Iterator[tuple[Server, Any]]:
             nbformat.write(book, folder / source.name)
         place = folder / ".settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
         place.parent.mkdir(parents=True)
-        place.write_text(json.dumps(WHOLE))
+        place.write_text(json.dumps(ALL_CELLS))
         server, browser = Server(folder, THEMES[theme]), playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             yield server, browser
@@ -61,7 +61,7 @@ def lab(theme: str) -> Iterator[tuple[Server, Any]]:
 
 
 def opened(server: Server, browser: Any, number: str) -> Notebook:
-    """A notebook that was run from top to bottom, the panels beside it folded away."""
+    """A notebook that was run from top to bottom, with the side panels closed."""
     name = next(paths.notebooks().glob(f"{number}_*.ipynb")).name
     page = Notebook(browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}), server, name).run_all(PATIENCE)
     page.page.evaluate("() => { window.jupyterapp.shell.collapseLeft(); window.jupyterapp.shell.collapseRight() }")
@@ -73,14 +73,14 @@ def readme_picture() -> None:
     with lab("light") as (server, browser):
         page = opened(server, browser, "03").page
         page.set_viewport_size({"width": 1200, "height": 800})
-        for _ in range(2):  # what comes into sight may move the page
+        for _ in range(2):  # cells that become visible may move the page
             page.evaluate(TO_THE_PAGE)
             page.wait_for_timeout(1500)
         PICTURE.write_bytes(page.screenshot())
 
 
 def all_of(number: str, theme: str, folder: Path) -> None:
-    """One picture below the other: FOLDER/03_dark_00.png and so on."""
+    """Screenshots from top to end: FOLDER/03_dark_00.png and so on."""
     with lab(theme) as (server, browser):
         page = opened(server, browser, number)
         assert not page.errors(), page.errors()
@@ -92,7 +92,7 @@ def all_of(number: str, theme: str, folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    demanded()
+    require_demo_run()
     if not arguments:
         return readme_picture()
     folder, numbers = Path(arguments[0]), arguments[1:] or sorted(path.name[:2] for path in paths.notebooks().glob("*.ipynb"))

@@ -1,6 +1,6 @@
-"""Notebooks 02 to 04 in a real browser over one finished run: run by the menu, their widgets operated, their look measured.
+"""Notebooks 02 to 04 in a real browser over one complete run: run by the menu, their widgets operated, their layout measured.
 
-What is asserted is what the page shows, and the files that were written.
+The tests assert what the page shows, and the files that were written.
 """
 
 import shutil
@@ -58,7 +58,7 @@ def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callabl
     answer.fill("80")
     answer.press("Enter")
     page.shows("shortest_answer = 80")
-    assert files.read_json(Run.open(own).folder / "data" / "report.json")["records_kept"] == 640, "a trial touches nothing"
+    assert files.read_json(Run.open(own).folder / "data" / "report.json")["records_kept"] == 640, "a trial writes nothing"
 
     moved = own.model_copy(update={"max_tokens": 256, "near_duplicate_threshold": 0.65, "shortest_answer": 80})
     tokenizer = base_model.load_tokenizer(own.base_model)
@@ -69,12 +69,14 @@ def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callabl
         before, after, change = table[name]
         assert before != after and change[0] in "+−", name
 
-    page.page.evaluate(PARAMETERS, page.page.inner_text(".widget-html pre"))  # as the page says, typed in the parameters cell
+    page.page.evaluate(
+        PARAMETERS, page.page.inner_text(".widget-html pre")
+    )  # the lines that the page shows, typed into the parameters cell
     assert not page.run_all().errors()
     assert figures(files.read_json(Run.open(moved).folder / "data" / "report.json")) == expected, "the sample held every row"
 
 
-def test_03_a_finished_training_is_found_finished_and_compared(notebook: Callable[..., Notebook], finished: Run) -> None:
+def test_03_a_complete_training_is_found_and_compared(notebook: Callable[..., Notebook], finished: Run) -> None:
     twin = finished.folder.with_name("twin")
     shutil.copytree(finished.folder, twin)
     page = run_through(notebook("03"))
@@ -106,7 +108,7 @@ def test_04_votes_by_key_and_button_and_both_models_answer(notebook: Callable[..
     page.press("Ask both")
     page.page.wait_for_selector("button:has-text('Stop'):enabled")
     page.page.wait_for_selector("button:has-text('Ask both'):enabled")
-    assert streamed(page.page.evaluate("() => window.seen")), "both grew together, word by word"
+    assert streamed(page.page.evaluate("() => window.seen")), "both answers grew together, word by word"
     both = page.page.locator(".widget-html:has(pre)")
     assert beside_each_other(page, *(both.filter(has_text=who).last for who in ("base model", "adapter")))
     assert not faults(page)
@@ -129,7 +131,7 @@ def streamed(seen: list[list[list[Any]]]) -> bool:
     return len({one for one, _ in growing}) >= 3 and len({two for _, two in growing}) >= 3
 
 
-def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook: Callable[..., Notebook], finished: Run) -> None:
+def test_a_training_is_found_again_after_a_restart_stopped_and_resumed(notebook: Callable[..., Notebook], finished: Run) -> None:
     changes = {"run_name": "long", "max_steps": STEPS, "micro_batch_size": 1, "checkpoint_every_steps": 200, "validate_every_steps": 200}
     run = Run.open(finished.settings.model_copy(update=changes))
     prepare.prepare(run)
@@ -141,7 +143,7 @@ def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook
     page.save()
     page.close()
     left_at = training_status.status(run)
-    assert left_at.alive, "the training goes on without a page"
+    assert left_at.alive, "the training continues without a page"
 
     page = notebook("03")
     page.shows(f"process {left_at.pid}")
@@ -151,7 +153,7 @@ def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook
     page.ready().do("notebook:run-all-cells")
     page.shows("loss of the last batch")
     page.shows(f"process {left_at.pid}")
-    page.press("Stop and save")  # works although the cell below still waits
+    page.press("Stop and save")  # works while the cell below waits
     page.press("Yes, save and stop")
     page.shows("interrupted")
     now = training_status.status(run)
@@ -163,12 +165,12 @@ def test_training_left_found_again_after_a_restart_stopped_and_taken_up(notebook
     assert not page.run_all(3 * PATIENCE).errors()
     page.shows("read back from disk and measured again")
     starts = [e["from_step"] for e in files.read_json_lines(log) if e["event"] == "started"]
-    assert starts == [0, now.step], "one stop, taken up where it saved, by one trainer"
+    assert starts == [0, now.step], "one stop, resumed where it was saved, by one trainer"
     assert [step["step"] for step in training_log.steps(log)] == list(range(1, STEPS + 1))
     assert all(finding.status == "verified" for finding in audit.audit(run.folder / "training" / "adapter"))
 
 
-def test_the_report_asks_for_nothing_and_fits_a_phone(browser: Any, finished: Run) -> None:
+def test_the_report_requests_nothing_and_fits_a_phone(browser: Any, finished: Run) -> None:
     phone = browser.new_context(viewport={"width": 390, "height": 800}, offline=True)
     page, asked = phone.new_page(), []
     page.on("request", lambda request: asked.append(request.url))

@@ -1,4 +1,4 @@
-"""The pages that are handed round, report and comparison, as a browser shows them: desk, phone and paper; nothing is asked of the network."""
+"""Report and comparison as a browser shows them: on a desktop, a phone and paper, without requests to the network."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def pages(finished: Run) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", ["report", "comparison"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_page_fits_its_window_and_asks_for_nothing(browser: Any, pages: dict[str, Path], kind: str, width: int) -> None:
+def test_a_page_fits_its_window_and_requests_nothing(browser: Any, pages: dict[str, Path], kind: str, width: int) -> None:
     context, asked = browser.new_context(viewport={"width": width, "height": 844}), []
     page = context.new_page()
     page.on("request", lambda request: asked.append(request.url))
@@ -32,8 +32,8 @@ def test_a_page_fits_its_window_and_asks_for_nothing(browser: Any, pages: dict[s
     assert [url for url in asked if not url.startswith("data:")] == [pages[kind].as_uri()]
     assert page.evaluate(OVERFLOW) <= 0 and page.evaluate(EMPTY) == 0 and page.query_selector("img")
     if width > 1000:
-        assert page.evaluate(CUT) == [], "on a desk every column is in sight"
+        assert page.evaluate(CUT) == [], "on a desktop every column is visible"
         page.emulate_media(media="print")
         page.set_viewport_size({"width": 718, "height": 1000})  # A4 at 96 dots an inch, less margins of a centimetre
-        assert page.evaluate(OVERFLOW) <= 0, "and on paper, where nothing can be scrolled"
+        assert page.evaluate(OVERFLOW) <= 0, "and on paper, which cannot be scrolled"
     context.close()

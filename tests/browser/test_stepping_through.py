@@ -1,4 +1,4 @@
-"""Notebooks 00 and 01 in a real browser: what the form and the explorer show when they are operated, and what they write."""
+"""Notebooks 00 and 01 in a real browser: what the form and the explorer show and write."""
 
 import json
 import re
@@ -22,7 +22,7 @@ CUT_CHOICES = """() => [...document.querySelectorAll('.jp-OutputArea-output sele
 
 
 def run_through(page: Notebook) -> Notebook:
-    """Run all cells: no error, each cell once, and every widget is there instead of its plain text."""
+    """Run all cells: no error, each cell once, and every widget is loaded."""
     page.run_all()
     counts = [cell["count"] for cell in page.cells() if cell["source"].strip()]
     assert not page.errors() and counts == list(range(1, len(counts) + 1))
@@ -42,7 +42,7 @@ def write(page: Notebook, name: str, words: str) -> None:
 
 
 def row(page: Notebook, name: str) -> str:
-    """What the estimate says under this name."""
+    """The text of the estimate under this name."""
     return page.page.inner_text(f"{OUTPUTS} tr:has(b:text-is({json.dumps(name)})) td >> nth=1")
 
 
@@ -50,7 +50,7 @@ def becomes(page: Notebook, name: str, words: str) -> None:
     page.page.wait_for_selector(f"{OUTPUTS} tr:has(b:text-is({json.dumps(name)})):has-text({json.dumps(words)})")
 
 
-def test_00_decisions_are_turned_checked_and_saved(notebook: Callable[..., Notebook], finished: Run) -> None:
+def test_00_decisions_are_changed_checked_and_saved(notebook: Callable[..., Notebook], finished: Run) -> None:
     page = run_through(notebook("00"))
     page.slide("max_tokens")
     becomes(page, "memory", "fits")
@@ -116,5 +116,5 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     page.shows("no near-duplicates of this record")
     write(page, "search", "")
     page.shows("200 of 600 rows")
-    page.slide("characters", "End")  # the shortest that is wanted: as long as the longest
+    page.slide("characters", "End")  # the lower limit at the longest record
     page.wait("!document.querySelector('.jp-Notebook').innerText.includes('200 of 600 rows')")

@@ -1,4 +1,4 @@
-"""The evaluation stage on a tiny model: known answers, refusals, resuming, and a report that asks for nothing outside."""
+"""The evaluation stage on a tiny model: expected verdicts, refusals, resuming, and a self-contained report."""
 
 import importlib.util
 import os
@@ -83,7 +83,7 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
         result["overall"]["adapter"]
     )
     assert result["overall"]["documents"] == len({row["document"] for row in table}) < len(table)
-    assert set(result["memorising"]["domains"]) <= set(result["domains"]) and result["retention"]["overall"]["records"] > 10
+    assert set(result["memorization"]["domains"]) <= set(result["domains"]) and result["retention"]["overall"]["records"] > 10
     assert [str(f) for f in audit.audit(run.folder) if f.status != "verified"] == []
     for card in ("model_card.md", "dataset_card.md"):
         assert (run.folder / "evaluation" / card).read_text().startswith("---\n")
@@ -91,7 +91,7 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
     assert result["verdict"] in page and all(one["rule"] in page for one in result["rules"])
     words, samples = "The retention set is", files.read_json_lines(run.folder / "evaluation" / "samples.jsonl")
     assert words in page and words not in report.page(run, {**result, "retention": None}, samples), (
-        "nothing is said of what was not measured"
+        "the page does not mention what was not measured"
     )
     assert "Plan against measured" in page and "training stage, seconds" in page
     refuse_outside_requests(page)
@@ -104,9 +104,9 @@ def refuse_outside_requests(page: str) -> None:
     assert all(target.startswith("data:") for target in re.findall(r"\b(?:src|href|srcset|action|poster)\s*=\s*[\"']?([^\"'\s>]+)", page))
 
 
-def test_a_changed_rule_judges_anew_without_measuring_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_rule_is_applied_without_measuring_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate.evaluate(run)
-    monkeypatch.setattr(likelihood, "paired_batch_losses", None)  # whoever measures again fails
+    monkeypatch.setattr(likelihood, "paired_batch_losses", None)  # measuring again would fail
     lenient = evaluate.evaluate(other(run, max_retention_loss=9.0, min_stop_rate=0.0))
     assert lenient["overall"] == first["overall"] and lenient["rules"] != first["rules"]
 
@@ -115,8 +115,8 @@ SHAPING = {"seed": 7, "max_tokens": 64, "micro_batch_size": 1, "long_records": "
            "columns": {"text": "body"}, "salvage": False, "pdf_characters": 500}  # fmt: skip
 
 
-def test_every_parameter_that_shapes_what_is_measured_asks_for_a_new_evaluation(run: Run, home: Path) -> None:
-    """The retention set is read and packed by parameters of the data stage: with them changed its numbers would be others."""
+def test_every_parameter_of_the_measured_texts_makes_the_evaluation_stale(run: Run, home: Path) -> None:
+    """The retention set is read and packed by parameters of the data stage: other values give other numbers."""
     texts = [{"text": " ".join(f"word{n} of text {k}" for n in range(20)), "kind": f"k{k % 3}"} for k in range(20)]
     files.write_json_lines(home / "kept.jsonl", texts)
     run = other(run, retention_paths=["kept.jsonl"], max_probe_tokens=0)
@@ -137,7 +137,7 @@ def test_a_changed_retention_set_makes_the_evaluation_stale(run: Run, home: Path
     assert [f.reason for f in audit.audit(run.folder) if f.status == "stale"] == ["input retention/kept.jsonl changed"]
 
 
-def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -> None:
+def test_an_adapter_with_zero_b_changes_nothing_and_gives_not_enough_evidence(run: Run) -> None:
     put_adapter(run, lambda name, tensor: torch.zeros_like(tensor) if "lora_B" in name else tensor)
     result = evaluate.evaluate(run)
     assert result["largest_logit_difference"] == 0.0
@@ -145,7 +145,7 @@ def test_an_adapter_with_zero_b_changes_nothing_and_gives_no_verdict(run: Run) -
     assert result["retention"]["change"]["value"] == 0.0 and result["verdict"] == "not enough evidence"
 
 
-def test_a_loss_that_is_no_number_ends_the_evaluation_and_names_the_record(run: Run) -> None:
+def test_a_loss_that_is_not_finite_ends_the_evaluation_and_names_the_record(run: Run) -> None:
     put_adapter(run, lambda name, tensor: torch.full_like(tensor, float("nan")) if "layers.1" in name and "lora_B" in name else tensor)
     with pytest.raises(
         measurements.NotFinite,
@@ -155,8 +155,8 @@ def test_a_loss_that_is_no_number_ends_the_evaluation_and_names_the_record(run: 
     assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluate.WORK / "test.jsonl") == []
 
 
-def test_an_adapter_that_unlearnt_the_order_of_words_is_not_to_ship(run: Run, home: Path) -> None:
-    """The base model knows the task already, and training turned the words of every answer around: the test loss itself rises.
+def test_an_adapter_trained_on_reversed_answers_does_not_ship(run: Run, home: Path) -> None:
+    """The base model solves the task already, and training reversed the words of every answer: the test loss rises.
 
     Answers that belong to other prompts, where it falls, are in test_shuffled_answers.py."""
     knowing = merged(run, home / "models" / "knowing")
@@ -178,11 +178,11 @@ def test_an_adapter_that_unlearnt_the_order_of_words_is_not_to_ship(run: Run, ho
     result = evaluate.evaluate(judged)
     assert result["verdict"] == "do not ship" and result["overall"]["low"] > 0
     with pytest.raises(verdict.NotToShip, match="require_ship is set"):
-        verdict.demand(result, settings.model_copy(update={"require_ship": True}))
+        verdict.require_ship(result, settings.model_copy(update={"require_ship": True}))
 
 
 def merged(run: Run, place: Path) -> str:
-    """The trained adapter merged into its base model: a base model that knows the task."""
+    """The trained adapter merged into its base model: a base model that solves the task."""
     settings = run.settings.model_copy(update={"quantization": "none", "dtype": "float32"})
     base_model.load_adapter(settings, run.folder / "training" / "adapter").merge_and_unload().save_pretrained(place)
     base_model.load_tokenizer(settings.base_model).save_pretrained(place)
@@ -191,27 +191,27 @@ def merged(run: Run, place: Path) -> str:
 
 def test_a_shared_record_is_refused() -> None:
     train, test = (Dataset.from_dict({"record_ids": [ids]}) for ids in (["a", "b"], ["b", "c"]))
-    with pytest.raises(ValueError, match="1 records stand in both train and test"):
+    with pytest.raises(ValueError, match="1 records are in both train and test"):
         evaluate.refuse_shared_records(train, test)
 
 
-def test_retention_records_that_stand_in_training_are_left_out_and_none_is_an_error(run: Run, home: Path) -> None:
+def test_retention_records_that_are_in_training_are_left_out_and_an_empty_set_is_an_error(run: Run, home: Path) -> None:
     tokenizer, train = base_model.load_tokenizer(run.settings.base_model), load_from_disk(run.folder / "data" / "train")
     trained = {i for ids in train["record_ids"] for i in ids}
     files.write_json_lines(home / "kept.jsonl", [*rows("red", 200), {"text": "Quite another text, of which training knows nothing."}])
     kept = retention.build(run.settings.model_copy(update={"retention_paths": ["kept.jsonl"], "max_probe_tokens": 0}), tokenizer, trained)
     measured = {i for ids in kept.blocks["record_ids"] for i in ids}
-    assert measured and not measured & trained and kept.left_out["stands_in_training"] > 100
+    assert measured and not measured & trained and kept.left_out["in_training"] > 100
     files.write_json_lines(home / "same.jsonl", rows("red", 200))
     everything = trained | measured
-    with pytest.raises(retention.NoRetentionSet, match="stands_in_training"):
+    with pytest.raises(retention.NoRetentionSet, match="in_training"):
         retention.build(run.settings.model_copy(update={"retention_paths": ["same.jsonl"]}), tokenizer, everything)
 
 
 EVALUATE = "import sys, pathlib; from mistral_lib.evaluation import evaluate; from mistral_lib.run import Run; evaluate.evaluate(Run.existing(pathlib.Path(sys.argv[1])))"
 
 
-def test_killed_half_way_it_goes_on_and_ends_the_same(run: Run) -> None:
+def test_a_killed_evaluation_resumes_and_gives_the_same_result(run: Run) -> None:
     run = other(run, max_test_tokens=0)
     undisturbed = evaluate.evaluate(run)
     shutil.rmtree(run.folder / "evaluation")
@@ -257,7 +257,7 @@ def test_the_likelihood_agrees_with_a_plain_loop_over_200_records(run: Run, tiny
 
 
 def separate(blocks: Dataset) -> Iterator[tuple[str, list[int], list[int]]]:
-    """The records of packed blocks one by one: (id, token ids, labels). Holds where each record is one window."""
+    """The records of packed blocks one by one: (id, token ids, labels). Only for records of one window."""
     for block in blocks:
         starts = [i for i, place in enumerate(block["position_ids"]) if place == 0] + [len(block["input_ids"])]
         for number, record_id in enumerate(block["record_ids"]):
@@ -265,8 +265,8 @@ def separate(blocks: Dataset) -> Iterator[tuple[str, list[int], list[int]]]:
             yield record_id, block["input_ids"][part], block["labels"][part]
 
 
-def test_the_report_marks_what_only_one_answer_says_and_escapes_the_rest() -> None:
-    one, two = report.marked("It returns the sum", "It returns <b>the</b> sum")
+def test_the_report_marks_the_differences_of_two_answers_and_keeps_html_as_text() -> None:
+    one, two = report.mark_differences("It returns the sum", "It returns <b>the</b> sum")
     assert ("<b>the</b>", True) in two and ("the", True) in one
     assert "".join(text for text, _ in one) == "It returns the sum"
 
@@ -301,14 +301,14 @@ for count in (800, 10_000):
 """
 
 
-def test_tasks_are_refused_at_once_with_the_command_where_lm_eval_is_absent(run: Run) -> None:
+def test_tasks_without_lm_eval_are_refused_at_once_with_the_install_command(run: Run) -> None:
     if importlib.util.find_spec("lm_eval"):
         pytest.skip("lm-eval is installed here")
     with pytest.raises(ModuleNotFoundError, match="pip install lm-eval"):
         evaluate.evaluate(other(run, lm_eval_tasks=["hellaswag"]))
 
 
-def test_samples_say_whether_each_answer_ended(run: Run) -> None:
+def test_samples_record_whether_each_answer_ended(run: Run) -> None:
     evaluate.evaluate(run)
     for sample in files.read_json_lines(run.folder / "evaluation" / "samples.jsonl"):
         assert isinstance(sample["base_stopped"], bool) and isinstance(sample["adapter_stopped"], bool)

@@ -1,4 +1,4 @@
-"""Differences with intervals: exact on models whose distribution is known, honest on simulated data, silent on none."""
+"""Differences with intervals: exact on a model whose distribution is given, correct on simulated data, none on too little data."""
 
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def test_the_likelihood_of_a_known_distribution_is_exact(tiny_model: str) -> Non
         hidden = embedding[row]
         logits = hidden / np.sqrt((hidden**2).mean(1, keepdims=True) + model.config.rms_norm_eps) @ head.T  # RMSNorm of weight 1
         log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-        known = -log_p[np.arange(4, 19), row[5:]].sum()
-        assert loss.tokens == 15 and loss.nats == pytest.approx(known, rel=1e-6)
+        expected = -log_p[np.arange(4, 19), row[5:]].sum()
+        assert loss.tokens == 15 and loss.nats == pytest.approx(expected, rel=1e-6)
 
 
 def documents(rng: np.random.Generator, count: int, truth: float) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +49,14 @@ def documents(rng: np.random.Generator, count: int, truth: float) -> tuple[np.nd
     return np.bincount(document, gain * tokens), np.bincount(document, tokens)
 
 
-def test_the_interval_holds_the_truth_in_93_to_97_of_100_of_1000_data_sets() -> None:
+def test_the_interval_contains_the_true_value_in_93_to_97_percent_of_1000_data_sets() -> None:
     truth, hits, missed_effect = -0.2, 0, 0
     for trial in range(1000):
         found = paired_difference.ratio(*documents(np.random.default_rng([trial, 40]), 40, truth), seed=trial)
         hits += found.low <= truth <= found.high
         missed_effect += found.low <= 0 <= found.high
     assert 930 <= hits <= 970
-    assert missed_effect < 100, "an interval that holds everything would pass the line above"
+    assert missed_effect < 100, "an interval that contains everything would pass the line above"
 
 
 def test_a_difference_of_the_detectable_size_is_found_about_80_times_in_100() -> None:
@@ -72,7 +72,7 @@ def test_a_difference_of_the_detectable_size_is_found_about_80_times_in_100() ->
     assert 0.7 <= np.mean(found) <= 0.9
 
 
-def test_records_of_one_document_count_as_one_witness() -> None:
+def test_records_of_one_document_count_as_one_observation() -> None:
     """Twenty copies of the same document's records are no new evidence."""
     rng = np.random.default_rng(0)
     base = rng.uniform(1, 4, 40)
@@ -88,7 +88,7 @@ def test_records_of_one_document_count_as_one_witness() -> None:
     assert same["standard_error"] == pytest.approx(own["standard_error"], rel=1e-6)
 
 
-def test_a_model_against_itself_differs_by_exactly_nothing() -> None:
+def test_a_model_against_itself_differs_by_exactly_zero() -> None:
     same = losses(np.linspace(1, 4, 40))
     found = paired_difference.compare(same, same, seed=0)
     assert found["difference"] == found["low"] == found["high"] == 0.0 and found["p"] == 1.0
@@ -100,7 +100,7 @@ def test_few_documents_get_no_interval() -> None:
 
 
 def test_unpaired_losses_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 and 4 records, of which 3 are the same"):
+    with pytest.raises(ValueError, match="3 and 4 records, 3 of them the same"):
         paired_difference.compare(losses(np.ones(3)), losses(np.ones(4)), seed=0)
 
 
@@ -109,7 +109,7 @@ def test_holm_corrects_as_published() -> None:
     assert corrected == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})  # R's p.adjust(c(.01, .04, .03, .005), "holm")
 
 
-def test_looking_at_many_domains_without_a_difference_finds_one_in_few_trials() -> None:
+def test_many_domains_without_a_difference_rarely_give_a_finding() -> None:
     """Without the correction, one of 12 idle domains would look different in 46 of 100 trials."""
     alarms = 0
     for trial in range(50):
@@ -147,7 +147,7 @@ def test_repetition_and_formats_are_seen() -> None:
     assert answer_metrics.is_json('{"a": [1, null]}') and not answer_metrics.is_json("{'a': 1}") and not answer_metrics.is_json("")
 
 
-def test_the_summary_counts_what_it_says() -> None:
+def test_the_summary_counts() -> None:
     sample = {"domain": "d", "reference": "{}", "base": "{", "base_stopped": False, "adapter": "{}", "adapter_stopped": True}
     found = answer_metrics.summary(
         [sample, {**sample, "domain": "e", "reference": "a long one of more than eight words it is"}], {"d": "json"}
@@ -158,7 +158,7 @@ def test_the_summary_counts_what_it_says() -> None:
     assert answer_metrics.summary([], {}) == {"answers": 0}
 
 
-def test_a_copied_stretch_is_found_whatever_stands_around_it() -> None:
+def test_a_copied_passage_is_found_in_other_text() -> None:
     training = "Returns the value that was stored under the key before, or the default if there is none at all."
     copied = "Well: returns the value that was stored under the key before, or the default — so it is."
     texts = {
@@ -166,7 +166,7 @@ def test_a_copied_stretch_is_found_whatever_stands_around_it() -> None:
         "own": "Returns the value of the key, or the default where it has none, as all mappings do here.",
         "short": "Returns the value.",
     }
-    assert memorization.stand_in(texts, [training, "Something else."]) == {"copied"}
+    assert memorization.with_copied_text(texts, [training, "Something else."]) == {"copied"}
 
 
 def test_every_turn_of_the_assistant_counts_as_training_text(tmp_path: Path) -> None:

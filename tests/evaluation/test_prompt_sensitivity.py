@@ -1,4 +1,4 @@
-"""The probes that tell whether prompts count: the right stranger for each chat, and no more work than what is measured."""
+"""The worth of prompts: the right partner for each chat, and no more work than what is measured."""
 
 import random
 import time
@@ -21,7 +21,7 @@ def chat(number: int, domain: str, document: str) -> dict:
 
 
 def plainly(rows: list[dict], row: dict) -> str | None:
-    """The rule as it is said: round through the domain by id, the first of another document."""
+    """The definition: in cyclic order of ids within the domain, the first chat of another document."""
     same = sorted((one for one in rows if one["domain"] == row["domain"]), key=lambda one: one["record_id"])
     place = same.index(row)
     return next((one["record_id"] for one in same[place + 1 :] + same[:place] if one["source_group"] != row["source_group"]), None)
@@ -32,17 +32,17 @@ def test_each_chat_gets_the_next_of_its_domain_from_another_document() -> None:
     for _ in range(60):
         rows = [chat(n, dice.choice("ab"), dice.choice("xyz")) for n in dice.sample(range(99), dice.randrange(1, 30))]
         expected = {row["record_id"]: found for row in rows if (found := plainly(rows, row))}
-        assert {row["record_id"]: stranger["record_id"] for row, stranger in prompt_sensitivity.strangers(rows)} == expected
-        assert [row["record_id"] for row, _ in prompt_sensitivity.strangers(rows)] == sorted(expected)
+        assert {row["record_id"]: partner["record_id"] for row, partner in prompt_sensitivity.other_document_pairs(rows)} == expected
+        assert [row["record_id"] for row, _ in prompt_sensitivity.other_document_pairs(rows)] == sorted(expected)
 
 
 def test_a_domain_of_one_large_document_costs_no_more_than_its_length() -> None:
     rows, started = [chat(n, "a", "one") for n in range(20_000)], time.perf_counter()
-    assert prompt_sensitivity.strangers(rows) == []
+    assert prompt_sensitivity.other_document_pairs(rows) == []
     assert time.perf_counter() - started < 10, "every chat was compared with every other: 20,000 took a minute and more"
 
 
-def test_only_what_is_measured_is_made_and_it_is_the_same(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_as_many_blocks_are_made_as_are_measured(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [chat(n, "ab"[n % 2], f"document {n % 7}") for n in range(400)]
     tokenizer, encoded, encode = base_model.load_tokenizer(tiny_model), [], chat_format.encode
 
@@ -51,7 +51,10 @@ def test_only_what_is_measured_is_made_and_it_is_the_same(tiny_model: str, monke
         return encode(tokenizer, records)
 
     monkeypatch.setattr(chat_format, "encode", counted)
-    everything = prompt_sensitivity.swapped(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=0))
-    made, some = len(encoded), prompt_sensitivity.swapped(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=1024))
+    everything = prompt_sensitivity.blocks_with_other_prompts(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=0))
+    made, some = (
+        len(encoded),
+        prompt_sensitivity.blocks_with_other_prompts(tokenizer, rows, Settings(max_tokens=128, max_probe_tokens=1024)),
+    )
     assert len(some) == 8 and some.to_dict() == everything.select(range(8)).to_dict()
     assert made == 400 and len(encoded) - made < 100

@@ -1,4 +1,4 @@
-"""Each rule passes, fails and says unknown where it should, and the verdict follows."""
+"""Each rule passes, fails or is unknown as it should, and the verdict follows from the rules."""
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_one_rule_decides(changes: dict, rule: str, outcome: str, word: str) -> 
 
 
 @pytest.mark.parametrize(("answers", "threshold"), [(5, 0.8), (10, 0.9), (20, 0.95), (100, 0.99), (2, 0.5), (1, 0.0)])
-def test_as_many_answers_as_allow_for_one_are_enough(answers: int, threshold: float) -> None:
+def test_a_sample_must_be_large_enough_for_one_answer_that_does_not_stop(answers: int, threshold: float) -> None:
     outcomes = []
     for count in (answers, answers - 1):
         found = {"answers": count, "adapter": {"stop_rate": share([True] * count)}}
@@ -72,7 +72,7 @@ def test_as_many_answers_as_allow_for_one_are_enough(answers: int, threshold: fl
     assert outcomes == ["passed", "unknown"]
 
 
-def test_what_the_params_do_not_ask_for_is_not_judged() -> None:
+def test_what_was_not_measured_is_not_judged() -> None:
     found = verdict.rules(
         {**GOOD, "retention": None, "prompt_worth": None, "answers": {"answers": 0}}, Settings(sample_count=0, retention_paths=[])
     )
@@ -98,9 +98,9 @@ def test_the_sentence_names_the_rule_that_stopped_it() -> None:
     result["verdict"] = verdict.decide(result["rules"])
     result["sentence"] = verdict.sentence(result)
     assert result["sentence"].startswith(
-        "do not ship: failed “little forgotten” — +5.0% loss (+3.0% to +7.0%), wanted interval at most +2.0%."
+        "do not ship: failed “little forgotten” — +5.0% loss (+3.0% to +7.0%), required interval at most +2.0%."
     )
-    verdict.demand(result, Settings())
+    verdict.require_ship(result, Settings())
     with pytest.raises(verdict.NotToShip, match="do not ship"):
-        verdict.demand(result, Settings(require_ship=True))
-    verdict.demand({**result, "verdict": "ship"}, Settings(require_ship=True))
+        verdict.require_ship(result, Settings(require_ship=True))
+    verdict.require_ship({**result, "verdict": "ship"}, Settings(require_ship=True))
