@@ -56,7 +56,7 @@ def requested_shape(settings: Settings) -> BatchShape:
 def shape_now(settings: Settings, events: list[dict[str, Any]]) -> BatchShape:
     """The shape that the settings request, or the smaller one that this training retried with for the same request."""
     for event in reversed(events):
-        if event["event"] == "out_of_memory" and event["requested"] == str(requested_shape(settings)):
+        if event["event"] == "out_of_memory" and event.get("requested") == str(requested_shape(settings)):
             return BatchShape(event["micro_batch_size"], event["gradient_accumulation_steps"])
     return requested_shape(settings)
 
