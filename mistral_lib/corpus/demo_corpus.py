@@ -42,8 +42,7 @@ def place(name: str) -> Path:
     """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
     part = name.removeprefix("demo:")
     if part in ("corpus", "operatives"):
-        libraries = _library_versions()
-        return _built("demo", BUILDER, libraries, "corpus from the docstrings of", _write_libraries) / part
+        return _built("demo", BUILDER, _library_versions(), "corpus from the docstrings of", _write_libraries) / part
     if part == "retention":
         packages = {package: version(package) for package in PACKAGES}
         return _built("demo-retention", RETENTION_BUILDER, packages, "retention set from the descriptions of", _write_descriptions)
@@ -83,33 +82,17 @@ class Entry:
         return self.module.split(".")[0]
 
 
-def _messages(entry: Entry) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": entry.question}, {"role": "assistant", "content": entry.docstring}]}
-
-
-def _with_system(entry: Entry) -> dict[str, Any]:
-    return {"messages": [{"role": "system", "content": "You document Python libraries."}, *_messages(entry)["messages"]]}
-
-
-def _conversations(entry: Entry) -> dict[str, Any]:
-    return {"conversations": [{"from": "human", "value": entry.question}, {"from": "gpt", "value": entry.docstring}]}
-
-
-def _prompt_completion(entry: Entry) -> dict[str, Any]:
-    return {"prompt": entry.question, "completion": entry.docstring, "length": len(entry.docstring)}
-
-
-def _instruction(entry: Entry) -> dict[str, Any]:
-    return {"instruction": f"Explain this part of {entry.library}.", "input": f"{entry.name}{entry.signature}", "output": entry.docstring}
+def _messages(entry: Entry) -> list[dict[str, str]]:
+    return [{"role": "user", "content": entry.question}, {"role": "assistant", "content": entry.docstring}]
 
 
 SHAPES: dict[str, Callable[[Entry], dict[str, Any]]] = {
-    "torch": _messages,
-    "transformers": _conversations,
-    "pandas": _prompt_completion,
-    "numpy": _instruction,
+    "torch": lambda e: {"messages": _messages(e)},
+    "transformers": lambda e: {"conversations": [{"from": "human", "value": e.question}, {"from": "gpt", "value": e.docstring}]},
+    "pandas": lambda e: {"prompt": e.question, "completion": e.docstring, "length": len(e.docstring)},
+    "numpy": lambda e: {"instruction": f"Explain this part of {e.library}.", "input": f"{e.name}{e.signature}", "output": e.docstring},
     "matplotlib": lambda e: {"question": e.question, "answer": e.docstring, "domain": "matplotlib"},
-    "scipy": _with_system,
+    "scipy": lambda e: {"messages": [{"role": "system", "content": "You document Python libraries."}, *_messages(e)]},
     "huggingface_hub": lambda e: {"text": f"{e.name}{e.signature} in {e.library}\n\n{e.docstring}"},
     "datasets": lambda e: {"title": f"{e.name} in {e.library}", "content": e.docstring, "license": "Apache-2.0"},
 }

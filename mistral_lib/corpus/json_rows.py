@@ -8,6 +8,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -81,15 +82,13 @@ def _filled(line: bytes) -> bool:
 def _mostly_lines(data: bytes, reading: Reading) -> bool:
     """Whether at least two lines, and more than half of those that are not blank, are objects by themselves. In a truncated array they
     are not, since its lines end with a comma."""
-    found = [
-        line is not None and _is_object(line)
-        for line in lines(io.BytesIO(data), reading.limits.line_bytes)
-        if line is None or _filled(line)
-    ]
-    return sum(found) > max(1, len(found) // 2)
+    objects = [_is_object(line) for line in lines(io.BytesIO(data), reading.limits.line_bytes) if line is None or _filled(line)]
+    return sum(objects) > max(1, len(objects) // 2)
 
 
-def _is_object(line: bytes) -> bool:
+def _is_object(line: bytes | None) -> bool:
+    if line is None:  # too long to be read
+        return False
     try:
         return isinstance(orjson.loads(line.removeprefix(BOM)), dict)
     except orjson.JSONDecodeError:
@@ -151,11 +150,9 @@ def _values(text: str) -> tuple[list[Any], str]:
 
 def _without_surrogates(value: Any, source: str, note: str = "") -> Row:
     """Replaces lone surrogates (half an emoji), which cannot be written as UTF-8, by `?` and notes it."""
-    try:
+    with suppress(TypeError):
         orjson.dumps(value)
         return Row(source, value, note=note)
-    except TypeError:
-        pass
     try:
         replaced = orjson.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         return Row(source, replaced, note=note or "lone_surrogates_replaced")

@@ -20,8 +20,6 @@ ROLES = {
 }  # fmt: skip
 CALLS = ("function_call", "tool_call")  # a tool call, which the model writes: trained on as its own text
 OUTPUTS = ("tool", "function", "observation", "tool_response", "ipython")  # the result of a tool: read, like a user's text
-ROLE_KEYS = ("role", "from")
-TEXT_KEYS = ("content", "value")
 
 
 class Unmappable(ValueError):
@@ -36,7 +34,7 @@ def turns(value: Any) -> list[tuple[str, str, str]]:
 
 
 def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
-    role, content = _first_of(turn, ROLE_KEYS), _first_of(turn, TEXT_KEYS)
+    role, content = first_of(turn, "role", "from"), first_of(turn, "content", "value")
     role = role.strip().lower() if isinstance(role, str) else ""
     if role not in ROLES:
         raise Unmappable("unknown_role")
@@ -47,11 +45,9 @@ def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
     return ROLES[role], text, "tool_output_as_user" if role in OUTPUTS else ""
 
 
-def _first_of(turn: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        if turn.get(key) is not None:
-            return turn[key]
-    return None
+def first_of(row: Mapping[str, Any], *keys: str) -> Any:
+    """The value of the first of the keys that has one, else None."""
+    return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
 def text_of(content: Any) -> str:
@@ -77,8 +73,6 @@ def as_json(value: Any) -> str:
 def _calls(turn: Mapping[str, Any]) -> list[str]:
     """Each call as a line of JSON with its name and arguments, since a plain chat format has no other place for it."""
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
-    if calls == []:
-        return calls
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise Unmappable("tool_calls_are_not_a_list_of_objects")
     return [_call(call.get("function", call)) for call in calls]

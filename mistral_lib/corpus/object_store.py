@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import has_magic
 from typing import Any, BinaryIO
 
 VERSION = "2026.9.0"  # of s3fs; the same as the fsspec of the lock
@@ -32,15 +33,9 @@ def listing(url: str) -> list[RemoteObject]:
     with _explained():
         store = _store()
         path = url.removeprefix("s3://").rstrip("/")
-        found = store.glob(path, detail=True) if any(mark in path for mark in "*?[") else store.find(path, detail=True)
-    objects = (
-        RemoteObject(f"s3://{key}", fact["size"], fact.get("ETag", "").strip('"')) for key, fact in found.items() if _is_object(fact)
-    )
-    return sorted(objects, key=lambda found: found.url)
-
-
-def _is_object(fact: dict[str, Any]) -> bool:
-    return fact["type"] == "file" and not fact["name"].endswith("/")
+        found = store.glob(path, detail=True) if has_magic(path) else store.find(path, detail=True)
+    objects = ((key, fact) for key, fact in sorted(found.items()) if fact["type"] == "file" and not key.endswith("/"))
+    return [RemoteObject(f"s3://{key}", fact["size"], fact.get("ETag", "").strip('"')) for key, fact in objects]
 
 
 def open_object(remote: RemoteObject) -> BinaryIO:
@@ -54,11 +49,8 @@ def _store() -> Any:
         import s3fs
     except ImportError:
         raise StoreError(f"reading s3:// needs the package s3fs: pip install s3fs=={VERSION}") from None
-    config = {
-        "connect_timeout": CONNECT_SECONDS,
-        "read_timeout": READ_SECONDS,
-        "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
-    }
+    retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
+    config = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": retries}
     store = s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
     )

@@ -16,12 +16,9 @@ def pdf_rows(data: bytes, name: str, characters: int = 0) -> Iterator[Row]:
     except pypdfium2.PdfiumError as error:
         yield Row(name, None, "pdf_encrypted" if "assword" in str(error) else "unreadable_pdf")
         return
-    try:
+    with document:
         pages = _pages(document)
-        found = _by_budget(pages, name, characters) if characters else _by_page(pages, name)
-        yield from _without_scans(found, name)
-    finally:
-        document.close()
+        yield from _without_scans(_by_budget(pages, name, characters) if characters else _by_page(pages, name), name)
 
 
 def _pages(document: pypdfium2.PdfDocument) -> Iterator[tuple[int, str | None]]:
@@ -84,15 +81,12 @@ def _parts(text: str, most: int) -> Iterator[str]:
 
 def _without_scans(found: Iterator[Row], name: str) -> Iterator[Row]:
     """The rows; a single problem if no page has text."""
-    waiting: list[Row] | None = []
+    first: list[Row] = []  # up to the first page with text
     for row in found:
-        if waiting is None:
-            yield row
-        elif row.problem == "pdf_page_without_text":
-            waiting.append(row)
-        else:
-            yield from waiting
-            yield row
-            waiting = None
-    if waiting:
-        yield Row(name, None, "pdf_without_text", f"{len(waiting)} pages")
+        first.append(row)
+        if row.problem != "pdf_page_without_text":
+            yield from first
+            yield from found
+            return
+    if first:
+        yield Row(name, None, "pdf_without_text", f"{len(first)} pages")

@@ -22,7 +22,6 @@ KINDS = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", 
          ".txt": "text", ".md": "text", ".pdf": "pdf", ".zip": "zip", ".tar": "tar"}  # fmt: skip
 SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tzst": ".tar.zst"}
 DEEPEST = 1  # an archive in an archive is read, one inside that is refused
-ARCHIVES = ("zip", "tar")
 
 
 def kind_of(name: str) -> tuple[str, str | None]:
@@ -39,7 +38,7 @@ def without_endings(name: str) -> str:
     path = PurePosixPath(name)
     if path.suffix.lower() in CODECS:
         path = PurePosixPath(path.stem)
-    return path.stem if path.suffix.lower() in KINDS or path.suffix.lower() in SHORT else str(path)
+    return path.stem if path.suffix.lower() in {*KINDS, *SHORT} else str(path)
 
 
 def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
@@ -62,17 +61,11 @@ def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, dept
         raise
     except Refused as refused:
         yield Row(name, None, refused.code)
-    except OSError as error:
-        if of_the_machine(error):
+    except (OSError, *archives.FAULTS, pa.ArrowException) as error:
+        # Decompressors report damaged bytes as OSError without errno, an impossible offset is EINVAL; any other errno is the machine's.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         yield Row(name, None, "unreadable", type(error).__name__)
-    except (*archives.FAULTS, pa.ArrowException) as error:
-        yield Row(name, None, "unreadable", type(error).__name__)
-
-
-def of_the_machine(error: OSError) -> bool:
-    """Whether a fault is the machine's. Decompressors report damaged bytes as OSError without errno, an impossible offset is EINVAL."""
-    return error.errno not in (None, errno.EINVAL)
 
 
 def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
@@ -81,7 +74,7 @@ def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: 
         yield Row(name, None, "unknown_file_type")
         return
     stream = decompressed(stream, codec, budget) if codec else stream
-    if kind in ARCHIVES:
+    if kind in ("zip", "tar"):
         yield from _archive(stream, name, kind, reading, budget, depth)
     elif kind == "parquet":
         yield from parquet(stream, name, reading, budget)
@@ -92,7 +85,7 @@ def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: 
     elif kind in ("csv", "tsv"):
         yield from separated(stream, name, reading, ",;|\t" if kind == "csv" else "\t")
     else:
-        yield from {"lines": json_lines, "json": json_document}[kind](stream, name, reading)
+        yield from (json_lines if kind == "lines" else json_document)(stream, name, reading)
 
 
 def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:

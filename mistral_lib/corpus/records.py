@@ -10,12 +10,9 @@ from typing import Any
 
 from mistral_lib.corpus.messages import Message, Unmappable
 from mistral_lib.corpus.readers import without_endings
-from mistral_lib.corpus.row_shapes import COLUMNS, shaped
+from mistral_lib.corpus.row_shapes import shaped
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation.redaction import redact
-
-__all__ = ["COLUMNS", "Message", "Record", "Unmappable", "file_domain", "map_row", "record_of", "text_id"]
-
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
 PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, after the name: line, page or pages, part of it

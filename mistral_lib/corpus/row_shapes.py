@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mistral_lib.corpus.messages import Unmappable, as_json, regular, text_of, trimmed, turns
+from mistral_lib.corpus.messages import Unmappable, as_json, first_of, regular, text_of, trimmed, turns
 
 Content = dict[str, Any]  # messages or text, and repairs
 Builder = Callable[[Mapping[str, Any]], Content]
@@ -34,10 +34,7 @@ def shaped(value: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, C
 
 def _shape(value: Mapping[str, Any]) -> tuple[str, Builder, set[str]] | None:
     for name, keys, build, optional in SHAPES:
-        for key in keys:
-            if value.get(key) is None:
-                break
-        else:
+        if all(value.get(key) is not None for key in keys):
             return name, build, {*keys, *optional}
     return None
 
@@ -55,7 +52,7 @@ def _document(text: Any) -> Content:
 
 
 def _messages(value: Mapping[str, Any]) -> Content:
-    return _chat(turns(next(value[key] for key in ("messages", "conversations", "conversation") if value.get(key) is not None)))
+    return _chat(turns(first_of(value, "messages", "conversations", "conversation")))
 
 
 def _pair(question_key: str, answer_key: str, *parts: str) -> Builder:
@@ -93,7 +90,7 @@ def _history(value: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _preference(value: Mapping[str, Any]) -> Content:
     """The chosen answer; the rejected one is left out, with a repair code."""
     repair, chosen = "chosen_of_preference", value["chosen"]
-    question = next((value[key] for key in ("prompt", "question", "instruction") if value.get(key) is not None), None)
+    question = first_of(value, "prompt", "question", "instruction")
     if isinstance(chosen, list):
         answer = _side("assistant", chosen)
         asked = any(role == "user" for role, _, _ in answer)  # a complete conversation, or only the answer

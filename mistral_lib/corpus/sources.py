@@ -17,45 +17,18 @@ from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of,
 from mistral_lib.corpus.streams import LIMITS, Budget, Exhausted, Limits
 from mistral_lib.run import files, paths
 
-__all__ = [
-    "Absent",
-    "Found",
-    "Row",
-    "SourceError",
-    "SourceFile",
-    "find",
-    "inputs",
-    "of_retention",
-    "of_settings",
-    "resolve",
-    "rows",
-    "rows_of",
-]
-
 OPTIONAL = "optional:"
-CORPUS_KEY, OPERATIVES_KEY = "corpus_paths", "operatives_paths"
+ADVICE = "expected a file, folder, glob or s3://bucket/prefix (relative paths start at the workbook's folder): correct it, take it out"
 
 
 class SourceError(ValueError):
     """Sources cannot be used; the message names each of them, its parameter and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """An optional source that does not exist or has no rows."""
-
-    source: str
-    key: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.source} is optional and was left out: {self.why}"
-
-
 @dataclass(slots=True)
 class Found:
     files: list[SourceFile] = field(default_factory=list)
-    absent: list[Absent] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)  # a sentence for each optional source that does not exist or has no rows
     faults: list[str] = field(default_factory=list)
 
 
@@ -66,17 +39,17 @@ def of_settings(settings: Any) -> list[SourceFile]:
 
 def of_retention(settings: Any) -> list[SourceFile]:
     """The files of the retention set; none if the run has no retention_paths. Errors: SourceError if a path yields nothing."""
-    return find(settings.retention_paths, "retention_paths", "retention")
+    return find(settings.retention_paths, "retention")
 
 
 def resolve(settings: Any) -> Found:
     """The files of a run and its absent optional sources, looked up once. Errors: SourceError with every fault of both parameters."""
-    corpus = _search(settings.corpus_paths, CORPUS_KEY, "corpus")
-    operatives = _search(settings.operatives_paths, OPERATIVES_KEY, "operatives")
+    corpus = _search(settings.corpus_paths, "corpus")
+    operatives = _search(settings.operatives_paths, "operatives")
     faults = corpus.faults + operatives.faults
     if not corpus.files and not faults:
-        reasons = "; ".join(map(str, corpus.absent)) or "the list is empty"
-        faults.append(f"{CORPUS_KEY}: nothing to read ({reasons}): give at least one source that is there")
+        reasons = "; ".join(corpus.absent) or "the list is empty"
+        faults.append(f"corpus_paths: nothing to read ({reasons}): give at least one source that is there")
     if faults:
         raise SourceError("\n".join(faults))
     in_corpus = {file.place for file in corpus.files}  # a file named in both is corpus, and is read once
@@ -84,16 +57,16 @@ def resolve(settings: Any) -> Found:
     return Found(_with_distinct_names(found), corpus.absent + operatives.absent)
 
 
-def find(paths: Iterable[str], key: str, origin: str) -> list[SourceFile]:
-    """The files behind `paths`, in a fixed order. Errors: SourceError that names each path which yields nothing, and `key`."""
-    found = _search(paths, key, origin)
+def find(paths: Iterable[str], origin: str) -> list[SourceFile]:
+    """The files behind the paths of `<origin>_paths`, in a fixed order. Errors: SourceError that names each path which yields nothing."""
+    found = _search(paths, origin)
     if found.faults:
         raise SourceError("\n".join(found.faults))
     return _with_distinct_names(found.files)
 
 
-def _search(paths: Iterable[str], key: str, origin: str) -> Found:
-    result, by_place = Found(), {}
+def _search(paths: Iterable[str], origin: str) -> Found:
+    result, by_place, key = Found(), {}, f"{origin}_paths"
     for given in paths:
         source = given.removeprefix(OPTIONAL)
         try:
@@ -105,41 +78,28 @@ def _search(paths: Iterable[str], key: str, origin: str) -> Found:
             for file in expanded:
                 by_place.setdefault(file.place, file)
         elif given.startswith(OPTIONAL):
-            result.absent.append(Absent(source, key, why))
+            result.absent.append(f"{key}: {source} is optional and was left out: {why}")
         else:
-            result.faults.append(f"{key}: {source!r} → {shown_place(source)}: {why}; {_what_to_do(source)}")
+            result.faults.append(
+                f"{key}: {source!r} → {shown_place(source)}: {why}; {ADVICE}, or write '{OPTIONAL}{source}' if the run may do without it"
+            )
     result.files = sorted(by_place.values(), key=lambda file: (file.name, file.place))
     return result
-
-
-def _what_to_do(source: str) -> str:
-    return (
-        "expected a file, a folder, a glob or s3://bucket/prefix (relative paths start at the workbook's folder): correct the path, "
-        f"take it out of the list, or write '{OPTIONAL}{source}' if the run may continue without it"
-    )
 
 
 def _why_nothing(source: str, expanded: list[SourceFile]) -> str:
     if not expanded:
         there = not source.startswith("s3://") and not has_magic(source) and place_of(source).exists()
         return "no file in it (hidden ones do not count)" if there else "no such file, or nothing in it"
-    if not any(_has_rows(file) for file in expanded):
-        return f"no row could be read from it ({_first_problem(expanded[0])} in {expanded[0].name})"
+    if not any(_has_rows(file, file.version) for file in expanded):
+        return f"no row could be read from it ({next(rows(expanded[0])).problem} in {expanded[0].name})"
     return ""
 
 
-def _has_rows(file: SourceFile) -> bool:
-    return _readable(file, file.version)
-
-
 @lru_cache(maxsize=4096)
-def _readable(file: SourceFile, version: Any) -> bool:
+def _has_rows(file: SourceFile, version: Any) -> bool:
     """Whether any row can be read; usually the first can. version: for the cache, changes with the content."""
     return any(row.problem is None for row in rows(file, salvage=True))
-
-
-def _first_problem(file: SourceFile) -> str:
-    return next(rows(file)).problem
 
 
 def _with_distinct_names(found: list[SourceFile]) -> list[SourceFile]:
@@ -183,10 +143,9 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
     salvage: separate objects glued on one line. pdf_characters: characters per record of a PDF, 0 for one record a page.
     Errors: SourceError for faults of the machine, not of the content: a permission, a disk, a network.
     """
-    reading = Reading(salvage, pdf_characters, limits)
     try:
         with file.open() as stream:
-            yield from readers.read(stream, file.name, reading, Budget(reading.limits, file.size))
+            yield from readers.read(stream, file.name, Reading(salvage, pdf_characters, limits), Budget(limits, file.size))
     except Exhausted as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
     except OSError as error:
@@ -195,7 +154,7 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
 
 def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
     """Every row of one file, read by the parameters of a run. Errors: SourceError."""
-    return rows(file, salvage=settings.salvage, pdf_characters=settings.pdf_characters)
+    return rows(file, settings.salvage, settings.pdf_characters)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:

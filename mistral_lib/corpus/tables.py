@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -40,47 +41,27 @@ def separated(stream: BinaryIO, name: str, reading: Reading, delimiters: str) ->
     csv.field_size_limit(reading.limits.line_bytes)  # Python's own limit of 128 KiB is less than a long document
     text = _Text(stream, reading.limits.line_bytes)
     first = next(text, "")
-    reader = csv.reader(_Rewound(first, text), delimiter=max(delimiters, key=first.count), strict=True)
+    # a chain goes past a refused line; a generator would end there
+    reader = csv.reader(chain([first], text), delimiter=max(delimiters, key=first.count), strict=True)
     header = None
     for source, cells, problem, note in _cells(reader, text, name):
-        if header is None and (problem or not cells):
-            yield Row(source, None, "csv_header_unreadable", problem or "the first line is blank")
+        if header is None and problem:
+            yield Row(source, None, "csv_header_unreadable", problem)
             return
         if header is None:
             header = _named(cells)
         elif problem or len(cells) != len(header):
-            yield Row(
-                source,
-                None,
-                problem or "csv_column_count",
-                note or f"{len(cells)} cells, {len(header)} columns",
-                " | ".join(cells)[:LONGEST_TEXT],
-            )
+            note = note or f"{len(cells)} cells, {len(header)} columns"
+            yield Row(source, None, problem or "csv_column_count", note, " | ".join(cells)[:LONGEST_TEXT])
         else:
             yield Row(source, dict(zip(header, cells, strict=True)))
-
-
-class _Rewound:
-    """The first line again, then the rest; an iterator and not a generator, since a generator would end at a refused line."""
-
-    def __init__(self, first: str, rest: _Text) -> None:
-        self.first, self.rest = first, rest
-
-    def __iter__(self) -> "_Rewound":
-        return self
-
-    def __next__(self) -> str:
-        if self.first:
-            first, self.first = self.first, ""
-            return first
-        return next(self.rest)
 
 
 def _cells(reader: Any, text: _Text, name: str) -> Iterator[tuple[str, list[str], str | None, str]]:
     """(source, cells, problem, note) of each line that is not blank."""
     start = 1
     while True:
-        cells, problem = [], None
+        cells = []
         try:
             cells = next(reader)
             problem = _cell_problem(cells)

@@ -28,7 +28,7 @@ def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
     ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # first what needs a decision
     lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
     lines += [f"not read: {len(found.files) - MOST_READ:,} more files"] if len(found.files) > MOST_READ else []
-    return found.files, lines + [str(absent) for absent in found.absent]
+    return found.files, lines + found.absent
 
 
 def mib(files: list[sources.SourceFile]) -> float:

@@ -110,7 +110,7 @@ class Preparation:
             with freeze_gc():
                 prepared = self.steps(found.files, opened)
                 blocks = self.write(prepared)
-            report = {**data_report.figures(prepared, blocks), "absent_sources": [str(absent) for absent in found.absent],
+            report = {**data_report.figures(prepared, blocks), "absent_sources": found.absent,
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)

@@ -23,7 +23,7 @@ def test_the_corpus_is_real_and_varied() -> None:
 
 
 def test_the_operatives_are_pdfs_with_text() -> None:
-    pages = [row for file in sources.find(["demo:operatives"], "operatives_paths", "operatives") for row in sources.rows(file)]
+    pages = [row for file in sources.find(["demo:operatives"], "operatives") for row in sources.rows(file)]
     assert len({row.source.split("#")[0] for row in pages}) == demo_corpus.GUIDES
     assert all(row.problem is None and len(row.value["text"]) > 100 for row in pages[:5])
 

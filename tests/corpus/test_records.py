@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.corpus.records import COLUMNS, Record, Unmappable, file_domain, map_row, record_of, text_id
+from mistral_lib.corpus.records import Record, Unmappable, file_domain, map_row, record_of, text_id
+from mistral_lib.corpus.row_shapes import COLUMNS
 from mistral_lib.corpus.rows import Row
 from mistral_lib.run.settings import Settings
 

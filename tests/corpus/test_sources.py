@@ -34,10 +34,10 @@ def names(found: list[sources.SourceFile]) -> list[str]:
 
 
 def test_files_folders_and_globs_relative_to_the_home(corpus):
-    assert names(sources.find(["mine"], "corpus_paths", "corpus")) == ["a.jsonl", "b.jsonl", "law/a.jsonl", "law/c.txt"]
-    assert names(sources.find(["mine/b.jsonl"], "corpus_paths", "corpus")) == ["b.jsonl"]
-    assert names(sources.find([str(corpus / "mine" / "*.jsonl")], "corpus_paths", "corpus")) == ["a.jsonl", "b.jsonl"]
-    assert names(sources.find(["mine/**/*.txt"], "corpus_paths", "corpus")) == ["c.txt"]
+    assert names(sources.find(["mine"], "corpus")) == ["a.jsonl", "b.jsonl", "law/a.jsonl", "law/c.txt"]
+    assert names(sources.find(["mine/b.jsonl"], "corpus")) == ["b.jsonl"]
+    assert names(sources.find([str(corpus / "mine" / "*.jsonl")], "corpus")) == ["a.jsonl", "b.jsonl"]
+    assert names(sources.find(["mine/**/*.txt"], "corpus")) == ["c.txt"]
 
 
 def test_a_file_named_twice_is_read_once(corpus):
@@ -48,8 +48,8 @@ def test_a_file_named_twice_is_read_once(corpus):
 
 
 def test_files_of_one_name_get_different_sources_in_any_order(corpus):
-    forwards = sources.find(["mine", "other"], "corpus_paths", "corpus")
-    backwards = sources.find(["other", "mine"], "corpus_paths", "corpus")
+    forwards = sources.find(["mine", "other"], "corpus")
+    backwards = sources.find(["other", "mine"], "corpus")
     assert forwards == backwards
     assert sorted(names(forwards)) == ["b.jsonl", "law/a.jsonl", "law/c.txt", "mine/a.jsonl", "other/a.jsonl"]
     both = sources.of_settings(settings("mine/a.jsonl", operatives=("other",)))
@@ -75,9 +75,9 @@ def test_all_faults_of_all_parameters_are_in_one_message_with_what_to_do(corpus)
 def test_a_file_with_only_problems_yields_nothing(corpus):
     (corpus / "broken.jsonl").write_bytes(b"no\njson\n")
     with pytest.raises(SourceError, match=r"no row could be read.*not_json"):
-        sources.find(["broken.jsonl"], "corpus_paths", "corpus")
+        sources.find(["broken.jsonl"], "corpus")
     (corpus / "broken.jsonl").write_bytes(b"no\n" + LINES)  # it is looked at again once it has changed
-    assert names(sources.find(["broken.jsonl"], "corpus_paths", "corpus")) == ["broken.jsonl"]
+    assert names(sources.find(["broken.jsonl"], "corpus")) == ["broken.jsonl"]
 
 
 def test_optional_sources_may_be_missing_and_are_reported(corpus):
@@ -85,10 +85,10 @@ def test_optional_sources_may_be_missing_and_are_reported(corpus):
     chosen = settings("mine/a.jsonl", "optional:nowhere", "optional:zero.jsonl", "optional:other", operatives=("optional:later.zip",))
     assert names(sources.of_settings(chosen)) == ["mine/a.jsonl", "other/a.jsonl"]
     absent = sources.resolve(chosen).absent
-    assert [(a.key, a.source) for a in absent] == [
-        ("corpus_paths", "nowhere"), ("corpus_paths", "zero.jsonl"), ("operatives_paths", "later.zip")
+    assert [line.split(" is optional")[0] for line in absent] == [
+        "corpus_paths: nowhere", "corpus_paths: zero.jsonl", "operatives_paths: later.zip"
     ]  # fmt: skip
-    assert "nowhere is optional and was left out: no such file" in str(absent[0])
+    assert "nowhere is optional and was left out: no such file" in absent[0]
 
 
 def test_a_corpus_of_absent_optional_sources_is_an_error(corpus):
@@ -99,15 +99,15 @@ def test_a_corpus_of_absent_optional_sources_is_an_error(corpus):
 def test_what_cannot_be_opened_is_not_passed_over(corpus):
     (corpus / "mine" / "broken.jsonl").symlink_to(corpus / "gone.jsonl")
     with pytest.raises(SourceError, match="broken link"):
-        sources.find(["mine"], "corpus_paths", "corpus")
+        sources.find(["mine"], "corpus")
     (corpus / "mine" / "broken.jsonl").unlink()
     os.mkfifo(corpus / "mine" / "pipe.jsonl")  # opening it would wait for ever
     with pytest.raises(SourceError, match="neither a file nor a folder"):
-        sources.find(["mine"], "corpus_paths", "corpus")
+        sources.find(["mine"], "corpus")
 
 
 def test_a_file_that_goes_away_is_an_error_and_not_a_problem_row(corpus):
-    (file,) = sources.find(["other"], "corpus_paths", "corpus")
+    (file,) = sources.find(["other"], "corpus")
     file.path.unlink()
     for use in (lambda: list(sources.rows(file)), lambda: sources.inputs([file])):
         with pytest.raises(SourceError, match=r"other/a\.jsonl \(corpus_paths\): cannot be read: No such file"):
@@ -115,20 +115,20 @@ def test_a_file_that_goes_away_is_an_error_and_not_a_problem_row(corpus):
 
 
 def test_the_hash_of_the_inputs_follows_the_content(corpus):
-    before = sources.inputs(sources.find(["mine"], "corpus_paths", "corpus"))
+    before = sources.inputs(sources.find(["mine"], "corpus"))
     (corpus / "mine" / "b.jsonl").write_bytes(LINES + LINES)
-    after = sources.inputs(sources.find(["mine"], "corpus_paths", "corpus"))
+    after = sources.inputs(sources.find(["mine"], "corpus"))
     assert [name for name in before if before[name] != after[name]] == ["corpus/b.jsonl"]
 
 
 def test_a_name_that_is_not_utf8_can_be_written(corpus):
     Path(os.fsdecode(os.fsencode(corpus) + b"/other/caf\xe9.jsonl")).write_bytes(LINES)
-    found = sources.find(["other"], "corpus_paths", "corpus")
+    found = sources.find(["other"], "corpus")
     assert names(found)[1].encode() == b"caf\\udce9.jsonl"
     assert [row.value for row in sources.rows(found[1])] == ROWS
 
 
 def test_size_is_as_stored(corpus):
     (corpus / "z.jsonl.gz").write_bytes(compressed(LINES, "gzip"))
-    (file,) = sources.find(["z.jsonl.gz"], "corpus_paths", "corpus")
+    (file,) = sources.find(["z.jsonl.gz"], "corpus")
     assert file.size == len(compressed(LINES, "gzip"))

@@ -42,7 +42,7 @@ def chats() -> list[Record]:
     change places."""
     found: dict[str, list[Record]] = {}
     answers: set[str] = set()
-    for row in (row for file in sources.find(["demo:corpus"], "corpus_paths", "corpus") for row in sources.rows(file)):
+    for row in (row for file in sources.find(["demo:corpus"], "corpus") for row in sources.rows(file)):
         record = map_row(row.value, row.source)
         of_domain = found.setdefault(record.domain, [])
         if record.messages and len(record.answer) <= LONGEST and record.answer not in answers and len(of_domain) < PER_DOMAIN:

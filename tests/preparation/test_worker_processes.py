@@ -24,7 +24,7 @@ def test_small_corpora_start_no_worker_and_large_ones_leave_a_core_to_the_reader
 
 
 def test_two_workers_find_what_one_process_finds(corpus: Path, settings: params.Settings) -> None:
-    found = sources.find([str(corpus)], "corpus_paths", "corpus")
+    found = sources.find([str(corpus)], "corpus")
     secret = {"prompt": "Who?", "completion": "Write to jane.doe" + "@" + "acme-corp.com, she will know what to do.", "module": "x"}
     files.write_json_lines(corpus / "red.jsonl", [*rows("red", 3 * BATCH), secret, {"colour": "red"}])
     with open(corpus / "red.jsonl", "ab") as file:
