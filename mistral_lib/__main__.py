@@ -19,7 +19,7 @@ def plan(arguments: argparse.Namespace) -> int:
 
     settings = params.load(arguments.params_file, arguments.set)
     work = workload.work_of(settings, arguments.tokens)
-    fits = fit_plan.plan(settings, work)
+    fits = [fit_plan.best(settings, work, instance) for instance in params.instances()]
     print(plan_table.text(fits, work))
     chosen = next(fit for fit in fits if fit.instance == settings.instance)
     print(f"\n{settings.instance}, the instance of these parameters, MiB at the peak of a step:")

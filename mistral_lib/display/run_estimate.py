@@ -30,7 +30,7 @@ class Estimate:
 
     def changes(self) -> dict[str, Any]:
         """The parameters to change so that the training fits; empty if it fits already, or if nothing helps."""
-        fitted = {name: getattr(self.fitting, name) for name in FITTED} if self.fitting is not None and self.fitting.fits else {}
+        fitted = {name: getattr(self.fitting.settings, name) for name in FITTED} if self.fitting is not None and self.fitting.fits else {}
         return {name: value for name, value in fitted.items() if value != getattr(self.settings, name)}
 
     def rows(self) -> list[tuple[str, str]]:
@@ -76,15 +76,10 @@ class Estimate:
 
 def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estimate]:
     """The estimate, each more complete than the one before. Errors: BaseModelError if the model's sizes cannot be read."""
-    from mistral_lib.model import model_shapes
     from mistral_lib.training import fit_plan, workload
 
     work, machine = work_of(settings, found), params.instances()[settings.instance]
-    seconds = workload.seconds(
-        model_shapes.config_of(settings.base_model), work, machine, max_tokens=settings.max_tokens,
-        micro_batch_size=settings.micro_batch_size, checkpointing=settings.activation_checkpointing, quantization=settings.quantization,
-    )  # fmt: skip
-    estimate = Estimate(settings, work, seconds)
+    estimate = Estimate(settings, work, workload.seconds(settings, work, machine))
     yield estimate
     estimate = replace(estimate, fit=fit_plan.as_set(settings, work))
     yield estimate

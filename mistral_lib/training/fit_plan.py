@@ -1,7 +1,7 @@
-"""Whether a run fits, how long it takes and what it costs, on every machine of params/instances.yaml and without loading a weight.
+"""Whether a run fits on a machine of params/instances.yaml, how long it takes and what it costs, without loading a weight.
 
-step_memory counts the memory of a training step. Here it is compared with the memory of each machine, and the fastest way of
-training (micro batch, accumulation, checkpointing) that fits and keeps the requested effective batch is chosen.
+Of the ways of training (micro batch, accumulation, checkpointing) that keep the requested effective batch, the fastest one whose
+step fits into the machine's memory is chosen.
 """
 
 from dataclasses import dataclass, replace
@@ -29,10 +29,7 @@ class Fit:
     instance: str
     gpu: str
     dtype: str
-    max_tokens: int
-    micro_batch_size: int
-    gradient_accumulation_steps: int
-    activation_checkpointing: bool
+    settings: Settings  # of this way of training
     parts: dict[str, int]
     available: int
     seconds: tuple[float, float]
@@ -54,47 +51,42 @@ class Fit:
         return tuple(seconds / 3600 * self.usd_per_hour for seconds in self.seconds)  # type: ignore[return-value]
 
 
-def plan(settings: Settings, work: Work) -> list[Fit]:
-    """The best way of training on every machine of params/instances.yaml, or what would have to change.
+def best(settings: Settings, work: Work, instance: str) -> Fit:
+    """The fastest way of training that fits with the effective batch unchanged; if none fits, the smallest one with advice.
 
     Errors: BaseModelError if the sizes of the base model cannot be found.
     """
-    return [best(settings, work, instance) for instance in params.instances()]
-
-
-def best(settings: Settings, work: Work, instance: str) -> Fit:
-    """The fastest way of training that fits with the effective batch unchanged; if none fits, the smallest one with advice."""
-    effective = settings.micro_batch_size * settings.gradient_accumulation_steps
+    effective = workload.effective_batch(settings)
     fitting = []
     for checkpointing in (False, True):
         for micro in (m for m in range(1, effective + 1) if effective % m == 0 and (m == 1 or m * settings.max_tokens <= MOST_IN_A_PASS)):
-            fit = measure(settings, work, instance, micro, checkpointing)
+            fit = as_set(_divided(settings, micro, checkpointing), work, instance)
             if not fit.fits:
                 break  # a larger micro batch takes more memory
             fitting.append(fit)
     if fitting:
         return min(fitting, key=lambda fit: sum(fit.seconds))
-    smallest = measure(settings, work, instance, 1, True)
+    smallest = as_set(_divided(settings, 1, True), work, instance)
     return replace(smallest, advice=what_would_have_to_change(settings, work, smallest))
+
+
+def _divided(settings: Settings, micro: int, checkpointing: bool) -> Settings:
+    """The same effective batch in micro batches of this size."""
+    batch = {"micro_batch_size": micro, "gradient_accumulation_steps": workload.effective_batch(settings) // micro}
+    return settings.model_copy(update={**batch, "activation_checkpointing": checkpointing})
 
 
 def as_set(settings: Settings, work: Work, instance: str = "") -> Fit:
     """The run exactly as its parameters set it. instance: another machine than that of the settings."""
-    return measure(settings, work, instance or settings.instance, settings.micro_batch_size, settings.activation_checkpointing)
-
-
-def measure(settings: Settings, work: Work, instance: str, micro: int, checkpointing: bool) -> Fit:
+    instance = instance or settings.instance
     machine = params.instances()[instance]
     dtype = dtype_on(settings, machine)
-    step = step_of(settings, work, machine, micro, checkpointing, dtype)
-    effective = settings.micro_batch_size * settings.gradient_accumulation_steps
-    config = model_shapes.config_of(settings.base_model)
-    seconds = workload.seconds(config, work, machine, max_tokens=settings.max_tokens, micro_batch_size=micro,
-                                    checkpointing=checkpointing, quantization=settings.quantization)  # fmt: skip
-    gpu = machine["gpu"] != "none"
-    return Fit(instance, machine["gpu"], dtype, settings.max_tokens, micro, max(1, effective // micro), checkpointing, parts_of(step),
-               round((machine["usable_gib"] if gpu else machine["memory_gib"]) * GIB), seconds, machine["usd_per_hour"],
-               host_shortage(config, machine))  # fmt: skip
+    parts = parts_of(step_of(settings, work, machine, dtype))
+    available = round((machine["memory_gib"] if machine["gpu"] == "none" else machine["usable_gib"]) * GIB)
+    seconds = workload.seconds(settings, work, machine)
+    return Fit(
+        instance, machine["gpu"], dtype, settings, parts, available, seconds, machine["usd_per_hour"], host_shortage(settings, machine)
+    )
 
 
 def dtype_on(settings: Settings, machine: dict[str, Any]) -> str:
@@ -106,13 +98,13 @@ def dtype_on(settings: Settings, machine: dict[str, Any]) -> str:
     return "bfloat16" if hardware.cpu_flags() & set(hardware.BF16_FLAGS) else "float32"
 
 
-def step_of(settings: Settings, work: Work, machine: dict[str, Any], micro: int, checkpointing: bool, dtype: str) -> Step:
+def step_of(s: Settings, work: Work, machine: dict[str, Any], dtype: str) -> Step:
     gpu = machine["gpu"] != "none"
     return Step(
-        settings.base_model, settings.max_tokens, micro, checkpointing, settings.quantization,
+        s.base_model, s.max_tokens, s.micro_batch_size, s.activation_checkpointing, s.quantization,
         "bfloat16" if gpu else dtype,  # on a GPU float16 takes the same bytes: counted once for both
-        "cuda" if gpu else "cpu", settings.micro_batch_size * settings.gradient_accumulation_steps > micro,
-        round(work.supervised_share, 2), settings.lora_rank, settings.lora_targets, min(settings.lora_dropout, 0.5),
+        "cuda" if gpu else "cpu", s.gradient_accumulation_steps > 1,
+        round(work.supervised_share, 2), s.lora_rank, s.lora_targets, min(s.lora_dropout, 0.5),
     )  # fmt: skip
 
 
@@ -124,14 +116,13 @@ def parts_of(step: Step) -> dict[str, int]:
     return {**tensors.parts, "CUDA context": CUDA_CONTEXT, "allocator": round(RESERVE * tensors.total)}
 
 
-def host_shortage(config: Any, machine: dict[str, Any]) -> str:
+def host_shortage(settings: Settings, machine: dict[str, Any]) -> str:
     """Why the host of a GPU cannot load the model; empty if it can. Checkpoints are memory-mapped and their pages can be dropped, but
     not the process itself, nor the largest tensor on its way to the GPU."""
-    if machine["gpu"] == "none":
-        return ""
+    config = model_shapes.config_of(settings.base_model)
     largest = 4 * config.vocab_size * config.hidden_size
     needed = HOST_PROCESS + 2 * largest
-    if needed <= machine["memory_gib"] * GIB:
+    if machine["gpu"] == "none" or needed <= machine["memory_gib"] * GIB:
         return ""
     return f"loading needs {needed / GIB:.1f} GiB of host memory, the machine has {machine['memory_gib']}"
 
@@ -162,4 +153,4 @@ def _longest(settings: Settings, work: Work, fit: Fit, **changes: Any) -> int:
 
 
 def _smallest(settings: Settings, work: Work, fit: Fit, **changes: Any) -> Fit:
-    return measure(settings.model_copy(update=changes), work, fit.instance, 1, True)
+    return as_set(_divided(settings.model_copy(update=changes), 1, True), work, fit.instance)

@@ -19,8 +19,8 @@ def rows(fits: list[Fit]) -> list[dict[str, Any]]:
         {
             "instance": fit.instance, "gpu": fit.gpu, "fits": fit.fits, "needed_gib": round(fit.peak / GIB, 2),
             "available_gib": round(fit.available / GIB, 2), "spare_gib": round((fit.available - fit.peak) / GIB, 2), "dtype": fit.dtype,
-            "micro_batch_size": fit.micro_batch_size, "gradient_accumulation_steps": fit.gradient_accumulation_steps,
-            "activation_checkpointing": fit.activation_checkpointing, "hours": span(*(s / 3600 for s in fit.seconds)),
+            "micro_batch_size": fit.settings.micro_batch_size, "gradient_accumulation_steps": fit.settings.gradient_accumulation_steps,
+            "activation_checkpointing": fit.settings.activation_checkpointing, "hours": span(*(s / 3600 for s in fit.seconds)),
             "usd": span(*fit.usd), "priced": machines[fit.instance]["priced"], "advice": fit.advice,
         }
         for fit in fits
@@ -37,10 +37,10 @@ def text(fits: list[Fit], work: Work) -> str:
     lines = [f"for {work.origin}; {work.train_tokens:,} tokens are trained on, padding and all epochs included", ""]
     lines.append(f"{'instance':<12} {'needs':>9} {'has':>9}  {'':<12} {'dtype':<9} {'batch':<9} {'checkpointing':<14} {'hours':<14} USD")
     for fit, row in zip(fits, rows(fits), strict=True):
-        batch = f"{fit.micro_batch_size} x {fit.gradient_accumulation_steps}"
+        batch = f"{row['micro_batch_size']} x {row['gradient_accumulation_steps']}"
         lines.append(
             f"{fit.instance:<12} {fit.peak / GIB:>5.1f} GiB {fit.available / GIB:>5.1f} GiB  {'fits' if fit.fits else 'does not fit':<12} "
-            f"{fit.dtype:<9} {batch:<9} {'yes' if fit.activation_checkpointing else 'no':<14} {row['hours']:<14} {row['usd']} ({row['priced']})"
+            f"{fit.dtype:<9} {batch:<9} {'yes' if row['activation_checkpointing'] else 'no':<14} {row['hours']:<14} {row['usd']} ({row['priced']})"
         )
         lines += [f"{'':<12} {fit.advice}"] if fit.advice else []
     return "\n".join(lines)

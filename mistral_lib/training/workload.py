@@ -1,8 +1,7 @@
 """The work of a training, and how long a machine takes for it.
 
-The work (tokens, optimizer steps, validations) is counted from prepared data, or estimated from the explored corpus or from a stated
-number of tokens. The time is the floating-point operations of that work over the rates in params/instances.yaml. These are a
-lowest and a highest one, so every time is a range. Source of the rates: docs/fit_plan.md.
+The work is counted from prepared data, or estimated from the explored corpus or from a stated number of tokens. The time is its
+floating-point operations over the lowest and the highest rate in params/instances.yaml. Source of the rates: docs/fit_plan.md.
 """
 
 import math
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.model.model_shapes import checkpoint_bytes, linear_parameters
+from mistral_lib.model.model_shapes import checkpoint_bytes, config_of, linear_parameters
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 
@@ -90,21 +89,22 @@ def _estimated(settings: Settings, tokens: int, origin: str) -> Work:
 
 def _work(settings: Settings, blocks: int, validation_tokens: int, supervised_share: float, origin: str) -> Work:
     """blocks: of the training split; validation_tokens: of the validation split."""
-    trained = settings.max_steps * _blocks_a_step(settings) if settings.max_steps else math.ceil(settings.epochs * blocks)
+    trained = settings.max_steps * effective_batch(settings) if settings.max_steps else math.ceil(settings.epochs * blocks)
     measured = min(validation_tokens, settings.max_validation_tokens or validation_tokens)
     count, every = steps(settings, blocks), settings.validate_every_steps
     return Work(trained * settings.max_tokens, measured, supervised_share, count, math.ceil(count / every) if every else 0, origin)
 
 
-def steps(settings: Settings, blocks: int, effective_batch: int = 0) -> int:
+def steps(settings: Settings, blocks: int, blocks_a_step: int = 0) -> int:
     """Optimizer steps of a training on so many blocks an epoch; the last step of an epoch takes the blocks that are left.
 
-    effective_batch: blocks of a step, if several processes share it; else that of the settings.
+    blocks_a_step: if several processes share a step; else the effective batch of the settings.
     """
-    return settings.max_steps or math.ceil(settings.epochs * math.ceil(blocks / (effective_batch or _blocks_a_step(settings))))
+    return settings.max_steps or math.ceil(settings.epochs * math.ceil(blocks / (blocks_a_step or effective_batch(settings))))
 
 
-def _blocks_a_step(settings: Settings) -> int:
+def effective_batch(settings: Settings) -> int:
+    """Blocks of an optimizer step in a single process."""
     return settings.micro_batch_size * settings.gradient_accumulation_steps
 
 
@@ -117,16 +117,16 @@ def measurements(validations: int) -> tuple[int, int]:
 # -- the time -----------------------------------------------------------------------------------------------------------
 
 
-def seconds(config: Any, work: Work, machine: dict[str, Any], *, max_tokens: int, micro_batch_size: int, checkpointing: bool,
-            quantization: str) -> tuple[float, float]:  # fmt: skip
+def seconds(settings: Settings, work: Work, machine: dict[str, Any]) -> tuple[float, float]:
     """Shortest and longest time of the training stage: loading, steps and validations."""
-    step = step_flops(config, max_tokens, work.supervised_share, checkpointing)
-    forward = forward_flops(config, max_tokens, work.supervised_share)
+    config, s = config_of(settings.base_model), settings
+    step = step_flops(config, s.max_tokens, work.supervised_share, s.activation_checkpointing)
+    forward = forward_flops(config, s.max_tokens, work.supervised_share)
 
     def stage(count: int, tflops: float, disk: float) -> float:
         measured = count * work.validation_tokens
-        passes = ((3 if checkpointing else 2) * work.train_tokens + measured) / (micro_batch_size * max_tokens)
-        moved = passes * linear_parameters(config) * NF4_TRAFFIC if quantization == "nf4" else 0
+        passes = ((3 if s.activation_checkpointing else 2) * work.train_tokens + measured) / (s.micro_batch_size * s.max_tokens)
+        moved = passes * linear_parameters(config) * NF4_TRAFFIC if s.quantization == "nf4" else 0
         computing = (work.train_tokens * step + measured * forward) / (tflops * 1e12)
         return LOADS * checkpoint_bytes(config) / (disk * 1e9) + computing + moved / (machine["memory_gb_per_second"] * 1e9)
 

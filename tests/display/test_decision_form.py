@@ -10,7 +10,6 @@ from mistral_lib.display import run_estimate
 from mistral_lib.display.decision_form import DecisionForm
 from mistral_lib.display.run_estimate import Estimate
 from mistral_lib.display.widget_base import BackgroundJob
-from mistral_lib.model import model_shapes
 from mistral_lib.preparation import explore
 from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
@@ -209,10 +208,7 @@ def test_a_budget_is_saved_and_one_that_is_never_reached_refused(settings, corpu
 def test_the_hours_are_those_of_the_plan(settings, corpus) -> None:
     chosen = settings.model_copy(update={"instance": "g5.xlarge"})
     first = next(run_estimate.estimates(chosen, sources.of_settings(chosen)))
-    config, machine = model_shapes.config_of(chosen.base_model), params.instances()["g5.xlarge"]
-    assert first.seconds == workload.seconds(
-        config, first.work, machine, max_tokens=128, micro_batch_size=2, checkpointing=False, quantization="nf4"
-    )
+    assert first.seconds == workload.seconds(chosen, first.work, params.instances()["g5.xlarge"])
 
 
 def test_few_steps_take_the_checkpoints_with_them(settings, corpus) -> None:

@@ -21,7 +21,7 @@ def test_mistral_7b_is_planned_on_every_machine_without_weights() -> None:
     assert time.process_time() - began < 60
     assert t4.fits and a10g.fits and t4.dtype == "float16" and a10g.dtype == "bfloat16"
     for fit in (t4, a10g):
-        assert fit.micro_batch_size * fit.gradient_accumulation_steps == settings.micro_batch_size * settings.gradient_accumulation_steps
+        assert workload.effective_batch(fit.settings) == workload.effective_batch(settings)
         assert fit.peak == sum(fit.parts.values()) and 0 < fit.usd[0] < fit.usd[1] and fit.advice == ""
     assert sum(a10g.seconds) < sum(t4.seconds)
     assert "fits" in plan_table.text([t4, a10g], work) and plan_table.rows([t4])[0]["spare_gib"] > 0
