@@ -36,7 +36,7 @@ def verify(model: Any, initial: str) -> None:
 def save(model: Any, settings: Settings, folder: Path, initial: str) -> Path:
     """Save the adapter with its provenance. Errors: TrainingFailed, DiskFull."""
     verify(model, initial)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainable, _ = model.get_nb_trainable_parameters()
     disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are complete.")
     with sealed.new_folder(folder / "adapter") as new:
         model.save_pretrained(new)

@@ -41,19 +41,20 @@ def _kept(folder: Path) -> str:
     return f"The checkpoint of step {step_of(last)} is complete." if last else "There is no checkpoint yet."
 
 
-def tidy(folder: Path, keep: int = KEPT) -> None:
+def tidy(folder: Path) -> None:
     """Delete all but the newest complete checkpoints, and what a killed process left half-written."""
     listed = [path for path in sorted(folder.glob("checkpoint-*"), key=step_of) if (path / sealed.FILES).is_file()]
     for path in [*folder.glob("checkpoint-*"), *folder.glob(".*.partial")]:
-        if path not in listed[-keep:]:
+        if path not in listed[-KEPT:]:
             shutil.rmtree(path, ignore_errors=True)
 
 
 # -- the best adapter so far ----------------------------------------------------------------------------------------
 
 
-def keep_best(model: Any, folder: Path, step: int, loss: float, needed: int) -> None:
+def keep_best(model: Any, folder: Path, step: int, loss: float) -> None:
     """Save the adapter of this step as the best, then delete the earlier best."""
+    needed = disk.adapter_bytes(model.get_nb_trainable_parameters()[0])
     with new_checkpoint(folder / f"best-{step}", needed, f"the best adapter so far, of step {step}") as new:
         model.save_pretrained(new)
         files.write_json(new / "best.json", {"step": step, "validation_loss": loss})

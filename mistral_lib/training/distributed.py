@@ -5,19 +5,20 @@ In a single process the functions here do nothing. Knows processes; knows nothin
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._utils import _take_tensors
 from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
 from mistral_lib.training.stopping import StopSignal
 
 PATIENCE = timedelta(hours=12)  # that the others wait while the first one measures a large base model
-TOGETHER = 2**22  # gradients sent at a time, 16 MiB in float32
+TOGETHER = 2**24  # bytes of gradients sent at a time
 
 T = TypeVar("T")
 
@@ -63,6 +64,8 @@ def wait() -> None:
 
 def any_of(yes: bool, device: Any) -> bool:
     """Whether `yes` is true in any process."""
+    if count() == 1:
+        return yes
     votes = torch.tensor(int(yes), device=device)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes.item())
@@ -77,22 +80,11 @@ def gathered(value: T) -> list[T]:
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Every process's gradients become the mean over all of them; one without a gradient counts as zeros."""
-    for group in _groups([p for p in parameters if p.requires_grad]):
+    for group in _take_tensors([p for p in parameters if p.requires_grad], TOGETHER):
         flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in group])
         dist.all_reduce(flat.div_(count()))
         for parameter, mean in zip(group, flat.split([p.numel() for p in group]), strict=True):
             parameter.grad = mean.view_as(parameter)
-
-
-def _groups(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    group: list[torch.nn.Parameter] = []
-    for parameter in parameters:
-        if group and sum(p.numel() for p in (*group, parameter)) > TOGETHER:
-            yield group
-            group = []
-        group.append(parameter)
-    if group:
-        yield group
 
 
 # -- decisions between the steps ----------------------------------------------------------------------------------------
@@ -115,11 +107,3 @@ class SharedStopRequest(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.stop.requested = any_of(self.stop.requested, args.device)
-
-
-class SharedDecisions(TrainerCallback):
-    """After a step, all processes take over the first one's decisions."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        share_decisions(control)
-        return control

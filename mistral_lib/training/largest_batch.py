@@ -22,13 +22,6 @@ class NothingToLearn(ValueError):
     """Data from which a training would learn nothing; the message says what was seen and what to do."""
 
 
-def supervised_tokens(blocks: Any) -> np.ndarray:
-    """Supervised tokens of each block: (blocks,)."""
-    labels = blocks.select_columns(["labels"]).with_format("numpy")
-    counts = [(np.asarray(labels[n : n + ROWS]["labels"]) != IGNORED).sum(axis=1) for n in range(0, len(blocks), ROWS)]
-    return np.concatenate(counts) if counts else np.zeros(0, dtype=int)
-
-
 def loaded(place: Path, split: str) -> Any:
     """A packed split. Errors: NothingToLearn if it has no block."""
     from datasets import load_from_disk
@@ -46,8 +39,9 @@ def loaded(place: Path, split: str) -> Any:
 
 
 def refuse_useless(blocks: Any, split: str) -> np.ndarray:
-    """The supervised tokens of each block. Errors: NothingToLearn if the split has no label at all."""
-    counts = supervised_tokens(blocks)
+    """The supervised tokens of each block: (blocks,). Errors: NothingToLearn if the split has no label at all."""
+    batches = blocks.select_columns(["labels"]).with_format("numpy").iter(ROWS)
+    counts = np.concatenate([(batch["labels"] != IGNORED).sum(axis=1) for batch in batches])
     if not counts.any():
         raise NothingToLearn(
             f"all labels of the {split} split are masked: none of its {len(blocks)} blocks has a supervised token, so every loss would be 0/0. "

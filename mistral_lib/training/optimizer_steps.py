@@ -84,11 +84,10 @@ class OptimizerSteps:
         """Train from the last complete checkpoint, or from the start; the number of steps, and the rule that ended them. Errors: Stopped."""
         checkpoints.tidy(self.checkpoint_folder)
         last = checkpoints.last_complete(self.checkpoint_folder)
-        reported = trackers.reported_earlier(self.log.events(), self.settings.report_to)
         steps = workload.steps(self.settings, len(blocks), self.effective_batch())
         self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, steps=steps, **dataclasses.asdict(self.shape))
-        callback = self.callback(model, blocks, baseline, steps, reported)
-        with self.stop.after_saving():
+        callback = self.callback(model, blocks, baseline, steps)
+        with self.stop.during(stepping=True):
             ended = last and callback.ended_at(last, model)
             distributed.from_first(lambda: (self.shape, None if ended else str(last or "")))
             if ended:
@@ -107,35 +106,23 @@ class OptimizerSteps:
         def attempt() -> None:
             self.shape, last = distributed.from_first(lambda: None)
             if last is not None:
-                with self.stop.after_saving():
+                with self.stop.during(stepping=True):
                     self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
 
         out_of_memory.retry_on_out_of_memory(attempt, lambda why: None, together=True)
 
-    def callback(self, model: Any, blocks: Any, baseline: float, steps: int, reported: set[tuple[str, int]]) -> TrainingCallback:
+    def callback(self, model: Any, blocks: Any, baseline: float, steps: int) -> TrainingCallback:
         skipped = len(training_log.skipped(self.log.events()))
         uniform_loss = max(baseline, math.log(model.config.vocab_size))
         divergence = DivergenceCheck(self.settings, steps, uniform_loss, skipped)
         tokens = self.effective_batch() * len(blocks[0]["input_ids"])
-        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         return TrainingCallback(
-            self.settings,
-            self.log,
-            self.stop,
-            self.spending,
-            divergence,
-            self.checkpoint_folder,
-            self.measure,
-            tokens,
-            trainable,
-            baseline,
-            reported,
+            self.settings, self.log, self.stop, self.spending, divergence, self.checkpoint_folder, self.measure, tokens, baseline
         )
 
     def trainer(self, model: Any, blocks: Any, callback: TrainingCallback | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
-            in_order=self.settings.order == "operatives_last", callback=callback, stop=self.stop,
-            model=model, args=self.arguments(reporting=callback is not None), data_collator=default_data_collator,
+            self.stop, callback, model=model, args=self.arguments(reporting=callback is not None), data_collator=default_data_collator,
             train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip
 
@@ -151,6 +138,7 @@ class OptimizerSteps:
             **mixed_precision(hardware.device(), dtype), dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
             remove_unused_columns=False, label_names=["labels"],
+            train_sampling_strategy="sequential" if s.order == "operatives_last" else "random",
         )  # fmt: skip
 
 

@@ -1,13 +1,12 @@
 """Out of memory: recognized, answered with a smaller micro batch and more accumulation steps, and logged.
 
-The effective batch stays the same, and so does the training. Memory runs out in three ways: a CUDA error, an error of the
-CPU allocator, or a kill by the Linux kernel. The next start recognizes a kill from the kernel's counters, and from the
-memory that was left at the trainer's last note of progress.
+The effective batch stays the same, and so does the training. Memory runs out in three ways: a CUDA error, an error of the CPU
+allocator, or a kill by the kernel, which the next start recognizes from the kernel's counters and the trainer's last note of progress.
 """
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,10 +65,7 @@ def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchSh
     smaller = shape.smaller()
     if smaller is None:
         raise OutOfMemory(f"{why}; a single block of max_tokens = {settings.max_tokens} does not fit. {advice(settings)}")
-    log.write(
-        "out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), micro_batch_size=smaller.micro_batch_size,
-        gradient_accumulation_steps=smaller.gradient_accumulation_steps,
-    )  # fmt: skip
+    log.write("out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), **asdict(smaller))
     return smaller
 
 
@@ -121,14 +117,20 @@ def counters() -> dict[str, Any]:
     return {"boot": system_memory.boot(), "kernel_kills": system_memory.kernel_kills()}
 
 
+def last_attempt(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events since the last trainer started."""
+    starts = [number for number, event in enumerate(events) if event["event"] == "process"]
+    return events[starts[-1] :] if starts else []
+
+
 def killed_for_memory(events: list[dict[str, Any]], folder: Path) -> str | None:
     """Why the last trainer seems to have been killed for lack of memory; None without evidence."""
-    began = next((n for n in range(len(events) - 1, -1, -1) if events[n]["event"] == "process"), None)
-    if began is None or any(event["event"] in EXPLAINED for event in events[began:]):
+    attempt = last_attempt(events)
+    if not attempt or any(event["event"] in EXPLAINED for event in attempt):
         return None
-    if events[began].get("boot") != system_memory.boot():
+    if attempt[0].get("boot") != system_memory.boot():
         return None  # the machine was restarted, which ended it
-    before = events[began].get("kernel_kills", {})
+    before = attempt[0].get("kernel_kills", {})
     risen = [name for name, kills in system_memory.kernel_kills().items() if kills > before.get(name, kills)]
     left = hang_detection.last_note(folder).get("memory_left")
     own = [name for name in risen if name != system_memory.MACHINE]
@@ -141,8 +143,7 @@ def killed_for_memory(events: list[dict[str, Any]], folder: Path) -> str | None:
 
 def made_progress(events: list[dict[str, Any]]) -> bool:
     """Whether the last attempt reached a checkpoint, so that another one with the same micro batch gets further."""
-    last = [event["event"] for event in events]
-    return "checkpoint" in last[len(last) - 1 - last[::-1].index("process") :] if "process" in last else False
+    return any(event["event"] == "checkpoint" for event in last_attempt(events))
 
 
 def refuse_if_loading(why: str | None, events: list[dict[str, Any]], settings: Settings) -> None:

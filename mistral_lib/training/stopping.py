@@ -43,32 +43,20 @@ class StopSignal:
             raise Stopped(f"{signal.Signals(number).name} received between the steps, where there is nothing new to save")
 
     @contextmanager
-    def after_saving(self) -> Iterator[None]:
-        """For the steps: a signal is a request."""
-        self.stepping = True
+    def during(self, stepping: bool) -> Iterator[None]:
+        """True for the steps; within them, False for work between two steps that can be repeated."""
+        before, self.stepping = self.stepping, stepping
         try:
             yield
         finally:
-            self.stepping = False
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """For work between steps that can be repeated: a signal raises Stopped."""
-        self.stepping = False
-        try:
-            yield
-        finally:
-            self.stepping = True
+            self.stepping = before
 
 
 # -- a rule: patience and budgets ----------------------------------------------------------------------------------------
 
 
 class Spending:
-    """Seconds and USD that a training has cost, all attempts together, and what it will still cost. One per attempt.
-
-    earlier_seconds: those of the attempts before this one.
-    """
+    """Seconds and USD that all attempts of a training have cost, and what this one will still cost. earlier_seconds: of those before."""
 
     def __init__(self, earlier_seconds: float, usd_per_hour: float):
         self.earlier_seconds, self.usd_per_hour = earlier_seconds, usd_per_hour
@@ -93,29 +81,22 @@ class Spending:
         return steps * step + validations * self.measuring_seconds + self.ending_seconds()
 
 
-class StoppingRules:
-    """Early stopping and budgets; a parameter of 0 switches its rule off. A budget also pays for the ending."""
+def reached_rule(s: Settings, spending: Spending, step: int, validations: list[dict[str, Any]]) -> tuple[str, str] | None:
+    """The rule (early stopping or a budget) that ends the training after this step, and why; None to continue.
 
-    def __init__(self, settings: Settings, spending: Spending):
-        self.settings, self.spending = settings, spending
-
-    def reached(self, step: int, validations: list[dict[str, Any]]) -> tuple[str, str] | None:
-        """The rule that ends the training after this step, and why; None to continue.
-
-        validations: the curve of validation losses, each with step and loss.
-        """
-        if step < FEWEST_STEPS:
-            return None
-        s, since = self.settings, validations_since_best(validations)
-        if s.early_stopping_patience and since >= s.early_stopping_patience:
-            return "early_stopping", f"no lower validation loss in the last {since} measurements"
-        seconds, ending = self.spending.seconds(), self.spending.ending_seconds()
-        hours, usd_per_hour = (seconds + ending) / 3600, self.spending.usd_per_hour
-        if s.max_hours and hours >= s.max_hours:
-            return "max_hours", f"{seconds / 3600:.4f} h spent and {ending / 3600:.4f} h for the ending, of {s.max_hours} h"
-        if s.max_usd and hours * usd_per_hour >= s.max_usd:
-            return "max_usd", f"{seconds / 3600 * usd_per_hour:.4f} USD spent, and the ending reaches {s.max_usd} USD"
+    A parameter of 0 switches its rule off. A budget also pays for the ending. validations: each with step and loss.
+    """
+    if step < FEWEST_STEPS:
         return None
+    since = validations_since_best(validations)
+    if s.early_stopping_patience and since >= s.early_stopping_patience:
+        return "early_stopping", f"no lower validation loss in the last {since} measurements"
+    hours, ending = spending.seconds() / 3600, spending.ending_seconds() / 3600
+    if s.max_hours and hours + ending >= s.max_hours:
+        return "max_hours", f"{hours:.4f} h spent and {ending:.4f} h for the ending, of {s.max_hours} h"
+    if s.max_usd and (hours + ending) * spending.usd_per_hour >= s.max_usd:
+        return "max_usd", f"{hours * spending.usd_per_hour:.4f} USD spent, and the ending reaches {s.max_usd} USD"
+    return None
 
 
 def validations_since_best(validations: list[dict[str, Any]]) -> int:

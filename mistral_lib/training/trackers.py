@@ -33,7 +33,9 @@ def arguments(settings: Settings, folder: Path) -> dict[str, Any]:
     if settings.report_to == NONE:
         return {"report_to": []}
     if settings.report_to == "mlflow":
-        _end_mlflow_run()
+        import mlflow
+
+        mlflow.end_run()  # a run per attempt: within one it refuses parameters that changed, such as a smaller micro batch
     first = files.read_json_lines(folder / "log.jsonl")[:1]
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / FOLDER)
     os.environ["WANDB_RUN_ID"] = files.digest([settings.run_name, first])[:16]  # the same one when this training resumes
@@ -46,18 +48,8 @@ def arguments(settings: Settings, folder: Path) -> dict[str, Any]:
     return {"report_to": [settings.report_to], "run_name": settings.run_name, "project": PROJECT}
 
 
-def _end_mlflow_run() -> None:
-    """MLflow gets a run per attempt: within one it refuses parameters that changed, such as a smaller micro batch."""
-    import mlflow
-
-    mlflow.end_run()
-
-
 def reported_earlier(events: list[dict[str, Any]], report_to: str) -> set[tuple[str, int]]:
-    """What attempts before this one have reported to the same tracker: ("step" or "validation", step).
-
-    After a kill, the steps since the last checkpoint are made again; they must not be reported again.
-    """
+    """What was reported to the same tracker: ("step" or "validation", step). Steps made again after a kill are not reported again."""
     found: set[tuple[str, int]] = set()
     same = False
     for event in events:

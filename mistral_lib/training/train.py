@@ -1,8 +1,7 @@
 """The training stage: a process of its own that measures, trains, saves and loads again before it reports `complete`.
 
-`python -m mistral_lib train runs/<name>` runs independently of the notebook that started it. After a kill it resumes from
-the last complete checkpoint; on SIGTERM it saves and ends as `interrupted`; out of memory, it retries with a smaller micro
-batch and the same effective batch.
+After a kill it resumes from the last complete checkpoint; on SIGTERM it saves and ends as `interrupted`; out of memory, it
+retries with a smaller micro batch and the same effective batch.
 """
 
 import dataclasses
@@ -34,7 +33,7 @@ from mistral_lib.training import (
 )
 from mistral_lib.training.optimizer_steps import Ended, OptimizerSteps
 from mistral_lib.training.stopping import Spending, StopSignal
-from mistral_lib.training.training_log import NoLog, TrainingLog
+from mistral_lib.training.training_log import TrainingLog
 
 # Parameters that may change when a training resumes: they do not change what is trained.
 CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
@@ -55,7 +54,7 @@ def train(run: Run) -> dict[str, Any]:
     folder = run.folder / "training"
     reasons = distributed.from_first(lambda: run.reasons_to_run("training", inputs))
     if not distributed.is_first():
-        return Training(run, folder, NoLog(), StopSignal(), "").assist() if reasons else {}
+        return Training(run, folder, TrainingLog(None), StopSignal(), "").assist() if reasons else {}
     if reasons:
         with run.lock("stage training"):
             set_aside(run, folder, run.changes("training", inputs))
@@ -134,7 +133,7 @@ class Training:
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
-        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        trainable, _ = model.get_nb_trainable_parameters()
         missing_bytes = max(0, disk.training_bytes(trainable) - disk.used_bytes(self.folder))
         disk.require(self.folder, missing_bytes, "a training with its checkpoints")
         with hang_detection.noted(model, self.folder):
@@ -191,10 +190,8 @@ class Training:
             self.spending.measuring_seconds = earlier["seconds"]
             return [RecordLoss(**loss) for loss in earlier["losses"]]
         found = self.measure(model, "baseline", without_adapter=True)
-        files.write_json(
-            note,
-            {"dtype": dtype, "seconds": self.spending.measuring_seconds, "losses": [dataclasses.asdict(loss) for loss in found]},
-        )
+        rows = [dataclasses.asdict(loss) for loss in found]
+        files.write_json(note, {"dtype": dtype, "seconds": self.spending.measuring_seconds, "losses": rows})
         return found
 
     def check(self, adapter: Path, initial: str, after: list[RecordLoss]) -> float:

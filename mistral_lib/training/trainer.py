@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer
 
 from mistral_lib.model import likelihood
@@ -23,21 +22,17 @@ from mistral_lib.training.training_callback import TrainingCallback
 class SupervisedTrainer(Trainer):
     """transformers' Trainer with logits only at supervised positions. Of several processes, only the first one has a callback."""
 
-    def __init__(self, in_order: bool, callback: TrainingCallback | None = None, stop: StopSignal | None = None, **options: Any):
+    def __init__(self, stop: StopSignal, callback: TrainingCallback | None = None, **options: Any):
         allocator.keep_for_reuse()
         _answer_with_losses(options["model"])
-        several = (distributed.SharedStopRequest(stop), distributed.SharedDecisions()) if stop and distributed.count() > 1 else (None, None)
-        super().__init__(callbacks=[callback for callback in (several[0], callback, several[1]) if callback], **options)
-        self.in_order, self.callback = in_order, callback
+        super().__init__(callbacks=[distributed.SharedStopRequest(stop), *([callback] if callback else [])], **options)
+        self.callback = callback
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries; the log prints a line for each event
         if callback:
             callback.report = self.log
         self.model_accepts_loss_kwargs = True  # the loss is divided once, by all supervised tokens of a step
         self.saving_into: Path | None = None
         self.shortage: str | None = None  # out of memory in this process, among several
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self.train_dataset) if self.in_order else super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -67,7 +62,7 @@ class SupervisedTrainer(Trainer):
             return
         if "loss" in logs:
             logs.update(self.callback.figures())
-        if self.callback.is_reported(self.state, logs):
+        if ("step" if "loss" in logs else "validation", self.state.global_step) in self.callback.reported:
             self.callback.on_log(self.args, self.state, self.control, logs)
         else:
             super().log(logs, start_time)
@@ -112,6 +107,7 @@ class SupervisedTrainer(Trainer):
         return norm
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
+        distributed.share_decisions(self.control)
         super()._maybe_log_save_evaluate(tr_loss, *arguments, **options)
         if not torch.isfinite(tr_loss).all():
             tr_loss.zero_()  # or the sum of losses would never be finite again

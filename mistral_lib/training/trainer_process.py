@@ -54,9 +54,15 @@ def stop(run: Run) -> str:
 
 def result(run: Run) -> dict[str, Any]:
     """training/result.json of a training that has ended. Errors: TrainerDied if it ended without one."""
-    if run.status("training") != "complete":
-        raise TrainerDied(_death(run))
-    return files.read_json(run.folder / "training" / "result.json")
+    status, process, output = run.status("training"), _started.get(str(run.folder)), run.folder / "training.out"
+    if status == "complete":
+        return files.read_json(run.folder / "training" / "result.json")
+    code = f", exit status {process.returncode}" if process is not None else ""
+    tail = "\n".join(output.read_text(errors="replace").splitlines()[-12:]) if output.exists() else ""
+    raise TrainerDied(
+        f"training of {run.folder.name} is {status}{code}: {run.entry('training').get('error') or 'the process was killed'}. "
+        f"There is no adapter. Run this again to resume from the last checkpoint.\nLast output of the trainer:\n{tail}"
+    )
 
 
 def is_alive(run: Run) -> bool:
@@ -66,13 +72,10 @@ def is_alive(run: Run) -> bool:
 
 
 def is_running_or_restarted(run: Run) -> bool:
-    """Whether a trainer runs; one that was killed for lack of memory is started again first."""
-    return is_alive(run) or _restarted(run)
-
-
-def _restarted(run: Run) -> bool:
-    """Start the trainer again if it was killed for lack of memory. It ends by itself if no smaller micro batch is left."""
+    """Whether a trainer runs; one that was killed for lack of memory is started again first, and ends if no smaller batch is left."""
     process, folder = _started.get(str(run.folder)), run.folder / "training"
+    if is_alive(run):
+        return True
     if process is None or process.poll() != -signal.SIGKILL or run.status("training") != "interrupted":
         return False
     why = out_of_memory.killed_for_memory(files.read_json_lines(folder / "log.jsonl"), folder)
@@ -90,15 +93,3 @@ def warned_of_a_hang(run: Run, warned: float) -> float:
         return warned
     say(f"training: no progress since {now.seconds_since_progress:.0f} s, expected within {now.patience_seconds:.0f} s; {now.advice}")
     return time.time()
-
-
-def _death(run: Run) -> str:
-    process = _started.get(str(run.folder))
-    status, error = run.status("training"), run.entry("training").get("error")
-    code = f", exit status {process.returncode}" if process is not None else ""
-    output = run.folder / "training.out"
-    tail = "\n".join(output.read_text(errors="replace").splitlines()[-12:]) if output.exists() else ""
-    return (
-        f"training of {run.folder.name} is {status}{code}: {error or 'the process was killed'}. There is no adapter. "
-        f"Run this again to resume from the last checkpoint.\nLast output of the trainer:\n{tail}"
-    )

@@ -6,15 +6,16 @@ Knows the trainer's callbacks and the stopping rules; knows nothing of run folde
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from mistral_lib.run import allocator, disk, hardware
+from mistral_lib.run import allocator, hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.training import checkpoints, training_log
-from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StoppingRules, StopSignal
+from mistral_lib.training import checkpoints, stopping, trackers, training_log
+from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StopSignal
 from mistral_lib.training.training_log import TrainingLog
 
 
@@ -22,22 +23,19 @@ class TrainingCallback(TrainerCallback):
     """Logs, validates and stops one attempt of a training.
 
     measure(model, what): returns the validation loss in nats per supervised token. baseline: that of the base model.
-    reported: what earlier attempts have reported to the tracker.
     """
 
     def __init__(
         self, settings: Settings, log: TrainingLog, stop: StopSignal, spending: Spending, divergence: DivergenceCheck,
-        checkpoint_folder: Path,
-        measure: Callable[[Any, str], float], tokens_per_step: int, trainable_parameters: int, baseline: float,
-        reported: set[tuple[str, int]],
+        checkpoint_folder: Path, measure: Callable[[Any, str], float], tokens_per_step: int, baseline: float,
     ):  # fmt: skip
         self.settings, self.log, self.stop, self.spending, self.divergence = settings, log, stop, spending, divergence
-        self.checkpoint_folder, self.measure = checkpoint_folder, measure
-        self.tokens_per_step, self.adapter_bytes = tokens_per_step, disk.adapter_bytes(trainable_parameters)
-        self.rules = StoppingRules(settings, spending)
-        self.validations = training_log.validations(log.events())
+        self.checkpoint_folder, self.measure, self.tokens_per_step, self.baseline = checkpoint_folder, measure, tokens_per_step, baseline
+        self.reached_rule = partial(stopping.reached_rule, settings, spending)
+        *earlier, started = log.events()
+        self.reported = trackers.reported_earlier(earlier, settings.report_to)
+        self.validations = training_log.validations([*earlier, started])
         self.stopped_by: str | None = None
-        self.baseline, self.reported = baseline, reported
         self.report: Callable[[dict[str, float]], None] = lambda figures: None  # the trainer's log, once there is a trainer
         self.step_began = time.perf_counter()
 
@@ -47,7 +45,7 @@ class TrainingCallback(TrainerCallback):
         state.save_steps = args.save_steps  # transformers would use the checkpoint's, even if the parameter was changed
         if not state.global_step:
             self.report({"eval_loss": self.baseline})
-        elif self._due(state) and not self._measured(state.global_step):
+        elif self._due(state):
             self.validate(model, state, control)  # a stop came between checkpoint and validation
         self.step_began = time.perf_counter()
 
@@ -83,10 +81,6 @@ class TrainingCallback(TrainerCallback):
             "usd": round(self.spending.usd(), 4),
         }
 
-    def is_reported(self, state: Any, logs: dict[str, float]) -> bool:
-        """Whether an earlier attempt has reported these figures to the tracker."""
-        return ("step" if "loss" in logs else "validation", state.global_step) in self.reported
-
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log.write("checkpoint", step=state.global_step)
         self.step_began = time.perf_counter()
@@ -99,7 +93,7 @@ class TrainingCallback(TrainerCallback):
             return
         began, step = time.perf_counter(), state.global_step
         try:
-            with self.stop.at_once():
+            with self.stop.during(stepping=False):
                 loss = self.measure(model, f"after step {step}")
         except Stopped:  # in the middle: the step is saved, and measured when the training resumes
             control.should_save = control.should_training_stop = True
@@ -107,7 +101,7 @@ class TrainingCallback(TrainerCallback):
         kept = checkpoints.best(self.checkpoint_folder)
         best = math.isfinite(loss) and (kept is None or loss < kept[2] or kept[1] == step)
         if best:
-            checkpoints.keep_best(model, self.checkpoint_folder, step, loss, self.adapter_bytes)
+            checkpoints.keep_best(model, self.checkpoint_folder, step, loss)
         seconds = time.perf_counter() - began
         self.log.write("validation", what=f"after step {step}", step=step, loss=_finite(loss), best=best, seconds=round(seconds, 3))
         self.validations.append({"step": step, "loss": _finite(loss)})
@@ -116,16 +110,15 @@ class TrainingCallback(TrainerCallback):
         self.step_began = time.perf_counter()
 
     def _due(self, state: Any) -> bool:
-        every = self.settings.validate_every_steps
-        return bool(every) and (state.global_step % every == 0 or state.global_step >= state.max_steps)
-
-    def _measured(self, step: int) -> bool:
-        return any(event["step"] == step for event in self.validations)
+        """Whether this step's validation loss is to be measured, and has not been."""
+        step, every = state.global_step, self.settings.validate_every_steps
+        due = bool(every) and (step % every == 0 or step >= state.max_steps)
+        return due and all(event["step"] != step for event in self.validations)
 
     # -- the end of the steps ----------------------------------------------------------------------------------------------------
 
     def _stop_if_a_rule_is_reached(self, state: Any, control: Any) -> None:
-        found = self.rules.reached(state.global_step, self.validations)
+        found = self.reached_rule(state.global_step, self.validations)
         if found and self.stopped_by is None and state.global_step < state.max_steps:
             self.stopped_by = found[0]
             self.log.write("stopping", by=found[0], step=state.global_step, because=found[1])
@@ -135,12 +128,12 @@ class TrainingCallback(TrainerCallback):
     def ended_at(self, checkpoint: Path, model: Any) -> bool:
         """Whether the steps had ended at this checkpoint, so that only saving and verifying is missing; the model then gets its weights."""
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        found, all_done = self.rules.reached(state.global_step, self.validations), state.global_step >= state.max_steps
+        found, all_done = self.reached_rule(state.global_step, self.validations), state.global_step >= state.max_steps
         if found and not all_done:
             self.stopped_by = found[0]
         if found or all_done:
             checkpoints.load_weights(model, checkpoint)
-            if self._due(state) and not self._measured(state.global_step):
+            if self._due(state):
                 self.validate(model, state, TrainerControl())
         return bool(found or all_done)
 

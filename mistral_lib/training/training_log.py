@@ -18,9 +18,9 @@ verified        the adapter was saved, read back and measured again
 failed          error
 """
 
-import math
 import time
 from collections.abc import Callable
+from itertools import dropwhile, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +29,20 @@ from mistral_lib.run.progress import say
 
 
 class TrainingLog:
-    """Appends events to a file of JSON lines."""
+    """Appends events to a file of JSON lines. None: drops them; of several processes only the first one writes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None):
         self.path = path
 
     def write(self, event: str, **facts: Any) -> None:
+        if self.path is None:
+            return
         files.append_json_line(self.path, {"event": event, "time": round(time.time(), 3), **facts})
         if text := line({"event": event, **facts}):
             say(text)
 
     def events(self) -> list[dict[str, Any]]:
-        return files.read_json_lines(self.path)
-
-
-class NoLog:
-    """Drops all events: of several processes only the first one writes."""
-
-    def events(self) -> list[dict[str, Any]]:
-        return []
-
-    def write(self, event: str, **facts: Any) -> None:
-        pass
+        return files.read_json_lines(self.path) if self.path else []
 
 
 def steps(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,7 +65,7 @@ def skipped(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _as_one(source: Path | list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     curve: list[dict[str, Any]] = []
-    for event in _events(source):
+    for event in files.read_json_lines(source) if isinstance(source, Path) else source:
         if event["event"] == "started":
             curve = [earlier for earlier in curve if earlier.get("step", 0) <= event["from_step"]]
         elif event["event"] == kind:
@@ -98,17 +90,8 @@ def peak_memory_mib(events: list[dict[str, Any]]) -> int:
 
 def seconds_at_work(events: list[dict[str, Any]]) -> float:
     """Seconds that trainers worked on this: for each attempt, from its `process` event to its last event."""
-    total, began, latest = 0.0, math.inf, math.inf
-    for event in events:
-        if event["event"] == "process":
-            total += latest - began if began < math.inf else 0.0
-            began = event["time"]
-        latest = event["time"]
-    return total + (latest - began if began < math.inf else 0.0)
-
-
-def _events(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return files.read_json_lines(source) if isinstance(source, Path) else source
+    attempts = dropwhile(lambda event: event["event"] != "process", events)
+    return sum(later["time"] - earlier["time"] for earlier, later in pairwise(attempts) if later["event"] != "process")
 
 
 # -- an event as a line of text, for a terminal or a log ------------------------------------------------------------------

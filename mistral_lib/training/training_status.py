@@ -26,63 +26,42 @@ DOING = {
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """One training at one moment. A value that does not exist yet is None.
-
-    word                  not started | running | interrupted | failed | complete
-    doing                 what a running trainer does now; empty otherwise
-    error, advice         why it failed or was interrupted; what to do next (also if it is hung)
-    pid, alive            the trainer's process, and whether it is alive
-    hung                  alive, but without progress for longer than `patience_seconds`
-    step, steps           optimizer steps done, and planned
-    loss, gradient_norm, learning_rate, tokens_per_second   of the last step (nats per supervised token)
-    validation_loss, validation_step                the last measured validation loss (None: not finite), and after which step
-    best_validation_loss, best_step                 the lowest one during training, and its step
-    baseline_loss                                   the untouched base model's
-    peak_memory_mib                                 the trainer's highest use of memory so far
-    eta_seconds                                     until the adapter is verified, from now; None if it hangs
-    seconds, usd                                    spent so far, all attempts together, and their price
-    seconds_since_step                              since the last step ended; None before the first
-    seconds_since_progress, patience_seconds        since the last forward pass, step or event; what is allowed
-    micro_batch_size, gradient_accumulation_steps   the batch that it uses now (smaller after out of memory)
-    out_of_memory, skipped_steps                    how many of each so far
-    stopped_by                                      early_stopping, max_hours or max_usd; None: it makes all its steps
-    """
+    """One training at one moment. A value that does not exist yet is None."""
 
     run: str
-    word: str
-    doing: str = ""
-    error: str | None = None
-    advice: str | None = None
-    pid: int | None = None
+    word: str  # not started, running, interrupted, failed or complete
+    doing: str = ""  # what a running trainer does now
+    error: str | None = None  # why it failed or was interrupted
+    advice: str | None = None  # what to do next, also if it is hung
+    pid: int | None = None  # of a trainer that is alive
     alive: bool = False
-    hung: bool = False
-    step: int = 0
-    steps: int | None = None
-    loss: float | None = None
+    hung: bool = False  # alive, but without progress for longer than `patience_seconds`
+    step: int = 0  # optimizer steps done
+    steps: int | None = None  # planned
+    loss: float | None = None  # of the last step, as the next three; nats per supervised token
     gradient_norm: float | None = None
     learning_rate: float | None = None
     tokens_per_second: float | None = None
-    validation_loss: float | None = None
+    validation_loss: float | None = None  # the last one measured during training; None also if it was not finite
     validation_step: int | None = None
-    best_validation_loss: float | None = None
+    best_validation_loss: float | None = None  # the lowest one during training
     best_step: int | None = None
-    baseline_loss: float | None = None
-    peak_memory_mib: int | None = None
-    eta_seconds: float | None = None
-    seconds: float = 0.0
-    usd: float = 0.0
-    seconds_since_step: float | None = None
-    seconds_since_progress: float | None = None
-    patience_seconds: float | None = None
-    micro_batch_size: int | None = None
+    baseline_loss: float | None = None  # validation loss of the base model without an adapter
+    peak_memory_mib: int | None = None  # the trainer's highest use of memory so far
+    eta_seconds: float | None = None  # from now until the adapter is verified; None if it hangs
+    seconds: float = 0.0  # spent so far, all attempts together
+    usd: float = 0.0  # their price
+    seconds_since_step: float | None = None  # since the last step ended
+    seconds_since_progress: float | None = None  # since the last forward pass, step or event
+    patience_seconds: float | None = None  # without progress, after which it counts as hung
+    micro_batch_size: int | None = None  # in use now: smaller after out of memory
     gradient_accumulation_steps: int | None = None
-    out_of_memory: int = 0
+    out_of_memory: int = 0  # how often, so far
     skipped_steps: int = 0
-    stopped_by: str | None = None
+    stopped_by: str | None = None  # early_stopping, max_hours or max_usd; None: it makes all its steps
 
     @property
     def exit_code(self) -> int:
-        """0 complete, 1 failed, 3 interrupted, 4 running, 5 running but hung, 6 not started."""
         return EXIT_CODES["hung" if self.hung else self.word]
 
 
@@ -117,8 +96,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
         "best_validation_loss": best.get("loss"),
         "best_step": best.get("step"),
         "baseline_loss": baseline,
-        "micro_batch_size": sizes.get("micro_batch_size"),
-        "gradient_accumulation_steps": sizes.get("gradient_accumulation_steps"),
+        **{key: sizes.get(key) for key in ("micro_batch_size", "gradient_accumulation_steps")},
         "out_of_memory": sum(e["event"] == "out_of_memory" for e in events),
         "skipped_steps": len(training_log.skipped(events)),
     }

@@ -44,7 +44,7 @@ def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tup
     arguments = stage.steps.arguments()
     arguments.save_strategy = SaveStrategy.NO
     trainer = SupervisedTrainer(
-        in_order=True, model=model, args=arguments, data_collator=default_data_collator,
+        stage.steps.stop, model=model, args=arguments, data_collator=default_data_collator,
         train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
     )  # fmt: skip
     return trainer, model
