@@ -106,4 +106,5 @@ class SharedStopRequest(TrainerCallback):
         self.stop = stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.stop.requested = any_of(self.stop.requested, args.device)
+        if any_of(self.stop.requested, args.device):
+            self.stop.requested = True  # never False: a signal may arrive during the vote

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +79,18 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_reported(monke
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(RuntimeError, match=r"has started a single one.*torchrun --nproc_per_node N"):
         distributed.join("cpu")
+
+
+def test_a_stop_signal_that_arrives_during_the_vote_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = SimpleNamespace(requested=False)
+
+    def vote(yes: bool, device: str) -> bool:
+        stop.requested = True
+        return yes
+
+    monkeypatch.setattr(distributed, "any_of", vote)
+    distributed.SharedStopRequest(stop).on_step_end(SimpleNamespace(device="cpu"), None, None)
+    assert stop.requested
 
 
 def test_on_sigterm_both_processes_save_once(prepared: Run) -> None:
