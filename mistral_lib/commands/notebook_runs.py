@@ -35,7 +35,7 @@ def select(only: list[str]) -> list[Path]:
     known = {path.name[:2]: path for path in notebooks()}
     unknown = [number for number in only if number not in known]
     if unknown:
-        raise params.ParameterError(f"--only {' '.join(unknown)}: no such notebook; known are {', '.join(known)}")
+        raise params.ParameterError(f"--only {' '.join(unknown)}: no such notebook; expected one of {', '.join(known)}")
     return [path for number, path in known.items() if not only or number in only]
 
 

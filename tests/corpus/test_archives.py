@@ -150,7 +150,7 @@ def test_the_header_of_a_zip_member_is_not_believed(read):
 
 
 def test_a_tar_header_of_megabytes_is_refused_before_it_is_held(read):
-    """A name of 4 MiB that is really there, and a good member behind it: tarfile would hold the name and go on."""
+    """A name of 4 MiB that is really there, and a good member behind it: tarfile would keep the name and continue."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 4 * 2**20
     found = read("a.tar", info.tobuf(tarfile.GNU_FORMAT) + b"a" * info.size + tarred({"a.jsonl": LINES}))

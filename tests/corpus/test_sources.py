@@ -63,13 +63,13 @@ def test_all_faults_of_all_parameters_are_in_one_message_with_what_to_do(corpus)
     (corpus / "odd.docx").write_bytes(b"x")
     with pytest.raises(SourceError) as error:
         sources.of_settings(settings("mine", "nowhere.jsonl", "empty", "zero.jsonl", "no*.jsonl", operatives=("odd.docx", "demo:nonsense")))
-    told = str(error.value).splitlines()
-    assert [line.split(" → ")[0] for line in told] == [
+    lines = str(error.value).splitlines()
+    assert [line.split(" → ")[0] for line in lines] == [
         "corpus_paths: 'nowhere.jsonl'", "corpus_paths: 'empty'", "corpus_paths: 'zero.jsonl'", "corpus_paths: 'no*.jsonl'",
         "operatives_paths: 'odd.docx'", "operatives_paths: 'demo:nonsense'",
     ]  # fmt: skip
-    assert "empty_file" in told[2] and "unknown_file_type" in told[4] and str(corpus / "nowhere.jsonl") in told[0]
-    assert all("optional:" in line for line in told)
+    assert "empty_file" in lines[2] and "unknown_file_type" in lines[4] and str(corpus / "nowhere.jsonl") in lines[0]
+    assert all("optional:" in line for line in lines)
 
 
 def test_a_file_with_only_problems_yields_nothing(corpus):

@@ -28,7 +28,7 @@ def inspect(answer: str, question: str = QUESTION, **parameters: object) -> Outc
 
 
 COOKIES = "This website uses cookies to improve your experience. Accept all cookies or read our cookie policy."
-LICENCE = (
+LICENSE = (
     "Redistribution and use in source and binary forms, with or without modification, are permitted provided that the above copyright notice is retained.\n\n"
     "This software is provided by the copyright holders as is, without warranty of any kind."
 )
@@ -38,7 +38,7 @@ HOSTILE_LENGTH = 120_000  # characters: anything quadratic takes minutes
 FOUND = [
     ("answer_too_short", "Yes."),
     ("boilerplate", COOKIES),
-    ("boilerplate", LICENCE),
+    ("boilerplate", LICENSE),
     ("boilerplate", "404 Not Found\n\nThe page you are looking for could not be found."),
     ("boilerplate", MENU),
     ("boilerplate", MENU.replace(" | ", "\n")),

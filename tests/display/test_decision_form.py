@@ -28,7 +28,7 @@ def form(settings, corpus) -> DecisionForm:
 
 
 def settled(form: DecisionForm) -> str:
-    """The form's verdict once all that goes on beside the page has ended."""
+    """The form's verdict after all background work of the page has ended."""
     form.counting.wait()
     form.estimating.wait()
     return form.verdict.value
@@ -190,8 +190,8 @@ HOURS = (2 * 3600.0, 4 * 3600.0)
     ],
 )
 def test_the_budget_is_told_as_the_step_at_which_it_stops(limits: dict, words: str) -> None:
-    told = run_estimate.budget(BUDGET.model_copy(update=limits), HOURS, 100, params.instances()["g5.xlarge"]["usd_per_hour"])
-    assert told.startswith(words)
+    sentence = run_estimate.budget(BUDGET.model_copy(update=limits), HOURS, 100, params.instances()["g5.xlarge"]["usd_per_hour"])
+    assert sentence.startswith(words)
 
 
 def test_a_budget_is_saved_and_one_that_is_never_reached_refused(settings, corpus, home) -> None:

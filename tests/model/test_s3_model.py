@@ -1,4 +1,4 @@
-"""A base model behind s3://, fetched from a real S3 API server over HTTP: once, whole, verified, going on after a break."""
+"""A base model behind s3://, fetched from a real S3 API server over HTTP: once, complete, verified, resuming after a break."""
 
 import threading
 from collections.abc import Iterator

@@ -143,7 +143,7 @@ def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
     assert notebook_runs.is_done(prepared, notebook) and audit.unverified(prepared, "data") == []
     assert [finding.reason for finding in audit.unverified(prepared, "training")] == ["not complete: not started"]
     exclusions.write(prepared.folder / exclusions.NAME, {"red.jsonl:1": ""})
-    assert not notebook_runs.is_done(prepared, notebook), "a record left out by hand asks for the data anew"
+    assert not notebook_runs.is_done(prepared, notebook), "a record excluded by hand: the data are prepared again"
     (prepared.folder / exclusions.NAME).unlink()
     for damage in ("{", "{}", None):
         manifest = prepared.folder / "manifest.json"

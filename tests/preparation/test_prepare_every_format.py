@@ -33,7 +33,7 @@ SHAPES = {
 }  # fmt: skip
 GOOD = json.dumps({"question": Q, "answer": f"{A} %s"})
 SECRET = "Xk29" + "vQ7m" + "Tz4p"
-LICENCE = (
+LICENSE = (
     "Permission is hereby granted, free of charge, to any person obtaining a copy of this software, to deal in it without restriction."
 )
 ANSWERS = [f"The {a} is what the {b} holds before the {c} is read." for a, b, c in islice(permutations(TOPICS, 3), 112)]
@@ -59,7 +59,7 @@ DEFECTS: dict[str, tuple[bytes, list[str]]] = {
     "control.jsonl": (json.dumps({"prompt": Q, "completion": "Write </s> or [/INST] to end it, and mean the text."}).encode(), ["kept"]),
     "invisible.jsonl": (json.dumps({"text": "A\u00a0cafe\u0301 with a zero\u200bwidth blank, a BOM\ufeff and a soft\u00ad hyphen."}).encode(), ["kept"]),
     "chrome.jsonl": (json.dumps({"prompt": "What does the page say?", "completion": "Skip to main content. We use cookies: accept all cookies, or manage cookies."}).encode(), ["boilerplate"]),
-    "licence.jsonl": (json.dumps({"prompt": "What is in setup.py?", "completion": f"# {LICENCE}"}).encode(), ["boilerplate"]),
+    "license.jsonl": (json.dumps({"prompt": "What is in setup.py?", "completion": f"# {LICENSE}"}).encode(), ["boilerplate"]),
     "url.jsonl": (json.dumps({"text": f"Clone it from https://robot:{SECRET}@git.example.org/a.git and build it."}).encode(), ["kept"]),
     "assigned.jsonl": (json.dumps({"text": f"Before the start, set DB_PASSWORD={SECRET} in the file .env and load it."}).encode(), ["kept"]),
     "home_path.jsonl": (json.dumps({"text": "The log of it stands in /home/jgutierrez/logs/train.txt, a line a step."}).encode(), ["kept"]),

@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("KILLS", "3"))
 
 @pytest.fixture
 def parted(corpus: Path, settings: params.Settings) -> Run:
-    """A run, not prepared, on a corpus that is read in two parts and tokenised in two."""
+    """A run, not prepared, on a corpus that is read in two parts and tokenized in two."""
     for domain in ("red", "green", "blue"):
         files.write_json_lines(corpus / f"{domain}.jsonl", rows(domain, PART // 3 + 200))
     return Run.open(settings.model_copy(update={"run_name": "parted", "most_repeated_pattern": 10**6, "near_duplicate_threshold": 0.95}))

@@ -56,7 +56,7 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
     import torch
 
     def faults(floats: int = 12 * MIB, times: int = 20) -> int:
-        """Of pieces of 48 MiB: above the size from which glibc maps each anew."""
+        """Of pieces of 48 MiB: above the size from which glibc maps each piece separately."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(times):
             torch.ones(floats)
