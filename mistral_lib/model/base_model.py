@@ -8,6 +8,7 @@ import re
 import warnings
 from functools import cache
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from mistral_lib.model import demo_model, hub_model, model_folder, s3_model
@@ -26,19 +27,12 @@ def folder(name: str, weights: bool = True) -> Path:
     Errors: BaseModelError if the model cannot be found, fetched or used; it names each file and what to do.
     """
     if name == demo_model.NAME:
-        place, weights = demo_model.folder(), True
-    elif name.startswith("demo:"):
-        raise BaseModelError(
-            f"base_model = {name!r}: expected {demo_model.NAME}, a local folder, s3://bucket/prefix, or a hub id such as "
-            "mistralai/Mistral-7B-Instruct-v0.3"
-        )
+        place = demo_model.folder()
     elif name.startswith("s3://"):
-        place, weights = s3_model.folder(name), True
-    elif (place := _local(name)) is not None:
-        weights = True
+        place = s3_model.folder(name)
     else:
-        place = hub_model.folder(name, weights)
-    model_folder.check(place, weights, shown=name)
+        place = _local(name) or hub_model.folder(name, weights)
+    model_folder.check(place, weights or not _on_hub(name), shown=name)
     return place
 
 
@@ -63,7 +57,7 @@ def _local(name: str) -> Path | None:
     if not is_hub_id(name):
         raise BaseModelError(
             f"base_model = {name!r}: no such folder ({folder}); expected one with config.json and weights, s3://bucket/prefix, "
-            "or a hub id owner/name, with @revision if requested"
+            f"a hub id owner/name or owner/name@revision, or {demo_model.NAME}"
         )
     return None
 
@@ -85,12 +79,10 @@ def load_tokenizer(name: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder(name, weights=False), mistral_format=False)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise BaseModelError(f"{name}: its tokenizer is a {type(tokenizer).__name__}; expected one made from a tokenizer.json")
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
+    if tokenizer.pad_token in (None, tokenizer.eos_token):
         tokenizer.pad_token = tokenizer.unk_token
     if tokenizer.pad_token in (None, tokenizer.eos_token):
-        raise BaseModelError(
-            f"{name}: its tokenizer has no token to pad with other than the end token; add one to its tokenizer_config.json"
-        )
+        raise BaseModelError(f"{name}: its tokenizer can pad only with the end token; add a pad_token to its tokenizer_config.json")
     if not tokenizer.chat_template:
         raise BaseModelError(f"{name}: its tokenizer has no chat template; use the Instruct variant of the model")
     require_end_token(name, tokenizer)
@@ -118,9 +110,9 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def fingerprint(name: str, weights: bool = True) -> str:
-    """Changes with the weights: the commit of a hub model, else a fingerprint of the folder. weights: as in `folder`."""
+    """Changes with the weights: the commit of a hub model, which is the folder's name, else a fingerprint. weights: as in `folder`."""
     place = folder(name, weights)
-    return hub_model.commit(place) if _on_hub(name) else model_folder.fingerprint(place)
+    return place.name if _on_hub(name) else model_folder.fingerprint(place)
 
 
 def _on_hub(name: str) -> bool:
@@ -139,16 +131,14 @@ def load_base(settings: Settings) -> Any:
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers warns of its own name
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
-    if settings.quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     model, loaded = AutoModelForCausalLM.from_pretrained(
         folder(settings.base_model),
+        dtype=dtype,
+        attn_implementation="sdpa",
+        quantization_config=nf4 if settings.quantization == "nf4" else None,
         device_map={"": hardware.device_of_this_process(hardware.device())},
         output_loading_info=True,
-        **options,
     )
     require_all_weights(settings.base_model, loaded)
     if _on_hub(settings.base_model):
@@ -165,8 +155,7 @@ def require_all_weights(name: str, loaded: dict[str, Any]) -> None:
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise BaseModelError(
-            f"{name}: its weights hold no {missing[0]} ({len(missing)} tensors are missing that config.json requires), and transformers "
-            "would put random numbers in their place; download the weights again"
+            f"{name}: its weights hold no {missing[0]} ({len(missing)} tensors are missing that config.json requires); download them again"
         )
 
 
@@ -223,7 +212,7 @@ def use_cpu_kernels(model: Any) -> None:
     from mistral_lib.model import cpu_attention, row_threads
 
     cpu_attention.install(model)
-    row_threads.install(model)
+    model.compute_rows = MethodType(row_threads.compute_rows, model)  # for mistral_lib.model.likelihood
 
 
 def adapter_hash(model: Any) -> str:

@@ -14,8 +14,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 
-def install(model: Any) -> Any:
-    """Replace the forward pass of every layer that has a fused one, in place; other layers stay as they are. Returns the model."""
+def install(model: Any) -> None:
+    """Replace the forward pass of every layer that has a fused one, in place."""
     from peft.tuners.lora.layer import LoraLayer
     from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSNorm
 
@@ -26,7 +26,6 @@ def install(model: Any) -> Any:
             replace_forward(module, _norm_forward)
         elif isinstance(module, MistralMLP) and module.config.hidden_act == "silu":
             replace_forward(module, _mlp_forward)
-    return model
 
 
 def replace_forward(module: Any, forward: Callable) -> None:
@@ -49,11 +48,6 @@ def weight_of(linear: Any) -> torch.Tensor:
     return dequantize_4bit(linear.weight.data, quantized)
 
 
-def compute_type(linear: Any) -> torch.dtype:
-    """The type of the weight that `weight_of` returns."""
-    return getattr(linear.weight, "quant_state", linear.weight).dtype
-
-
 class LoraProjections(Function):
     """y = x Wᵀ + scale · (x Aᵀ) Bᵀ for every projection of the same x. W is frozen, and all products are in its type; A, B and their
     gradients are float32. The products add up the gradient of x.
@@ -64,7 +58,8 @@ class LoraProjections(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, linears: list[Any], scales: list[float], *ab: torch.Tensor) -> tuple[torch.Tensor, ...]:
         all_a, all_b = ab[::2], ab[1::2]
-        flat = x.reshape(-1, x.shape[-1]).to(compute_type(linears[0]))  # (tokens, in)
+        dtype = getattr(linears[0].weight, "quant_state", linears[0].weight).dtype  # as `weight_of` returns it
+        flat = x.reshape(-1, x.shape[-1]).to(dtype)  # (tokens, in)
         down = torch.cat(all_a).to(flat.dtype)  # (ranks, in)
         ups = [(b * scale).to(flat.dtype) for b, scale in zip(all_b, scales, strict=True)]  # each (out, rank)
         low = flat @ down.T  # (tokens, ranks)
@@ -110,11 +105,16 @@ def _is_fused(module: Any) -> bool:
         return False  # not adapted, or with another forward pass, such as that of paired_layers
     if module._forward_pre_hooks or module._forward_hooks:
         return False  # peft uses hooks for a batch of several adapters
-    if module.disable_adapters or module.merged or len(module.active_adapters) != 1:
+    if not has_plain_adapter(module):
         return False
-    name = module.active_adapters[0]
-    drops = module.training and name in module.lora_A and not isinstance(module.lora_dropout[name], torch.nn.Identity)
-    return name in module.lora_A and name not in module.lora_variant and not drops
+    return not module.training or isinstance(module.lora_dropout[module.active_adapters[0]], torch.nn.Identity)
+
+
+def has_plain_adapter(layer: Any) -> bool:
+    """Whether a layer is linear (4-bit ones are) with a single active adapter, which is a plain LoRA and not merged."""
+    names = layer.active_adapters
+    active = len(names) == 1 and not layer.disable_adapters and not layer.merged
+    return active and isinstance(layer.base_layer, torch.nn.Linear) and names[0] in layer.lora_A and names[0] not in layer.lora_variant
 
 
 def _lora_forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -19,7 +19,7 @@ def revision(name: str) -> str | None:
     _, mark, requested = name.partition("@")
     if mark and not requested:
         raise BaseModelError(
-            f"base_model = {name!r}: no revision after the @; expected owner/name@revision with a commit, tag or branch, or owner/name"
+            f"base_model = {name!r}: no revision after the @; expected owner/name, or owner/name@ and a commit, tag or branch"
         )
     return requested or None
 
@@ -30,11 +30,10 @@ def folder(name: str, weights: bool = True) -> Path:
 
     A process asks the hub once. Errors: BaseModelError with the steps to take.
     """
-    requested = revision(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns = [*SMALL_FILES, *(WEIGHT_FILES if weights else ())]
+    requested, patterns = revision(name), [*SMALL_FILES, *(WEIGHT_FILES if weights else ())]
     try:
         return Path(snapshot_download(repository(name), revision=requested, allow_patterns=patterns, ignore_patterns=list(LEFT_OUT)))
     except HFValidationError as error:
@@ -42,27 +41,20 @@ def folder(name: str, weights: bool = True) -> Path:
     except HfHubHTTPError as error:
         raise BaseModelError(f"base_model = {name!r}: {_refusal(name, error)}") from error
     except OSError as error:  # no connection or a server error, and the cache does not have the files
-        answered = isinstance(error.__cause__, HfHubHTTPError)
-        advice = _refusal(name, error.__cause__) if answered else _unreachable(name, error)
+        advice = _refusal(name, error.__cause__) if isinstance(error.__cause__, HfHubHTTPError) else _unreachable(name, error)
         raise BaseModelError(f"base_model = {name!r}: {advice}") from error
 
 
 def is_local(name: str) -> bool:
     """Whether configuration and tokenizer are in the cache on this machine; makes no request. Errors: BaseModelError."""
-    requested = revision(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        snapshot_download(repository(name), revision=requested, allow_patterns=list(SMALL_FILES), local_files_only=True)
+        snapshot_download(repository(name), revision=revision(name), allow_patterns=list(SMALL_FILES), local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError):
         return False
     return True
-
-
-def commit(place: Path) -> str:
-    """The commit of a folder in the cache, which is the folder's name."""
-    return place.name
 
 
 def _refusal(name: str, error: Exception) -> str:
@@ -72,36 +64,25 @@ def _refusal(name: str, error: Exception) -> str:
 
     page, token, status = f"{constants.ENDPOINT}/{repository(name)}", get_token(), error.response.status_code
     if isinstance(error, RevisionNotFoundError):
-        return (
-            f"the model has no revision {revision(name)!r}; expected a commit (all 40 digits), tag or branch of {page}/commits/main, "
-            f"or {repository(name)} for the newest commit"
-        )
+        return f"the model has no revision {revision(name)!r}; expected a commit (all 40 digits), tag or branch of {page}/commits/main"
     if isinstance(error, DisabledRepoError):
         return f"the hub has disabled this model; see {page}"
     if isinstance(error, GatedRepoError):
-        return _gated(page, token)
+        if not token:
+            return f"the model is gated and there is no token on this machine. {_steps(page)}"
+        return (
+            f"the model is gated, and the account of your token may not read it. Open {page} with that account, accept the conditions, wait "
+            "until access is granted; a fine-grained token also needs 'Read access to contents of all public gated repos you can access'"
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return _not_found(page, token)
+        private = "it may also be private and not open to the account of your token" if token else f"if it is private: {_steps(page)}"
+        return f"there is no folder of this name and no such model on the hub; check the name (owner/name, as on its page); {private}"
     if status in (401, 403):
         return (
             f"the hub refuses {'the token' if token else 'access'} ({status}); make a new one at {constants.ENDPOINT}/settings/tokens, "
             "then `hf auth login`, and check that HF_TOKEN does not hold an old one"
         )
     return f"the hub answers {status}; try again later, or set base_model to a local folder with the model"
-
-
-def _gated(page: str, token: str | None) -> str:
-    if not token:
-        return f"the model is gated and there is no token on this machine. {_steps(page)}"
-    return (
-        f"the model is gated, and the account of your token may not read it. Open {page} with that account, accept the conditions, wait "
-        "until access is granted; a fine-grained token also needs 'Read access to contents of all public gated repos you can access'"
-    )
-
-
-def _not_found(page: str, token: str | None) -> str:
-    private = "it may also be private and not open to the account of your token" if token else f"if it is private: {_steps(page)}"
-    return f"there is no folder of this name and no such model on the hub; check the name (owner/name, as on its page); {private}"
 
 
 def _steps(page: str) -> str:
@@ -117,16 +98,10 @@ def _unreachable(name: str, error: Exception) -> str:
 
     folder = f"models/{repository(name).rpartition('/')[2]}"
     option = f" --revision {revision(name)}" if revision(name) else ""
-    if constants.HF_HUB_OFFLINE:
-        why = "HF_HUB_OFFLINE is set and the cache does not have the complete model; unset it"
-    else:
-        reason = error.__cause__ or error
-        why = (
-            f"the hub ({constants.ENDPOINT}) cannot be reached ({type(reason).__name__}) and the cache does not have the complete model; "
-            "try again online"
-        )
+    offline = f"the hub ({constants.ENDPOINT}) cannot be reached ({type(error.__cause__ or error).__name__})"
+    why, remedy = ("HF_HUB_OFFLINE is set", "unset it") if constants.HF_HUB_OFFLINE else (offline, "try again online")
     return (
-        f"there is no folder of this name, so it is taken as a hub id; {why}, or fetch it on a machine with a network "
-        f"(hf download {repository(name)}{option} --exclude 'consolidated*' --local-dir {folder}), copy the folder to this machine and "
-        f"set base_model: {folder}"
+        f"there is no folder of this name, so it is taken as a hub id; {why} and the cache does not have the complete model; {remedy}, "
+        f"or fetch it on a machine with a network (hf download {repository(name)}{option} --exclude 'consolidated*' --local-dir {folder}), "
+        f"copy the folder to this machine and set base_model: {folder}"
     )

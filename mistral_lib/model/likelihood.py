@@ -3,16 +3,15 @@
 Logits are computed only at supervised positions: with a large vocabulary, the others would cost more than the model.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 import torch
 
 from mistral_lib.model import fused_loss, paired_layers
-from mistral_lib.run.progress import bar
 from mistral_lib.tokens.chat_format import IGNORED
 
 COLUMNS = ("input_ids", "labels", "position_ids")
@@ -68,14 +67,10 @@ def _supervised_losses(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -
     return fused_loss.head_losses(hidden[before], _base(model).lm_head, labels[supervised]), supervised
 
 
-def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False, what: str = "loss") -> list[RecordLoss]:
-    """The loss of every record in a packed dataset, the sum over its windows if it is long. One batch is in memory at a time.
-
-    what: the title of the progress bar; empty for none.
-    """
+def record_losses(model: Any, blocks: Any, micro_batch_size: int, without_adapter: bool = False) -> list[RecordLoss]:
+    """The loss of every record in a packed dataset, the sum over its windows if it is long. One batch is in memory at a time."""
     starts = range(0, len(blocks), micro_batch_size)
-    found = (batch_losses(model, blocks[start : start + micro_batch_size], without_adapter) for start in starts)
-    return sum_by_record(bar(found, what, total=len(starts), unit="batch") if what else found)
+    return sum_by_record(batch_losses(model, blocks[start : start + micro_batch_size], without_adapter) for start in starts)
 
 
 def batch_losses(model: Any, rows: dict[str, Any], without_adapter: bool = False) -> list[RecordLoss]:
@@ -95,20 +90,21 @@ def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[Reco
     return {who: list(chain.from_iterable(part[who] for part in found)) for who in ("base", "adapter")}
 
 
-def _device(model: Any) -> torch.device:
-    return next(model.parameters()).device
+def _tensors(model: Any, rows: dict[str, Any]) -> dict[str, torch.Tensor]:
+    device = next(model.parameters()).device
+    return {name: torch.tensor(rows[name], device=device) for name in COLUMNS}
 
 
 def _losses(model: Any, rows: dict[str, Any]) -> list[RecordLoss]:
-    batch = {name: torch.tensor(rows[name], device=_device(model)) for name in COLUMNS}
-    return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows["record_ids"], rows["domains"]))
+    batch = _tensors(model, rows)
+    return list(_by_record(*token_losses(model, batch), batch["position_ids"], rows))
 
 
 def _paired_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
-    batch = {name: torch.tensor(rows[name], device=_device(model)) for name in COLUMNS}
+    batch = _tensors(model, rows)
     halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
     losses = zip(("base", "adapter"), (_supervised_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
-    return {who: list(_by_record(*found, batch["position_ids"], rows["record_ids"], rows["domains"])) for who, found in losses}
+    return {who: list(_by_record(*found, batch["position_ids"], rows)) for who, found in losses}
 
 
 def sum_by_record(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
@@ -119,29 +115,24 @@ def sum_by_record(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:
     return list(found.values())
 
 
-def _by_record(
-    losses: torch.Tensor, supervised: torch.Tensor, positions: torch.Tensor, ids: list[list[str]], domains: list[list[str]]
-) -> Iterable[RecordLoss]:
+def _by_record(losses: torch.Tensor, supervised: torch.Tensor, positions: torch.Tensor, rows: dict[str, Any]) -> Iterable[RecordLoss]:
     """The sum of the token losses of each record. A record begins at each position 0; padding is the last one, without supervised tokens."""
     spread = torch.zeros(supervised.shape, dtype=torch.float64, device=losses.device)
     spread[supervised] = losses.double()
     number = (positions == 0).cumsum(1) - 1  # (batch, tokens): the record of its block that a token belongs to
-    for row in range(len(ids)):
+    for row, (ids, domains) in enumerate(zip(rows["record_ids"], rows["domains"], strict=True)):
         most = int(number[row].max()) + 1
         nats = torch.zeros(most, dtype=torch.float64, device=losses.device).index_add_(0, number[row], spread[row]).tolist()
         tokens = torch.bincount(number[row][supervised[row]], minlength=most).tolist()
-        for place, (record_id, domain) in enumerate(zip(ids[row], domains[row], strict=True)):
+        for place, (record_id, domain) in enumerate(zip(ids, domains, strict=True)):
             yield RecordLoss(record_id, domain, nats[place], tokens[place])
 
 
-def mean(losses: Iterable[RecordLoss]) -> float:
+def mean(losses: Collection[RecordLoss]) -> float:
     """Nats per supervised token over all records; perplexity is its exponential."""
-    losses = list(losses)
     return sum(loss.nats for loss in losses) / sum(loss.tokens for loss in losses)
 
 
 def by_domain(losses: Iterable[RecordLoss]) -> dict[str, list[RecordLoss]]:
-    found: dict[str, list[RecordLoss]] = {}
-    for loss in losses:
-        found.setdefault(loss.domain, []).append(loss)
-    return dict(sorted(found.items()))
+    ordered = sorted(losses, key=lambda loss: loss.domain)
+    return {domain: list(part) for domain, part in groupby(ordered, lambda loss: loss.domain)}

@@ -49,12 +49,15 @@ def vocabulary_file() -> Path:
 def _fast(words: Any) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    names = [words.id_to_piece(number) for number in range(words.vocab_size())]
-    control = [number for number in range(len(names)) if words.IsControl(number) or words.IsUnknown(number)]
+    every = range(words.vocab_size())
+    names = [words.id_to_piece(number) for number in every]
+    control = [number for number in every if words.IsControl(number) or words.IsUnknown(number)]
+    pieces = [number for number in every if not (words.IsControl(number) or words.IsUnknown(number) or words.IsByte(number))]
+    symbols = [number for number in pieces if words.get_score(number) == 0]  # such as [REFERENCE_DOC_1]: never split
     fast = Tokenizer(
         models.BPE(
-            vocab={name: number for number, name in enumerate(names)}, merges=_merges(words, names), unk_token="<unk>",
-            fuse_unk=True, byte_fallback=True,
+            vocab={name: number for number, name in enumerate(names)}, merges=_merges(words, {names[number]: number for number in pieces}),
+            unk_token="<unk>", fuse_unk=True, byte_fallback=True,
         )
     )  # fmt: skip
     fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
@@ -63,26 +66,14 @@ def _fast(words: Any) -> Any:
     )
     fast.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", words.bos_id())])
     fast.add_special_tokens([AddedToken(names[number], normalized=False, special=True) for number in control])
-    fast.add_tokens([AddedToken(names[number], normalized=False) for number in _symbols(words)])
+    fast.add_tokens([AddedToken(names[number], normalized=False) for number in symbols])
     return fast
 
 
-def _symbols(words: Any) -> list[int]:
-    """Pieces such as [REFERENCE_DOC_1] that are never split: those with score 0 that are neither control tokens nor bytes."""
-    every = range(words.vocab_size())
-    return [n for n in every if words.get_score(n) == 0 and not (words.IsControl(n) or words.IsUnknown(n) or words.IsByte(n))]
-
-
-def _merges(words: Any, names: list[str]) -> list[tuple[str, str]]:
-    """Every pair of pieces that forms another piece, best score first: SentencePiece's BPE as merge rules."""
-    plain = {
-        name: number
-        for number, name in enumerate(names)
-        if not (words.IsControl(number) or words.IsUnknown(number) or words.IsByte(number))
-    }
-    found = []
-    for name, number in plain.items():
-        pairs = [(name[:cut], name[cut:]) for cut in range(1, len(name)) if name[:cut] in plain and name[cut:] in plain]
-        pairs.sort(key=lambda pair: (plain[pair[0]], plain[pair[1]]))
-        found += [(-words.get_score(number), pair) for pair in pairs]
-    return [pair for _, pair in sorted(found, key=lambda entry: entry[0])]
+def _merges(words: Any, pieces: dict[str, int]) -> list[tuple[str, str]]:
+    """Every pair of pieces that forms another piece, best score first: SentencePiece's BPE as merge rules. pieces: name → id."""
+    merges = []
+    for name in sorted(pieces, key=lambda name: -words.get_score(pieces[name])):
+        pairs = [(name[:cut], name[cut:]) for cut in range(1, len(name)) if name[:cut] in pieces and name[cut:] in pieces]
+        merges += sorted(pairs, key=lambda pair: (pieces[pair[0]], pieces[pair[1]]))
+    return merges

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from mistral_lib.model import safetensors_files
+from mistral_lib.model.safetensors_files import INDEX, SINGLE
 from mistral_lib.run import files, paths
 
 SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")  # all but the weights
@@ -30,16 +31,15 @@ def check(folder: Path, weights: bool = True, shown: str = "") -> None:
     faults += config_faults(config)
     rows, holder = config.get("vocab_size"), "config.json"
     if weights and not _only_pickled(folder, faults):
-        single = (folder / safetensors_files.SINGLE).exists()  # transformers takes it even if there is an index as well
-        index = None if single or not (folder / safetensors_files.INDEX).exists() else _read(folder, safetensors_files.INDEX, faults)
-        if index is not None and not isinstance(index.get("weight_map"), dict):
-            faults += [f"{safetensors_files.INDEX}: has no weight_map; download it again"] if index else []
-        else:
-            tensors, damages = safetensors_files.examine(folder, index)
-            faults += damages
-            if not damages:
-                faults += embedding_faults(tensors, rows)
-                rows, holder = tensors.get(EMBEDDING, {"shape": [rows]})["shape"][0], EMBEDDING
+        single = (folder / SINGLE).exists()  # transformers takes it even if there is an index as well
+        index = _read(folder, INDEX, faults) if not single and (folder / INDEX).exists() else {"weight_map": {}}
+        if isinstance(index.get("weight_map"), dict):
+            tensors, damages = safetensors_files.examine(folder, index["weight_map"])
+            faults += damages or embedding_faults(tensors, rows)
+            if not damages and EMBEDDING in tensors:
+                rows, holder = tensors[EMBEDDING]["shape"][0], EMBEDDING
+        elif index:  # it can be read
+            faults.append(f"{INDEX}: has no weight_map; download it again")
     faults += tokenizer_faults(folder, rows, holder)
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
@@ -69,19 +69,13 @@ def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict
 def _instead_of_config(folder: Path) -> str:
     """What a folder without config.json seems to be instead."""
     if (folder / "adapter_config.json").is_file():
-        return f"this folder holds an adapter, not a base model; set base_model to the model that it belongs to{_base_of(folder)}"
+        base = _read(folder, "adapter_config.json", []).get("base_model_name_or_path") or "the model that it belongs to"
+        return f"this folder holds an adapter, not a base model; set base_model to {base}"
     if any(folder.glob("*.gguf")):
         return "GGUF files are for serving; download the model's safetensors folder"
     if (folder / "params.json").is_file():
         return "this is Mistral's own layout (params.json, consolidated.safetensors); download the repository's config.json, tokenizer.json and model-*.safetensors"
     return ""
-
-
-def _base_of(folder: Path) -> str:
-    try:
-        return f", {files.read_json(folder / 'adapter_config.json')['base_model_name_or_path']}"
-    except (ValueError, KeyError, TypeError):
-        return ""
 
 
 def config_faults(config: dict[str, Any]) -> list[str]:
@@ -90,31 +84,30 @@ def config_faults(config: dict[str, Any]) -> list[str]:
 
     if not config:
         return []
-    faults, supported = [], set()
-    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        supported |= {names} if isinstance(names, str) else set(names)
+    faults = []
+    listed = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()  # names, and tuples of names
+    supported = {name for names in listed for name in ([names] if isinstance(names, str) else names)}
     architectures = config.get("architectures") or []
     if not supported.intersection(architectures):
         faults.append(
-            f"config.json: architectures = {architectures}: expected a causal language model of transformers, "
-            "such as MistralForCausalLM; choose a text-generating model"
+            f"config.json: architectures = {architectures}: expected a causal language model of transformers, such as MistralForCausalLM"
         )
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method", "unknown method") if isinstance(quantized, dict) else quantized
         faults.append(
-            f"config.json: the model is already quantized ({method}); the workbook quantizes plain weights itself "
-            "(quantization: nf4): use the model from which this one was made"
+            f"config.json: the model is already quantized ({method}); the workbook does that itself (quantization: nf4): "
+            "use the model from which this one was made"
         )
     return faults
 
 
 def _only_pickled(folder: Path, faults: list[str]) -> bool:
     found = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    if not found or (folder / safetensors_files.SINGLE).exists() or (folder / safetensors_files.INDEX).exists():
+    if not found or (folder / SINGLE).exists() or (folder / INDEX).exists():
         return False
     faults.append(
-        f"{found[0]}: pickled weights, which can run code during loading; expected {safetensors_files.SINGLE} or its index: "
-        "download the safetensors files, or convert with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
+        f"{found[0]}: pickled weights, which can run code during loading; expected {SINGLE} or its index: download the safetensors "
+        "files, or convert with AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
     )
     return True
 
@@ -126,12 +119,9 @@ def embedding_faults(tensors: safetensors_files.Header, rows: Any) -> list[str]:
             f"the weights hold no {EMBEDDING} (first tensor: {min(tensors, default='none')}): expected the layout of Mistral, Llama or Qwen "
             "(model.embed_tokens, model.layers, lm_head); choose such a model"
         ]
-    shape = tensors[EMBEDDING]["shape"]
-    if shape[0] == rows:
-        return []
-    return [
-        f"config.json: vocab_size = {rows}, but {EMBEDDING} has {shape[0]:,} rows: they belong to different models; download both again"
-    ]
+    found = tensors[EMBEDDING]["shape"][0]
+    differ = f"config.json: vocab_size = {rows}, but {EMBEDDING} has {found:,} rows: they belong to different models; download both again"
+    return [] if found == rows else [differ]
 
 
 def tokenizer_faults(folder: Path, rows: Any, holder: str) -> list[str]:

@@ -17,29 +17,18 @@ from mistral_lib.model import fused_layers
 
 
 def can_pair(model: Any) -> bool:
-    """Whether every adapted layer is a linear layer with a single plain LoRA adapter; if not, the two need a pass each."""
+    """Whether plain LoRA adapters of linear layers are all that was trained, and no copy of the head; if not, each needs its own pass."""
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
     layers = list(_adapted(model))
-    return bool(layers) and all(_plain(layer) for layer in layers) and not _has_trained_modules(model)
+    copies = any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules())
+    return bool(layers) and all(map(fused_layers.has_plain_adapter, layers)) and not copies
 
 
 def _adapted(model: Any) -> Iterator[Any]:
     from peft.tuners.lora.layer import LoraLayer
 
     return (module for module in model.modules() if isinstance(module, LoraLayer))
-
-
-def _plain(layer: Any) -> bool:
-    names = layer.active_adapters
-    one = len(names) == 1 and set(layer.lora_A) == set(names) and not len(layer.lora_embedding_A)
-    linear = isinstance(layer.base_layer, torch.nn.Linear)  # bitsandbytes' 4-bit layer is a subclass
-    return linear and one and not layer.merged and not layer.disable_adapters and names[0] not in layer.lora_variant
-
-
-def _has_trained_modules(model: Any) -> bool:
-    """Whether peft keeps a trained copy of a complete module, such as the head."""
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    return any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules())
 
 
 @contextmanager

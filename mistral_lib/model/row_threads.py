@@ -1,5 +1,4 @@
-"""For CPUs only: the rows of a batch in parallel, each thread with complete rows from the first layer to the last.
-`base_model.use_cpu_kernels` installs it.
+"""For CPUs only (`base_model.use_cpu_kernels`): the rows of a batch in parallel, each in one thread from the first layer to the last.
 
 By default PyTorch splits every operator over all threads, which wait for each other after it. A small model's operators take a
 fraction of a millisecond, so threads are idle much of the time. With one row or one thread, nothing is divided.
@@ -10,23 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
-from types import MethodType
 from typing import Any
 
 import torch
 from torch.autograd import Function
 
 
-def install(model: torch.nn.Module) -> None:
-    """Give a model `compute_rows`, which mistral_lib.model.likelihood calls in place of computing a batch in one piece."""
-    model.compute_rows = MethodType(compute_rows, model)
-
-
 def compute_rows(model: torch.nn.Module, work: Callable[[Any], Any], batch: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """The results of `work` for parts of the rows of a batch, in order. batch: columns.
-
-    With gradients, the results are tensors (n,), returned as one: see `Apart`.
-    """
+    """The results of `work` for parts of the rows of a batch, in order. batch: columns. With gradients: tensors (n,), returned as one."""
     if not torch.is_grad_enabled():
         return side_by_side(torch.inference_mode()(work), parts(batch))  # the mode holds for one thread
     pieces = parts(batch) if divisible(model) else [batch]

@@ -1,19 +1,17 @@
 """A base model below an s3:// prefix, fetched once to models/: object by object, each one's size checked, renamed when complete."""
 
-import fcntl
 import hashlib
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+
+from filelock import FileLock
 
 from mistral_lib.corpus import object_store
 from mistral_lib.corpus.object_store import RemoteObject
 from mistral_lib.model import model_folder
 from mistral_lib.model.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
-from mistral_lib.run import files, paths
+from mistral_lib.run import disk, files, paths
 from mistral_lib.run.progress import bar, say
 
 RECEIPT = "fetched.json"  # the source of the folder and of each file: written after each object, so that a broken fetch resumes
@@ -27,7 +25,8 @@ def folder(url: str) -> Path:
     """
     place = paths.models() / _name(url)
     if not is_local(url):
-        with _locked(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_name(f".{place.name}.lock")):  # a second process that needs the same model waits for the first
             if not is_local(url):
                 fetch(url, place)
     return place
@@ -44,35 +43,28 @@ def _name(url: str) -> str:
     return f"s3-{plain[-60:]}-{hashlib.sha256(url.rstrip('/').encode()).hexdigest()[:8]}"
 
 
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """A lock, so that a second process that needs the same model waits for the first."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.with_name(f".{place.name}.lock"), "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def fetch(url: str, place: Path) -> None:
     """Fetch the missing files to a hidden folder, check it, and rename it to `place`. Errors: BaseModelError."""
     try:
         objects = model_objects(url)
         partial = place.with_name(f".{place.name}.partial")
         partial.mkdir(exist_ok=True)
-        receipt = _receipt(partial, url)
+        note = partial / f".{RECEIPT}"
+        receipt = files.read_json(note) if note.exists() else {"url": url, "files": {}}
         missing = [one for one in objects if not _is_fetched(one, partial, receipt)]
-        _require_space(partial, sum(one.size for one in missing))
-        say(f"fetching {len(missing)} files, {sum(one.size for one in missing) / 2**20:,.0f} MiB, from {url}, once")
+        size = sum(one.size for one in missing)
+        disk.require(partial, size + SPARE, "the base model and 1 GiB beside it")
+        say(f"fetching {len(missing)} files, {size / 2**20:,.0f} MiB, from {url}, once")
         for one in bar(missing, "base model", unit="file"):
             receipt["files"][_file_name(one)] = {"bytes": one.size, "etag": one.etag, "sha256": _copy(one, partial / _file_name(one))}
-            files.write_json(partial / f".{RECEIPT}", receipt)
+            files.write_json(note, receipt)
     except OSError as error:  # StoreError is one: the server, its answer, or this disk
         raise BaseModelError(f"base_model = {url!r}: {error}; what was fetched is kept, and the same command resumes from there") from error
     for path in partial.iterdir():  # objects that were deleted in the store since an earlier try
-        if path.name not in {*(_file_name(one) for one in objects), f".{RECEIPT}"}:
+        if path.name not in {*map(_file_name, objects), note.name}:
             path.unlink()
     model_folder.check(partial, shown=f"{url} (fetched)")
-    (partial / f".{RECEIPT}").rename(partial / RECEIPT)
+    note.rename(partial / RECEIPT)
     partial.rename(place)
 
 
@@ -83,39 +75,23 @@ def model_objects(url: str) -> list[RemoteObject]:
     here = [one for one in found if _is_of_model(one.url.removeprefix(prefix))]
     if "config.json" not in map(_file_name, here):
         seen = ", ".join(one.url.removeprefix(prefix) for one in found[:3]) or "nothing"
-        raise BaseModelError(
-            f"base_model = {url!r}: no config.json directly below this prefix (found: {seen}); give the model's own prefix"
-        )
+        raise BaseModelError(f"base_model = {url!r}: no config.json directly below it (found: {seen}); give the model's own prefix")
     return here
 
 
 def _is_of_model(name: str) -> bool:
-    patterns = (*SMALL_FILES, *WEIGHT_FILES)
-    hidden = name.startswith(".") or name == RECEIPT
-    return not hidden and any(fnmatch(name, one) for one in patterns) and not any(fnmatch(name, one) for one in LEFT_OUT)
+    wanted = any(fnmatch(name, one) for one in (*SMALL_FILES, *WEIGHT_FILES))
+    return wanted and not any(fnmatch(name, one) for one in (*LEFT_OUT, ".*", RECEIPT))
 
 
 def _file_name(one: RemoteObject) -> str:
     return one.url.rpartition("/")[2]
 
 
-def _receipt(partial: Path, url: str) -> dict:
-    path = partial / f".{RECEIPT}"
-    return files.read_json(path) if path.exists() else {"url": url, "files": {}}
-
-
 def _is_fetched(one: RemoteObject, partial: Path, receipt: dict) -> bool:
     """Whether an earlier try fetched this same object completely."""
     fact, path = receipt["files"].get(_file_name(one), {}), partial / _file_name(one)
     return fact.get("etag") == one.etag and path.is_file() and path.stat().st_size == one.size
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + SPARE:
-        raise OSError(
-            f"{needed / 2**30:.1f} GiB have to be fetched and {free / 2**30:.1f} GiB of disk are free; free some space, 1 GiB more than that"
-        )
 
 
 def _copy(one: RemoteObject, target: Path) -> str:

@@ -30,10 +30,7 @@ def wrong_content(start: bytes, path: Path) -> str | None:
     if not start:
         return "is empty; download it again"
     if start.startswith(GZIP):
-        return (
-            f"is compressed with gzip (it begins with 1f 8b); unpack it: gzip -dc {path.name} > plain && mv plain {path.name}, "
-            "or download it again without Accept-Encoding"
-        )
+        return f"is compressed with gzip (it begins with 1f 8b); unpack it: gzip -dc {path.name} > plain && mv plain {path.name}"
     if start.startswith(LFS_POINTER):
         return f"is a git-lfs pointer of {path.stat().st_size} bytes, not the file itself; run `git lfs pull` in its folder"
     if start.lstrip().startswith(b"<"):
@@ -53,29 +50,25 @@ def header(path: Path) -> Header:
         tensors = {name: fact for name, fact in orjson.loads(text).items() if name != "__metadata__"}
         end = max((fact["data_offsets"][1] for fact in tensors.values()), default=0)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, IndexError):
-        cut = f"is an incomplete safetensors file: its header should have {length:,} bytes, the file has {size:,}; download it again"
-        unreadable = "is not a safetensors file: its header cannot be read; download it again"
-        raise DamagedFile(wrong_content(start, path) or (unreadable if text else cut)) from None
+        unreadable = f"has no readable header: the header should have {length:,} bytes, the file has {size:,}; download it again"
+        raise DamagedFile(wrong_content(start, path) or unreadable) from None
     if size != (expected := 8 + length + end):
-        raise DamagedFile(
-            f"is {'cut short' if size < expected else 'too long'}: it has {size:,} bytes, its header requires {expected:,}; download it again"
-        )
+        fault = "cut short" if size < expected else "too long"
+        raise DamagedFile(f"is {fault}: it has {size:,} bytes, its header requires {expected:,}; download it again")
     return tensors
 
 
-def shards(index: dict[str, Any] | None) -> list[str]:
-    """The names of the weights' files: those of the index, or the single one."""
-    return sorted(set(index["weight_map"].values())) if index else [SINGLE]
+def examine(folder: Path, weight_map: dict[str, str]) -> tuple[Header, list[str]]:
+    """All tensors of a folder, and all faults of its shards: missing, damaged, or without a tensor of the index.
 
-
-def examine(folder: Path, index: dict[str, Any] | None) -> tuple[Header, list[str]]:
-    """All tensors of a folder, and all faults of its shards: missing, damaged, or without a tensor of the index."""
+    weight_map: tensor name → file, of the index; empty if the folder has a single file of weights.
+    """
     tensors: Header = {}
     faults = []
-    for name in shards(index):
+    for name in sorted(set(weight_map.values())) or [SINGLE]:
         path = folder / name
         if not path.is_file():
-            named = f"{INDEX} names it" if index else "the folder holds no other weights"
+            named = f"{INDEX} names it" if weight_map else "the folder holds no other weights"
             faults.append(f"{name}: missing ({named}); download it into the folder")
             continue
         try:
@@ -84,13 +77,8 @@ def examine(folder: Path, index: dict[str, Any] | None) -> tuple[Header, list[st
             faults.append(f"{name}: {damage}")
             continue
         tensors |= found
-        if absent := [
-            tensor for tensor, shard in (index or {"weight_map": {}})["weight_map"].items() if shard == name and tensor not in found
-        ]:
-            faults.append(
-                f"{name}: holds no {absent[0]}" + (f" nor {len(absent) - 1} other tensors" if len(absent) > 1 else "")
-                + f", which {INDEX} lists; the two are from different downloads: download both again"
-            )  # fmt: skip
+        if absent := [tensor for tensor, shard in weight_map.items() if shard == name and tensor not in found]:
+            faults.append(f"{name}: holds no {absent[0]} ({len(absent)} tensors are missing that {INDEX} lists); download both again")
     return tensors, faults
 
 

@@ -39,6 +39,7 @@ class Step:
     accumulates: bool = True
     supervised_share: float = 1.0
     lora_rank: int = 16
+    lora_alpha: int = 32  # attach_lora reads it; no memory depends on it
     lora_targets: str = "all-linear"
     lora_dropout: float = 0.0
     lora_float32: bool = True
@@ -125,35 +126,21 @@ def build(step: Step) -> Any:
     if step.quantization == "nf4":
         quantize(model, compute, step.double_quantization)
     model.requires_grad_(False)
-    settings = _LoraSettings(step.lora_rank, 2 * step.lora_rank, step.lora_dropout, step.lora_targets)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = base_model.attach_lora(model, settings)
+        model = base_model.attach_lora(model, step)
         if step.device == "cpu":
             base_model.use_cpu_kernels(model)
-        if not step.lora_float32:
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.to(compute)
         if step.checkpointing:  # a layer that is recomputed in the backward pass needs the emulation again
             model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), device_emulation(step))})
     for parameter in model.parameters():
         if parameter.requires_grad:
+            parameter.data = parameter.data if step.lora_float32 else parameter.data.to(compute)
             parameter.register_post_accumulate_grad_hook(lambda p: model.memory.assign("gradients", [p.grad]))
     return model.train()
 
 
-@dataclass(frozen=True)
-class _LoraSettings:
-    """The parameters that base_model.attach_lora reads."""
-
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_targets: str
-
-
-def quantize(model: Any, compute: torch.dtype, double: bool = True) -> None:
+def quantize(model: Any, compute: torch.dtype, double: bool) -> None:
     """Replace every linear layer but the head by a bitsandbytes layer of the same size, as transformers does at loading."""
     model.is_loaded_in_4bit = True
     head = model.get_output_embeddings()

@@ -37,14 +37,12 @@ class TensorMemory(TorchDispatchMode):
     def assign(self, part: str, tensors: Iterable[torch.Tensor]) -> None:
         """Count existing tensors as this part from now on."""
         for tensor in tensors:
+            self._count(tensor, part)
             key = tensor.untyped_storage()._cdata
-            if key in self._storages:
-                earlier, size = self._storages[key]
-                self.by_part[earlier] -= size
-                self.by_part[part] += size
-                self._storages[key] = part, size
-            else:
-                self._count(tensor, part)
+            earlier, size = self._storages[key]
+            self.by_part[earlier] -= size
+            self.by_part[part] += size
+            self._storages[key] = part, size
 
     def is_counted(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._storages

@@ -175,7 +175,7 @@ class Training:
         """The loss of every validation record."""
         self.log.write("measuring", what=what, blocks=len(self.validation))
         began = time.perf_counter()
-        found = likelihood.record_losses(model, self.validation, self.steps.shape.micro_batch_size, without_adapter, what="")
+        found = likelihood.record_losses(model, self.validation, self.steps.shape.micro_batch_size, without_adapter)
         self.spending.measuring_seconds = time.perf_counter() - began
         self.measured = {what: found}  # often that of the adapter which is kept
         if not what.startswith("after step"):  # the callback logs these, with more facts

@@ -72,7 +72,7 @@ FAULTS = {
     "shard with a tail": (lambda f: second_shard(f).open("ab").write(b"x" * 9), r"model-00002.*is too long"),
     "git-lfs pointer": (lambda f: second_shard(f).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"), r"model-00002.*git-lfs pointer of 64 bytes.*git lfs pull"),
     "empty shard": (lambda f: second_shard(f).write_bytes(b""), r"model-00002.*is empty"),
-    "shard of another download": (lambda f: shutil.copy(sorted(f.glob("model-*"))[2], second_shard(f)), r"model-00002.*holds no model\..*which model\.safetensors\.index\.json lists"),
+    "shard of another download": (lambda f: shutil.copy(sorted(f.glob("model-*"))[2], second_shard(f)), r"model-00002.*holds no model\..*tensors are missing that model\.safetensors\.index\.json lists"),
     "gzip'ed config": (lambda f: gzip_in_place(f / "config.json"), r"config\.json: is compressed with gzip \(it begins with 1f 8b\); unpack it: gzip -dc config\.json"),
     "gzip'ed tokenizer": (lambda f: gzip_in_place(f / "tokenizer.json"), r"tokenizer\.json: is compressed with gzip.*gzip -dc tokenizer\.json"),
     "gzip'ed index": (lambda f: gzip_in_place(f / "model.safetensors.index.json"), r"model\.safetensors\.index\.json: is compressed with gzip"),
