@@ -104,11 +104,6 @@ def share(flags: Sequence[bool]) -> dict[str, Any] | None:
 
     if not flags:
         return None
-    interval = binomtest(sum(flags), len(flags)).proportion_ci()
-    return {
-        "count": sum(flags),
-        "of": len(flags),
-        "share": sum(flags) / len(flags),
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
+    count, of = sum(flags), len(flags)
+    interval = binomtest(count, of).proportion_ci()
+    return {"count": count, "of": of, "share": count / of, "low": float(interval.low), "high": float(interval.high)}

@@ -4,6 +4,7 @@ They are written to evaluation/, since the adapter's folder keeps exactly what t
 model_card.md to its README.md.
 """
 
+from bisect import bisect
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mistral_lib.evaluation import verdict
 from mistral_lib.model import base_model, hub_model
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
+
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")  # the hub's size categories
 
 
 def base_model_name(settings: Settings) -> str:
@@ -36,6 +39,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def model_card(run: Run, result: dict[str, Any]) -> str:
     """The verdict with its rules, the training, the losses by domain, and the limits."""
     settings, training = run.settings, files.read_json(run.folder / "training" / "result.json")
+    provenance = files.read_json(run.folder / "training" / "adapter" / "provenance.json")
     facts = result["overall"]
     metadata = {
         "base_model": base_model_name(settings), "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "qlora"],
@@ -53,15 +57,11 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
         "## Rules\n\n" + table(["rule", "measured", "required", "outcome"], rules),
         "## Training\n\n" + f"{training['steps']} steps, {training['trainable_parameters']:,} trainable parameters, rank {settings.lora_rank}, "
         f"learning rate {settings.learning_rate}, {settings.quantization} base weights, compute type {training['dtype']}, seed {settings.seed}. "
-        f"SHA-256 of the adapter's weights: `{weights_sha256(run)}`.",
+        f"SHA-256 of the adapter's weights: `{provenance['weights_sha256']}`.",
         "## Test loss by domain, nats per supervised token\n\n" + table(["domain", "records", "base", "adapter", "difference"], by_domain),
         "## Limits\n\nA lower loss means that held-out text of the same corpus is predicted better. It does not mean that people prefer the "
         "answers, nor that they are true. " + forgetting(result),
     ]) + "\n"  # fmt: skip
-
-
-def weights_sha256(run: Run) -> str:
-    return files.read_json(run.folder / "training" / "adapter" / "provenance.json")["weights_sha256"]
 
 
 def forgetting(result: dict[str, Any]) -> str:
@@ -75,10 +75,8 @@ def dataset_card(run: Run) -> str:
     """The rows read, kept, dropped and redacted, the splits and the leaks between them."""
     report, settings = files.read_json(run.folder / "data" / "report.json"), run.settings
     records = sum(report["split_sizes"].values())
-    sizes = [limit for limit in (1_000, 10_000, 100_000, 1_000_000) if records < limit]
-    names = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
-    metadata = {"pretty_name": f"{run.folder.name} corpus", "task_categories": ["text-generation"],
-                "size_categories": [names[sizes[0]] if sizes else "1M<n<10M"]}  # fmt: skip
+    size = SIZES[bisect((1_000, 10_000, 100_000, 1_000_000), records)]
+    metadata = {"pretty_name": f"{run.folder.name} corpus", "task_categories": ["text-generation"], "size_categories": [size]}
     dropped = [[reason, f"{count:,}"] for reason, count in sorted(report["rejected"].items(), key=lambda item: -item[1])]
     dropped += [["exact duplicate", f"{report['duplicates_exact']:,}"]]
     if report["duplicates_near"] is not None:

@@ -4,6 +4,7 @@ The model is loaded once, and each batch is measured with the adapter off and on
 """
 
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
-        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements.open(run.folder / WORK, key, earlier)).evaluate_all()
+        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / WORK, key, earlier)).evaluate_all()
     )
     return files.read_json(run.folder / "evaluation" / "result.json")
 
@@ -120,8 +121,7 @@ class Evaluation:
 
     def retention_losses(self) -> dict[str, Any]:
         """The same comparison on the retention set, with the change relative to the base model's loss."""
-        trained = {i for ids in self.train["record_ids"] for i in ids}
-        kept = retention.build(self.settings, self.tokenizer, trained)
+        kept = retention.build(self.settings, self.tokenizer, set(chain.from_iterable(self.train["record_ids"])))
         losses = self.measure("retention", kept.blocks)
         found = compare(losses["base"], losses["adapter"], self.settings.seed, kept.documents)
         return {**found, "change": relative_change(losses, kept.documents, self.settings.seed), "left_out": kept.left_out}
@@ -134,13 +134,12 @@ class Evaluation:
         return [row for rows in found for row in rows]
 
     def train_test_gaps(self, test: dict[str, Any]) -> dict[str, Any]:
-        """What the adapter gained on training records beyond what it gained on test records."""
+        """What the adapter gained on training records beyond what it gained on test records: `overall`, and `domains` in both."""
         losses = self.measure("train", memorization.sample_blocks(self.train, self.settings.max_probe_tokens, self.settings.seed))
         train = compare(losses["base"], losses["adapter"], self.settings.seed, memorization.documents(self.data, "train"))
-        return {
-            "overall": memorization.gap(train["overall"], test["overall"]),
-            "domains": memorization.gaps(train["domains"], test["domains"]),
-        }
+        both = [domain for domain in test["domains"] if domain in train["domains"]]
+        domains = {domain: memorization.gap(train["domains"][domain], test["domains"][domain]) for domain in both}
+        return {"overall": memorization.gap(train["overall"], test["overall"]), "domains": domains}
 
     def write(self, result: dict[str, Any], samples: list[dict[str, Any]]) -> None:
         files.write_json(self.folder / "result.json", result)
@@ -152,12 +151,9 @@ class Evaluation:
 
 
 def refuse_shared_records(train: Any, test: Any) -> None:
-    """Errors: ValueError."""
-    shared = {i for ids in train["record_ids"] for i in ids} & {i for ids in test["record_ids"] for i in ids}
-    if shared:
-        raise ValueError(
-            f"{len(shared)} records are in both train and test (first: {min(shared)}), so the test would not be held out: prepare the data again"
-        )
+    """A record that training has seen is not held out. Errors: ValueError."""
+    if shared := set(chain.from_iterable(train["record_ids"])) & set(chain.from_iterable(test["record_ids"])):
+        raise ValueError(f"{len(shared)} records are in both train and test (first: {min(shared)}): prepare the data again")
 
 
 def compare(

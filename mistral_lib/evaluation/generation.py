@@ -1,5 +1,7 @@
 """Greedy answers of base and adapter to a fixed, stratified sample of test prompts, in batches."""
 
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,15 @@ def choose_samples(tokenizer: Any, rows: list[dict[str, Any]], count: int, max_n
 
     Only prompts of at most LONGEST_PROMPT tokens, and references that end within `max_new_tokens`, so that answers can stop in time.
     """
-    by_domain: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["record_id"]):
-        by_domain.setdefault(row["domain"], []).append(row)
-    queues = [(row for row in by_domain[domain] if _suits(tokenizer, row, max_new_tokens)) for domain in sorted(by_domain)]
-    chosen: list[dict[str, Any]] = []
-    while queues and len(chosen) < count:
-        turn = [(queue, row) for queue in queues if (row := next(queue, None)) is not None]
-        chosen += [row for _, row in turn]
-        queues = [queue for queue, _ in turn]
-    return chosen[:count]
+    ordered = sorted(rows, key=lambda row: (row["domain"], row["record_id"]))
+    by_domain = [list(same) for _, same in groupby(ordered, lambda row: row["domain"])]
+    return list(islice(round_robin(*((row for row in same if _suits(tokenizer, row, max_new_tokens)) for same in by_domain)), count))
+
+
+def round_robin(*queues: Iterable[Any]) -> Iterator[Any]:
+    """The first of each queue, then the second of each, and so on, so that any prefix is a fair sample."""
+    for turn in zip_longest(*queues):
+        yield from (one for one in turn if one is not None)
 
 
 def _suits(tokenizer: Any, row: dict[str, Any], max_new_tokens: int) -> bool:
@@ -75,15 +76,8 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
     model.eval()
     with torch.inference_mode():
         out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    return [
-        {"text": tokenizer.decode(row, skip_special_tokens=True).strip(), "stopped": tokenizer.eos_token_id in row}
-        for row in out[:, width:].tolist()
-    ]
+            input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+    answers = out[:, width:].tolist()
+    return [{"text": tokenizer.decode(row, skip_special_tokens=True).strip(), "stopped": tokenizer.eos_token_id in row} for row in answers]

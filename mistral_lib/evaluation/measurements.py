@@ -7,6 +7,7 @@ changed rule is applied to the same measurements.
 import math
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,15 @@ class NotFinite(ValueError):
 
 
 class Measurements:
-    """A folder of JSON lines, one line per batch."""
+    """A folder of JSON lines, one line per batch: incomplete ones with this key in `folder`, else complete ones in `earlier`, else none."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, key: str, earlier: Path | None = None):
         self.folder = folder
-
-    @classmethod
-    def open(cls, folder: Path, key: str, earlier: Path | None = None) -> "Measurements":
-        """The measurements with this key: incomplete ones in `folder`, else complete ones in `earlier`, else none."""
         if _key(folder) != key:
             files.fresh_folder(folder)
             if earlier is not None and _key(earlier) == key:
                 shutil.copytree(earlier, folder, dirs_exist_ok=True)
             files.write_json(folder / KEY, {"key": key})
-        return cls(folder)
 
     def each(self, name: str, batches: Iterable[Any], work: Callable[[Any], Any], what: str) -> list[Any]:
         """`work(batch)` for every batch, as JSON values; the results of an earlier process are read and not computed again."""
@@ -54,11 +50,11 @@ class Measurements:
         Errors: NotFinite, before anything of that batch is written.
         """
 
-        def measure(start: int) -> dict[str, list[list[Any]]]:
+        def measure(start: int) -> dict[str, list[tuple[Any, ...]]]:
             rows = blocks[start : start + micro_batch_size]
             found = likelihood.paired_batch_losses(model, rows)
             refuse_not_finite(name, found, model.dtype)
-            return {who: [[loss.record_id, loss.domain, loss.nats, loss.tokens] for loss in losses] for who, losses in found.items()}
+            return {who: [astuple(loss) for loss in losses] for who, losses in found.items()}
 
         with allocator.keep_freed_memory():
             found = self.each(name, range(0, len(blocks), micro_batch_size), measure, f"{name}, base and adapter")
@@ -72,8 +68,7 @@ def refuse_not_finite(name: str, found: dict[str, list[RecordLoss]], dtype: Any)
             if not math.isfinite(loss.nats):
                 raise NotFinite(
                     f"{name}: record {loss.record_id} ({loss.domain}) has a loss of {loss.nats} with the {who} model, computed in {dtype}; "
-                    "expected a finite number: try dtype=float32 (training then runs again as well); "
-                    "if it is float32 already, train with a lower learning_rate"
+                    "try dtype=float32 (training then runs again as well), or if it is float32, train with a lower learning_rate"
                 )
 
 

@@ -23,16 +23,11 @@ def sample_blocks(dataset: Any, max_tokens: int, seed: int) -> Any:
     return dataset.select(sorted(np.random.default_rng(seed).choice(len(dataset), count, replace=False).tolist()))
 
 
-def gaps(train: Mapping[str, Facts], test: Mapping[str, Facts]) -> dict[str, dict[str, Any]]:
-    """For each domain measured in both: the adapter's gain on training records beyond its gain on test records, nats per token.
-
-    `gap` = train difference - test difference; below zero: memorized training records. low, high: 95 % interval from both
-    standard errors, which are independent; None if one is missing.
-    """
-    return {domain: gap(train[domain], test[domain]) for domain in test if domain in train}
-
-
 def gap(train: Facts, test: Facts) -> dict[str, Any]:
+    """`gap` = train difference - test difference, nats per token; below zero: the adapter memorized training records.
+
+    low, high: 95 % interval from both standard errors, which are independent; None if one is missing.
+    """
     value = train["difference"] - test["difference"]
     errors = (train["standard_error"], test["standard_error"])
     reach = 1.96 * float(np.hypot(*errors)) if None not in errors else None

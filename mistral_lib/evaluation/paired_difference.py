@@ -100,22 +100,17 @@ def compare(
 
     Errors: ValueError if the two are not the same records.
     """
-    refuse_unpaired(base, adapter)
-    gain = by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
-    found = ratio(gain, by_document(base, documents, [float(loss.tokens) for loss in base]), seed)
-    return {"base": likelihood.mean(base), "adapter": likelihood.mean(adapter), "difference": found.value, "low": found.low,
-            "high": found.high, "p": found.p, "standard_error": found.standard_error, "detectable": found.detectable, "records": len(base),
-            "documents": found.documents, "supervised_tokens": sum(loss.tokens for loss in base)}  # fmt: skip
-
-
-def refuse_unpaired(one: Sequence[RecordLoss], two: Sequence[RecordLoss]) -> None:
-    """Errors: ValueError."""
-    first, second = ([(loss.record_id, loss.tokens) for loss in losses] for losses in (one, two))
+    first, second = ([(loss.record_id, loss.tokens) for loss in losses] for losses in (base, adapter))
     if first != second:
         raise ValueError(
             f"{len(first)} and {len(second)} records, {len(set(first) & set(second))} of them the same: "
             "losses can be paired only on the same records, in the same order"
         )
+    gain = by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
+    found = ratio(gain, by_document(base, documents, [float(loss.tokens) for loss in base]), seed)
+    return {"base": likelihood.mean(base), "adapter": likelihood.mean(adapter), "difference": found.value, "low": found.low,
+            "high": found.high, "p": found.p, "standard_error": found.standard_error, "detectable": found.detectable, "records": len(base),
+            "documents": found.documents, "supervised_tokens": sum(loss.tokens for loss in base)}  # fmt: skip
 
 
 def by_domain(

@@ -6,13 +6,14 @@ counted.
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.evaluation.generation import round_robin
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, long_records, packed_dataset
 
@@ -38,9 +39,11 @@ def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet
     left_out: Counter[str] = Counter()
     records = heapq.nsmallest(MOST_RECORDS, _records(settings, trained, left_out), key=lambda record: record.record_id)
     distinct = {record.record_id: record for record in records}
+    ordered = sorted(distinct.values(), key=lambda record: (record.domain, record.record_id))
+    by_domain = (list(same) for _, same in groupby(ordered, lambda record: record.domain))
     windows = [
         (record, record.record_id, window)
-        for record in _round_robin(distinct.values())
+        for record in round_robin(*by_domain)
         for window in _windows(tokenizer, record, settings, left_out)
     ]
     if not windows:
@@ -64,13 +67,6 @@ def _records(settings: Settings, trained: set[str], left_out: Counter) -> Iterat
                 left_out["in_training"] += 1
             else:
                 yield record
-
-
-def _round_robin(records: Iterable[Record]) -> list[Record]:
-    """The first record of each domain, then the second of each, and so on, so that any prefix is a fair sample."""
-    by_domain = sorted(records, key=lambda record: (record.domain, record.record_id))
-    turns = [(turn, record) for _, part in groupby(by_domain, lambda record: record.domain) for turn, record in enumerate(part)]
-    return [record for _, record in sorted(turns, key=lambda pair: (pair[0], pair[1].domain))]
 
 
 def _windows(tokenizer: Any, record: Record, settings: Settings, left_out: Counter) -> list[chat_format.Encoded]:

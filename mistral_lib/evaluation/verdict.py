@@ -26,7 +26,7 @@ def rule(name: str, question: str, number: str, threshold: str, outcome: str) ->
 
 def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
     """Every rule with its number, threshold and outcome. Prompts, forgetting and stopping are judged only if they were measured."""
-    found = [active(result), overall(result["overall"]), domains(result["domains"])]
+    found = [active(result["largest_logit_difference"]), overall(result["overall"]), domains(result["domains"])]
     if result["prompt_worth"] is not None:
         found.append(prompts(result["prompt_worth"]))
     if result["retention"] is not None:
@@ -36,15 +36,9 @@ def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
     return found
 
 
-def active(result: Facts) -> dict[str, str]:
-    largest = result["largest_logit_difference"]
-    return rule(
-        ACTIVE,
-        "Do logits differ when it is switched on?",
-        f"largest difference {largest:.3g}",
-        "above 0",
-        PASSED if largest > 0 else UNKNOWN,
-    )
+def active(largest: float) -> dict[str, str]:
+    outcome = PASSED if largest > 0 else UNKNOWN
+    return rule(ACTIVE, "Do logits differ when it is switched on?", f"largest difference {largest:.3g}", "above 0", outcome)
 
 
 def overall(facts: Facts) -> dict[str, str]:
@@ -120,9 +114,8 @@ def because(found: Sequence[Facts], verdict: str) -> str:
     if verdict == SHIP:
         return f": all {len(found)} rules passed"
     deciding = FAILED if verdict == DO_NOT_SHIP else UNKNOWN
-    return f": {deciding} " + "; ".join(
-        f"“{one['rule']}” — {one['number']}, required {one['threshold']}" for one in found if one["outcome"] == deciding
-    )
+    decided = [one for one in found if one["outcome"] == deciding]
+    return f": {deciding} " + "; ".join(f"“{one['rule']}” — {one['number']}, required {one['threshold']}" for one in decided)
 
 
 def require_ship(result: Facts, settings: Settings) -> None:

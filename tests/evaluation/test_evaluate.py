@@ -295,7 +295,7 @@ def blocks(count):
                "record_ids": [f"{n}-{i}" for i in range(16)], "domains": ["one"] * 16}
 for count in (800, 10_000):
     packed = Dataset.from_generator(blocks, gen_kwargs={"count": count}, cache_dir=str(run.folder / f"cache-{count}"))
-    found = measurements.Measurements.open(run.folder / f"work-{count}", "key").losses("test", model, packed, 8)
+    found = measurements.Measurements(run.folder / f"work-{count}", "key").losses("test", model, packed, 8)
     assert len(found["base"]) == count // 16 * 16
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
