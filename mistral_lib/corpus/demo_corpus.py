@@ -15,7 +15,6 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import metadata, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,16 +41,12 @@ def place(name: str) -> Path:
     """The folder behind `demo:corpus`, `demo:operatives` or `demo:retention`, built if it is not there. Errors: ValueError for another name."""
     part = name.removeprefix("demo:")
     if part in ("corpus", "operatives"):
-        return _built("demo", BUILDER, _library_versions(), "corpus from the docstrings of", _write_libraries) / part
+        libraries = {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 have the same docstrings
+        return _built("demo", BUILDER, libraries, "corpus from the docstrings of", _write_libraries) / part
     if part == "retention":
         packages = {package: version(package) for package in PACKAGES}
         return _built("demo-retention", RETENTION_BUILDER, packages, "retention set from the descriptions of", _write_descriptions)
     raise ValueError(f"{name!r} is no embedded source; expected demo:corpus, demo:operatives or demo:retention")
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    return {name: version(name).split("+")[0] for name in SHAPES}  # torch 2.13.0+cpu and 2.13.0 have the same docstrings
 
 
 def _built(name: str, builder: int, versions: Mapping[str, str], what: str, write: Callable[[Path], None]) -> Path:

@@ -39,22 +39,19 @@ class Exclusions:
 def place(settings: Any) -> Path:
     """The exclusion file of a run: the one that its parameters name, or excluded.txt in its folder."""
     if settings.exclude_file:
-        named = Path(settings.exclude_file).expanduser()
-        return named if named.is_absolute() else paths.home() / named
+        return paths.home() / Path(settings.exclude_file).expanduser()
     return paths.runs() / settings.run_name / NAME
 
 
 def load(settings: Any) -> Exclusions:
     """The exclusions of a run; empty if no file is named and none was written. Errors: ExclusionError."""
     path = place(settings)
-    if not path.exists():
-        if settings.exclude_file:
-            raise ExclusionError(
-                f"exclude_file = {settings.exclude_file!r}: no such file (relative paths start at the workbook's folder); "
-                "correct the path, or leave it empty to use what notebook 01 wrote into the run folder"
-            )
-        return Exclusions()
-    return Exclusions(frozenset(read(path)))
+    if settings.exclude_file and not path.exists():
+        raise ExclusionError(
+            f"exclude_file = {settings.exclude_file!r}: no such file (relative paths start at the workbook's folder); "
+            "correct the path, or leave it empty to use what notebook 01 wrote into the run folder"
+        )
+    return Exclusions(frozenset(read(path) if path.exists() else ()))
 
 
 def read(path: Path) -> dict[str, str]:
@@ -63,7 +60,6 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Errors: ExclusionError."""
     try:
         return path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -51,10 +51,6 @@ def _document(text: Any) -> Content:
     return {"text": text}
 
 
-def _messages(value: Mapping[str, Any]) -> Content:
-    return _chat(turns(first_of(value, "messages", "conversations", "conversation")))
-
-
 def _pair(question_key: str, answer_key: str, *parts: str) -> Builder:
     """A builder for a question and its answer, each a text or (as in TRL) a list of messages. parts: optional keys of the question."""
 
@@ -64,7 +60,7 @@ def _pair(question_key: str, answer_key: str, *parts: str) -> Builder:
         if extra:
             *before, (role, text, repair) = question
             question = [*before, (role, "\n\n".join(part for part in (text, *extra) if part), repair)]
-        return _chat([("system", _optional(value, "system"), ""), *_history(value), *question, *answer])
+        return _chat([_system(value), *_history(value), *question, *answer])
 
     return build
 
@@ -75,8 +71,8 @@ def _side(role: str, value: Any) -> list[tuple[str, str, str]]:
     return [(role, text_of(value), "")]
 
 
-def _optional(value: Mapping[str, Any], key: str) -> str:
-    return "" if value.get(key) is None else text_of(value[key])
+def _system(value: Mapping[str, Any]) -> tuple[str, str, str]:
+    return "system", "" if value.get("system") is None else text_of(value["system"]), ""
 
 
 def _history(value: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -96,7 +92,7 @@ def _preference(value: Mapping[str, Any]) -> Content:
         asked = any(role == "user" for role, _, _ in answer)  # a complete conversation, or only the answer
         return _chat(answer if asked or question is None else [*_side("user", question), *answer], repair)
     if question is not None:
-        return _chat([("system", _optional(value, "system"), ""), *_side("user", question), *_side("assistant", chosen)], repair)
+        return _chat([_system(value), *_side("user", question), *_side("assistant", chosen)], repair)
     _, *marked = MARKED_TURN.split("\n\n" + text_of(chosen).lstrip())
     if not marked:
         raise Unmappable("preference_without_prompt")
@@ -130,9 +126,9 @@ INPUTS = ("input", "context")  # Alpaca's and Dolly's names for what the instruc
 # name, required keys, how it becomes a record, optional keys; the first shape that fits is taken
 SHAPES: list[tuple[str, tuple[str, ...], Builder, tuple[str, ...]]] = [
     ("preference", ("chosen", "rejected"), _preference, ("prompt", "question", "instruction", "system")),
-    ("messages", ("messages",), _messages, ()),
-    ("conversations", ("conversations",), _messages, ()),
-    ("conversations", ("conversation",), _messages, ()),
+    ("messages", ("messages",), lambda value: _chat(turns(value["messages"])), ()),
+    ("conversations", ("conversations",), lambda value: _chat(turns(value["conversations"])), ()),
+    ("conversations", ("conversation",), lambda value: _chat(turns(value["conversation"])), ()),
     ("prompt_completion", ("prompt", "completion"), _pair("prompt", "completion"), EXTRA),
     ("prompt_completion", ("prompt", "response"), _pair("prompt", "response"), EXTRA),
     ("instruction", ("instruction", "output"), _pair("instruction", "output", *INPUTS), (*EXTRA, *INPUTS)),

@@ -47,14 +47,13 @@ class SourceFile:
 
 
 def shown_place(source: str) -> str:
-    return source if source.startswith("s3://") else source if source.startswith("demo:") else str(place_of(source))
+    return source if source.startswith(("s3://", "demo:")) else str(place_of(source))
 
 
 def place_of(source: str) -> Path:
     if source.startswith("demo:"):
         return demo_corpus.place(source)
-    path = Path(source).expanduser()
-    return path if path.is_absolute() else paths.home() / path
+    return paths.home() / Path(source).expanduser()
 
 
 def expand(source: str, origin: str) -> Iterator[SourceFile]:

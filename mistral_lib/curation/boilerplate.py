@@ -54,8 +54,7 @@ def _is_menu(lowered: str) -> bool:
     """Whether the text is a list of at least five items, most of them words of a site's navigation."""
     if len(lowered) > 2000 or not ("home" in lowered or "contact" in lowered or "sign in" in lowered or "login" in lowered):
         return False
-    items = [item.strip(" \t-*") for item in MENU_BREAK.split(lowered)]
-    items = [item for item in items if item]
+    items = [item for part in MENU_BREAK.split(lowered) if (item := part.strip(" \t-*"))]
     return len(items) >= FEWEST_MENU_ITEMS and sum(item in MENU_WORDS for item in items) > len(items) / 2
 
 
@@ -106,9 +105,7 @@ SCRIPT_PATTERNS = {name: re.compile(f"[{ranges}]") for name, ranges in SCRIPTS.i
 
 def tag_share(text: str) -> float:
     """The share of the characters that are in HTML tags, comments and entities."""
-    if "<" not in text and "&" not in text:
-        return 0.0
-    return sum(map(len, TAG.findall(text))) / len(text) if text else 0.0
+    return sum(map(len, TAG.findall(text))) / len(text) if "<" in text or "&" in text else 0.0
 
 
 def enough_letters(text: str, least: float) -> bool:

@@ -5,7 +5,7 @@ Patterns that show only in the complete corpus (one sentence with a thousand nam
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mistral_lib.curation import boilerplate, redaction, text_cleaning
@@ -56,10 +56,8 @@ class Checks:
     def inspect(self, texts: list[str]) -> Outcome:
         """The cleaned and redacted texts of a record, and what was found in them. texts: every message, the answer last, or one document."""
         texts, repairs = self._cleaned(texts)
-        if not texts[-1].strip():
-            return Outcome(None, "empty_answer", repairs=repairs)
         if not all(text.strip() for text in texts):
-            return Outcome(None, "empty_message", repairs=repairs)
+            return Outcome(None, "empty_message" if texts[-1].strip() else "empty_answer", repairs=repairs)
         reason, flags = self._judged(texts)
         if reason:
             return Outcome(None, reason, flags=flags, repairs=repairs)
@@ -78,21 +76,16 @@ class Checks:
 
     def _judged(self, texts: list[str]) -> tuple[str, tuple[str, ...]]:
         """The reason of the rejection ("" for none) and the flags."""
-        answer, flags = texts[-1], []
-        for name, judge in self.judges:
-            if judge(answer):
-                if self.actions[name] == "reject":
-                    return name, ()
-                flags.append(name)
-        for name in self._found(texts):
+        flags = []
+        for name in self._failed(texts):
             if self.actions[name] == "reject":
                 return name, tuple(flags)
             flags.append(name)
         return "", tuple(flags)
 
-    def _found(self, texts: list[str]) -> list[str]:
-        """The checks of every message, not only of the answer, that found something."""
-        found = [group for group in self.looking if any(redaction.find(text, (group,)) for text in texts)]
+    def _failed(self, texts: list[str]) -> Iterator[str]:
+        """The checks that found something: first those of the answer, then those of every message."""
+        yield from (name for name, judge in self.judges if judge(texts[-1]))
+        yield from (group for group in self.looking if any(redaction.find(text, (group,)) for text in texts))
         if self.actions["control_strings"] != "off" and any(("<" in t or "[" in t) and CONTROL_STRINGS.search(t) for t in texts):
-            found.append("control_strings")
-        return found
+            yield "control_strings"

@@ -4,7 +4,6 @@ Works on texts and hashes; knows nothing of files, records or splits.
 Source: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,12 +76,10 @@ def least_agreement(threshold: float) -> int:
 
     The lowest bits agree with the probability (1 + s) / 2.   Source: Li & König 2010, "b-Bit Minwise Hashing"
     """
-    p, below = (1 + threshold) / 2, 0.0
-    for bits in range(PERMUTATIONS + 1):
-        below += math.comb(PERMUTATIONS, bits) * p**bits * (1 - p) ** (PERMUTATIONS - bits)
-        if below > SKETCH_LOSS:
-            return bits
-    return PERMUTATIONS
+    from scipy.special import bdtr  # imported here: worker processes import this module and stay small
+
+    at_most = bdtr(np.arange(PERMUTATIONS + 1), PERMUTATIONS, (1 + threshold) / 2)  # the probability of at most so many bits
+    return int(np.argmax(at_most > SKETCH_LOSS))
 
 
 def sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
@@ -91,16 +88,12 @@ def sign(texts: Sequence[str], threshold: float, seed: int) -> Signatures:
     counts = np.fromiter(map(len, words), np.int64, len(words))
     values = _minhash(words, counts, seed)
     return Signatures(
-        exact=np.array([_exact(own, text) for own, text in zip(words, texts, strict=True)], np.uint64),
+        # a text without words ("…", an emoji) counts as one word, so that different ones are not equal
+        exact=np.array([hash64(" ".join(own) or f"\n{text.strip()}") for own, text in zip(words, texts, strict=True)], np.uint64),
         words=counts.astype(np.int32),
         bands=_band_keys(values, *bands_and_rows(threshold)),
         sketch=np.packbits((values & 1).astype(np.uint8), axis=1).view(np.uint64),
     )
-
-
-def _exact(words: list[str], text: str) -> int:
-    # a text without words ("…", an emoji) counts as one word, so that different ones are not equal
-    return hash64(" ".join(words) or f"\n{text.strip()}")
 
 
 def _minhash(words: list[list[str]], counts: np.ndarray, seed: int) -> np.ndarray:

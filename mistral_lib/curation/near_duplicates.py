@@ -40,19 +40,15 @@ class NearDuplicates:
 
     def __init__(self, folder: Path, threshold: float = 0.8) -> None:
         self.folder, self.threshold = Path(folder), threshold
-        self.bands, self.rows = minhash.bands_and_rows(threshold)
+        self.bands, _ = minhash.bands_and_rows(threshold)
         self.count = 0
         self.folder.mkdir(parents=True, exist_ok=True)
         names = ["exact", "words", "sketch", *(f"band-{band:03d}" for band in range(self.bands))]
         self._files = {name: (self.folder / name).open("wb") for name in names}
         self._found: tuple[VerifiedPairs, np.ndarray] | None = None
 
-    def __len__(self) -> int:
-        return self.count
-
     def append(self, batch: minhash.Signatures) -> None:
-        """Append the result of `minhash.sign(texts, threshold, seed)`, with the same seed for all batches. Batches may have any size
-        and come from other processes.
+        """Append the result of `minhash.sign(texts, threshold, seed)`, with the same seed for all batches.
 
         Errors: ValueError after `pairs` or `clusters` was called.
         """

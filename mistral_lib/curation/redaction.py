@@ -67,10 +67,7 @@ def redact_all(texts: list[str], groups: tuple[str, ...] = tuple(GROUPS)) -> tup
     if not groups or not possible_rules("\n".join(texts), groups):
         return texts, {}
     cut = [redact(text, groups) for text in texts]
-    found: Counter[str] = Counter()
-    for _, counts in cut:
-        found.update(counts)
-    return [text for text, _ in cut], dict(found)
+    return [text for text, _ in cut], dict(sum((Counter(counts) for _, counts in cut), Counter()))
 
 
 def _replace(text: str, rule: Rule) -> tuple[str, int]:

@@ -24,10 +24,7 @@ from mistral_lib.run import files
 
 TEST, VALIDATION = 2, 1  # their numbers in splits.SPLITS, the more protected one first
 NAMES = {TEST: "test", VALIDATION: "validation"}
-
-
-def _no_keys() -> np.ndarray:
-    return np.empty(0, np.uint64)
+NO_KEYS = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Earlier:
     """What an earlier preparation of the same run left."""
 
     reassigned: Mapping[int, int] = field(default_factory=dict)  # hash of a group that was reassigned → its split
-    read_keys: Callable[[], np.ndarray] = _no_keys  # reads the keys of the records that it kept, uint64
+    read_keys: Callable[[], np.ndarray] = lambda: NO_KEYS  # reads the keys of the records that it kept, uint64
 
     @classmethod
     def load(cls, folder: Path, seed: int) -> "Earlier":
@@ -68,7 +65,7 @@ def _keys(records: Path) -> np.ndarray:
     """The keys of the records in a records.parquet, uint64."""
     batches = pq.ParquetFile(records).iter_batches(columns=["record_id"])
     digits = (bytes.fromhex("".join(batch["record_id"].to_pylist())) for batch in batches)
-    return np.concatenate([_no_keys(), *(np.frombuffer(some, ">u8").astype(np.uint64) for some in digits)])
+    return np.concatenate([NO_KEYS, *(np.frombuffer(some, ">u8").astype(np.uint64) for some in digits)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,9 @@ def fill_empty_splits(split: np.ndarray, kept: Kept, large: np.ndarray, shares: 
 
     split, large: (positions,), by the smallest position of a component; shares: of TEST and VALIDATION.
     """
-    before, nearest = split.copy(), _smallest_hash(kept, len(split))
+    before = split.copy()
+    nearest = np.full(len(split), np.iinfo(np.uint64).max)  # the smallest hash of the groups of each component
+    np.minimum.at(nearest, kept.component, kept.hash)
     for wanted in NAMES:
         _fill_in_domains(split, kept, large, wanted, shares[wanted], nearest, earlier)
     for wanted in NAMES:
@@ -124,16 +123,7 @@ def _fill_in_corpus(split: np.ndarray, kept: Kept, large: np.ndarray, wanted: in
 
 def _seen_before(kept: Kept, components: np.ndarray, earlier: Earlier) -> np.ndarray:
     """Which of these components have a record that an earlier preparation kept."""
-    if not len(earlier.keys):
-        return np.zeros(len(components), bool)
     return np.isin(components, kept.component[np.isin(kept.key, earlier.keys)])
-
-
-def _smallest_hash(kept: Kept, positions: int) -> np.ndarray:
-    """The smallest hash of the groups of each component, uint64 (positions,), by the component's smallest position."""
-    smallest = np.full(positions, np.iinfo(np.uint64).max)
-    np.minimum.at(smallest, kept.component, kept.hash)
-    return smallest
 
 
 def report(group: np.ndarray, split: np.ndarray, seed: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
     while True:
         before = text
         text = normalize(text)
-        if text != before and NORMALIZED not in repairs:
+        if text != before:
             repairs.append(NORMALIZED)
         lines = unescape_newlines(text) if unescape else text
         if lines != text:
@@ -60,7 +60,8 @@ def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
 def normalize(text: str) -> str:
     """One round: NFC, one kind of line end and blank, nothing invisible, no blanks at line ends, no empty lines at start and end."""
     if not text.isascii():
-        text = _plain_unicode(text)
+        text = SURROGATES.sub("\ufffd", INVISIBLE.sub("", LINE_ENDS.sub("\n", BLANKS.sub(" ", text))))
+        text = unicodedata.normalize("NFC", STRAY_JOINERS.sub("", text))
     elif len(text.encode().translate(None, CONTROLS)) < len(text):  # counts bytes: five times as fast as a pattern
         text = INVISIBLE.sub("", LINE_ENDS.sub("\n", text))
     if " \n" in text or "\t\n" in text:
@@ -68,13 +69,6 @@ def normalize(text: str) -> str:
     if text and (text[0] == "\n" or text[-1] in " \t\n"):
         text = text.lstrip("\n").rstrip(" \t\n")  # the first line keeps its indentation: it may be code
     return text
-
-
-def _plain_unicode(text: str) -> str:
-    text = LINE_ENDS.sub("\n", BLANKS.sub(" ", text))
-    text = SURROGATES.sub("\ufffd", INVISIBLE.sub("", text))
-    text = STRAY_JOINERS.sub("", text)
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
 def unescape_newlines(text: str) -> str:

@@ -52,10 +52,10 @@ class VerifiedPairs:
 
     def _promising(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """False for pairs whose sketches differ too much: they are cheap to refuse again and need not be remembered."""
-        agreeing = np.zeros(len(i), np.int32)
-        for column in range(self._sketch.shape[1] if self._sketch is not None else 0):
-            agreeing += 64 - np.bitwise_count(self._sketch[i, column] ^ self._sketch[j, column]).astype(np.int32)
-        return agreeing >= self._agreement if self._sketch is not None else np.ones(len(i), bool)
+        if self._sketch is None:
+            return np.ones(len(i), bool)
+        differing = np.bitwise_count(self._sketch[i] ^ self._sketch[j]).sum(axis=1, dtype=np.int32)
+        return minhash.PERMUTATIONS - differing >= self._agreement
 
     def _verify(self, pairs: np.ndarray) -> Iterator[bool]:
         i, j = _unpack(pairs)
