@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ipywidgets
-from ipywidgets import Button, Checkbox, Combobox, Dropdown, FloatText, IntText, SelectionSlider, Text, Textarea
+from ipywidgets import Checkbox, Combobox, Dropdown, FloatText, IntText, SelectionSlider, Text, Textarea
 
 from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.display import source_preview
 from mistral_lib.display.run_estimate import Estimate, estimates
-from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox
+from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
 from mistral_lib.run import current_file, params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings, meaning
 
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
 PATHS = ("corpus_paths", "operatives_paths")
-DECISIONS = ("run_name", "objective", *PATHS, "base_model", "instance", "max_tokens", "max_steps", "epochs", "max_hours", "max_usd")
 NOTEBOOK = "the values of this notebook"
 WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "36em"}}
+TYPED = {**WIDE, "continuous_update": False}
 Estimator = Callable[[Settings, Sequence[SourceFile]], Iterator[Estimate]]
 
 
@@ -38,12 +38,17 @@ class DecisionForm(PlainTextBox):
         self.notebook, self.given, self.estimate, self.fitting = settings, settings, estimate, {}
         self.estimating, self.counting = BackgroundJob[Estimate](), BackgroundJob[str]()
         self.start = Dropdown(options=_files(), description="start from", **WIDE)
-        self.controls = _controls(settings)
+        self.controls = _controls()
+        self._fill()
         self.found, self.rows, self.verdict, self.message = (ipywidgets.HTML() for _ in range(4))
-        self.save = Button(description="save as a parameter file", icon="save", layout={"width": "16em"})
-        self.use_fitting = Button(description="use parameters that fit", icon="check", layout={"width": "16em", "display": "none"})
+        self.save = button("save as a parameter file", self._save, icon="save", layout={"width": "16em"})
+        fitting_layout = {"width": "16em", "display": "none"}
+        self.use_fitting = button("use parameters that fit", self._use_fitting, icon="check", layout=fitting_layout)
         self.replace = Checkbox(False, description="replace an existing file", indent=False)
-        self._connect()
+        self._filling = False
+        for control in self.controls.values():
+            control.observe(self.update, "value")
+        self.start.observe(self._start_from, "value")
         left = ipywidgets.VBox([self.start, *self.controls.values()])
         right = ipywidgets.VBox([self.found, self.rows, self.verdict, self.use_fitting], layout={"flex": "1 1 24em", "min_width": "22em"})
         both = ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "0 1.5em"})
@@ -51,14 +56,6 @@ class DecisionForm(PlainTextBox):
         self._check()
         self.plain = self._plain()
         self.verdict.value = "Change a value, or choose what to start from, to see memory, time and cost."
-
-    def _connect(self) -> None:
-        self._filling = False
-        for control in self.controls.values():
-            control.observe(self.update, "value")
-        self.start.observe(lambda _: self._start_from(), "value")
-        self.save.on_click(lambda _: self._save())
-        self.use_fitting.on_click(lambda _: self._use_fitting())
 
     # -- the decisions ---------------------------------------------------------------------------------------------
 
@@ -78,17 +75,21 @@ class DecisionForm(PlainTextBox):
         """All parameters with these decisions. Errors: ParameterError that lists every error."""
         return params.validate({**self.given.model_dump(), **self.values(), **self.dependent_values()}, "form")
 
-    def _start_from(self) -> None:
+    def _fill(self) -> None:
+        """Set the controls to the given parameters."""
+        self.controls["max_tokens"].options = _lengths(self.given)
+        for name, control in self.controls.items():
+            value = getattr(self.given, name)
+            control.value = "\n".join(value) if name in PATHS else value
+
+    def _start_from(self, _: Any) -> None:
         try:
             self.given = params.load(self.start.value) if self.start.value else self.notebook
         except ParameterError as error:
             self.verdict.value = _html_lines("This file cannot be used:", str(error).splitlines())
             return
         self._filling = True  # one update after all values are set, not one for each
-        self.controls["max_tokens"].options = _lengths(self.given)
-        for name, control in self.controls.items():
-            value = getattr(self.given, name)
-            control.value = "\n".join(value) if name in PATHS else value
+        self._fill()
         self._filling = False
         self.update()
 
@@ -160,25 +161,21 @@ class DecisionForm(PlainTextBox):
         return "\n".join([*(f"{name} = {value!r}" for name, value in self.values().items()), *lines])
 
 
-def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:
-    text = {name: {"value": getattr(settings, name), "description": name, "tooltip": meaning(name), **WIDE} for name in DECISIONS}
-    for name in PATHS:
-        text[name] |= {"value": "\n".join(getattr(settings, name)), "rows": 2, "placeholder": "one path a line"}
-    for name in DECISIONS:
-        text[name] |= {"continuous_update": False} if name not in ("objective", "instance") else {}
-    return {
-        "run_name": Text(**text["run_name"]),
-        "objective": Dropdown(options=["answers", "documents", "both"], **text["objective"]),
-        "corpus_paths": Textarea(**text["corpus_paths"]),
-        "operatives_paths": Textarea(**text["operatives_paths"]),
-        "base_model": Combobox(options=MODELS, **text["base_model"]),
-        "instance": Dropdown(options=list(params.instances()), **text["instance"]),
-        "max_tokens": SelectionSlider(options=_lengths(settings), **text["max_tokens"]),
-        "max_steps": IntText(**text["max_steps"]),
-        "epochs": FloatText(step=0.5, **text["epochs"]),
-        "max_hours": FloatText(step=0.5, **text["max_hours"]),
-        "max_usd": FloatText(step=0.5, **text["max_usd"]),
+def _controls() -> dict[str, ipywidgets.Widget]:
+    """A widget per decision, without its value."""
+    controls = {
+        "run_name": Text(**TYPED),
+        "objective": Dropdown(options=["answers", "documents", "both"], **WIDE),
+        **{name: Textarea(rows=2, placeholder="one path a line", **TYPED) for name in PATHS},
+        "base_model": Combobox(options=MODELS, **TYPED),
+        "instance": Dropdown(options=list(params.instances()), **WIDE),
+        "max_tokens": SelectionSlider(options=LENGTHS, **TYPED),
+        "max_steps": IntText(**TYPED),
+        **{name: FloatText(step=0.5, **TYPED) for name in ("epochs", "max_hours", "max_usd")},
     }
+    for name, control in controls.items():
+        control.description, control.tooltip = name, meaning(name)
+    return controls
 
 
 def _files() -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 BASE, ADAPTER = "#767676", "#0072B2"
 TRAIN, VALIDATION, TEST = "#E69F00", "#009E73", "#CC79A7"
@@ -21,10 +20,7 @@ MOST_BARS = 20  # more cannot be distinguished; in a folder of notes every note 
 
 
 class Picture:
-    """A drawn figure as a notebook shows it: a PNG image, and its label as alternative text and plain form.
-
-    Every function that draws a figure sets the label to the figure's finding and its numbers. Errors: ValueError if there is none.
-    """
+    """A drawn figure as a PNG image, and its label (the finding and the numbers) as alternative text. Errors: ValueError without a label."""
 
     def __init__(self, axes: Axes):
         self.alt_text = axes.figure.get_label()
@@ -55,9 +51,9 @@ def new_axes(width: float = 8, height: float = 3.4) -> Axes:
     return axes
 
 
-def legend_above(axes: Axes, names: Sequence[str], colors: Sequence[str], styles: Sequence[str]) -> None:
-    lines = [Line2D([], [], color=color, linestyle=style) for color, style in zip(colors, styles, strict=False)]
-    axes.legend(lines, names, frameon=False, ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+def legend(axes: Axes, columns: int, **options: Any) -> None:
+    """The legend above the axes; a second call replaces the first."""
+    axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), **options)
 
 
 def largest(counts: Mapping[str, int], most: int = MOST_BARS) -> dict[str, int]:

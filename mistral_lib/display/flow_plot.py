@@ -26,10 +26,6 @@ class Node:
     bottom: float = 0.0
     height: float = 0.0
 
-    @property
-    def label(self) -> str:
-        return f"{self.name} {self.count:,}"
-
 
 def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
     """The fate of every row, and the windows and blocks made from the kept ones. report: data/report.json."""
@@ -40,17 +36,14 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
     columns = [[Node("rows", report["records_read"], "#bbbbbb")], fates, *by_split]
     titles = ["rows read", "kept or dropped", "records by split", "windows of tokens", f"blocks of {max_tokens:,} tokens"]
     axes = plt.subplots(figsize=(11, 4.6), layout="constrained", facecolor="white")[1]
-    for column in columns[:2]:
-        stack(column)
-    for column in by_split:
-        stack(column, floor=min(fates[0].bottom, 0.7))
-    for x, column in enumerate(columns):
-        _draw_column(axes, x, column, titles[x], total=sum(node.count for node in column))
+    for x, (column, title) in enumerate(zip(columns, titles, strict=True)):
+        stack(column, floor=min(fates[0].bottom, 0.7) if x >= 2 else 0)
+        _draw_column(axes, x, column, title)
     _fan(axes, 0, columns[0][0], fates)
     _fan(axes, 1, fates[0], columns[2])
     for x in (2, 3):
         for left, right in zip(columns[x], columns[x + 1], strict=True):
-            _band(axes, x, (left.bottom, left.height), (right.bottom, right.height), right.color)
+            _fan(axes, x, left, [right])
     axes.set(xlim=(-0.05, len(columns) - 0.1), ylim=(-0.02, 1.14))
     axes.axis("off")
     axes.figure.set_label(flow_text(columns, titles))
@@ -58,14 +51,12 @@ def flow(report: Mapping[str, Any], max_tokens: int) -> Axes:
 
 
 def dropped_nodes(report: Mapping[str, Any]) -> list[Node]:
-    """The dropped rows: duplicates, then the most frequent reasons, then all others together."""
+    """The dropped rows: duplicates, then the most frequent reasons, then the sum of all others."""
     ordered = sorted(report["rejected"].items(), key=lambda one: (-one[1], one[0]))
     most = REASONS_SHOWN if len(ordered) > REASONS_SHOWN + 1 else REASONS_SHOWN + 1  # a single other reason is named too
     shown, others = ordered[:most], ordered[most:]
-    nodes = [
-        Node("near-duplicates", report["duplicates_near"] or 0, "#56B4E9"),
-        Node("exact duplicates", report["duplicates_exact"], "#56B4E9"),
-    ]
+    duplicates = {"near-duplicates": report["duplicates_near"] or 0, "exact duplicates": report["duplicates_exact"]}
+    nodes = [Node(name, count, "#56B4E9") for name, count in duplicates.items()]
     nodes += [Node(reason, count, figure.REJECTED) for reason, count in shown]
     nodes += [Node(f"{len(others)} other reasons", sum(count for _, count in others), figure.REJECTED)] if others else []
     return [node for node in nodes if node.count]
@@ -85,30 +76,26 @@ def stack(column: Sequence[Node], floor: float = 0.0) -> None:
         top -= slot
 
 
-def _draw_column(axes: Axes, x: int, column: Sequence[Node], title: str, total: int) -> None:
+def _draw_column(axes: Axes, x: int, column: Sequence[Node], title: str) -> None:
     axes.text(x, 1.1, title, fontsize=10, fontweight="bold", va="center")
-    axes.text(x, 1.045, f"{total:,}", fontsize=10, va="center")
+    axes.text(x, 1.045, f"{sum(node.count for node in column):,}", fontsize=10, va="center")
     for node in column:
         axes.bar(x + 0.03, node.height, 0.06, bottom=node.bottom, color=node.color, zorder=3)
         if len(column) > 1:
-            axes.text(x + 0.09, node.bottom + node.height / 2, node.label, va="center", fontsize=9, zorder=4)
+            axes.text(x + 0.09, node.bottom + node.height / 2, f"{node.name} {node.count:,}", va="center", fontsize=9, zorder=4)
 
 
 def _fan(axes: Axes, x: int, left: Node, parts: Sequence[Node]) -> None:
-    """Bands from one node to several, in their order and proportion."""
-    total, top = sum(part.count for part in parts) or 1, left.bottom + left.height
-    for part in parts:
-        share = left.height * part.count / total
-        _band(axes, x, (top - share, share), (part.bottom, part.height), part.color)
-        top -= share
-
-
-def _band(axes: Axes, x: int, left: tuple[float, float], right: tuple[float, float], color: str) -> None:
-    """A band from column x to the next; (bottom, height) at both ends."""
+    """Bands from a node in column x to its parts in the next column, in their order and proportion."""
     along = np.linspace(0, 1, 40)
     ease = along**2 * (3 - 2 * along)
-    lower, upper = left[0] + (right[0] - left[0]) * ease, sum(left) + (sum(right) - sum(left)) * ease
-    axes.fill_between(x + 0.06 + along * 0.94, lower, upper, color=color, alpha=0.3, linewidth=0, zorder=1)
+    total, top = sum(part.count for part in parts) or 1, left.bottom + left.height
+    for part in parts:
+        bottom = top - left.height * part.count / total
+        lower = bottom + (part.bottom - bottom) * ease
+        upper = top + (part.bottom + part.height - top) * ease
+        axes.fill_between(x + 0.06 + along * 0.94, lower, upper, color=part.color, alpha=0.3, linewidth=0, zorder=1)
+        top = bottom
 
 
 def flow_text(columns: Sequence[Sequence[Node]], titles: Sequence[str]) -> str:

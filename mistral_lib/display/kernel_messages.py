@@ -1,7 +1,6 @@
 """While a cell waits for hours, its kernel still answers a notebook page that was closed and reopened.
 
-A reopened page sends two requests (kernel info and the list of widgets) and shows no widget until they are answered.
-Kernels answer them between cells only, so a page reopened during a long wait would stay blank. During an asynchronous
+A reopened page shows no widget until two requests are answered, which kernels do between cells only. During an asynchronous
 cell ipykernel 7 already handles widget messages; this module lets the two requests through as well.
 """
 
@@ -11,18 +10,19 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
-REQUESTS = ("kernel_info_request", "comm_info_request")
+REQUESTS = ("kernel_info_request", "comm_info_request")  # the second asks for the list of widgets
 
 
 @contextmanager
 def while_waiting() -> Iterator[None]:
     """Answer the requests of a reopened page while an `await` inside this block waits.
 
-    Outside a kernel, or in one without subshells (ipykernel before 7), this does nothing: the page works again when the
-    cell ends or is interrupted.
+    Without a kernel, or before ipykernel 7, which has no subshells, this does nothing: the page works again when the cell ends.
     """
-    kernel = _kernel()
-    if kernel is None:
+    from ipykernel.kernelbase import Kernel
+
+    kernel = Kernel.instance() if Kernel.initialized() else None
+    if getattr(kernel, "shell_channel_thread", None) is None:
         yield
         return
 
@@ -38,14 +38,6 @@ def while_waiting() -> Iterator[None]:
         yield
     finally:
         manager.set_on_recv_callback(kernel.shell_main)
-
-
-def _kernel() -> Any:
-    """The kernel of this process if it has subshells, else None."""
-    from ipykernel.kernelbase import Kernel
-
-    kernel = Kernel.instance() if Kernel.initialized() else None
-    return kernel if getattr(kernel, "shell_channel_thread", None) is not None else None
 
 
 def _kind(kernel: Any, message: Any) -> str:

@@ -8,46 +8,32 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from mistral_lib.display.figure import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, new_axes
+from mistral_lib.display.figure import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, legend, new_axes
 
 UNIT = "nats per supervised token"
 LINK = "#bbbbbb"  # the line between the two marks of a domain
 RUNS = (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", REJECTED, BASE)
 
 
-def loss_curve(
-    steps: Sequence[Mapping[str, Any]],
-    before: float | None = None,
-    after: float | None = None,
-    validations: Sequence[Mapping[str, Any]] = (),
-) -> Axes:
+def loss_curve(steps: Sequence[Mapping[str, Any]], before: float, after: float, validations: Sequence[Mapping[str, Any]] = ()) -> Axes:
     """Training loss by step and the validation losses measured during training; before and after: horizontal lines."""
-    axes = new_axes()
-    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color=TRAIN, marker="o", markersize=3, label="training batch")
+    axes, losses = new_axes(), [step["loss"] for step in steps]
+    axes.plot([step["step"] for step in steps], losses, color=TRAIN, marker="o", markersize=3, label="training batch")
     measured = [(v["step"], v["loss"]) for v in validations if v["loss"] is not None]
     if measured:
         axes.plot(*zip(*measured, strict=True), color=VALIDATION, marker="s", markersize=6, label="validation, during training")
-    if before is not None:
-        axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
-    if after is not None:
-        axes.axhline(after, color=VALIDATION, label=f"validation, adapter: {after:.3f}")
+    axes.axhline(before, color=BASE, linestyle="--", label=f"validation, base model: {before:.3f}")
+    axes.axhline(after, color=VALIDATION, label=f"validation, adapter: {after:.3f}")
     axes.set(xlabel="optimizer step", ylabel=f"loss, {UNIT}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     legend(axes, columns=2)
-    axes.figure.set_label("\n".join(curve_text([s["loss"] for s in steps], measured, before, after)))
-    return axes
-
-
-def curve_text(batches: Sequence[float], measured: Sequence[tuple[int, float]], before: float | None, after: float | None) -> list[str]:
-    """The validation loss before, after and during training, and the range of the batches' losses."""
-    lines = []
-    if before is not None and after is not None:
-        lines.append(f"the validation loss {'fell' if after < before else 'did not fall'}: {before:.4f} → {after:.4f} {UNIT}")
+    lines = [f"the validation loss {'fell' if after < before else 'did not fall'}: {before:.4f} → {after:.4f} {UNIT}"]
     if measured:
         lines.append("validation during training: " + ", ".join(f"step {step} {loss:.4f}" for step, loss in measured))
-    if batches:
-        lines.append(f"{len(batches)} training batches: from {min(batches):.3f} to {max(batches):.3f}, the last {batches[-1]:.3f}")
-    return lines
+    if losses:
+        lines.append(f"{len(losses)} training batches: from {min(losses):.3f} to {max(losses):.3f}, the last {losses[-1]:.3f}")
+    axes.figure.set_label("\n".join(lines))
+    return axes
 
 
 def paired_losses(domains: Mapping[str, Mapping[str, Any]]) -> Axes:
@@ -88,8 +74,8 @@ def differences(domains: Mapping[str, Mapping[str, Any]], beyond_chance: Collect
 
 def interval(facts: Mapping[str, Any]) -> str:
     """`-0.385 (-0.478 to -0.232)`, or `-0.385 (no interval)`."""
-    between = f" ({facts['low']:+.3f} to {facts['high']:+.3f})" if facts["low"] is not None else " (no interval)"
-    return f"{facts['difference']:+.3f}{between}"
+    between = f"{facts['low']:+.3f} to {facts['high']:+.3f}" if facts["low"] is not None else "no interval"
+    return f"{facts['difference']:+.3f} ({between})"
 
 
 def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:
@@ -140,8 +126,3 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.06)
-
-
-def legend(axes: Axes, columns: int) -> None:
-    """The legend above the axes; a second call replaces the first."""
-    axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))

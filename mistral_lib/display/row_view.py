@@ -1,7 +1,6 @@
-"""Rows of the corpus for human readers: one row in its source file's form, as a record and as graded tokens; and the reasons for dropped rows.
+"""A row of the corpus as JSON, as a record and as graded tokens; and the reasons for dropped rows.
 
-Secrets and personal data that the patterns find are replaced by placeholders before anything is shown, since a notebook
-is saved with its outputs.
+Secrets and personal data are replaced by placeholders before anything is shown, since a notebook is saved with its outputs.
 """
 
 import html
@@ -30,19 +29,16 @@ ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 def raw_row(row: Row, longest: int = LONGEST) -> str:
     """The row as indented JSON; if it could not be parsed, the text of its source file."""
     if row.problem is None:
-        return _json(row.value, longest)
-    return cut(redact(ESCAPE.sub(_unescape, row.text))[0], longest)
+        style = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+        text = orjson.dumps(_redacted(row.value), option=style, default=str).decode()  # tables hold dates and decimals
+    else:
+        text = ESCAPE.sub(_unescape, row.text)
+    return cut(redact(text)[0], longest)
 
 
 def _unescape(escape: re.Match[str]) -> str:
     """The character of a JSON escape: the `n` of an escaped line end would hide the token after it from the patterns."""
     return chr(int(escape[1], 16)) if escape[1] else {"n": "\n", "r": "\n", "t": "\t"}.get(escape[2], escape[2])
-
-
-def _json(value: Any, longest: int) -> str:
-    style = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-    text = orjson.dumps(_redacted(value), option=style, default=str).decode()  # tables hold dates and decimals
-    return cut(redact(text)[0], longest)
 
 
 def _redacted(value: Any, levels: int = DEEPEST) -> Any:
@@ -100,14 +96,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def reasons_table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) -> list[dict[str, Any]]:
-    """Why rows were dropped: a line per reason, the most frequent first, with the count and the first row as an example.
-
-    ledger: data/ledger.parquet as a DataFrame.
-    """
+    """A line per reason why rows of data/ledger.parquet were dropped, the most frequent first: its count, and its first row as an example."""
     dropped = ledger[~ledger["fate"].isin(SPLITS)]
-    why = dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"])
-    counts = why.value_counts()
-    first = {reason: dropped[why == reason].iloc[0] for reason in sorted(counts.index, key=lambda reason: (-counts[reason], reason))}
+    groups = dropped.groupby(dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"]))
+    counts = groups.size().sort_values(ascending=False, kind="stable")  # of equal counts in the order of their names
+    first = {reason: groups.get_group(reason).iloc[0] for reason in counts.index}
     texts = dict(_example_texts({row["source"]: row["origin"] for row in first.values()}, found, settings))
     return [
         {

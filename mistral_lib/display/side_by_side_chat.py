@@ -11,7 +11,8 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib.display.widget_base import PlainTextBox
+from mistral_lib.display import figure
+from mistral_lib.display.widget_base import PlainTextBox, button
 from mistral_lib.model import base_model
 from mistral_lib.run import Run
 from mistral_lib.tokens import chat_format
@@ -23,7 +24,7 @@ ANSWER = (
     '<span style="opacity:.75">{state}</span>'
     '<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;min-height:3em;margin:4px 0 0">{text}</pre></div>'
 )
-COLORS = {"base model": "#767676", "adapter": "#0072B2"}
+COLORS = {"base model": figure.BASE, "adapter": figure.ADAPTER}
 
 Watcher = Callable[[list[str], list[bool]], bool | None]
 
@@ -31,16 +32,14 @@ Watcher = Callable[[list[str], list[bool]], bool | None]
 class TwoAnswers:
     """The streamer of generate(): passes the texts so far, and which of them have ended, to `watch` after each token."""
 
-    def __init__(self, tokenizer: Any, prompt_tokens: int, watch: Watcher):
+    def __init__(self, tokenizer: Any, watch: Watcher):
         self.tokenizer, self.watch, self.stopped = tokenizer, watch, False
         self.ids: list[list[int]] = [[], []]
         self.ended = [False, False]
-        self._prompt_pending = prompt_tokens > 0
 
     def put(self, tokens: Any) -> None:
         """tokens: the prompt first, (2, tokens), then one token a row, (2,)."""
-        if self._prompt_pending:
-            self._prompt_pending = False
+        if tokens.ndim == 2:
             return
         for row, token in enumerate(tokens.tolist()):
             self.ended[row] |= token == self.tokenizer.eos_token_id
@@ -67,7 +66,7 @@ def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, watch: 
         raise ValueError("the prompt is empty; write a question")
     ids = chat_format.prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
     batch = torch.tensor([ids, ids], device=next(model.parameters()).device)  # (2, tokens)
-    streamer = TwoAnswers(tokenizer, len(ids), watch)
+    streamer = TwoAnswers(tokenizer, watch)
 
     def stops(input_ids: Any, scores: Any, **_: Any) -> Any:
         return torch.full((2,), streamer.stopped, device=input_ids.device)
@@ -84,20 +83,12 @@ class Chat(PlainTextBox):
     """A prompt, a button, two answers. The model is loaded at the first question and stays loaded while the kernel lives."""
 
     def __init__(self, run: Run, prompt: str = ""):
-        self.run = run
-        self.model: Any = None
-        self.tokenizer: Any = None
-        self._stop = False
-        wide = {"width": "98%", "height": "5em"}
-        self.prompt = ipywidgets.Textarea(value=prompt, placeholder="ask both …", layout=wide)
-        style = {"description_width": "initial"}
-        self.longest = ipywidgets.IntSlider(
-            run.settings.max_new_tokens, 8, 512, 8, description="longest answer, tokens", style=style, layout={"width": "28em"}
-        )
-        self.ask = ipywidgets.Button(description="Ask both", icon="play", button_style="primary")
-        self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
-        self.ask.on_click(self._on_ask)
-        self.stop.on_click(self._on_stop)
+        self.run, self.model, self.tokenizer, self._stop_requested = run, None, None, False
+        self.prompt = ipywidgets.Textarea(value=prompt, placeholder="ask both …", layout={"width": "98%", "height": "5em"})
+        look = {"description": "longest answer, tokens", "style": {"description_width": "initial"}, "layout": {"width": "28em"}}
+        self.longest = ipywidgets.IntSlider(run.settings.max_new_tokens, 8, 512, 8, **look)
+        self.ask = button("Ask both", self._ask, icon="play", button_style="primary")
+        self.stop = button("Stop", self._stop, icon="stop", disabled=True)
         self.note = ipywidgets.HTML()
         self.answers = [ipywidgets.HTML(layout={"width": "50%"}) for _ in ROWS]
         buttons = ipywidgets.HBox([self.ask, self.stop, self.longest], layout={"flex_flow": "row wrap"})
@@ -108,23 +99,23 @@ class Chat(PlainTextBox):
         for place, who, text, done in zip(self.answers, COLORS, texts, ended, strict=True):
             place.value = ANSWER.format(color=COLORS[who], who=who, text=html.escape(text), state="" if done else state)
 
-    def _on_ask(self, _: Any) -> None:
+    def _ask(self) -> None:
         """Answer in a thread, so that the Stop button works meanwhile."""
-        self.ask.disabled, self.stop.disabled, self._stop = True, False, False
+        self.ask.disabled, self.stop.disabled, self._stop_requested = True, False, False
         threading.Thread(target=self._answer, daemon=True).start()
 
-    def _on_stop(self, _: Any) -> None:
-        self._stop = True
+    def _stop(self) -> None:
+        self._stop_requested = True
 
     def _watch(self, texts: list[str], ended: list[bool]) -> bool:
         self._show(texts, ended, "is writing …")
-        return self._stop
+        return self._stop_requested
 
     def _answer(self) -> None:
         try:
             self._load()
             done = answer(self.model, self.tokenizer, self.prompt.value, self.longest.value, self._watch)
-            self._show(done.texts(), done.ended, "cut here" if not self._stop else "stopped")
+            self._show(done.texts(), done.ended, "stopped" if self._stop_requested else "cut here")
         except Exception as error:  # an error in a thread is shown nowhere else
             self.note.value = f"{type(error).__name__}: {html.escape(str(error))}"
         finally:

@@ -24,15 +24,12 @@ def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
             by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     except sources.SourceError as error:
         return [], str(error).splitlines()
-    lines = [f"{len(found.files):,} files, {mib(found.files):,.2f} MiB; how the first row of each is read:"]
+    mib = sum(file.size for file in found.files) / 2**20
+    lines = [f"{len(found.files):,} files, {mib:,.2f} MiB; how the first row of each is read:"]
     ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # first what needs a decision
     lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
     lines += [f"not read: {len(found.files) - MOST_READ:,} more files"] if len(found.files) > MOST_READ else []
     return found.files, lines + found.absent
-
-
-def mib(files: list[sources.SourceFile]) -> float:
-    return sum(file.size for file in files) / 2**20
 
 
 def _named(names: list[str]) -> str:
@@ -61,8 +58,8 @@ def count_rows(files: list[sources.SourceFile], settings: Settings) -> Iterator[
     started = reported = time.monotonic()
     rows = problems = 0
     for number, file in enumerate(files):
-        counts = _counts.get(_version(file, settings))
-        if counts is None:
+        version = file.place, file.version, settings.salvage, settings.pdf_characters
+        if version not in _counts:
             here, unreadable = 0, 0
             for row in sources.rows_of(file, settings):
                 here, unreadable = here + 1, unreadable + (row.problem is not None)
@@ -73,13 +70,9 @@ def count_rows(files: list[sources.SourceFile], settings: Settings) -> Iterator[
                 if now - started > LONGEST_COUNT:
                     yield f"at least {rows + here:,} rows; notebook 01 counts them all"
                     return
-            counts = _counts[_version(file, settings)] = here, unreadable
-        rows, problems = rows + counts[0], problems + counts[1]
+            _counts[version] = here, unreadable
+        rows, problems = rows + _counts[version][0], problems + _counts[version][1]
     yield f"{rows:,} rows" + (f", {problems:,} of them cannot be read: notebook 01 lists them with the reason" if problems else "")
 
 
-_counts: dict[Any, tuple[int, int]] = {}  # by file version: (rows, rows that cannot be read)
-
-
-def _version(file: sources.SourceFile, settings: Settings) -> tuple[Any, ...]:
-    return file.place, file.version, settings.salvage, settings.pdf_characters
+_counts: dict[Any, tuple[int, int]] = {}  # by file version and settings: (rows, rows that cannot be read)

@@ -20,7 +20,9 @@ from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings
 
 MOST_DOMAINS = 12  # with more, there are no sliders for the weights
-WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}, "continuous_update": False}
+WIDE = {"style": {"description_width": "13em"}, "layout": {"width": "32em"}}
+SLIDER = {**WIDE, "continuous_update": False}
+TOKENS_OF = "training tokens of "
 
 
 class ThresholdExplorer(PlainTextBox):
@@ -34,9 +36,9 @@ class ThresholdExplorer(PlainTextBox):
         self.domains = [name.removeprefix(TOKENS_OF) for name in self.before if name.startswith(TOKENS_OF)]
         weighted = self.domains if len(self.domains) <= MOST_DOMAINS else []
         self.weights = {name: _weight(settings, name) for name in weighted}
-        self.initial, self.initial_weights = _values(self.controls), _values(self.weights)
+        self.initial = {control: control.value for control in (*self.controls.values(), *self.weights.values())}
         self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML(layout={"min_width": "46em"})
-        for control in (*self.controls.values(), *self.weights.values()):
+        for control in self.initial:
             control.observe(self.update, "value")
         left = ipywidgets.VBox([*self.controls.values(), *(_folded(list(self.weights.values())) if self.weights else []), self.message])
         plain = [f"{name}: {shown(value)}" for name, value in self.before.items()] or [self.error]
@@ -56,11 +58,16 @@ class ThresholdExplorer(PlainTextBox):
 
     def changes(self) -> dict[str, Any]:
         """The parameters whose controls differ from this run's values."""
-        chosen, weights = _moved(self.controls, self.initial), _moved(self.weights, self.initial_weights)
+        chosen, weights = self._moved(self.controls), self._moved(self.weights)
         if weights:
             together = {**self.settings.domain_weights, **weights}
             chosen["domain_weights"] = {name: weight for name, weight in together.items() if name not in weights or weight != 1}
         return {name: value for name, value in chosen.items() if value != getattr(self.settings, name)}
+
+    def _moved(self, controls: Mapping[str, ipywidgets.Widget]) -> dict[str, Any]:
+        """The values of the controls that were moved; a slider's value is a sum of steps, so it is rounded."""
+        moved = {name: control.value for name, control in controls.items() if control.value != self.initial[control]}
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in moved.items()}
 
     def update(self, _: Any = None) -> None:
         changes = self.changes()
@@ -80,41 +87,23 @@ class ThresholdExplorer(PlainTextBox):
         self.message.value = to_type if changes else "Move a slider: the right column shows its effect."
 
 
-def _values(controls: Mapping[str, ipywidgets.Widget]) -> dict[str, Any]:
-    return {name: control.value for name, control in controls.items()}
-
-
-def _moved(controls: Mapping[str, ipywidgets.Widget], initial: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the controls that were moved; a slider's value is a sum of steps, so it is rounded."""
-    moved = {name: value for name, value in _values(controls).items() if value != initial[name]}
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in moved.items()}
-
-
 def _controls(settings: Settings) -> dict[str, ipywidgets.Widget]:
-    lengths = sorted({*LENGTHS, settings.max_tokens})
-    return {
-        "near_duplicate_threshold": FloatSlider(
-            settings.near_duplicate_threshold,
-            min=min(0.35, settings.near_duplicate_threshold),
-            max=1,
-            step=0.05,
-            description="near_duplicate_threshold",
-            **WIDE,
-        ),
-        "shortest_answer": IntSlider(
-            settings.shortest_answer, min=1, max=max(500, settings.shortest_answer), description="shortest_answer", **WIDE
-        ),
-        "max_tokens": SelectionSlider(options=lengths, value=settings.max_tokens, description="max_tokens", **WIDE),
-        "long_records": Dropdown(
-            options=["split", "truncate", "reject"], value=settings.long_records, description="long_records", **_fixed()
-        ),
-        "operatives_share": FloatSlider(settings.operatives_share, min=0, max=1, step=0.01, description="operatives_share", **WIDE),
+    threshold, shortest = settings.near_duplicate_threshold, settings.shortest_answer
+    controls = {
+        "near_duplicate_threshold": FloatSlider(threshold, min=min(0.35, threshold), max=1, step=0.05, **SLIDER),
+        "shortest_answer": IntSlider(shortest, min=1, max=max(500, shortest), **SLIDER),
+        "max_tokens": SelectionSlider(options=sorted({*LENGTHS, settings.max_tokens}), value=settings.max_tokens, **SLIDER),
+        "long_records": Dropdown(options=["split", "truncate", "reject"], value=settings.long_records, **WIDE),
+        "operatives_share": FloatSlider(settings.operatives_share, min=0, max=1, step=0.01, **SLIDER),
     }
+    for name, control in controls.items():
+        control.description = name
+    return controls
 
 
 def _weight(settings: Settings, domain: str) -> FloatSlider:
     weight = settings.domain_weights.get(domain, 1.0)
-    return FloatSlider(weight, min=0, max=max(3, weight), step=0.1, description=domain, **WIDE)
+    return FloatSlider(weight, min=0, max=max(3, weight), step=0.1, description=domain, **SLIDER)
 
 
 def _folded(weights: list[FloatSlider]) -> list[ipywidgets.Widget]:
@@ -123,13 +112,6 @@ def _folded(weights: list[FloatSlider]) -> list[ipywidgets.Widget]:
     box = ipywidgets.VBox(weights, layout={"display": "none"})
     button.observe(lambda change: setattr(box.layout, "display", "" if change["new"] else "none"), "value")
     return [button, box]
-
-
-def _fixed() -> dict[str, Any]:
-    return {name: value for name, value in WIDE.items() if name != "continuous_update"}
-
-
-TOKENS_OF = "training tokens of "
 
 
 def figures(report: Mapping[str, Any], domains: Sequence[str] = ()) -> dict[str, int | float]:

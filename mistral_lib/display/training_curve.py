@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -46,18 +47,14 @@ class Curves:
 
 def running_mean(values: list[float]) -> list[float]:
     """Exponential mean, corrected for the bias of its start.   Source: Adam, Kingma and Ba 2015, section 3."""
-    mean, smooth = 0.0, []
-    for count, value in enumerate(values, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        smooth.append(mean / (1 - SMOOTHING**count))
-    return smooth
+    return pd.Series(values).ewm(alpha=1 - SMOOTHING).mean().tolist()
 
 
 def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "earlier run") -> Axes:
     """Loss by step; an earlier training's in dashes. The figure is made without pyplot, so a notebook does not show it a second time."""
     axes = Figure(figsize=(8.6, 3.3), layout="constrained", facecolor="white").subplots()
     if earlier is not None:
-        _line(axes, earlier, dashed=True, name=f"{earlier_name}, ")
+        _line(axes, earlier, name=f"{earlier_name}, ")
     _line(axes, curves)
     axes.set(xlabel="optimizer step", ylabel="loss, nats per supervised token")
     axes.set_xlim(left=0, right=max([1, *(c.steps[-1]["step"] for c in (curves, earlier) if c and c.steps)]))
@@ -71,34 +68,20 @@ def draw(curves: Curves, earlier: Curves | None = None, earlier_name: str = "ear
     return axes
 
 
-def _line(axes: Axes, curves: Curves, dashed: bool = False, name: str = "") -> None:
+def _line(axes: Axes, curves: Curves, name: str = "") -> None:
+    """One training's curves; an earlier training's, which has a name, are dashed."""
     numbers, losses = [step["step"] for step in curves.steps], [step["loss"] for step in curves.steps]
-    style: dict[str, Any] = {"linestyle": "--", "alpha": 0.55} if dashed else {"linestyle": "-"}
+    style: dict[str, Any] = {"linestyle": "--", "alpha": 0.55} if name else {"linestyle": "-"}
+    marks: dict[str, Any] = {**style, "marker": "o", "clip_on": False}
     if len(losses) >= FEWEST_TO_SMOOTH:
-        if not dashed:
+        if not name:
             axes.plot(numbers, losses, color=figure.TRAIN, linewidth=0.8, alpha=0.4)
         axes.plot(numbers, running_mean(losses), color=figure.TRAIN, label=f"{name}training batches, running mean", **style)
     elif losses:
-        axes.plot(
-            numbers,
-            losses,
-            color=figure.TRAIN,
-            marker="" if dashed else "o",
-            markersize=3,
-            clip_on=False,
-            label=f"{name}training batch",
-            **style,
-        )
+        batch = {**marks, "marker": "" if name else "o"}
+        axes.plot(numbers, losses, color=figure.TRAIN, markersize=3, label=f"{name}training batch", **batch)
     if points := curves.points():
-        axes.plot(
-            *zip(*points, strict=True),
-            color=figure.VALIDATION,
-            marker="o",
-            markersize=5,
-            clip_on=False,
-            label=f"{name}validation",
-            **style,
-        )
+        axes.plot(*zip(*points, strict=True), color=figure.VALIDATION, markersize=5, label=f"{name}validation", **marks)
 
 
 def curves_text(curves: Curves) -> str:
@@ -106,10 +89,9 @@ def curves_text(curves: Curves) -> str:
     if not curves.steps:
         return "Loss by step: no step yet."
     last, points = curves.steps[-1], curves.points()
-    text = (
-        f"Loss by step, {last['step']} of {last['steps']} steps: training batches from {curves.steps[0]['loss']:.3f} to {last['loss']:.3f}"
-    )
-    return text + (f"; validation from {points[0][1]:.3f} to {points[-1][1]:.3f}." if points else ".")
+    batches = f"training batches from {curves.steps[0]['loss']:.3f} to {last['loss']:.3f}"
+    validation = f"; validation from {points[0][1]:.3f} to {points[-1][1]:.3f}" if points else ""
+    return f"Loss by step, {last['step']} of {last['steps']} steps: {batches}{validation}."
 
 
 def earlier_logs(this: Run) -> dict[str, Path]:

@@ -4,12 +4,13 @@ Every vote is on disk before the next pair is shown; a reopened page continues w
 """
 
 import html
+from functools import partial
 from typing import Any
 
 import ipywidgets
 
 from mistral_lib.display import votes
-from mistral_lib.display.widget_base import PlainTextBox
+from mistral_lib.display.widget_base import AUTO, PlainTextBox, button
 from mistral_lib.run import Run, files
 
 KEYS = {"1": "left", "l": "left", "2": "tie", "t": "tie", "3": "right", "r": "right"}
@@ -35,45 +36,42 @@ class VotePage(PlainTextBox):
 
     def __init__(self, ballot: votes.Ballot, voter: str = ""):
         self.ballot, self.voter = ballot, voter
-        self.last: votes.Pair | None = None
+        self.pair: votes.Pair | None = None  # shown now; None when all have a vote
+        self.last: votes.Pair | None = None  # shown before; “Back” shows it again
         self.place, self.prompt, self.result = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         half = {"width": "50%"}
         self.left, self.right = ipywidgets.HTML(layout=half), ipywidgets.HTML(layout=half)
-        self.buttons = {choice: self._button(text, choice) for choice, text in
-                        (("left", "Left is better (1)"), ("tie", "Tie (2)"), ("right", "Right is better (3)"))}  # fmt: skip
+        choices = {"left": "Left is better (1)", "tie": "Tie (2)", "right": "Right is better (3)"}
+        self.buttons = {choice: button(text, partial(self.vote, choice), layout=AUTO) for choice, text in choices.items()}
         self.key = ipywidgets.Text(placeholder="click here, then press 1, 2 or 3", continuous_update=True, layout={"width": "19em"})
         self.key.observe(self._on_key, "value")
-        self.back = ipywidgets.Button(description="Back", icon="undo", tooltip="vote on the last pair again", layout={"width": "auto"})
-        self.back.on_click(self._on_back)
-        self.show_result = ipywidgets.Button(description="Show the result", layout={"width": "auto"})
-        self.show_result.on_click(lambda _: self._show_result())
-        self.sheet = ipywidgets.FileUpload(accept=".csv", description="Votes from a CSV sheet", layout={"width": "auto"})
+        self.back = button("Back", self._go_back, icon="undo", tooltip="vote on the last pair again", layout=AUTO)
+        self.show_result = button("Show the result", self._show_result, layout=AUTO)
+        self.sheet = ipywidgets.FileUpload(accept=".csv", description="Votes from a CSV sheet", layout=AUTO)
         self.sheet.observe(self._on_sheet, "value")
         row = ipywidgets.HBox([*self.buttons.values(), self.key, self.back], layout={"flex_flow": "row wrap"})
-        answers = ipywidgets.HBox([self.left, self.right])
-        super().__init__([self.place, self.prompt, answers, row, ipywidgets.HBox([self.show_result, self.sheet]), self.result], PLAIN)
+        answers, results = ipywidgets.HBox([self.left, self.right]), ipywidgets.HBox([self.show_result, self.sheet])
+        super().__init__([self.place, self.prompt, answers, row, results, self.result], PLAIN)
         self._next()
 
     def vote(self, choice: str) -> None:
         """Store the vote on the shown pair, and show the next."""
         if self.pair is not None:
             self.ballot.vote(self.pair, choice, self.voter)
-            self._next(self.pair)
+            self._next()
 
-    def _next(self, last: votes.Pair | None = None) -> None:
-        open_pairs = self.ballot.open_pairs(self.voter)
-        self.last = last
-        self._show(open_pairs[0] if open_pairs else None, len(self.ballot.pairs) - len(open_pairs))
+    def _next(self) -> None:
+        self.last = self.pair
+        self._show(next(iter(self.ballot.open_pairs(self.voter)), None))
 
-    def _show(self, pair: votes.Pair | None, judged: int) -> None:
+    def _show(self, pair: votes.Pair | None) -> None:
         self.pair = pair
         for part in (*self.buttons.values(), self.key):
             part.disabled = pair is None
         self.back.disabled = self.last is None
         total = len(self.ballot.pairs)
-        self.place.value = (
-            f"<b>{judged} of {total}</b> pairs have your vote" if total else "all pairs of answers are equal: nothing to vote on"
-        )
+        judged = f"<b>{total - len(self.ballot.open_pairs(self.voter))} of {total}</b> pairs have your vote"
+        self.place.value = judged if total else "all pairs of answers are equal: nothing to vote on"
         self.prompt.value = ANSWER.format("prompt", html.escape(pair.prompt)) if pair else ""
         self.left.value = ANSWER.format("left", html.escape(pair.left)) if pair else ""
         self.right.value = ANSWER.format("right", html.escape(pair.right)) if pair else ""
@@ -90,10 +88,10 @@ class VotePage(PlainTextBox):
         if typed in KEYS:
             self.vote(KEYS[typed])
 
-    def _on_back(self, _: Any) -> None:
+    def _go_back(self) -> None:
         """Show the last pair again; a second vote on it replaces the first."""
         last, self.last = self.last, None
-        self._show(last, len(self.ballot.pairs) - len(self.ballot.open_pairs(self.voter)))
+        self._show(last)
 
     def _on_sheet(self, change: Any) -> None:
         """Store the votes of the uploaded sheets; the voter is the name of the file."""
@@ -105,8 +103,3 @@ class VotePage(PlainTextBox):
                 return
             self._show_result()
             self.result.value = f"{html.escape(upload['name'])}: {new} new votes. {self.result.value}"
-
-    def _button(self, text: str, choice: str) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=text, layout={"width": "auto"})
-        button.on_click(lambda _: self.vote(choice))
-        return button

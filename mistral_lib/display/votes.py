@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mistral_lib.run import files
 
 CHOICES = ("left", "right", "tie")
@@ -88,11 +90,8 @@ class Ballot:
 
     def sheet(self) -> str:
         """The pairs as a CSV sheet, in which voters write left, right or tie into `choice`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([pair.pair_id, pair.prompt, pair.left, pair.right, ""] for pair in self.pairs)
-        return text.getvalue()
+        rows = [(pair.pair_id, pair.prompt, pair.left, pair.right, "") for pair in self.pairs]
+        return pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
 
     def take_sheet(self, text: str, voter: str) -> int:
         """Store the votes of a sheet and return how many were new. Rows without a choice are skipped.

@@ -8,13 +8,14 @@ from typing import Any, Generic, TypeVar
 import ipywidgets
 
 Result = TypeVar("Result")
+AUTO = {"width": "auto"}  # layout of a button that is as wide as its text
 PAUSE = 0.3  # seconds without a new request before the work starts
 
 
 class PlainTextBox(ipywidgets.VBox):
     """A box of widgets with `plain`, its text form.
 
-    A notebook stores both forms, and the front end shows the richest one that it can: run headless, the plain text.
+    A notebook stores both forms; run headless, the plain text is shown.
     """
 
     def __init__(self, children: Sequence[ipywidgets.Widget], plain: str):
@@ -22,8 +23,14 @@ class PlainTextBox(ipywidgets.VBox):
         self.plain = plain
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**options)
-        return {**bundle, "text/plain": self.plain} if bundle else {"text/plain": self.plain}
+        return {**(super()._repr_mimebundle_(**options) or {}), "text/plain": self.plain}
+
+
+def button(text: str, action: Callable[[], Any], **options: Any) -> ipywidgets.Button:
+    """A button that calls `action`. options: of ipywidgets.Button."""
+    made = ipywidgets.Button(description=text, **options)
+    made.on_click(lambda _: action())
+    return made
 
 
 class BackgroundJob(Generic[Result]):

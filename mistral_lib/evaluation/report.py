@@ -12,7 +12,7 @@ from jinja2 import Environment
 from matplotlib.axes import Axes
 
 from mistral_lib.display import loss_plots
-from mistral_lib.display.figure import Picture
+from mistral_lib.display.figure import Picture, legend
 from mistral_lib.evaluation import answer_metrics, cards, paired_difference, verdict
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
@@ -63,7 +63,7 @@ def narrow(axes: Axes) -> Axes:
     axes.figure.set_figwidth(5.4)
     axes.set_xlabel(textwrap.fill(axes.get_xlabel(), 60))
     if axes.get_legend():
-        loss_plots.legend(axes, columns=1)
+        legend(axes, columns=1)
     return axes
 
 
