@@ -10,7 +10,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
-from ipywidgets import Button, Dropdown, HBox, SelectionRangeSlider, Text
+from ipywidgets import Dropdown, HBox, SelectionRangeSlider, Text
 
 from mistral_lib.corpus import exclusions
 from mistral_lib.corpus.records import Record, record_of
@@ -18,11 +18,12 @@ from mistral_lib.corpus.rows import Row
 from mistral_lib.corpus.sources import SourceError
 from mistral_lib.curation import checks
 from mistral_lib.display import row_view
-from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox
+from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
 from mistral_lib.preparation import corpus_index
 from mistral_lib.preparation.corpus_index import CHOICES, CorpusIndex, Entry
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
+HALF = {"layout": {"width": "48%"}, "continuous_update": False}
 PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
 
 
@@ -44,64 +45,47 @@ class CorpusExplorer(PlainTextBox):
         self.choices = {name: Dropdown(options=self._options(name), description=name, layout={"width": "48%"}) for name in CHOICES}
         longest = int(self.index.characters.max(initial=0))
         steps = [*[(f"{step:,}", step) for step in STEPS if step < longest], (f"{longest:,}", longest)]
-        self.length = SelectionRangeSlider(
-            options=steps, index=(0, len(steps) - 1), description="characters", continuous_update=False, layout={"width": "48%"}
-        )
-        self.query = Text(
-            placeholder="text to search for, then Enter", description="search", continuous_update=False, layout={"width": "48%"}
-        )
+        self.length = SelectionRangeSlider(options=steps, index=(0, len(steps) - 1), description="characters", **HALF)
+        self.query = Text(placeholder="text to search for, then Enter", description="search", **HALF)
         self.filters = HBox(list(self.choices.values()), layout={"flex_flow": "row wrap"})
-        self.previous, self.next = Button(description="previous", icon="arrow-left"), Button(description="next", icon="arrow-right")
+        self.previous = button("previous", lambda: self.move(-1), icon="arrow-left")
+        self.next = button("next", lambda: self.move(1), icon="arrow-right")
         self.place = ipywidgets.BoundedIntText(value=1, min=1, max=max(1, len(self.numbers)), description="row", layout={"width": "12em"})
-        self.exclude = Button(description="exclude this record", icon="ban", layout={"width": "14em"})
-        self.near_duplicates = Button(description="its near-duplicates", icon="clone", layout={"width": "14em"})
-        self.exclude_all = Button(description="exclude all of these", icon="ban", layout={"width": "14em", "display": "none"})
+        self.exclude = button("exclude this record", self.toggle_exclusion, icon="ban", layout={"width": "14em"})
+        self.near_duplicates = button("its near-duplicates", self.show_near_duplicates, icon="clone", layout={"width": "14em"})
+        self.exclude_all = button("exclude all of these", self.exclude_these, icon="ban", layout={"width": "14em", "display": "none"})
         moves = [self.previous, self.place, self.next, self.exclude, self.near_duplicates, self.exclude_all]
         self.moves = HBox(moves, layout={"flex_flow": "row wrap"})
         self.status, self.head = ipywidgets.HTML(), ipywidgets.HTML()
         self.raw, self.record, self.tokens = (ipywidgets.HTML(layout=PANEL) for _ in range(3))
         self.panels = HBox([self.raw, self.record, self.tokens], layout={"flex_flow": "row wrap"})
-        self._connect()
+        for control in (*self.choices.values(), self.length, self.query):
+            control.observe(self._filter, "value")
+        self.place.observe(self._show, "value")
 
     def _options(self, name: str) -> list[tuple[str, str]]:
         special = [("all rows", ""), ("records only", "none"), ("problems only", "any")]
         return [*(special if name == "problem" else [(f"every {name}", "")]), *((one, one) for one in self.index.choices(name))]
-
-    def _connect(self) -> None:
-        for control in (*self.choices.values(), self.length, self.query):
-            control.observe(self._filter, "value")
-        self.place.observe(self._show, "value")
-        self.previous.on_click(lambda _: self.move(-1))
-        self.next.on_click(lambda _: self.move(1))
-        self.exclude.on_click(lambda _: self.toggle_exclusion())
-        self.near_duplicates.on_click(lambda _: self.show_near_duplicates())
-        self.exclude_all.on_click(lambda _: self.exclude_these())
 
     # -- the actions -----------------------------------------------------------------------------------------------
 
     def move(self, steps: int) -> None:
         self.place.value = min(max(1, self.place.value + steps), self.place.max)
 
-    def _filter(self, _: Any = None) -> None:
-        shortest, longest = self.length.value
+    def _filter(self, _: Any) -> None:
+        """Show the rows that pass the filters and contain the query."""
         self.near_search.cancel()
-        self.near_only = False
-        self.numbers = self.index.select(shortest, longest, **{name: control.value for name, control in self.choices.items()})
+        self.near_only, failure = False, None
+        self.numbers = self.index.select(*self.length.value, **{name: control.value for name, control in self.choices.items()})
         if self.query.value:
-            self._search()
-        else:
-            self._show_first()
-
-    def _search(self) -> None:
-        """Keep those rows that pass the filters and contain the query."""
-        self.status.value, filtered, self.numbers = "searching …", self.numbers, self.numbers[:0]
-        try:
-            self.numbers = self.index.search(filtered, row_view.contains(self.query.value))
-        except (LookupError, SourceError) as error:
-            self._show_first()
-            self._show_error(error)
-        else:
-            self._show_first()
+            self.status.value = "searching …"
+            try:
+                self.numbers = self.index.search(self.numbers, row_view.contains(self.query.value))
+            except (LookupError, SourceError) as error:
+                self.numbers, failure = self.numbers[:0], error
+        self._show_first()
+        if failure:
+            self._show_error(failure)
 
     def _show_first(self) -> None:
         self.place.value, self.place.max = 1, max(1, len(self.numbers))
@@ -165,17 +149,17 @@ class CorpusExplorer(PlainTextBox):
         self.status.value = f"{what}; {len(excluded):,} excluded by hand{back}"
         self.exclude_all.layout.display = "" if self.near_only and len(self.numbers) > 1 else "none"
         self.previous.disabled, self.next.disabled = self.place.value <= 1, self.place.value >= len(self.numbers)
-        self.exclude.disabled = self.near_duplicates.disabled = entry is None or not entry.record_id
         out = entry is not None and bool(named_in(excluded, entry))
         self.exclude.description = "include it again" if out else "exclude this record"
-        if entry is None:
-            self.head.value, self.raw.value, self.record.value, self.tokens.value = "no row passes the filters", "", "", ""
-            return
+        row, problem = None, "no row passes the filters"
         try:
-            row = self.index.row(entry.number)
+            row = self.index.row(entry.number) if entry else None
         except (LookupError, SourceError) as error:
-            self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(str(error)), "", "", ""
-            self.exclude.disabled = self.near_duplicates.disabled = True  # a row that cannot be shown is not excluded
+            problem = str(error)
+        # a row that cannot be shown is not excluded
+        self.exclude.disabled = self.near_duplicates.disabled = row is None or not entry.record_id
+        if row is None:
+            self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(problem), "", "", ""
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
         self.raw.value = "<b>as a raw row</b>" + row_view.preformatted(row_view.raw_row(row))
@@ -212,9 +196,6 @@ def named_in(excluded: Mapping[str, str], entry: Entry) -> set[str]:
 
 def headline(entry: Entry) -> str:
     """`red.jsonl:7 · red · shape messages, 812 characters, record_id 3f…`, or the problem of a row that is no record."""
-    facts = (
-        f"shape {entry.shape}, {entry.characters:,} characters, record_id {entry.record_id}"
-        if entry.record_id
-        else f"problem: {entry.problem}"
-    )
-    return " · ".join(part for part in (entry.source, entry.domain, facts) if part)
+    facts = f"shape {entry.shape}, {entry.characters:,} characters, record_id {entry.record_id}"
+    parts = (entry.source, entry.domain, facts if entry.record_id else f"problem: {entry.problem}")
+    return " · ".join(filter(None, parts))

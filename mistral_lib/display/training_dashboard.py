@@ -14,7 +14,7 @@ import ipywidgets
 
 from mistral_lib.display import kernel_messages, training_curve
 from mistral_lib.display.figure import Picture
-from mistral_lib.display.widget_base import PlainTextBox
+from mistral_lib.display.widget_base import AUTO, PlainTextBox, button
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import summary
@@ -32,7 +32,7 @@ NONE = "no earlier run"
 
 
 class PlainError(RuntimeError):
-    """An end that a person requested: no error in the code, so no traceback."""
+    """An end that a person requested: it is shown without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback.   Source: IPython, Custom exception tracebacks"""
@@ -54,19 +54,19 @@ class Dashboard(PlainTextBox):
         self.run, self.planned_memory_mib = run, planned_memory_mib
         self.headline, self.figures, self.curve = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self.progress = ipywidgets.IntProgress(min=0, max=1, layout={"width": "98%"})
-        self.stop = _button("Stop and save", "stop", self._ask, "save a checkpoint after this step, then end")
-        self.confirm = _button("Yes, save and stop", "check", self._stop, style="warning")
-        self.cancel = _button("No, keep training", "times", self._do_not_stop)
-        self.resume = _button("Resume", "play", self._resume, "start the trainer; it resumes from the last complete checkpoint")
+        stops, resumes = "save a checkpoint after this step, then end", "start the trainer; it resumes from the last complete checkpoint"
+        self.stop = button("Stop and save", self._ask, icon="stop", tooltip=stops, layout=AUTO)
+        self.confirm = button("Yes, save and stop", self._stop, icon="check", button_style="warning", layout=AUTO)
+        self.cancel = button("No, keep training", self._close_question, icon="times", layout=AUTO)
+        self.resume = button("Resume", self._resume, icon="play", tooltip=resumes, layout=AUTO)
         self.question = ipywidgets.HBox([ipywidgets.Label("Save a checkpoint and end the training?"), self.confirm, self.cancel])
+        self._close_question()
         self.logs = training_curve.earlier_logs(run)
         self.earlier = ipywidgets.Dropdown(options=[NONE, *self.logs], description="compare with", style={"description_width": "initial"})
         self.earlier.observe(lambda _: self._draw(), "value")
         self._stop_requested, self._drawn, self._drawn_at = False, "", 0.0
-        self.question.layout.display = "none"
         buttons = ipywidgets.HBox([self.stop, self.resume, self.question])
-        parts = [self.headline, self.progress, self.figures, self.curve, self.earlier, buttons]
-        super().__init__(parts, PLAIN)
+        super().__init__([self.headline, self.progress, self.figures, self.curve, self.earlier, buttons], PLAIN)
         self.refresh()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -100,7 +100,7 @@ class Dashboard(PlainTextBox):
         self.stop.disabled = not now.alive or self._stop_requested
         self.resume.disabled = now.alive or starting or now.word == "complete"
         if not now.alive:
-            self.question.layout.display = "none"
+            self._close_question()
         if time.monotonic() - self._drawn_at >= REDRAW:
             self._draw()
 
@@ -123,19 +123,19 @@ class Dashboard(PlainTextBox):
             except (OSError, ValueError, LookupError) as error:  # a folder that is being moved; the next refresh succeeds
                 self.headline.value = f"<i>the run folder cannot be read now: {html.escape(str(error))}</i>"
 
-    def _ask(self, _: Any) -> None:
+    def _ask(self) -> None:
         self.question.layout.display = ""
 
-    def _do_not_stop(self, _: Any) -> None:
+    def _close_question(self) -> None:
         self.question.layout.display = "none"
 
-    def _stop(self, _: Any) -> None:
-        self.question.layout.display = "none"
+    def _stop(self) -> None:
+        self._close_question()
         trainer_process.stop(self.run)
         self._stop_requested = True
         self.refresh()
 
-    def _resume(self, _: Any) -> None:
+    def _resume(self) -> None:
         trainer_process.start(self.run)
         self.refresh()
 
@@ -189,7 +189,7 @@ def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dic
         "validation loss": f"{_nats(now.validation_loss)} after step {now.validation_step}" if now.validation_loss is not None else None,
         "base model": _nats(now.baseline_loss),
         "speed": f"{now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else None,
-        "memory": _memory(now.peak_memory_mib, planned_memory_mib),
+        "memory": _memory(now.peak_memory_mib, planned_memory_mib) if now.peak_memory_mib is not None else None,
         "time left": duration(now.eta_seconds) if now.eta_seconds is not None else None,
         "spent": f"{duration(now.seconds)}, {_money(now)}" if now.seconds else None,
     }
@@ -200,18 +200,15 @@ def _nats(loss: float | None) -> str | None:
     return None if loss is None else f"{loss:.3f} nats per token"
 
 
-def _memory(peak_mib: int | None, planned_mib: float | None) -> str | None:
-    if peak_mib is None:
-        return None
+def _memory(peak_mib: int, planned_mib: float | None) -> str:
     return f"{peak_mib:,} MiB at most" + (f", planned {planned_mib:,.0f} ({peak_mib / planned_mib:.0%})" if planned_mib else "")
 
 
 def _money(now: TrainingStatus) -> str:
     """The cost so far, and the expected cost at the end."""
-    at_end = (
-        f", about {now.usd * (1 + now.eta_seconds / now.seconds):.2f} at the end" if now.eta_seconds and now.seconds and now.usd else ""
-    )
-    return f"{now.usd:.2f} USD{at_end}"
+    if not (now.eta_seconds and now.seconds and now.usd):
+        return f"{now.usd:.2f} USD"
+    return f"{now.usd:.2f} USD, about {now.usd * (1 + now.eta_seconds / now.seconds):.2f} at the end"
 
 
 def table(facts: dict[str, str]) -> str:
@@ -219,9 +216,3 @@ def table(facts: dict[str, str]) -> str:
     cell = '<div style="padding:2px 18px 4px 0"><div style="font-size:85%;opacity:.75">{}</div><div>{}</div></div>'
     cells = "".join(cell.format(html.escape(name), html.escape(value)) for name, value in facts.items())
     return f'<div style="display:flex;flex-wrap:wrap;line-height:1.35">{cells}</div>'
-
-
-def _button(text: str, icon: str, work: Any, tooltip: str = "", style: str = "") -> ipywidgets.Button:
-    button = ipywidgets.Button(description=text, icon=icon, tooltip=tooltip or text, button_style=style, layout={"width": "auto"})
-    button.on_click(work)
-    return button
