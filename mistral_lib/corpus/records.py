@@ -104,6 +104,14 @@ def record_of(row: Row, settings: Any) -> Record:
     return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note)
 
 
+def record_or_reason(row: Row, settings: Any) -> tuple[Record | None, str]:
+    """The record in a row and "", or None and the reason code."""
+    try:
+        return record_of(row, settings), ""
+    except Unmappable as reason:
+        return None, str(reason)
+
+
 def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
     """The value of a key in a row or its metadata; None if it is empty or not of that type."""
     for place in places:

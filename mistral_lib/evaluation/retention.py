@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.evaluation.generation import round_robin
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format, long_records, packed_dataset
@@ -58,12 +58,10 @@ def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet
 def _records(settings: Settings, trained: set[str], left_out: Counter) -> Iterator[Record]:
     for file in sources.of_retention(settings):
         for row in sources.rows_of(file, settings):
-            try:
-                record = record_of(row, settings)
-            except Unmappable as reason:
-                left_out[str(reason)] += 1
-                continue
-            if record.record_id in trained:
+            record, reason = record_or_reason(row, settings)
+            if record is None:
+                left_out[reason] += 1
+            elif record.record_id in trained:
                 left_out["in_training"] += 1
             else:
                 yield record

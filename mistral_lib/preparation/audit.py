@@ -4,7 +4,7 @@ Audits a run folder, or any adapter folder, without loading a base model.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,16 @@ def audit(folder: Path) -> list[Finding]:
 
 def audit_run(folder: Path) -> list[Finding]:
     """Every stage that was started: its status, each file it wrote, and whether its inputs are still the same."""
-    for name in ("params.yaml", "manifest.json"):
-        started = any((folder / stage).exists() for stage in STAGES)
-        if name == "manifest.json" and not (folder / name).exists() and not started:
-            return [Finding(folder.name, "missing", "no stage of this run was ever started: run it, or delete its folder")]
-        if not (folder / name).exists():
-            return [Finding(f"{folder.name}/{name}", "missing", "without it nothing in this folder can be verified")]
+    absent = [name for name in ("params.yaml", "manifest.json") if not (folder / name).exists()]
+    if absent == ["manifest.json"] and not any((folder / stage).exists() for stage in STAGES):
+        return [Finding(folder.name, "missing", "no stage of this run was ever started: run it, or delete its folder")]
+    if absent:
+        return [Finding(f"{folder.name}/{absent[0]}", "missing", "without it nothing in this folder can be verified")]
     try:
         run = Run.existing(folder)
         stages = run.manifest()["stages"]
     except (ValueError, KeyError) as error:
-        return [Finding(f"{folder.name}", "altered", f"its record cannot be read: {error}")]
+        return [Finding(folder.name, "altered", f"its record cannot be read: {error}")]
     findings = [finding for stage in stages for finding in _stage(run, stage)]
     return findings or [Finding(folder.name, "missing", "no stage was ever started")]
 
@@ -69,14 +68,11 @@ def _stage(run: Run, stage: str) -> Iterator[Finding]:
         return
     yield from _outputs(run, entry)
     if stage == "training":
-        yield from (_below(f, run.folder.name) for f in audit_adapter(run.folder / stage / "adapter") if f.status != "verified")
+        found = audit_adapter(run.folder / stage / "adapter")
+        yield from (replace(finding, artefact=f"{place}/{finding.artefact}") for finding in found if finding.status != "verified")
     reasons = list(_outdated(run, stage))
     if reasons:
         yield Finding(place, "stale", "; ".join(reasons))
-
-
-def _below(finding: Finding, run_name: str) -> Finding:
-    return Finding(f"{run_name}/training/{finding.artefact}", finding.status, finding.reason)
 
 
 def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
@@ -101,8 +97,7 @@ def _outdated(run: Run, stage: str) -> Iterator[str]:
 
 
 def audit_adapter(folder: Path) -> list[Finding]:
-    """Whether a folder contains a trained adapter: readable and finite weights that training changed, and a provenance of the same
-    weights."""
+    """Whether a folder contains a trained adapter: readable, finite weights that training changed, and a provenance of these weights."""
     name = folder.name
     if not folder.is_dir():
         return [Finding(name, "missing", "no such folder")]

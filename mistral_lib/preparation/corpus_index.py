@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import minhash
 from mistral_lib.run.settings import Settings
@@ -107,8 +107,7 @@ class CorpusIndex:
             if not name:
                 continue
             codes, none = self.codes[choice], self._code(choice, "")
-            wanted = codes != none if name == "any" else codes == (none if name == "none" else self._code(choice, name))
-            mask &= wanted
+            mask &= codes != none if name == "any" else codes == (none if name == "none" else self._code(choice, name))
         return np.flatnonzero(mask)
 
     def _code(self, choice: str, name: str) -> int:
@@ -159,27 +158,19 @@ class CorpusIndex:
             yield from enumerate(self._rows(self.entry(first).file), first)
 
     def search(self, numbers: np.ndarray, matches: Callable[[sources.Row], bool]) -> np.ndarray:
-        """The numbers whose rows match. numbers: ascending; only files with one of these rows are read, each once."""
+        """The numbers whose rows match. Only files with one of the rows in `numbers` are read, each once."""
+        wanted = np.zeros(len(self), bool)
+        wanted[numbers] = True
         found: list[int] = []
-        borders = [*self.starts.tolist(), len(self)]
-        for first, end in pairwise(borders):
-            wanted = numbers[(numbers >= first) & (numbers < end)] - first
-            if len(wanted):
-                found += (first + place for place in _matching(self._rows(self.entry(first).file), wanted, matches))
+        for first, end in pairwise([*self.starts.tolist(), len(self)]):
+            mask = np.trim_zeros(wanted[first:end], "b").tolist()  # reading ends with the last wanted row
+            rows = enumerate(self._rows(self.entry(first).file), first) if mask else ()
+            found += (number for is_wanted, (number, row) in zip(mask, rows, strict=False) if is_wanted and matches(row))
         return np.array(found, np.int64)
 
 
 def _changed(name: str) -> LookupError:
     return LookupError(f"{name} has changed since it was indexed: run this notebook again from the top")
-
-
-def _matching(rows: Iterator[sources.Row], wanted: np.ndarray, matches: Callable[[sources.Row], bool]) -> Iterator[int]:
-    """Places of the wanted rows that match; reading ends with the last wanted row."""
-    mask = np.zeros(int(wanted[-1]) + 1, bool)
-    mask[wanted] = True
-    for place, (row, asked) in enumerate(zip(rows, mask.tolist(), strict=False)):
-        if asked and matches(row):
-            yield place
 
 
 def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -203,7 +194,5 @@ def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarr
 
 
 def _answer(index: CorpusIndex, row: Row) -> str:
-    try:
-        return record_of(row, index.settings).answer
-    except Unmappable:
-        return ""
+    record, _ = record_or_reason(row, index.settings)
+    return record.answer if record else ""

@@ -17,11 +17,10 @@ from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICA
 from mistral_lib.run import files
 from mistral_lib.tokens import packing
 
-LEDGER = pa.schema([("source", pa.string()), ("origin", pa.string()), ("domain", pa.string()), ("shape", pa.string()), ("record_id", pa.string()),
-                    ("fate", pa.string()), ("reason", pa.string()), ("tokens", pa.int32()), ("supervised_tokens", pa.int32()),
-                    ("tokens_lost", pa.int32())])  # fmt: skip
-RECORDS = pa.schema([("record_id", pa.string()), ("split", pa.string()), ("domain", pa.string()), ("source", pa.string()),
-                     ("source_group", pa.string()), ("shape", pa.string()), ("messages", pa.string()), ("text", pa.string())])  # fmt: skip
+LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "domain", "shape", "record_id", "fate", "reason")),
+                    *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost"))])  # fmt: skip
+RECORDS = pa.schema([(name, pa.string()) for name in
+                     ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text")])  # fmt: skip
 FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
 
@@ -162,10 +161,7 @@ def _names(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
     return {name: count for name, count in sorted(zip(names, counts, strict=True)) if count}
 
 
-REMEDY = "Add data, or change the parameter that the reason names"
-
-
-def what_was_lost(rows: RowColumns, what: str, remedy: str = REMEDY) -> str:
+def what_was_lost(rows: RowColumns, what: str, remedy: str = "Add data, or change the parameter that the reason names") -> str:
     """An error message: what is missing, and the fate of all rows."""
     fates = np.bincount(rows.fate, minlength=4)
     return (

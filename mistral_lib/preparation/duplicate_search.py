@@ -17,7 +17,6 @@ from mistral_lib.preparation.record_store import RecordStore
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, RowColumns
 
 NAME = "near-pairs"
-NO_PAIRS = np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ def drop_duplicates(
 
     near: holds the signatures of the records; None if near-duplicates are not searched. Changes the fates in `rows`.
     """
-    mapped, pairs = rows.kept(), NO_PAIRS
+    mapped, pairs = rows.kept(), np.empty((0, 2), np.int64)
     repeats = np.full(len(rows.fate), -1, np.int32)
     if near is not None:
         pairs, leader = near_pairs(near, store, mapped, cache)

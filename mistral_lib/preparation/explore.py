@@ -3,12 +3,11 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.model import base_model
 from mistral_lib.preparation import stage_inputs
@@ -53,7 +52,7 @@ def survey(
     rows = 0
     for row in sources.rows_of(file, settings):
         rows += 1
-        record, problem = _record(row, settings)
+        record, problem = record_or_reason(row, settings)
         record_id = record.record_id if record else ""
         index.add(file.name, row.source, record, record_id, problem)
         if record is None:
@@ -77,14 +76,6 @@ def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
         heapq.heappush(sample, one)
     elif one[:2] > sample[0][:2]:
         heapq.heapreplace(sample, one)
-
-
-def _record(row: sources.Row, settings: Settings) -> tuple[Record | None, str]:
-    """The record of a row, or None and why there is none."""
-    try:
-        return record_of(row, settings), ""
-    except Unmappable as problem:
-        return None, str(problem)
 
 
 def _totals(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -128,12 +119,7 @@ def token_counts(tokenizer: Any, texts: list[str]) -> Iterator[int]:
 
 def mistral_counts(texts: list[str]) -> list[int]:
     """Token counts of Mistral-7B's v3 tokenizer, which is part of mistral-common: no download is needed."""
-    tokenizer = mistral_v3()
-    return [len(tokenizer.encode(text, bos=False, eos=False)) for text in bar(texts, "Mistral v3 tokens", unit="text")]
-
-
-@cache
-def mistral_v3() -> Any:
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-    return MistralTokenizer.v3().instruct_tokenizer.tokenizer
+    tokenizer = MistralTokenizer.v3().instruct_tokenizer.tokenizer
+    return [len(tokenizer.encode(text, bos=False, eos=False)) for text in bar(texts, "Mistral v3 tokens", unit="text")]

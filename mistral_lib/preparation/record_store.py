@@ -6,6 +6,7 @@ memory map: mapped pages would count as memory of the process.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,29 +38,17 @@ def _values(source: str, record: Record | None) -> tuple[Any, ...]:
     return source, record.domain, record.source_group, record.shape, messages, record.text
 
 
-class RecordWriter:
-    """Writes the batches of one part."""
-
-    def __init__(self, folder: Path):
-        self.file = pa.OSFile(str(folder / NAME), "wb")
-        self.writer = pa.ipc.new_file(self.file, SCHEMA)
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self.writer.write_batch(batch)
-
-    def __enter__(self) -> "RecordWriter":
-        return self
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        try:
-            if kind is None:
-                self.writer.close()
-        finally:
-            self.file.close()  # also on a full disk: the space of a deleted file is free only after it is closed
+@contextmanager
+def new_file(folder: Path) -> Iterator[pa.RecordBatchFileWriter]:
+    """Yields the writer of one part's batches; the file is closed also on a full disk: only then is its space free after it is deleted."""
+    with pa.OSFile(str(folder / NAME), "wb") as file:
+        writer = pa.ipc.new_file(file, SCHEMA)
+        yield writer
+        writer.close()  # its footer; of a part that fails nothing more is written
 
 
 class RecordStore:
-    """Reads the parts that RecordWriters wrote; all but the last have PART rows."""
+    """Reads the finished parts; all but the last have PART rows."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = folders

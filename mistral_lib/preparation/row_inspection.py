@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mistral_lib.corpus import exclusions, sources
-from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
 from mistral_lib.preparation.columns import GrownColumn, StoredColumn
@@ -62,15 +62,14 @@ class RowColumns:
 
 @dataclass(slots=True)
 class InspectedBatch:
-    """Consecutive rows, inspected: their numbers (as in RowColumns, with places in the lists here for domains and reasons), the
-    signatures of the answers, and the records to store."""
+    """Consecutive rows, inspected."""
 
-    columns: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]  # as in RowColumns; domains and reasons are numbered by the lists below
     domains: list[str]
     reasons: list[str]
     counts: dict[str, Counter]
-    signed: minhash.Signatures | None = None
-    stored: Any = None  # pyarrow.RecordBatch
+    signed: minhash.Signatures | None = None  # of the answers
+    stored: Any = None  # the records, pyarrow.RecordBatch
 
     @classmethod
     def concatenate(cls, batches: Sequence["InspectedBatch"]) -> "InspectedBatch":
@@ -125,19 +124,17 @@ class Inspector:
         named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
         arrays = {name: np.array(values, COLUMNS[name]) for name, values in {**named, "origin": [origin for origin, _ in rows]}.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
-        return InspectedBatch(arrays, domains, reasons, counts, self._signed([record.answer for record, _ in found if record]), stored)
-
-    def _signed(self, answers: list[str]) -> minhash.Signatures | None:
-        threshold = self.settings.near_duplicate_threshold
-        return minhash.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
+        answers, threshold = [record.answer for record, _ in found if record], self.settings.near_duplicate_threshold
+        signed = minhash.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
+        return InspectedBatch(arrays, domains, reasons, counts, signed, stored)
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted, and ""; or None and the reason."""
-        try:
-            record = record_of(row, self.settings)
-            _refuse_other_objective(record, self.settings)
-        except Unmappable as refused:
-            return None, str(refused)
+        record, reason = record_or_reason(row, self.settings)
+        if record is None:
+            return None, reason
+        if self.settings.objective not in ("both", "documents" if record.text is not None else "answers"):
+            return None, f"objective_is_{self.settings.objective}"
         outcome = self.checks.inspect(record.texts)
         checked = None if outcome.texts is None else record.with_texts(outcome.texts)
         if entry := self.excluded.entry(record, checked):
@@ -156,10 +153,3 @@ def _numbers(record: Record | None, reason: str, domains: list[str], reasons: li
     key, answer = int(record.record_id, 16), record.answer
     pattern = skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is its own pattern
     return key, hash64(answer), hash64(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
-
-
-def _refuse_other_objective(record: Record, settings: Settings) -> None:
-    """Errors: Unmappable for a record outside the objective."""
-    kind = "documents" if record.text is not None else "answers"
-    if settings.objective not in ("both", kind):
-        raise Unmappable(f"objective_is_{settings.objective}")

@@ -13,7 +13,7 @@ from mistral_lib.corpus import sources
 from mistral_lib.curation.minhash import Signatures
 from mistral_lib.preparation import part_cache, worker_processes
 from mistral_lib.preparation.part_cache import PartCache
-from mistral_lib.preparation.record_store import BATCH, PART, RecordWriter
+from mistral_lib.preparation.record_store import BATCH, PART, new_file
 from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, InspectedBatch
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
@@ -70,9 +70,9 @@ def _make(batches: Batches, cache: PartCache, number: int) -> tuple[InspectedBat
     found: list[InspectedBatch] = []
     place: Place = (0, 0)
     with cache.new_part(name_of(number)) as folder:
-        with RecordWriter(folder) as writer:
+        with new_file(folder) as writer:
             for after, batch in islice(batches, PART // BATCH):
-                writer.add(batch.stored)
+                writer.write_batch(batch.stored)
                 batch.stored, place = None, after
                 found.append(batch)
         part = InspectedBatch.concatenate(found)

@@ -5,10 +5,9 @@ the id's complement, which is negative: one file, one read per window.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,49 +19,20 @@ COLUMNS = ("length", "supervised", "record")  # of each window
 OPEN = 128  # files open at once
 
 
-class Windows:
-    """Windows that are written together, each of at least one token."""
-
-    def __init__(self) -> None:
-        self.record: list[np.ndarray] = []
-        self.length: list[Sequence[int]] = []
-        self.ids: list[np.ndarray] = []
-        self.graded: list[np.ndarray] = []
-
-    def add(self, records: np.ndarray, lengths: Sequence[int], ids: np.ndarray, graded: np.ndarray) -> None:
-        """Add consecutive windows. records, lengths: one per window; ids, graded: one per token."""
-        if len(records):
-            self.record.append(records)
-            self.length.append(lengths)
-            self.ids.append(ids)
-            self.graded.append(graded)
+Windows = tuple[np.ndarray, Sequence[int], np.ndarray, np.ndarray]  # consecutive ones: record and length of each; ids, graded of each token
 
 
-class TokenWriter:
-    """Appends the windows of one part to a file; its columns are arrays of one number per window."""
-
-    def __init__(self, folder: Path):
-        self.file = open(folder / NAME, "wb", buffering=0)  # noqa: SIM115 — until close()
-        self.columns_so_far: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-
-    def add(self, windows: Windows) -> None:
-        if not windows.record:
-            return
-        length, ids, graded = (np.concatenate(parts) for parts in (windows.length, windows.ids, windows.graded))
-        supervised = np.add.reduceat(graded, np.cumsum(length) - length, dtype=np.int32)
-        for name, values in zip(COLUMNS, (length, supervised, np.concatenate(windows.record)), strict=True):
-            self.columns_so_far[name].append(values.astype(np.int32))
-        self.file.write(np.where(graded, ids, ~ids).data)
-
-    def __enter__(self) -> "TokenWriter":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.file.close()  # also on a full disk: the space of a deleted file is free only after it is closed
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """length, supervised and record of all windows, int32 (windows,)."""
-        return {name: np.concatenate([np.empty(0, np.int32), *values]) for name, values in self.columns_so_far.items()}
+def write(folder: Path, parts: Iterable[Sequence[Windows]]) -> dict[str, np.ndarray]:
+    """Write windows, each of at least one token; returns length, supervised and record of all, int32 (windows,)."""
+    columns = {name: GrownColumn(np.int32) for name in COLUMNS}
+    with open(folder / NAME, "wb", buffering=0) as file:
+        for part in parts:
+            record, length, ids, graded = (np.concatenate(pieces) for pieces in zip(*part, strict=True))
+            supervised = np.add.reduceat(graded, np.cumsum(length) - length, dtype=np.int32)
+            for name, values in zip(COLUMNS, (length, supervised, record), strict=True):
+                columns[name].append(values)
+            file.write(np.where(graded, ids, ~ids).data)
+    return {name: column.array() for name, column in columns.items()}
 
 
 class TokenStore:
@@ -72,13 +42,10 @@ class TokenStore:
         self.files: list[str] = []
         self.sizes: list[int] = []  # windows of each part
         self.columns = {name: GrownColumn(np.int32) for name in COLUMNS}
-        self.open = lru_cache(maxsize=OPEN)(self._open)
-
-    def _open(self, part: int) -> BinaryIO:
-        return open(self.files[part], "rb", buffering=0)
+        self.open = lru_cache(maxsize=OPEN)(lambda part: open(self.files[part], "rb", buffering=0))  # noqa: SIM115 — until close()
 
     def append(self, folder: Path, columns: dict[str, np.ndarray]) -> None:
-        """Add a part that a TokenWriter wrote."""
+        """Add a part. columns: what `write` returned."""
         self.files.append(str(folder / NAME))
         self.sizes.append(len(columns["length"]))
         for name, column in self.columns.items():
@@ -109,11 +76,7 @@ class TokenStore:
     def read(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids, int32, and whether each is graded, bool, of the windows one after the other."""
         places = zip(*(column[windows].tolist() for column in (self.part, self.start, self.length)), strict=True)
-        pieces = [_read(self.open(part), length * BYTES, start * BYTES) for part, start, length in places]
+        pieces = [os.pread(self.open(part).fileno(), length * BYTES, start * BYTES) for part, start, length in places]
         tokens = np.frombuffer(b"".join(pieces), np.int32)
         graded = tokens >= 0
         return np.where(graded, tokens, ~tokens), graded
-
-
-def _read(file: BinaryIO, count: int, start: int) -> bytes:
-    return os.pread(file.fileno(), count, start)

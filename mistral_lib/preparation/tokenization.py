@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.preparation import part_cache
+from mistral_lib.preparation import part_cache, token_store
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import PART, RecordStore
-from mistral_lib.preparation.token_store import COLUMNS, TokenWriter, Windows
+from mistral_lib.preparation.token_store import COLUMNS, Windows
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import long_records
@@ -21,7 +21,6 @@ from mistral_lib.tokens.long_records import Fitted, Tokens
 BATCH = 512  # records tokenized at once; a multiple of it is a part
 
 Made = tuple[dict[str, Any], dict[str, np.ndarray]]
-
 Part = tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]
 
 
@@ -31,60 +30,46 @@ def parts(tokenizer: Any, store: RecordStore, kept: np.ndarray, settings: Settin
 
     selection: 0 for the records kept first, 1 for their replacements, and so on.
     """
-    starts = range(0, max(len(kept), 1), PART)
     stream: Iterator[tuple[np.ndarray, EncodedBatch]] | None = None
-    for start in starts:
-        done = cache.part(_name(selection, start)) if stream is None else None  # parts after an incomplete one are not complete
+    for start in range(0, max(len(kept), 1), PART):
+        name = f"tokens-{selection}-{start // PART:05}"
+        done = cache.part(name) if stream is None else None  # parts after an incomplete one are not complete
         if done is None:
             if stream is None:
                 if start:
                     say(f"data: {start:,} records were tokenized before and are reused")
                 stream = _encoded(tokenizer, store, kept, start)
-            with cache.new_part(_name(selection, start)) as folder:
+            with cache.new_part(name) as folder:
                 done = _made(folder, islice(stream, PART // BATCH), tokenizer, settings)
                 part_cache.write(folder, *done)
         facts, arrays = done
         refused = {reason: arrays[f"refused-{place}"] for place, reason in enumerate(facts["refused"])}
-        yield cache.folder / _name(selection, start), {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
-
-
-def _name(selection: int, start: int) -> str:
-    return f"tokens-{start // PART:05}" if not selection else f"tokens-{selection}-{start // PART:05}"
+        yield cache.folder / name, {column: arrays[column] for column in COLUMNS}, arrays["lost"], refused
 
 
 def _made(folder: Path, batches: Iterator[tuple[np.ndarray, EncodedBatch]], tokenizer: Any, settings: Settings) -> Made:
     """Write the windows; the facts and the arrays of the part. batches: the numbers of the records, and their tokens."""
     lost: list[tuple[int, int]] = []
     refused: dict[str, list[int]] = {}
-    with TokenWriter(folder) as tokens:
-        for numbers, batch in batches:
-            for number, one in _fitted(tokens, numbers, batch, tokenizer, settings):
-                if one.tokens_lost:
-                    lost.append((number, one.tokens_lost))
-                if one.refusal:
-                    refused.setdefault(one.refusal, []).append(number)
-        columns = tokens.columns()
+    columns = token_store.write(folder, (_windows(numbers, batch, tokenizer, settings, lost, refused) for numbers, batch in batches))
     arrays = {f"refused-{place}": np.array(numbers, np.int64) for place, numbers in enumerate(refused.values())}
     return {"refused": list(refused)}, {**columns, "lost": np.array(lost, np.int64).reshape(-1, 2).T, **arrays}
 
 
-def _fitted(
-    tokens: TokenWriter, numbers: np.ndarray, batch: EncodedBatch, tokenizer: Any, settings: Settings
-) -> Iterator[tuple[int, Fitted[Tokens]]]:
-    """Write the windows of a batch; yields (number, windows) for each record that does not fit into one."""
-    lengths = np.diff(batch.starts)
-    misfits = np.flatnonzero((batch.supervised == 0) | (lengths > settings.max_tokens)).tolist()
-    windows = Windows()
-    done = 0
-    for place in misfits:
-        windows.add(numbers[done:place], lengths[done:place], *batch.span(done, place))
-        fitted = _fit(tokenizer, batch, place, settings)
-        for ids, graded in fitted.windows:
-            windows.add(numbers[place : place + 1], [len(ids)], ids, graded)
-        done = place + 1
-        yield int(numbers[place]), fitted
-    windows.add(numbers[done:], lengths[done:], *batch.span(done, len(numbers)))
-    tokens.add(windows)
+def _windows(
+    numbers: np.ndarray, batch: EncodedBatch, tokenizer: Any, settings: Settings, lost: list[tuple[int, int]], refused: dict[str, list[int]]
+) -> list[Windows]:
+    """The windows of a batch. Adds to `lost` (number, tokens) of each record that loses some, to `refused` the numbers by reason."""
+    lengths, windows, done = np.diff(batch.starts), [], 0
+    for place in np.flatnonzero((batch.supervised == 0) | (lengths > settings.max_tokens)).tolist():
+        windows.append((numbers[done:place], lengths[done:place], *batch.span(done, place)))
+        fitted, done = _fit(tokenizer, batch, place, settings), place + 1
+        windows += ((numbers[place:done], [len(ids)], ids, graded) for ids, graded in fitted.windows)
+        if fitted.tokens_lost:
+            lost.append((int(numbers[place]), fitted.tokens_lost))
+        if fitted.refusal:
+            refused.setdefault(fitted.refusal, []).append(int(numbers[place]))
+    return [*windows, (numbers[done:], lengths[done:], *batch.span(done, len(numbers)))]
 
 
 def _encoded(tokenizer: Any, store: RecordStore, kept: np.ndarray, first: int) -> Iterator[tuple[np.ndarray, EncodedBatch]]:

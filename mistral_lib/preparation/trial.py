@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from mistral_lib.corpus import exclusions, sources
-from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.records import Record, record_of, record_or_reason
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.prepare import Preparation
@@ -78,16 +78,9 @@ def _rows(file: sources.SourceFile, settings: Settings, most: int) -> Iterator[s
     return islice(sources.rows_of(file, settings), most)
 
 
-def _record(row: sources.Row, settings: Settings) -> Record | None:
-    try:
-        return record_of(row, settings)
-    except Unmappable:
-        return None
-
-
 def _document_hash(row: sources.Row, settings: Settings) -> float:
     """A number in [0, 1), equal for all rows of a source document; UNREADABLE if the row is no record or cannot be written as a line."""
-    record = _record(row, settings)
+    record, _ = record_or_reason(row, settings)
     return unit_hash(record.source_group) if record and _line(row, record, settings) else UNREADABLE
 
 
@@ -104,7 +97,7 @@ def _line(row: sources.Row, record: Record, settings: Settings) -> bytes:
 def _sampled(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.ndarray, settings: Settings) -> SampledFile:
     """The sampled rows of a file. mask: one bool per row."""
     wanted = [row for row, is_sampled in zip(rows, mask.tolist(), strict=True) if is_sampled]
-    lines = [_line(row, _record(row, settings), settings) for row in wanted]
+    lines = [_line(row, record_of(row, settings), settings) for row in wanted]
     return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines), tuple(row.source for row in wanted))
 
 

@@ -75,9 +75,8 @@ def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> InspectedBatch:
         child.stdin.flush()
         found = pickle.load(child.stdout)
     except (OSError, EOFError) as error:
-        raise ChildProcessError(
-            f"a worker process that inspects rows ended with code {child.poll()}: it was killed, perhaps for lack of memory; run again, finished parts are kept"
-        ) from error
+        ended = f"a worker process that inspects rows ended with code {child.poll()}: it was killed, perhaps for lack of memory"
+        raise ChildProcessError(f"{ended}; run again, finished parts are kept") from error
     finally:
         free.put(child)
     if isinstance(found, BaseException):
@@ -87,11 +86,8 @@ def _ask(free: SimpleQueue, rows: Sequence[tuple[int, Row]]) -> InspectedBatch:
 
 @contextmanager
 def _child(settings: Settings) -> Iterator[subprocess.Popen]:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(paths.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-    }
+    path = os.pathsep.join([str(paths.project()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     code = "from mistral_lib.preparation import worker_processes; worker_processes.serve()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:

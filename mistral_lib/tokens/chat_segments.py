@@ -44,12 +44,9 @@ def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer:
 def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Segment]:
     """The segments of a chat. for_answer: up to the start of the assistant's answer. Errors: TemplateProblem, NoEndToken."""
     layout, contents = layout_and_contents(tokenizer, messages, for_answer)
-    found = []
-    for step in _steps(layout, control_tokens.of(tokenizer)):
-        segment = step if isinstance(step, Segment) else _text_segment(step, contents)
-        if segment is not None:
-            found.append(segment)
-    return found
+    steps = _steps(layout, control_tokens.of(tokenizer))
+    found = (step if isinstance(step, Segment) else _text_segment(step, contents) for step in steps)
+    return [segment for segment in found if segment is not None]
 
 
 @dataclass(frozen=True, slots=True)

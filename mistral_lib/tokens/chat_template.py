@@ -16,6 +16,7 @@ from mistral_lib.tokens import control_tokens
 MARK = "\ue000{}\ue001"  # private-use characters; contents are inserted after the marks are removed, so they may contain them
 MARKED = re.compile("\ue000(\\d+)\ue001")
 EDGE = "\n\u2003\n"  # white space that no template writes by itself: is it kept at the ends of a content?
+EDITS = {(True, True): str, (False, True): str.lstrip, (True, False): str.rstrip, (False, False): str.strip}  # by (left, right) kept
 
 
 class NoEndToken(ValueError):
@@ -144,20 +145,13 @@ def _edits(tokenizer: Any, roles: Sequence[str], for_answer: bool) -> tuple[Call
     the template of v0.3 strips answers on both sides, and with that the indentation of code.
     """
     if is_mistral(tokenizer):
-        return tuple(_without_last_spaces if role == "assistant" else str for role in roles)
+        return tuple((lambda text: text.rstrip(" ")) if role == "assistant" else str for role in roles)
     pieces = _marked(tokenizer, roles, for_answer, EDGE)
     edits: dict[int, Callable[[str], str]] = {}
     for place in range(1, len(pieces), 2):
-        left, right = pieces[place - 1].endswith(EDGE), pieces[place + 1].startswith(EDGE)
-        edits[pieces[place]] = {(True, True): str, (False, True): str.lstrip, (True, False): str.rstrip, (False, False): str.strip}[
-            left, right
-        ]
+        edits[pieces[place]] = EDITS[pieces[place - 1].endswith(EDGE), pieces[place + 1].startswith(EDGE)]
     return tuple(edits.get(number, str) for number in range(len(roles)))
 
 
 def is_mistral(tokenizer: Any) -> bool:
     return {"[INST]", "[/INST]"} <= control_tokens.of(tokenizer).ids.keys()
-
-
-def _without_last_spaces(text: str) -> str:
-    return text.rstrip(" ")

@@ -56,7 +56,7 @@ def _plain(backend: Any) -> tuple[Any, Any]:
     written = backend.to_str()
     at_start = _without_control(Tokenizer.from_str(written))
     setting = json.loads(written)
-    changed = _with_prefix(setting, "never")
+    changed = _without_prefix(setting)
     return at_start, at_start if changed == setting else _without_control(Tokenizer.from_str(json.dumps(changed)))
 
 
@@ -67,15 +67,15 @@ def _without_control(plain: Any) -> Any:
     return plain
 
 
-def _with_prefix(setting: Any, scheme: str) -> Any:
-    """The same tokenizer with another Metaspace scheme, if it inserts a blank before a text's first word only."""
+def _without_prefix(setting: Any) -> Any:
+    """The same tokenizer, but if it inserts a blank before a text's first word only, it inserts none."""
     if isinstance(setting, list):
-        return [_with_prefix(part, scheme) for part in setting]
+        return [_without_prefix(part) for part in setting]
     if not isinstance(setting, dict):
         return setting
     if setting.get("type") == "Metaspace" and setting.get("prepend_scheme") == "first":
-        return {**setting, "prepend_scheme": scheme}
-    return {key: value if key in ("vocab", "merges", "added_tokens") else _with_prefix(value, scheme) for key, value in setting.items()}
+        return {**setting, "prepend_scheme": "never"}
+    return {key: value if key in ("vocab", "merges", "added_tokens") else _without_prefix(value) for key, value in setting.items()}
 
 
 def ids_of(plain: Any, texts: Sequence[str]) -> list[list[int]]:

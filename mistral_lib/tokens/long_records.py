@@ -54,7 +54,10 @@ def cut(tokenizer: Any, record: Record, tokens: Tokens, refusal: str, max_tokens
     if way == "reject":
         return _refused(tokens, "longer_than_max_tokens")
     if way == "truncate":
-        return _truncated(tokens, max_tokens)
+        ids, graded = (part[:max_tokens] for part in tokens)
+        if not graded.any():
+            return _refused(tokens, "no_supervised_token_within_max_tokens")
+        return Fitted([(ids, graded)], len(tokens[0]) - max_tokens)
     if max_tokens < SMALLEST:
         raise ValueError(f"max_tokens = {max_tokens}; expected at least {SMALLEST} to split long records")
     turns = _turns(record.messages or [])
@@ -67,13 +70,6 @@ def _tokens(encoded: Encoded) -> Tokens:
 
 def _refused(tokens: Tokens, reason: str) -> Fitted[Tokens]:
     return Fitted([], len(tokens[0]), reason)
-
-
-def _truncated(tokens: Tokens, max_tokens: int) -> Fitted[Tokens]:
-    ids, graded = tokens
-    if not graded[:max_tokens].any():
-        return _refused(tokens, "no_supervised_token_within_max_tokens")
-    return Fitted([(ids[:max_tokens], graded[:max_tokens])], len(ids) - max_tokens)
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:

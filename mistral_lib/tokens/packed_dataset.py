@@ -4,6 +4,7 @@ Both are packed in the same order. The files are Arrow, as `datasets.load_from_d
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,12 @@ def packed(tokenizer: Any, windows: Sequence[tuple[Record, str, Encoded]], max_t
     from datasets import Dataset
 
     lengths = np.array([len(window.input_ids) for _, _, window in windows])
-    blocks = []
-    for members in pack(lengths, np.arange(len(windows)), max_tokens, FAIR_WINDOW):
-        parts = [(np.array(windows[n][2].input_ids), np.array(windows[n][2].labels) != IGNORED) for n in members]
-        block = packing.block(parts, max_tokens, tokenizer.pad_token_id)
-        names = {"record_ids": [windows[n][1] for n in members], "domains": [windows[n][0].domain for n in members]}
-        blocks.append({**{name: column.tolist() for name, column in block.items()}, **names})
-    return first_blocks(Dataset.from_list(blocks), max_probe_tokens)
+    blocks = list(pack(lengths, np.arange(len(windows)), max_tokens, FAIR_WINDOW))
+    order = list(chain.from_iterable(blocks))
+    tokens, labels = (np.concatenate([getattr(windows[n][2], name) for n in order]) for name in ("input_ids", "labels"))
+    counts = np.array(list(map(len, blocks)))
+    columns = packing.blocks(tokens, labels != IGNORED, lengths[order], counts, max_tokens, tokenizer.pad_token_id)
+    numbers = {name: values.tolist() for name, values in columns.items()}
+    names = {"record_ids": [[windows[n][1] for n in block] for block in blocks],
+             "domains": [[windows[n][0].domain for n in block] for block in blocks]}  # fmt: skip
+    return first_blocks(Dataset.from_dict({**numbers, **names}), max_probe_tokens)

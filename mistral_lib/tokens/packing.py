@@ -47,20 +47,10 @@ def fill_rate(tokens: int, blocks: int, capacity: int) -> float:
     return tokens / (blocks * capacity) if blocks else 1.0
 
 
-def block(windows: Sequence[tuple[np.ndarray, np.ndarray]], max_tokens: int, pad_id: int) -> dict[str, np.ndarray]:
-    """input_ids, labels, position_ids, each int32 (max_tokens,), of consecutive windows; the rest is padding.
-
-    windows: (token ids, whether each is graded). Errors: ValueError for a window without a token, or too many tokens.
-    """
-    tokens, graded = (np.concatenate([window[part] for window in windows]) for part in (0, 1))
-    packed = blocks(tokens, graded, np.array([len(ids) for ids, _ in windows]), np.array([len(windows)]), max_tokens, pad_id)
-    return {name: values[0] for name, values in packed.items()}
-
-
 def blocks(
     tokens: np.ndarray, graded: np.ndarray, lengths: np.ndarray, windows: np.ndarray, max_tokens: int, pad_id: int
 ) -> dict[str, np.ndarray]:
-    """Many blocks at once: input_ids, labels, position_ids, each int32 (blocks, max_tokens).
+    """input_ids, labels, position_ids, each int32 (blocks, max_tokens), of consecutive windows; the rest of a block is padding.
 
     tokens, graded: of all windows one after the other. lengths: tokens of each window. windows: their number in each block, in order.
     Errors: ValueError for a window without a token, or too many tokens.
@@ -86,6 +76,5 @@ def _refuse_misfits(lengths: np.ndarray, room: np.ndarray) -> None:
     """Errors: ValueError. lengths, room: the tokens of each window, and the tokens that its block has room for."""
     wrong = np.flatnonzero((lengths < 1) | (lengths > room))
     if len(wrong):
-        raise ValueError(
-            f"window {wrong[0]} has {lengths[wrong[0]]} tokens and its block has room for {room[wrong[0]]}; expected at least one token, and room for all"
-        )
+        seen = f"window {wrong[0]} has {lengths[wrong[0]]} tokens and its block has room for {room[wrong[0]]}"
+        raise ValueError(f"{seen}; expected at least one token, and room for all")

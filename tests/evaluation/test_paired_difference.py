@@ -29,9 +29,8 @@ def test_the_likelihood_of_a_known_distribution_is_exact(tiny_model: str) -> Non
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)
     head, embedding = (weight.detach().double().numpy() for weight in (model.lm_head.weight, model.model.embed_tokens.weight))
     ids = np.random.default_rng(0).integers(0, 4000, (6, 20))
-    windows = [(row, np.arange(20) >= 5) for row in ids]
-    blocks = [packing.block(windows[start : start + 3], 64, 0) for start in (0, 3)]
-    batch = {name: np.stack([block[name] for block in blocks]).astype("int64") for name in likelihood.COLUMNS}
+    blocks = packing.blocks(ids.ravel(), np.tile(np.arange(20) >= 5, 6), np.full(6, 20), np.array([3, 3]), 64, 0)
+    batch = {name: blocks[name].astype("int64") for name in likelihood.COLUMNS}
     rows = {**batch, "record_ids": [["a", "b", "c"], ["d", "e", "f"]], "domains": [["x"] * 3] * 2}
     for loss, row in zip(likelihood.batch_losses(model, rows), ids, strict=True):
         hidden = embedding[row]

@@ -34,8 +34,8 @@ def test_packed_losses_equal_separate_ones(prepared: Run, tiny_model: str) -> No
 def test_a_model_that_guesses_has_the_loss_of_a_guess(tiny_model: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     torch.nn.init.zeros_(model.lm_head.weight)
-    block = packing.block([(np.array([5, 6, 7, 8]), np.array([False, True, True, True]))], 4, 0)
-    batch = {name: torch.tensor(block[name][None].astype("int64")) for name in likelihood.COLUMNS}
+    blocks = packing.blocks(np.array([5, 6, 7, 8]), np.array([False, True, True, True]), np.array([4]), np.array([1]), 4, 0)
+    batch = {name: torch.tensor(blocks[name].astype("int64")) for name in likelihood.COLUMNS}
     losses, graded = likelihood.token_losses(model, batch)
     assert graded.tolist() == [[False, True, True, True]]
     assert losses.tolist() == pytest.approx([math.log(model.config.vocab_size)] * 3)

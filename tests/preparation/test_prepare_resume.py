@@ -83,7 +83,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> 
 def test_a_killed_preparation_resumes(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
     killed_once(parted, work / "rows-00000" / "complete.json")
-    killed_once(parted, work / "tokens-00000" / "complete.json")
+    killed_once(parted, work / "tokens-0-00000" / "complete.json")
     prepare.prepare(parted)
     assert f"data: {PART:,} records were tokenized before and are reused" in capsys.readouterr().err
     assert not work.exists()
@@ -100,7 +100,7 @@ def test_stopped_among_replacements_of_refused_records_it_resumes_there(settings
         prepare.prepare(other(run, strict=True))
     (work / "tokens-2-00000" / "complete.json").unlink()  # as a kill during the second replacements leaves it
     sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/complete.json")}
-    assert {path.parent.name for path in sealed} == {"tokens-00000", "tokens-1-00000"}
+    assert {path.parent.name for path in sealed} == {"tokens-0-00000", "tokens-1-00000"}
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(run, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "complete.json").exists()
@@ -146,7 +146,7 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(parted, max_rejected_share=0.01))
     sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/complete.json")}
-    assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-00000", "tokens-00001"}
+    assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-0-00000", "tokens-0-00001"}
     changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
     assert set(changed) < prepare.LATE < set(params.Settings.model_fields)
     with pytest.raises(prepare.TooMuchLost):

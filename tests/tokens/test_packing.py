@@ -38,8 +38,10 @@ def test_many_records_fill_their_blocks_fast():
 
 def block(records: list[Encoded], max_tokens: int, pad_id: int) -> dict[str, list[int]]:
     """The records in one block, by the function that preparation calls."""
-    windows = [(np.array(one.input_ids), np.array(one.labels) != IGNORED) for one in records]
-    return {name: column.tolist() for name, column in packing.block(windows, max_tokens, pad_id).items()}
+    ids, labels = (np.concatenate([getattr(one, name) for one in records]).astype(int) for name in ("input_ids", "labels"))
+    lengths = np.array([len(one.input_ids) for one in records])
+    columns = packing.blocks(ids, labels != IGNORED, lengths, np.array([len(records)]), max_tokens, pad_id)
+    return {name: column[0].tolist() for name, column in columns.items()}
 
 
 def test_the_first_token_of_each_record_is_ungraded_and_positions_restart():
