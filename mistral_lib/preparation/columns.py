@@ -27,13 +27,12 @@ class StoredColumn:
     """Numbers on disk. Plain reads, no memory map: mapped pages would count as memory of the process."""
 
     def __init__(self, path: Path, values: np.ndarray) -> None:
-        self.path, self.kind, self.shape = path, values.dtype, values.shape
+        """path: ends with .npy."""
+        self.path = path
         self.overwrite(values)
 
     def read(self) -> np.ndarray:
-        """A new array of all numbers."""
-        return np.fromfile(self.path, self.kind).reshape(self.shape)
+        return np.load(self.path)
 
     def overwrite(self, values: np.ndarray) -> None:
-        """values: of the same type and shape."""
-        values.tofile(self.path)
+        np.save(self.path, values)

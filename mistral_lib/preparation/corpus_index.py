@@ -113,8 +113,6 @@ class CorpusIndex:
     def _code(self, choice: str, name: str) -> int:
         return self.names[choice].index(name) if name in self.names[choice] else -1
 
-    # -- the rows themselves ---------------------------------------------------------------------------------------
-
     def row(self, number: int) -> sources.Row:
         """The row, read from its file. Errors: LookupError if the file has changed since it was indexed."""
         first = int(self.starts[np.searchsorted(self.starts, number, side="right") - 1])
@@ -136,10 +134,7 @@ class CorpusIndex:
         return rows
 
     def _unchanged(self, name: str) -> sources.SourceFile:
-        """The file, if it is as it was when the index was opened: after an inserted line, every source names another row.
-
-        Errors: LookupError.
-        """
+        """The file, unchanged since the index was opened: after an inserted line, every source names another row. Errors: LookupError."""
         if name not in self.files:
             raise LookupError(f"{name} is no longer among the files of this run: run this notebook again from the top")
         file, version = self.files[name]

@@ -184,9 +184,9 @@ class Preparation:
         assignment = splits.assign(*columns, *shares, s.seed, kept=kept, earlier=self.earlier)
         split, folder = np.full(len(rows.fate), -1, np.int8), self.cache.folder
         split[mapped] = assignment.split
-        with_copies = StoredColumn(folder / "assigned.int8", split)
+        with_copies = StoredColumn(folder / "assigned.npy", split)
         split[rows.fate != KEPT] = -1
-        repeats, pairs = StoredColumn(folder / "repeats.int32", duplicates.repeats), StoredColumn(folder / "pairs.int32", mapped[pairs])
+        repeats, pairs = StoredColumn(folder / "repeats.npy", duplicates.repeats), StoredColumn(folder / "pairs.npy", mapped[pairs])
         return AssignedSplits(split, with_copies, repeats, pairs, assignment, random_leak)
 
     def _tokenized(self, rows: RowColumns, store: RecordStore, assigned: AssignedSplits, tokens: TokenStore) -> StoredColumn:
@@ -206,7 +206,7 @@ class Preparation:
                     assigned.split[rejected] = -1
                     refused.append(rejected)
             wanted, selection = self._replacements(rows, assigned, np.concatenate(refused)), selection + 1
-        stored = StoredColumn(self.cache.folder / "lost.int32", lost)
+        stored = StoredColumn(self.cache.folder / "lost.npy", lost)
         del lost
         release_free_memory(0)
         tokens.index()

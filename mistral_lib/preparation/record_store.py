@@ -27,15 +27,10 @@ SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_g
 
 def batch_of(rows: Sequence[tuple[str, Record | None]]) -> pa.RecordBatch:
     """Sources and records as they are stored; of a rejected row (None) only its place and its source."""
-    columns = zip(*(_values(source, record) for source, record in rows), strict=True)
-    return pa.record_batch([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
-
-
-def _values(source: str, record: Record | None) -> tuple[Any, ...]:
-    if record is None:
-        return source, None, None, None, None, None
-    messages = orjson.dumps(record.messages) if record.messages is not None else None
-    return source, record.domain, record.source_group, record.shape, messages, record.text
+    columns = {name: [getattr(record, name, None) for _, record in rows] for name in SCHEMA.names}
+    columns["source"] = [source for source, _ in rows]
+    columns["messages"] = [orjson.dumps(messages) if messages is not None else None for messages in columns["messages"]]
+    return pa.record_batch(columns, schema=SCHEMA)
 
 
 @contextmanager

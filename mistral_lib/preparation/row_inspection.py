@@ -48,7 +48,7 @@ class RowColumns:
     def concatenate(cls, parts: Iterable["InspectedBatch"], folder: Path) -> "RowColumns":
         """The columns of all parts. folder: for those that are on disk."""
         columns, domains, reasons, counts = _concatenated(parts)
-        stored = {name: StoredColumn(folder / f"{name}.uint64", columns.pop(name).array()) for name in ON_DISK}
+        stored = {name: StoredColumn(folder / f"{name}.npy", columns.pop(name).array()) for name in ON_DISK}
         return cls(**stored, **{name: column.array() for name, column in columns.items()}, domains=domains, reasons=reasons, counts=counts)
 
     def reject(self, numbers: np.ndarray, reason: str) -> None:

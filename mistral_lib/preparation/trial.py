@@ -101,16 +101,11 @@ def _sampled(file: sources.SourceFile, rows: Iterable[sources.Row], mask: np.nda
     return SampledFile(f"{file.name}.jsonl", file.origin, b"".join(lines), tuple(row.source for row in wanted))
 
 
-def _exclusions(sample: Sample, settings: Settings) -> dict[str, str]:
-    """The run's exclusions, with the sources that the rows have in the sample."""
-    places = {source: f"{file.name}:{line}" for file in sample.files for line, source in enumerate(file.sources, 1)}
-    entries = exclusions.load(settings).entries
-    return {places.get(entry, entry): entry for entry in entries if entry in places or RECORD_ID.fullmatch(entry)}
-
-
 def report(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]:
     """data/report.json of the sample. Errors: ValueError if nothing is left of it, or if a parameter is invalid."""
-    excluded = _exclusions(sample, settings)
+    places = {source: f"{file.name}:{line}" for file in sample.files for line, source in enumerate(file.sources, 1)}
+    entries = exclusions.load(settings).entries
+    excluded = {places.get(entry, entry): entry for entry in entries if entry in places or RECORD_ID.fullmatch(entry)}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no progress bars below a slider
         named = Path(folder).resolve() / exclusions.NAME
         exclusions.write(named, excluded)

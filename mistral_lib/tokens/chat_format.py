@@ -48,10 +48,7 @@ class Piece:
 
 
 def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Piece]:
-    """The rendered chat, split at the ends of the messages' contents. for_answer: end before the assistant's answer.
-
-    Errors: TemplateProblem, NoEndToken.
-    """
+    """The rendered chat, split at the ends of its contents. for_answer: end before the answer. Errors: TemplateProblem, NoEndToken."""
     layout, contents = chat_segments.layout_and_contents(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:

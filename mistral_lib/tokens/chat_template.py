@@ -45,10 +45,7 @@ class Layout:
 
 
 def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False) -> Layout:
-    """How a chat of these roles is written. for_answer: up to the start of the assistant's answer.
-
-    Errors: TemplateProblem, NoEndToken.
-    """
+    """How a chat of these roles is written. for_answer: up to the start of the answer. Errors: TemplateProblem, NoEndToken."""
     return _layout(tokenizer, tokenizer.chat_template, tuple(roles), for_answer)
 
 

@@ -7,7 +7,7 @@ record. Each window of a chat begins with the prompt, ungraded; only the last wi
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -73,23 +73,21 @@ def _refused(tokens: Tokens, reason: str) -> Fitted[Tokens]:
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """The chat split after each answer; each turn begins with the system text."""
-    system = [message for message in messages if message["role"] == "system"]
+    """The chat split after each answer, without its system text."""
     turns: list[list[Message]] = [[]]
     for message in messages:
         if message["role"] != "system":
             turns[-1].append(message)
         if message["role"] == "assistant":
             turns.append([])
-    return [system + turn for turn in turns if turn]
+    return [turn for turn in turns if turn]
 
 
 def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_tokens: int) -> Fitted[Tokens]:
-    """As many complete turns in a window as fit, written as a separate chat; a turn that is too long by itself is split further."""
-    lengths = [len(ids) for ids, _ in _encoded_chats(tokenizer, record, turns)]
-    groups = _groups(lengths, max_tokens)
-    system = [message for message in turns[0] if message["role"] == "system"]
-    chats = [system + [m for turn in turns[start:end] for m in turn if m["role"] != "system"] for start, end in groups]
+    """As many complete turns in a window as fit, written as a separate chat after the system text; a longer turn is split further."""
+    system = [message for message in record.messages if message["role"] == "system"]
+    lengths = [len(ids) for ids, _ in _encoded_chats(tokenizer, record, [system + turn for turn in turns])]
+    chats = [[*system, *chain.from_iterable(turns[start:end])] for start, end in _groups(lengths, max_tokens)]
     windows: list[Tokens] = []
     lost = 0
     for one in _encoded_chats(tokenizer, record, chats):

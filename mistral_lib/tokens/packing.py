@@ -59,9 +59,12 @@ def blocks(
     own = np.repeat(np.arange(len(windows)), windows)  # the block of each window
     filled = np.bincount(own, weights=lengths, minlength=len(windows)).astype(np.int64)
     first = np.cumsum(filled) - filled  # of each block, among all tokens
-    _refuse_misfits(lengths, max_tokens - (start - first[own]))
+    offset = start - first[own]  # of each window, in its block
+    if len(wrong := np.flatnonzero((lengths < 1) | (offset + lengths > max_tokens))):
+        seen = f"window {wrong[0]} has {lengths[wrong[0]]} tokens and its block has room for {max_tokens - offset[wrong[0]]}"
+        raise ValueError(f"{seen}; expected at least one token, and room for all")
     position = np.arange(len(tokens)) - np.repeat(start, lengths)
-    place = np.repeat(own * max_tokens + start - first[own], lengths) + position
+    place = np.repeat(own * max_tokens + offset, lengths) + position
     free = np.arange(max_tokens) - filled[:, None]
     ids, labels = (np.full(len(windows) * max_tokens, fill, np.int32) for fill in (pad_id, IGNORED))
     positions = np.maximum(free, 0).astype(np.int32).ravel()  # padding is one more record, ungraded
@@ -70,11 +73,3 @@ def blocks(
     labels[place[supervised]] = tokens[supervised]
     positions[place] = position
     return {name: flat.reshape(-1, max_tokens) for name, flat in (("input_ids", ids), ("labels", labels), ("position_ids", positions))}
-
-
-def _refuse_misfits(lengths: np.ndarray, room: np.ndarray) -> None:
-    """Errors: ValueError. lengths, room: the tokens of each window, and the tokens that its block has room for."""
-    wrong = np.flatnonzero((lengths < 1) | (lengths > room))
-    if len(wrong):
-        seen = f"window {wrong[0]} has {lengths[wrong[0]]} tokens and its block has room for {room[wrong[0]]}"
-        raise ValueError(f"{seen}; expected at least one token, and room for all")
