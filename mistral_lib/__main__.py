@@ -1,4 +1,7 @@
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | audit | runs | lab."""
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | audit | runs | lab.
+
+A command's function returns the exit code, None for 0, and imports what loads slowly.
+"""
 
 import argparse
 import sys
@@ -6,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.run import params
+from mistral_lib.commands import lab as jupyter_lab
+from mistral_lib.commands import run_folders
+from mistral_lib.run import Run, all_runs, params, paths
 
 
-def check(arguments: argparse.Namespace) -> int:
+def check(arguments: argparse.Namespace) -> None:
     print(params.to_yaml(params.load(arguments.params_file, arguments.set)), end="")
-    return 0
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -40,7 +44,6 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from mistral_lib.run import Run
     from mistral_lib.training import train
     from mistral_lib.training.stopping import Stopped
 
@@ -49,15 +52,13 @@ def train(arguments: argparse.Namespace) -> int:
     except Stopped as stopped:
         print(f"interrupted: {stopped}; the same command resumes from there", file=sys.stderr)
         return 3
-    if not result:
-        return 0  # one of several processes; the first one reports
-    losses = result["validation_loss"]
-    print(f"complete: validation loss {losses['base']:.4f} → {losses['adapter']:.4f} nats per supervised token")
+    if result:  # of several processes the first one reports
+        losses = result["validation_loss"]
+        print(f"complete: validation loss {losses['base']:.4f} → {losses['adapter']:.4f} nats per supervised token")
     return 0
 
 
 def status(arguments: argparse.Namespace) -> int:
-    from mistral_lib.run import Run
     from mistral_lib.training import training_status
 
     now = training_status.status(Run.existing(arguments.run_folder))
@@ -65,18 +66,15 @@ def status(arguments: argparse.Namespace) -> int:
     return now.exit_code
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def compare(arguments: argparse.Namespace) -> None:
     from mistral_lib.commands import compare_runs
-    from mistral_lib.run import paths
 
     found, place = compare_runs.write(arguments.run_folders, arguments.out)
     print("\n".join([*compare_runs.sentence(found), f"page: {paths.short(place)}"]))
-    return 0
 
 
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib.preparation import audit
-    from mistral_lib.run import all_runs
 
     places = [arguments.folder] if arguments.folder else all_runs()
     findings = [finding for place in places for finding in audit.audit(place)]
@@ -84,39 +82,26 @@ def audit(arguments: argparse.Namespace) -> int:
     return 0 if all(finding.status == "verified" for finding in findings) else 1
 
 
-def runs(arguments: argparse.Namespace) -> int:
-    from mistral_lib.commands import run_folders
-
+def runs(arguments: argparse.Namespace) -> None:
     print(run_folders.table())
-    return 0
 
 
-def rename(arguments: argparse.Namespace) -> int:
-    from mistral_lib.commands import run_folders
-
+def rename(arguments: argparse.Namespace) -> None:
     print(run_folders.rename(arguments.run, arguments.new_name))
-    return 0
 
 
-def delete(arguments: argparse.Namespace) -> int:
-    from mistral_lib.commands import run_folders
-
+def delete(arguments: argparse.Namespace) -> None:
     print(run_folders.delete(arguments.run, arguments.yes))
-    return 0
 
 
-def lab(arguments: argparse.Namespace) -> int:
-    from mistral_lib.commands import lab
-
-    lab.open_lab(arguments.port, arguments.jupyter)
-    return 0
+def lab(arguments: argparse.Namespace) -> None:
+    jupyter_lab.open_lab(arguments.port, arguments.jupyter)
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m mistral_lib", description="The Mistral workbook's command line.")
     commands = top.add_subparsers(required=True, metavar="command")
-    _add_parameter_commands(commands)
-    _add_training_commands(commands)
+    _add_notebook_commands(commands)
     _add_run_commands(commands)
     command = _add(commands, lab, "JupyterLab at the first notebook, on this machine only, with a token")
     command.add_argument("--port", type=int, help="default: the first free one from 8888 on")
@@ -124,49 +109,43 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add(commands: Any, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    """A command that is called as its function is."""
-    command = commands.add_parser(work.__name__, help=text, description=text)
+def _add(commands: Any, work: Callable, text: str, *shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A command with its function's name. shared: parsers whose arguments it takes as well."""
+    command = commands.add_parser(work.__name__, help=text, description=text, parents=shared)
     command.set_defaults(work=work)
     return command
 
 
-def _add_parameter_commands(commands: Any) -> None:
+def _argument(*names: str, **options: Any) -> argparse.ArgumentParser:
+    """An argument that several commands share."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(*names, **options)
+    return shared
+
+
+def _add_notebook_commands(commands: Any) -> None:
     """Commands that take a parameter file or a sweep file."""
-    for work, text in (
-        (run, "run the notebooks headless, skipping what is complete"),
-        (check, "validate parameters and print all of them"),
-        (plan, "which machine it fits on, how long it takes, at what price"),
-    ):
-        command = _add(commands, work, text)
-        command.add_argument("params_file", type=Path)
-        command.add_argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
-        if work is plan:
-            command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, if no data is prepared yet")
-        if work is run:
-            command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 01 02")
-    command = _add(commands, sweep, "run the alternatives of a sweep file one after another and compare them")
+    file = _argument("params_file", type=Path)
+    override = _argument("--set", action="append", default=[], metavar="key=value", help="override one parameter; may be repeated")
+    only = _argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 02 03 04")
+    _add(commands, run, "run the notebooks headless, skipping what is complete", file, override, only)
+    _add(commands, check, "validate parameters and print all of them", file, override)
+    command = _add(commands, plan, "which machine it fits on, how long it takes, at what price", file, override)
+    command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, if no data is prepared yet")
+    command = _add(commands, sweep, "run the alternatives of a sweep file one after another and compare them", only)
     command.add_argument("sweep_file", type=Path)
-    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="notebook numbers, such as 02 03 04")
-
-
-def _add_training_commands(commands: Any) -> None:
-    """Commands for the training of one run."""
-    for work, text in (
-        (train, "the trainer process of one run folder"),
-        (status, "the state of a training; exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"),
-    ):
-        _add(commands, work, text).add_argument("run_folder", type=Path)
 
 
 def _add_run_commands(commands: Any) -> None:
-    """Commands for runs that are there: list, rename, delete, compare, audit."""
+    """Commands for one or several run folders."""
+    folder = _argument("run_folder", type=Path)
+    _add(commands, train, "the trainer process of one run folder", folder)
+    codes = "exit code 0 complete, 1 failed, 3 interrupted, 4 running, 5 hung, 6 not started"
+    _add(commands, status, f"the state of a training; {codes}", folder)
     actions = _add(commands, runs, "list the runs; rename or delete one").add_subparsers(metavar="action")
-    command = _add(actions, rename, "rename a run; no stage has to run again")
-    command.add_argument("run", help="its name, as `runs` lists it")
-    command.add_argument("new_name")
-    command = _add(actions, delete, "delete a run folder, after a question")
-    command.add_argument("run", help="its name, as `runs` lists it")
+    name = _argument("run", help="its name, as `runs` lists it")
+    _add(actions, rename, "rename a run; no stage has to run again", name).add_argument("new_name")
+    command = _add(actions, delete, "delete a run folder, after a question", name)
     command.add_argument("--yes", action="store_true", help="do not ask")
     command = _add(commands, compare, "two or more evaluated runs, paired on the same test records, as one HTML page")
     command.add_argument("run_folders", type=Path, nargs="+")
@@ -175,7 +154,7 @@ def _add_run_commands(commands: Any) -> None:
     command.add_argument("folder", type=Path, nargs="?")
 
 
-def main() -> int:
+def main() -> int | None:
     arguments = parser().parse_args()
     try:
         return arguments.work(arguments)

@@ -5,6 +5,7 @@ Reads the files of each run's evaluation; loads no model. A run is compared only
 
 from collections.abc import Sequence
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, paths
 
 SHOWN = 3  # differing records that an error names
-NOT_COMPARED = ("run_name",)
 
 
 class NotComparable(ValueError):
@@ -36,13 +36,14 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     for run, table in zip(runs[1:], tables[1:], strict=True):
         refuse_other_test(runs[0], tables[0], run, table)
     documents = {row["record_id"]: row["document"] for row in tables[0]}
+    fields = itemgetter("record_id", "domain", "adapter_nats", "supervised_tokens")
+    losses = {name: [RecordLoss(*fields(row)) for row in table] for name, table in zip(_names(runs), tables, strict=True)}
     results = [files.read_json(run.folder / "evaluation" / "result.json") for run in runs]
-    named = dict(zip(names(runs), zip(runs, tables, results, strict=True), strict=True))
     return {
         "runs": [{"name": name, "overall": result["overall"], "domains": result["domains"], "verdict": result["verdict"],
-                  "rules": {one["rule"]: one for one in result["rules"]}} for name, (_, _, result) in named.items()],
+                  "rules": {one["rule"]: one for one in result["rules"]}} for name, result in zip(losses, results, strict=True)],
         "records": len(documents), "documents": len(set(documents.values())),
-        "pairs": pairs({name: losses(table) for name, (_, table, _) in named.items()}, runs[0].settings.seed, documents),
+        "pairs": pairs(losses, runs[0].settings.seed, documents),
         "settings": differing(runs),
     }  # fmt: skip
 
@@ -51,9 +52,7 @@ def refuse_unverified(run: Run) -> None:
     """Errors: NotComparable."""
     place = paths.short(run.folder)
     if run.status("evaluation") != "complete":
-        raise NotComparable(
-            f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter for it first"
-        )
+        raise NotComparable(f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter")
     if faults := audit.unverified(run, "evaluation"):
         raise NotComparable(f"{place} is not verified: {faults[0]}; evaluate it again")
 
@@ -61,40 +60,32 @@ def refuse_unverified(run: Run) -> None:
 def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: list[dict[str, Any]]) -> None:
     """Errors: NotComparable if the test records, or their tokens, are not the same."""
     left, right = ({row["record_id"]: row["supervised_tokens"] for row in table} for table in (one, two))
-    alone = sorted(left.keys() ^ right.keys())
     where = f"{paths.short(first.folder)} and {paths.short(second.folder)}"
-    if alone:
+    if alone := sorted(left.keys() ^ right.keys()):
         raise NotComparable(
             f"{where} were measured on different test records: {len(left)} and {len(right)}, {len(left.keys() & right.keys())} of them the same "
-            f"(not in both: {', '.join(alone[:SHOWN])}{' …' if len(alone) > SHOWN else ''}); prepare both from the same corpus with the same seed "
-            "and shares, and set the same max_test_tokens"
+            f"(not in both: {', '.join(alone[:SHOWN])}{' …' if len(alone) > SHOWN else ''}); use the same corpus, seed, shares and max_test_tokens"
         )
-    other = sorted(key for key in left if left[key] != right[key])
-    if other:
+    if other := sorted(key for key in left if left[key] != right[key]):
         raise NotComparable(
-            f"{where}: {len(other)} of {len(left)} test records have other tokens ({other[0]}: {left[other[0]]} and {right[other[0]]} supervised); "
-            "nats per token of different tokenizers or max_tokens are different units: use the same base model and max_tokens"
+            f"{where}: {len(other)} of {len(left)} test records have other tokens ({other[0]}: {left[other[0]]} and {right[other[0]]} supervised), "
+            "so that nats per token are different units: use the same base model and max_tokens"
         )
 
 
-def names(runs: Sequence[Run]) -> list[str]:
+def _names(runs: Sequence[Run]) -> list[str]:
     """The runs' names; with their path if two have the same name."""
     short = [run.folder.name for run in runs]
     return short if len(set(short)) == len(short) else [paths.short(run.folder) for run in runs]
 
 
-def losses(table: list[dict[str, Any]]) -> list[RecordLoss]:
-    return [RecordLoss(row["record_id"], row["domain"], row["adapter_nats"], row["supervised_tokens"]) for row in table]
-
-
 def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, str]) -> list[dict[str, Any]]:
     """The difference second - first of every pair of runs, p corrected for the number of pairs (Holm)."""
     found = {(one, two): paired_difference.compare(by_name[one], by_name[two], seed, documents) for one, two in combinations(by_name, 2)}
-    corrected = paired_difference.holm({f"{one}\n{two}": facts["p"] for (one, two), facts in found.items() if facts["p"] is not None})
+    corrected = paired_difference.holm({pair: facts["p"] for pair, facts in found.items() if facts["p"] is not None})
     rows = []
     for (one, two), facts in found.items():
-        p = corrected.get(f"{one}\n{two}")
-        facts = {**facts, "holm_p": p}
+        facts["holm_p"] = corrected.get((one, two))
         better = (two if facts["difference"] < 0 else one) if paired_difference.is_beyond_chance(facts) else verdict.NOT_ENOUGH
         rows.append({"first": one, "second": two, **facts, "better": better})
     return rows
@@ -102,7 +93,7 @@ def pairs(by_name: dict[str, list[RecordLoss]], seed: int, documents: dict[str, 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """The parameters that are not the same in all runs."""
-    found = {key: [getattr(run.settings, key) for run in runs] for key in runs[0].settings.names() if key not in NOT_COMPARED}
+    found = {key: [getattr(run.settings, key) for run in runs] for key in runs[0].settings.names() if key != "run_name"}
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 

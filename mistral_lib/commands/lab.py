@@ -16,6 +16,7 @@ from mistral_lib.run import files, paths
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::", "*", "")  # every address that this machine has
 FIRST = "notebooks/00_start_here.ipynb"
+OVER_SSH = "SSH_CONNECTION"  # set in a shell that was opened over ssh: the browser is on another machine
 SETTINGS = {  # JupyterLab's defaults for this workbook; a user's own settings win
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 10},  # seconds: a page closed during training comes back as it was
@@ -45,7 +46,7 @@ def options(token: str, port: int | None = None, requested: Sequence[str] = ()) 
     ]  # fmt: skip
     own += [f"--port={port}", "--ServerApp.port_retries=0"] if port else []
     own += ["--allow-root"] if os.geteuid() == 0 else []
-    own += ["--no-browser"] if _over_ssh(os.environ) else []
+    own += ["--no-browser"] if OVER_SSH in os.environ else []
     names = set(map(_name, requested))
     kept = [option for option in requested if ".token=" not in option]
     return [*(option for option in own if _name(option) not in names), *kept, f"--IdentityProvider.token={token}"]
@@ -68,20 +69,15 @@ def welcome(address: str, port: int, token: str, environment: Mapping[str, str])
     page = f"http://{host}:{port}/lab/tree/{FIRST}?token={token}"
     if not local:
         reach = f"It listens at {address or '*'}, as requested, not on this machine only: anyone who reaches it and has the token runs code here."
-    elif _over_ssh(environment):
+    elif OVER_SSH in environment:
         reach = f"It listens on this instance only. On your own machine, keep this line running in a second terminal:\n\n    {tunnel(port, environment)}\n"
     else:
         reach = "It listens on this machine only."
     return f"JupyterLab: {page}\n{reach}\nCtrl-C twice ends it; a training that it started continues."
 
 
-def _over_ssh(environment: Mapping[str, str]) -> bool:
-    """Whether this shell was opened over ssh: the browser is then on another machine."""
-    return "SSH_CONNECTION" in environment
-
-
 def tunnel(port: int, environment: Mapping[str, str]) -> str:
     """The ssh line that makes `port` of this machine reachable as the same port of one's own."""
-    here = environment["SSH_CONNECTION"].split()[2]  # client address, client port, server address, server port
+    here = environment[OVER_SSH].split()[2]  # client address, client port, server address, server port
     public = ipaddress.ip_address(here).is_global
     return f"ssh -N -L {port}:{LOOPBACK}:{port} {getpass.getuser()}@{here if public else '<the address that you logged in to>'}"

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,22 +26,17 @@ COMPLETE = "complete"  # metadata of an executed copy that was run to its end: i
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def notebooks() -> list[Path]:
-    return sorted(paths.notebooks().glob("[0-9][0-9]_*.ipynb"))
-
-
-def select(only: list[str]) -> list[Path]:
-    """The notebooks whose numbers are in `only`; all for an empty list. Errors: ParameterError for an unknown number."""
-    known = {path.name[:2]: path for path in notebooks()}
-    unknown = [number for number in only if number not in known]
-    if unknown:
+def select(only: Sequence[str] = ()) -> list[Path]:
+    """The notebooks whose numbers are in `only`; all if it is empty. Errors: ParameterError for an unknown number."""
+    known = {path.name[:2]: path for path in sorted(paths.notebooks().glob("[0-9][0-9]_*.ipynb"))}
+    if unknown := [number for number in only if number not in known]:
         raise params.ParameterError(f"--only {' '.join(unknown)}: no such notebook; expected one of {', '.join(known)}")
     return [path for number, path in known.items() if not only or number in only]
 
 
-def run(settings: params.Settings, only: list[str] | None = None) -> int:
+def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
     """Run the notebooks; 0 if all are done, 1 if one failed. Errors before anything runs: SourceError, BaseModelError, RunInUse."""
-    chosen = select(only or [])
+    chosen = select(only)
     sources.of_settings(settings)  # paths that are not there stop the run here
     base_model.folder(settings.base_model, weights=False)  # and so does a base model that cannot be used
     trackers.require(settings.report_to)
@@ -88,9 +83,8 @@ def execute(run_: Run, path: Path) -> str | None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    logging.getLogger("papermill").setLevel(
-        logging.ERROR
-    )  # it warns of parameters that a notebook does not list; from_notebook refuses unknown ones
+    # It warns of parameters that a notebook does not list; from_notebook refuses unknown ones.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     copy = run_.folder / "notebooks" / path.name
     copy.parent.mkdir(exist_ok=True)
     partial = copy.with_name(f".{path.name}.partial.ipynb")

@@ -1,11 +1,8 @@
 """The run folders below runs/: listed, renamed and deleted."""
 
-import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,14 +13,13 @@ from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import STAGES, Settings
 
 HEADINGS = ("run", *STAGES, "verdict", "MiB", "last change (UTC)")
-DELETED = ".{}.deleted"  # the hidden name of a run folder while it is deleted
 
 
 def table() -> str:
     """Every run with the status of its stages, its verdict, its size on disk and its last change."""
     rows = [HEADINGS, *(_row(folder) for folder in all_runs())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join(lines) if len(rows) > 1 else f"no runs in {paths.runs()} yet"
 
 
@@ -35,28 +31,22 @@ def _row(folder: Path) -> tuple[str, ...]:
         verdict = files.read_json(result)["verdict"] if status[-1] == "complete" else "–"
     except (ValueError, KeyError, OSError):  # altered files: `audit` names them
         status, verdict = ["unreadable"] * len(STAGES), "–"
-    found = list(_file_facts(folder))
-    size, changed = sum(fact.st_size for fact in found) / disk.MIB, max(fact.st_mtime for fact in found)
+    facts = disk.file_facts(folder)
+    size, changed = sum(fact.st_size for fact in facts) / disk.MIB, max(fact.st_mtime for fact in facts)
     return folder.name, *status, verdict, f"{size:,.1f}", datetime.fromtimestamp(changed, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _file_facts(folder: Path) -> Iterator[os.stat_result]:
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a training deletes old checkpoints meanwhile
-            if path.is_file():
-                yield path.stat()
-
-
 def rename(old: str, new: str) -> str:
-    """Rename a run: its folder, `run_name` in its params.yaml, and its saved file runs/<name>.yaml. No stage has to run again.
+    """Rename a run: its folder, `run_name` in its params.yaml, and its saved file runs/<name>.yaml. Returns a text that says so.
 
-    Returns a text that says what was done. Errors: ParameterError for a name that no run can have, FileNotFoundError, FileExistsError,
-    RunInUse.
+    Errors: ParameterError for a name that no run can have, FileNotFoundError, FileExistsError, RunInUse.
     """
     run = _find(old)
     settings = params.validate({**run.settings.model_dump(), "run_name": new}, "runs rename")
     folder, file, new_file = run.folder.with_name(new), paths.runs() / f"{old}.yaml", paths.runs() / f"{new}.yaml"
-    _refuse_if_taken(folder, *([new_file] if file.is_file() else []))
+    for place in (folder, new_file) if file.is_file() else (folder,):
+        if place.exists():
+            raise FileExistsError(f"{paths.short(place)} exists already; nothing was renamed. Choose another name, or delete it first")
     _refuse_own_paths(run)
     newer = current_file.record_is_newer(file, old)
     with run.lock(f"renaming to {new}"):
@@ -70,15 +60,15 @@ def rename(old: str, new: str) -> str:
 
 
 def delete(name: str, confirmed: bool = False) -> str:
-    """Delete a run folder, after a question on the terminal unless `confirmed`. The saved file runs/<name>.yaml is kept.
+    """Delete a run folder, after a question on the terminal unless `confirmed`, but not runs/<name>.yaml. Returns a text that says so.
 
-    Returns a text that says what was done. Errors: FileNotFoundError, ParameterError, RunInUse, RuntimeError without a terminal.
+    Errors: FileNotFoundError, ParameterError, RunInUse, RuntimeError without a terminal.
     """
     run = _find(name)
     run.refuse_if_in_use()
     if not confirmed and not _confirms(run):
         return "nothing was deleted"
-    size, hidden = disk.used_bytes(run.folder), run.folder.with_name(DELETED.format(name))
+    size, hidden = disk.used_bytes(run.folder), run.folder.with_name(f".{name}.deleted")
     with run.lock("deleting"):
         shutil.rmtree(hidden, ignore_errors=True)
         run.folder.rename(hidden)  # a process that is killed from here on leaves no half run
@@ -96,20 +86,11 @@ def _find(name: str) -> Run:
     return Run.existing(paths.runs() / name)
 
 
-def _refuse_if_taken(*places: Path) -> None:
-    for place in places:
-        if place.exists():
-            raise FileExistsError(f"{paths.short(place)} exists already; nothing was renamed. Choose another name, or delete it first")
-
-
 def _refuse_own_paths(run: Run) -> None:
     """A parameter that names a path inside the run folder would name nothing afterwards. Errors: ParameterError."""
     for name, value in run.settings:
         if f"runs/{run.folder.name}/" in str(value):
-            raise ParameterError(
-                f"{name} = {value!r} is a path inside {paths.short(run.folder)}; move the file to another folder and correct {name}, "
-                "then rename the run"
-            )
+            raise ParameterError(f"{name} = {value!r} is a path inside {paths.short(run.folder)}; move the file and correct {name} first")
 
 
 def _write_name(path: Path, settings: Settings) -> None:
@@ -129,6 +110,6 @@ def _confirms(run: Run) -> bool:
     if not sys.stdin.isatty():
         raise RuntimeError(f"there is no terminal to ask whether {paths.short(run.folder)} shall be deleted; give --yes to delete it")
     complete = ", ".join(stage for stage in STAGES if run.status(stage) == "complete") or "none"
-    size = f"{disk.used_bytes(run.folder) / disk.MIB:,.1f} MiB"
-    answer = input(f"Delete {paths.short(run.folder)} ({size}; complete stages: {complete})? This cannot be undone. [y/N] ")
+    size = disk.used_bytes(run.folder) / disk.MIB
+    answer = input(f"Delete {paths.short(run.folder)} ({size:,.1f} MiB; complete stages: {complete})? This cannot be undone. [y/N] ")
     return answer.strip().lower() in ("y", "yes")

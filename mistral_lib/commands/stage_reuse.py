@@ -20,7 +20,7 @@ def take_over(run: Run, others: Iterable[Run]) -> dict[str, str]:
     taken = {}
     candidates = [other for other in others if other.folder != run.folder]
     for stage in SHARED:
-        if run.status(stage) == "complete" and run.entry(stage).get("parameters") == run.settings.stage(stage):
+        if fits(run, run, stage):
             continue  # its own result; it is checked when the stage's turn comes
         for other in candidates:
             if fits(run, other, stage) and adopt(run, other, stage):
@@ -30,7 +30,7 @@ def take_over(run: Run, others: Iterable[Run]) -> dict[str, str]:
 
 
 def fits(run: Run, other: Run, stage: str) -> bool:
-    """Whether the other run's stage is complete, and made with the parameters that this run has now."""
+    """Whether the other run's stage is complete, in this library's format, and made with the parameters that this run has now."""
     entry = other.entry(stage)
     same = entry.get("parameters") == run.settings.stage(stage) and entry.get("format") == FORMAT[stage]
     return same and other.status(stage) == "complete"

@@ -3,7 +3,6 @@
 Each alternative is a run of its own, `<sweep>-<alternative>`. How they are run: sweep_runs.py.
 """
 
-import difflib
 import itertools
 import re
 from collections.abc import Mapping
@@ -47,50 +46,36 @@ def load(path: Path) -> Sweep:
     """Errors: ParameterError that lists every fault of the file and of all its alternatives at once."""
     path = Path(path)
     origin, values = paths.short(path.resolve()), params.read_yaml(path)
-    faults = [_unknown(key) for key in values if key not in KEYS]
-    faults += _wrong_kinds(values)
+    faults = [params.unknown("key", str(key), KEYS) for key in values if key not in KEYS]
+    common, grid, named = (_mapping(values, key, faults) for key in ("common", "grid", "alternatives"))
+    if not values.get("grid") and not values.get("alternatives"):
+        faults.append("no alternatives: give a grid, alternatives by name, or both")
+    grid = _filled("grid", grid, list, "a list of values, such as [8, 16]", faults)
+    named = _filled("alternatives", named, dict, "{parameter: value}", faults)
     base = _base(values.get("params_file"), path, faults)
     name = _slug(path.stem)
     if (paths.runs() / name / "params.yaml").exists():
         faults.append(f"runs/{name} is a run, and this sweep's comparison would be written into it; rename the sweep file")
-    sound = _sound(values)
-    changes = named_changes(sound["grid"], sound["alternatives"], faults)
-    found = [_alternative(name, label, change, sound["common"], base, faults) for label, change in changes.items()]
+    found = [_alternative(name, label, change, common, base, faults) for label, change in named_changes(grid, named, faults).items()]
     faults += _equal(one for one in found if one)
     if faults:
         raise ParameterError("\n".join(f"{origin}: {fault}" for fault in dict.fromkeys(faults)))
     return Sweep(name, base, found)
 
 
-def _unknown(key: str) -> str:
-    near = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.5)
-    return f"unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(KEYS)}")
+def _mapping(values: Mapping[str, Any], key: str, faults: list[str]) -> dict[str, Any]:
+    found = values.get(key) or {}
+    if isinstance(found, dict):
+        return found
+    faults.append(f"{key}: expected {KEYS[key]}, found {found!r}")
+    return {}
 
 
-def _wrong_kinds(values: Mapping[str, Any]) -> list[str]:
-    """Faults of the file's own keys, whatever parameters they name."""
-    faults = []
-    for key in ("common", "grid", "alternatives"):
-        if not isinstance(values.get(key) or {}, dict):
-            faults.append(f"{key}: expected {KEYS[key]}, found {values[key]!r}")
-    grid, named = (values.get(key) if isinstance(values.get(key), dict) else {} for key in ("grid", "alternatives"))
-    for key, choices in grid.items():
-        if not isinstance(choices, list) or not choices:
-            faults.append(f"grid: {key} = {choices!r}: expected a list of values, such as [8, 16]")
-    for name, change in named.items():
-        if not isinstance(change, dict) or not change:
-            faults.append(f"alternatives: {name} = {change!r}: expected {{parameter: value}}")
-    if not values.get("grid") and not values.get("alternatives"):
-        faults.append("no alternatives: give a grid, alternatives by name, or both")
-    return faults
-
-
-def _sound(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What of the file can be looked at further, so that one fault does not hide another."""
-    parts = {key: values.get(key) if isinstance(values.get(key), dict) else {} for key in ("common", "grid", "alternatives")}
-    grid = {key: choices for key, choices in parts["grid"].items() if isinstance(choices, list) and choices}
-    named = {name: change for name, change in parts["alternatives"].items() if isinstance(change, dict)}
-    return {"common": parts["common"], "grid": grid, "alternatives": named}
+def _filled(key: str, entries: dict[str, Any], kind: type, expected: str, faults: list[str]) -> dict[str, Any]:
+    """The entries that can be looked at further, so that one fault does not hide another: of this kind, and not empty."""
+    wrong = [name for name, value in entries.items() if not isinstance(value, kind) or not value]
+    faults += [f"{key}: {name} = {entries[name]!r}: expected {expected}" for name in wrong]
+    return {name: value for name, value in entries.items() if name not in wrong}
 
 
 def _base(given: Any, path: Path, faults: list[str]) -> Settings:

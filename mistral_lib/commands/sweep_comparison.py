@@ -14,9 +14,9 @@ from mistral_lib.run import Run, files, paths
 from mistral_lib.run.folder import now
 
 PAGE = Path(__file__).with_name("comparison_page.html")
-HEADINGS = {"validation": "validation loss", "test": "test loss", "verdict": "verdict on test", "steps": "steps",
-            "minutes": "minutes", "usd": "USD",
+HEADINGS = {"validation": "validation loss", "test": "test loss", "verdict": "verdict on test", "steps": "steps", "minutes": "minutes", "usd": "USD",
             "memory": "peak memory, MiB", "status": "status"}  # fmt: skip
+TEXTS = ("alternative", "verdict", "status")  # columns that are aligned left; the others are numbers
 
 
 def write(sweep: Sweep, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -36,11 +36,9 @@ def varied(sweep: Sweep) -> list[str]:
 
 def blank(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
     """The row of an alternative without a result."""
-    unknown = dict.fromkeys(
-        ("validation", "validation_base", "test", "test_base", "verdict", "steps", "minutes", "usd", "memory", "measured_on")
-    )
-    return {"alternative": alternative.name, "run": alternative.settings.run_name, "changes": alternative.changes,
-            "failure": failure, "status": "failed" if failure else "waiting", **unknown}  # fmt: skip
+    figures = dict.fromkeys([*HEADINGS, "validation_base", "test_base", "measured_on"])
+    return {**figures, "alternative": alternative.name, "run": alternative.settings.run_name, "changes": alternative.changes,
+            "failure": failure, "status": "failed" if failure else "waiting"}  # fmt: skip
 
 
 def row(alternative: Alternative, failure: str | None = None) -> dict[str, Any]:
@@ -85,34 +83,25 @@ def advice(rows: list[dict[str, Any]]) -> list[str]:
     if not done:
         return ["No alternative has a verified result yet."]
     if len({one["measured_on"] for one in done}) > 1:
-        return [
-            "The alternatives were measured on different held-out records (their data parameters differ): their losses cannot be compared."
-        ]
-    best = done[0]
-    words = [
-        f"Lowest validation loss: {best['alternative']}, {best['validation']:.4f} nats per supervised token (base model: {best['validation_base']:.4f})."
-    ]
-    if best["validation"] >= best["validation_base"]:
+        return ["Measured on different held-out records (the data parameters differ): these losses cannot be compared."]
+    best, base = done[0]["validation"], done[0]["validation_base"]
+    words = [f"Lowest validation loss: {done[0]['alternative']}, {best:.4f} nats per supervised token (base model: {base:.4f})."]
+    if best >= base:
         words.append("That is no better than the base model: a lower learning_rate may help.")
-    if len(done) > 1 and done[1]["validation"] - best["validation"] < 0.005 * best["validation"]:
+    if len(done) > 1 and done[1]["validation"] - best < 0.005 * best:
         words.append(f"{done[1]['alternative']} is within 0.5 % of it: take the cheaper one, or repeat both with another seed.")
-    return [
-        *words,
-        "Choose by validation loss. The test loss is for the one that was chosen: the lowest of many test losses is too low by luck.",
-    ]
+    words.append("Choose by validation loss. The test loss is for the chosen one: the lowest of many test losses is too low by luck.")
+    return words
 
 
 def text(found: Mapping[str, Any]) -> str:
     """The table for a terminal: best validation loss first."""
     lines = [["alternative", *HEADINGS.values()], *([one["alternative"], *shown(one).values()] for one in found["rows"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    words = [key in ("alternative", "verdict", "status") for key in ("alternative", *HEADINGS)]  # the other columns are numbers
-    table = [
-        "  ".join(cell.ljust(width) if word else cell.rjust(width) for cell, width, word in zip(line, widths, words, strict=True))
-        for line in lines
-    ]
+    forms = [f"{'<' if key in TEXTS else '>'}{width}" for key, width in zip(("alternative", *HEADINGS), widths, strict=True)]
+    table = ["  ".join(map(format, line, forms)).rstrip() for line in lines]
     places = f"comparison: runs/{found['sweep']}/comparison.html and comparison.json (losses in nats per supervised token)"
-    return "\n".join([*map(str.rstrip, table), *found["advice"], places])
+    return "\n".join([*table, *found["advice"], places])
 
 
 def shown(one: Mapping[str, Any]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Runs the alternatives of a sweep one after another through the notebooks, skips complete ones, and continues after a failed one."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from mistral_lib.commands import notebook_runs, stage_reuse, sweep_comparison
@@ -9,12 +11,12 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 
 
-def run(sweep: Sweep, only: list[str] | None = None) -> int:
+def run(sweep: Sweep, only: Sequence[str] = ()) -> int:
     """Run every alternative and write the comparison; 0 if all are done, 1 if one failed.
 
     Errors: ParameterError for `only`; RunInUse if a process works in one of the runs, because two trainings cannot share a GPU.
     """
-    notebook_runs.select(only or [])
+    notebook_runs.select(only)
     for alternative in sweep.alternatives:
         Run(paths.runs() / alternative.settings.run_name, alternative.settings).refuse_if_in_use()
     rows: dict[str, dict[str, Any]] = {}
@@ -31,11 +33,8 @@ def run(sweep: Sweep, only: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> str | None:
-    """Run one alternative; returns its error, or None. An error of one does not end the sweep.
-
-    Errors: RunInUse.
-    """
+def failure(sweep: Sweep, alternative: Alternative, only: Sequence[str]) -> str | None:
+    """Run one alternative; returns its error, which does not end the sweep, or None. Errors: RunInUse."""
     try:
         run_ = Run.open(alternative.settings)
         stage_reuse.take_over(run_, earlier(sweep, alternative))
@@ -43,8 +42,9 @@ def failure(sweep: Sweep, alternative: Alternative, only: list[str] | None) -> s
     except RunInUse:
         raise
     except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
-        say(f"{type(error).__name__}: {error}")
-        return f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}"
+        say(text)
+        return text
 
 
 def last_error(run_: Run) -> str:
@@ -57,11 +57,9 @@ def last_error(run_: Run) -> str:
 
 def earlier(sweep: Sweep, alternative: Alternative) -> list[Run]:
     """The runs whose prepared data may be taken over: of the other alternatives, and of the parameter file itself."""
-    names = [one.settings.run_name for one in sweep.alternatives if one is not alternative] + [sweep.base.run_name]
+    others = [one.settings for one in sweep.alternatives if one is not alternative]
     found = []
-    for name in dict.fromkeys(names):
-        try:
-            found.append(Run.existing(paths.runs() / name))
-        except (OSError, ValueError):  # not run yet, or not readable any more
-            continue
+    for settings in (*others, sweep.base):
+        with suppress(OSError, ValueError):  # not run yet, or not readable any more
+            found.append(Run.existing(paths.runs() / settings.run_name))
     return found

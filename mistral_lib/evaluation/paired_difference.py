@@ -123,7 +123,7 @@ def by_domain(
     return {domain: {**facts, "holm_p": corrected.get(domain)} for domain, facts in found.items()}
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
     """p-values corrected so that the probability of one or more false findings among all of them stays at the level.
 
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.

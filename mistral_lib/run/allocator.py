@@ -41,20 +41,17 @@ def _glibc() -> Any:
     return library
 
 
-def _set(options: dict[int, int]) -> None:
+def _set(options: dict[int, int], lasting: bool = False) -> None:
+    if lasting:
+        _lasting.update(options)
     if (library := _glibc()) is not None:
         for option, value in options.items():
             library.mallopt(option, value)
 
 
-def _set_lasting(options: dict[int, int]) -> None:
-    _lasting.update(options)
-    _set(options)
-
-
 def keep_for_reuse() -> None:
     """Keep freed tensors below 32 MiB in the heap for the next ones, for the rest of this process."""
-    _set_lasting(FOR_REUSE)
+    _set(FOR_REUSE, lasting=True)
 
 
 def release_large_pieces() -> None:
@@ -62,7 +59,7 @@ def release_large_pieces() -> None:
 
     By default glibc raises that size to the largest piece ever freed, and columns of a million numbers then leave gaps.
     """
-    _set_lasting({MMAP_THRESHOLD: 2**22})
+    _set({MMAP_THRESHOLD: 2**22}, lasting=True)
 
 
 def release_free_memory(kept: int = KEPT) -> bool:
@@ -73,10 +70,9 @@ def release_free_memory(kept: int = KEPT) -> bool:
 
 @contextmanager
 def keep_freed_memory() -> Iterator[None]:
-    """Inside the block, freed memory stays with the process, for work that needs the same sizes again and again.
+    """Inside the block, freed memory stays with the process, for work that needs the same sizes again and again; then it is returned.
 
-    By default glibc returns large pieces at once and the system fills them with zeros again: 60,000 page faults a batch, a sixth
-    of the time of measuring. At the end the memory is returned and the earlier options are set again.
+    By default glibc returns large pieces at once and the system clears them again: 60,000 page faults a batch, a sixth of the time.
     """
     _set(HOLDING)
     try:
@@ -109,10 +105,8 @@ def release_unused_memory() -> None:
 def release_between_layers(model: Any) -> None:
     """Return memory between the layers of a checkpointed pass on a CPU. A layer keeps its input and frees everything around it, and the
     next layer's tensors do not fit into those gaps: a pass of 2,048 tokens in float32 took 1.0 GiB for tensors of 0.3 GiB.
-
-    Threads then share one heap; with a heap each, two threads kept 160 MiB more.
     """
-    _set({ARENA_MAX: 1})
+    _set({ARENA_MAX: 1})  # all threads share one heap; with a heap each, two threads kept 160 MiB more
     for module in model.modules():
         if type(module).__name__.endswith("DecoderLayer"):
             module.register_forward_pre_hook(_before_a_layer)

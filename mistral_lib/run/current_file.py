@@ -23,9 +23,8 @@ def record_is_newer(parameter_file: Path, run_name: str) -> bool:
     False if the file is not the current one or was edited since: then the file counts.
     """
     note, record = _note(), _record(run_name)
-    if not record.is_file() or find() != parameter_file or note["sha256"] != _hash(parameter_file):
-        return False
-    return note["run_sha256"] != files.sha256(record)
+    unchanged = find() == parameter_file and note["sha256"] == _hash(parameter_file)
+    return unchanged and record.is_file() and note["run_sha256"] != files.sha256(record)
 
 
 def moved(old: Path, new: Path, record_is_newer: bool) -> None:

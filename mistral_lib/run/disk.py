@@ -1,9 +1,10 @@
 """Room on disk: what a training needs, checked before it starts and before each save, and one clear error if the disk is full."""
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mistral_lib.run import paths
@@ -33,9 +34,18 @@ def training_bytes(trainable_parameters: int) -> int:
     return CHECKPOINTS * checkpoint_bytes(trainable_parameters) + ADAPTERS * adapter_bytes(trainable_parameters)
 
 
+def file_facts(folder: Path) -> list[os.stat_result]:
+    """Size and times of all files below a folder. A file that a training deletes meanwhile is left out."""
+    facts = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                facts.append(path.stat())
+    return facts
+
+
 def used_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(fact.st_size for fact in file_facts(folder))
 
 
 def require(folder: Path, needed: int, what: str, kept: str | Callable[[], str] = "") -> None:

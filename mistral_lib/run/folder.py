@@ -48,8 +48,7 @@ class Run:
         Errors: RunInUse if another process works in the folder with other settings.
         """
         run = cls(paths.runs() / settings.run_name, settings)
-        place = run.folder / "params.yaml"
-        text = params.to_yaml(settings)
+        place, text = run.folder / "params.yaml", params.to_yaml(settings)
         if not place.exists() or place.read_text() != text:
             with run.lock("writing params.yaml"):
                 files.write_text(place, text)
@@ -95,11 +94,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "a+b") as file:
             if not _locked(file):
-                holder = self.holder() or {}
-                raise RunInUse(
-                    f"{paths.short(self.folder)} is in use by process {holder.get('pid')} on {holder.get('host')} "
-                    f"({holder.get('what')}, since {holder.get('since')}); wait for it, stop it, or choose another run_name"
-                )
+                raise self._in_use(self.holder() or {})
             file.truncate(0)
             file.write(orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": now()}))
             file.flush()
@@ -126,10 +121,13 @@ class Run:
     def refuse_if_in_use(self) -> None:
         """Errors: RunInUse if any process works in the folder."""
         if (holder := self.holder()) is not None:
-            raise RunInUse(
-                f"{paths.short(self.folder)} is in use by process {holder.get('pid')} ({holder.get('what')}); wait for it or stop it, "
-                "then give the same command again"
-            )
+            raise self._in_use(holder)
+
+    def _in_use(self, holder: Mapping[str, Any]) -> RunInUse:
+        return RunInUse(
+            f"{paths.short(self.folder)} is in use by process {holder.get('pid')} on {holder.get('host')} "
+            f"({holder.get('what')}, since {holder.get('since')}); wait for it, stop it, or choose another run_name"
+        )
 
     # -- stages ---------------------------------------------------------------------------------------------------
 

@@ -44,8 +44,7 @@ def choose_dtype(requested: str = "auto") -> tuple[str, str]:
 
 
 def _cpu_dtype(requested: str) -> tuple[str, str]:
-    flags = cpu_flags()
-    native = [flag for flag in BF16_FLAGS if flag in flags]
+    native = [flag for flag in BF16_FLAGS if flag in cpu_flags()]
     if requested == "float16":
         raise ValueError("dtype = float16 is for a GPU such as a T4, and this machine has none; set dtype: auto or float32")
     if requested != "auto":
@@ -58,9 +57,8 @@ def _cpu_dtype(requested: str) -> tuple[str, str]:
 @cache
 def cpu_flags() -> frozenset[str]:
     info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return frozenset()
-    lines = (line for line in info.read_text().splitlines() if line.startswith(("flags", "Features")))
+    text = info.read_text() if info.exists() else ""
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
     return frozenset(next(lines, "").split(":")[-1].split())
 
 

@@ -31,25 +31,19 @@ def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
             key = str(fault["loc"][0])
             good.pop(key, None)
             faults.append(_explain(fault, key))
-    faults += contradictions(Settings.model_validate(good))
-    if faults:
+    settings = Settings.model_validate(good)
+    if faults := [*faults, *contradictions(settings)]:
         raise ParameterError("\n".join(f"{origin}: {fault}" for fault in faults))
-    return Settings.model_validate(good)
+    return settings
 
 
 def _no_name(key: Any) -> str:
-    return (
-        f"{key!r} is no parameter name: YAML reads on, off, yes and no as true/false, digits as a number, null as nothing; "
-        "quote it, or write a name"
-    )
+    return f"{key!r} is no parameter name: YAML reads on, off, yes and no as true/false, digits as a number, null as nothing; quote it"
 
 
 def _explain(fault: Mapping[str, Any], key: str) -> str:
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Settings.names(), n=1, cutoff=0.5)
-        return f"unknown parameter {key!r}" + (
-            f"; did you mean {near[0]!r}?" if near else f"; the parameters are {', '.join(Settings.names())}"
-        )
+        return unknown("parameter", key, Settings.names())
     wrong = {
         "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
         "list_type": f"a list is expected, such as [{fault['input']}]",
@@ -57,32 +51,29 @@ def _explain(fault: Mapping[str, Any], key: str) -> str:
     return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
 
 
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """A fault that names the known name that is most like this one, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+
+
 def contradictions(settings: Settings) -> list[str]:
     """Faults of values that are valid alone but not together."""
     faults = []
-    if settings.validation_share + settings.test_share >= 0.8:
-        faults.append(
-            f"validation_share + test_share = {settings.validation_share + settings.test_share:.2f} leaves too little for training; expected less than 0.8"
-        )
+    if (held_out := settings.validation_share + settings.test_share) >= 0.8:
+        faults.append(f"validation_share + test_share = {held_out:.2f} leaves too little for training; expected less than 0.8")
     if settings.instance not in instances():
-        near = difflib.get_close_matches(settings.instance, instances(), n=1)
-        listed = near[0] if near else ", ".join(instances())
-        faults.append(f"instance = {settings.instance!r} is not in params/instances.yaml; did you mean {listed}?")
+        faults.append(f"{unknown('instance', settings.instance, instances())} (params/instances.yaml)")
     faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
     for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
-        if 0 < getattr(settings, key) < settings.max_tokens:
-            faults.append(f"{key} = {getattr(settings, key)} is less than one block of max_tokens = {settings.max_tokens}")
-    if settings.max_steps and settings.checkpoint_every_steps > settings.max_steps:
-        faults.append(
-            f"checkpoint_every_steps = {settings.checkpoint_every_steps} is above max_steps = {settings.max_steps}: "
-            "a killed run would start over"
-        )
+        if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
+            faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")
+    if 0 < settings.max_steps < (every := settings.checkpoint_every_steps):
+        faults.append(f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over")
     if settings.early_stopping_patience and not settings.validate_every_steps:
         faults.append(f"early_stopping_patience = {settings.early_stopping_patience} needs validations: set validate_every_steps above 0")
     if settings.max_usd and instances().get(settings.instance, {}).get("usd_per_hour") == 0:
-        faults.append(
-            f"max_usd = {settings.max_usd} is never reached on instance {settings.instance}, which is free: set max_hours instead"
-        )
+        faults.append(f"max_usd = {settings.max_usd} is never reached: instance {settings.instance} is free; set max_hours instead")
     return faults
 
 
@@ -112,9 +103,8 @@ def find_file(path: Path | str) -> Path:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        there = {
-            folder: sorted(p.name for p in folder.glob("*.yaml") if p.name != "instances.yaml") for folder in (paths.params(), paths.runs())
-        }
+        folders = (paths.params(), paths.runs())
+        there = {folder: sorted({p.name for p in folder.glob("*.yaml")} - {"instances.yaml"}) for folder in folders}
         holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in there.items() if names)
         raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
@@ -151,9 +141,8 @@ def save(settings: Settings, path: Path, replace: bool = False) -> str:
     if path.exists() and not replace:
         there = read_yaml(path)
         differing = [name for name in settings.names() if there.get(name) != getattr(settings, name)]
-        raise FileExistsError(
-            f"{paths.short(path)} exists with other values: {', '.join(differing) or 'its comments differ'}; nothing was written"
-        )
+        difference = ", ".join(differing) or "its comments differ"
+        raise FileExistsError(f"{paths.short(path)} exists with other values: {difference}; nothing was written")
     did = "replaced" if path.exists() else "written"
     files.write_text(path, text)
     return f"{paths.short(path)} {did}: {len(settings.names())} parameters"

@@ -1,8 +1,7 @@
 """Where runs, models, corpora, parameters and notebooks are; no other module decides it.
 
-Runs, models and corpora are made in the workbook's home: the folder named by the environment
-variable MISTRAL_WORKBOOK_HOME, or else the project itself. Never the current directory: papermill, JupyterLab and
-nbval each start notebooks in a different one.
+Runs, models and corpora are made in the workbook's home: the folder that MISTRAL_WORKBOOK_HOME names, or else the project itself.
+Never the current directory: papermill, JupyterLab and nbval each start notebooks in a different one.
 """
 
 import os
@@ -18,8 +17,7 @@ def project() -> Path:
     root = Path(mistral_lib.__file__).resolve().parents[1]
     if not (root / "notebooks").is_dir() or not (root / "params").is_dir():
         raise FileNotFoundError(
-            f"mistral_lib is at {root}, which has no notebooks/ and params/: "
-            "install the package with `pip install --no-deps -e .` from a clone of the workbook (`make setup` does it)"
+            f"mistral_lib is at {root}, which has no notebooks/ and params/: run `make setup` in a clone of the workbook"
         )
     return root
 

@@ -9,24 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Action = Literal["redact", "flag", "reject", "off"]
 Judgment = Literal["reject", "flag", "off"]
+ComputeType = Literal["auto", "bfloat16", "float16", "float32"]
+Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
 STAGES = ("corpus", "data", "training", "evaluation")
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
 
 
 def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
-    return Field(default, description=meaning, json_schema_extra={"stages": stages.split()}, validate_default=True, **limits)
+    return Field(default, description=meaning, json_schema_extra={"stages": stages.split()}, **limits)
 
 
 def _check(default: str, meaning: str) -> Any:
     """A check of the data stage: its value is the action on a record in which it finds something."""
-    return Field(default, description=meaning, json_schema_extra={"stages": ["data"], "check": True}, validate_default=True)
+    return Field(default, description=meaning, json_schema_extra={"stages": ["data"], "check": True})
 
 
 class Settings(BaseModel):
     """All parameters of a run. The defaults are the demo: they run on a CPU, without a hub or an account."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     run_name: str = _field("demo", "name of the run folder below runs/", "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = _field(42, "seed of splits, initial adapter and data order", "data training evaluation", ge=0)
@@ -98,9 +100,7 @@ class Settings(BaseModel):
 
     instance: str = _field("cpu", "a name in params/instances.yaml: sets the price", "training")
     quantization: Literal["nf4", "none"] = _field("nf4", "4-bit NormalFloat weights, or not quantized", "training evaluation")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = _field(
-        "auto", "compute type; auto: the one that suits the hardware", "training evaluation"
-    )
+    dtype: ComputeType = _field("auto", "compute type; auto: the one that suits the hardware", "training evaluation")
     lora_rank: int = _field(16, "rank r of the LoRA matrices", "training", ge=1, le=512)
     lora_alpha: int = _field(32, "LoRA updates are scaled by lora_alpha / lora_rank", "training", ge=1)
     lora_dropout: float = _field(0.0, "share of LoRA inputs dropped during training", "training", ge=0, lt=1)
@@ -123,7 +123,7 @@ class Settings(BaseModel):
     max_usd: float = _field(
         0.0, "USD at the instance's price after which training stops and verifies its adapter; 0: no limit", "training", ge=0
     )
-    report_to: Literal["none", "tensorboard", "mlflow", "wandb", "trackio"] = _field(
+    report_to: Tracker = _field(
         "none", "experiment tracker that the training also reports to: none, tensorboard, mlflow, wandb, trackio", ""
     )
     max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
@@ -135,9 +135,7 @@ class Settings(BaseModel):
         {}, "format that a domain's answers are checked for: python, json", "evaluation"
     )
     retention_paths: list[str] = _field(
-        ["demo:retention"],
-        "texts outside the corpus that the model should still predict well; []: no test of forgetting",
-        "evaluation",
+        ["demo:retention"], "texts outside the corpus that the model should still predict well; []: no test of forgetting", "evaluation"
     )
     max_probe_tokens: int = _field(2048, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
     lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or your own .yaml files; needs pip install lm-eval", "evaluation")

@@ -3,6 +3,7 @@
 Source: proc(5); Linux kernel documentation, admin-guide/cgroup-v2 and cgroup-v1/memory.
 """
 
+from itertools import chain
 from pathlib import Path
 
 MACHINE = "/proc/vmstat"
@@ -13,7 +14,7 @@ def left_share() -> float:
     """The smallest share of memory that is left, over the machine and every control group with a limit."""
     machine = _table(Path("/proc/meminfo"))
     shares = [machine["MemAvailable:"] / machine["MemTotal:"]] if machine.get("MemTotal:") else [1.0]
-    for folder in control_groups():
+    for folder in chain.from_iterable(_control_groups()):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
         usage = _table(folder / "memory.stat")
         anonymous = usage.get("anon", usage.get("total_rss"))  # the kernel can drop the file cache
@@ -25,7 +26,7 @@ def left_share() -> float:
 def kernel_kills() -> dict[str, int]:
     """How many processes the kernel has killed for lack of memory, by counter: on the machine, and in the control groups of this
     process. A killed process is counted in its own group, whichever limit was reached."""
-    own = (line[0] / name for line in _lines_of_groups() for name in ("memory.events", "memory.oom_control"))
+    own = (groups[0] / name for groups in _control_groups() for name in ("memory.events", "memory.oom_control"))
     return {str(path): table["oom_kill"] for path in (Path(MACHINE), *own) if "oom_kill" in (table := _table(path))}
 
 
@@ -34,12 +35,8 @@ def boot() -> str:
     return _text(Path("/proc/sys/kernel/random/boot_id")).strip()
 
 
-def control_groups() -> list[Path]:
-    """The folders of the control groups that this process is in and that count memory, the innermost first."""
-    return [folder for line in _lines_of_groups() for folder in line]
-
-
-def _lines_of_groups() -> list[list[Path]]:
+def _control_groups() -> list[list[Path]]:
+    """The folders of each control group that this process is in and that counts memory: its own first, then those around it."""
     found = []
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         _, controllers, place = line.split(":", 2)

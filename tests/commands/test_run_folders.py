@@ -46,7 +46,7 @@ def test_the_list_shows_stages_verdict_size_and_time(run: Run) -> None:
 
 
 def test_renaming_costs_no_stage(prepared: Run) -> None:
-    notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
+    notebook = next(path for path in notebook_runs.select() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name
     files.write_text(copy, '{"metadata": {}}')
     notebook_runs.mark_complete(copy, notebook_runs.key(prepared, notebook))

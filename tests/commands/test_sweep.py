@@ -120,7 +120,10 @@ def two(home: Path, settings: Settings) -> sweep.Sweep:
 def test_a_sweep_does_not_start_beside_a_run_that_is_at_work(home: Path, settings: Settings) -> None:
     found = two(home, settings)
     busy = Run.open(found.alternatives[1].settings)
-    with busy.lock("stage training"), pytest.raises(RunInUse, match=r"runs/try-seed-2 is in use by process \d+ \(stage training\); wait"):
+    with (
+        busy.lock("stage training"),
+        pytest.raises(RunInUse, match=r"runs/try-seed-2 is in use by process \d+ on \S+ \(stage training, since .*\); wait"),
+    ):
         sweep_runs.run(found)
     assert not (home / "runs" / "try").exists() and not (home / "runs" / "try-seed-1").exists()
 

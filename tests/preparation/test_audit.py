@@ -135,7 +135,7 @@ def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
 
 def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
     """As `run` asks: a lost or damaged manifest verifies nothing, and neither does a stage that never ran."""
-    notebook = next(path for path in notebook_runs.notebooks() if path.name.startswith("02"))
+    notebook = next(path for path in notebook_runs.select() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name
     files.write_text(copy, '{"metadata": {}}')
     assert not notebook_runs.is_done(prepared, notebook), "a copy that was not run to its end"

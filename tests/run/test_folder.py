@@ -126,7 +126,9 @@ def test_a_stage_that_was_killed_is_not_running_because_another_holds_the_folder
     with run.lock("stage data, from training_base"):
         assert run.works_on("data") and not run.works_on("training") and run.status("training") == "interrupted"
         assert trainer_process.stop(run) == "no trainer is at work", "this very process would have been ended"
-        with pytest.raises(RunInUse, match=r"runs/r is in use by process \d+ \(stage data, from training_base\); wait for it or stop it"):
+        with pytest.raises(
+            RunInUse, match=r"runs/r is in use by process \d+ on \S+ \(stage data, from training_base, since .*\); wait for it"
+        ):
             run.refuse_if_in_use()
     run.refuse_if_in_use()
     with run.lock("stage training"):
