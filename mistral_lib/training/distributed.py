@@ -5,20 +5,19 @@ In a single process the functions here do nothing. Knows processes; knows nothin
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch._utils import _take_tensors
 from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
 from mistral_lib.training.stopping import StopSignal
 
 PATIENCE = timedelta(hours=12)  # that the others wait while the first one measures a large base model
-TOGETHER = 2**24  # bytes of gradients sent at a time
+TOGETHER = 2**22  # gradients sent at a time, 16 MiB in float32
 
 T = TypeVar("T")
 
@@ -80,11 +79,23 @@ def gathered(value: T) -> list[T]:
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Every process's gradients become the mean over all of them; one without a gradient counts as zeros."""
-    for group in _take_tensors([p for p in parameters if p.requires_grad], TOGETHER):
+    for group in _groups([p for p in parameters if p.requires_grad]):
         flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in group])
         dist.all_reduce(flat.div_(count()))
         for parameter, mean in zip(group, flat.split([p.numel() for p in group]), strict=True):
             parameter.grad = mean.view_as(parameter)
+
+
+def _groups(parameters: list[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """The parameters in their order, in groups of at most TOGETHER gradients; a larger parameter is a group of its own."""
+    group: list[torch.nn.Parameter] = []
+    for parameter in parameters:
+        if group and sum(p.numel() for p in (*group, parameter)) > TOGETHER:
+            yield group
+            group = []
+        group.append(parameter)
+    if group:
+        yield group
 
 
 # -- decisions between the steps ----------------------------------------------------------------------------------------
