@@ -14,8 +14,11 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from mistral_lib.run import hardware
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 README_PICTURE = NOTEBOOKS.parent / "docs" / "demo.png"
+MODEL = ("03", "04")  # notebooks whose outputs depend on the compute type
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -23,6 +26,8 @@ def make(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
     remove_debris(notebook)
+    if path.name[:2] in MODEL:
+        notebook.metadata["compute_type"] = hardware.choose_dtype()[0]
     partial = path.with_suffix(".partial")
     nbformat.write(notebook, partial)
     os.replace(partial, path)

@@ -39,13 +39,13 @@ class Step:
     accumulates: bool = True
     supervised_share: float = 1.0
     lora_rank: int = 16
-    lora_alpha: int = 32  # attach_lora reads it; no memory depends on it
     lora_targets: str = "all-linear"
     lora_dropout: float = 0.0
     lora_float32: bool = True
     double_quantization: bool = True
     optimizer_bytes: int = 8  # per trainable parameter: two float32 moments
     attention: str = "sdpa"
+    lora_alpha: int = 32  # attach_lora reads it; no memory depends on it
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def step_of(s: Settings, work: Work, machine: dict[str, Any], dtype: str) -> Ste
         s.base_model, s.max_tokens, s.micro_batch_size, s.activation_checkpointing, s.quantization,
         "bfloat16" if gpu else dtype,  # on a GPU float16 takes the same bytes: counted once for both
         "cuda" if gpu else "cpu", s.gradient_accumulation_steps > 1,
-        round(work.supervised_share, 2), s.lora_rank, s.lora_targets, min(s.lora_dropout, 0.5),
+        round(work.supervised_share, 2), lora_rank=s.lora_rank, lora_targets=s.lora_targets, lora_dropout=min(s.lora_dropout, 0.5),
     )  # fmt: skip
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mistral_lib.run import paths
+from mistral_lib.run import hardware, paths
 from tests.support.nbval_tolerance import Tolerant
 
 SOURCE = "print('kept 7880 records')\nprint('loss 2.5687')"
 TRUE = "kept 7880 records\nloss 2.5687\n"
 
 
-def nbval(folder: Path, stored: str, count: int | None = 1) -> int:
+def nbval(folder: Path, stored: str, count: int | None = 1, **metadata: str) -> int:
     """The exit status of nbval with our tolerance on a notebook of one cell with this stored output."""
     cell = nbformat.v4.new_code_cell(SOURCE, execution_count=count, outputs=[nbformat.v4.new_output("stream", name="stdout", text=stored)])
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "x.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=metadata), folder / "x.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "tests.support.nbval_tolerance", "-p", "no:cacheprovider"]
     return subprocess.run([*command, str(folder / "x.ipynb")], cwd=paths.project(), capture_output=True).returncode
 
@@ -34,6 +34,13 @@ def nbval(folder: Path, stored: str, count: int | None = 1) -> int:
 )
 def test_nbval_fails_on_a_wrong_output(tmp_path: Path, stored: str, passes: bool) -> None:
     assert (nbval(tmp_path, stored) == 0) == passes
+
+
+def test_outputs_of_another_compute_type_are_not_compared(tmp_path: Path) -> None:
+    here = hardware.choose_dtype()[0]
+    other = "float32" if here != "float32" else "bfloat16"
+    assert nbval(tmp_path, TRUE.replace("2.5687", "2.6971"), compute_type=other) == 0
+    assert nbval(tmp_path, TRUE.replace("2.5687", "2.6971"), compute_type=here) != 0
 
 
 @pytest.mark.parametrize(
