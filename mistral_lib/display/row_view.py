@@ -98,9 +98,9 @@ def _texts(value: Any) -> Iterator[str]:
 def reasons_table(ledger: Any, found: Sequence[sources.SourceFile], settings: Settings) -> list[dict[str, Any]]:
     """A line per reason why rows of data/ledger.parquet were dropped, the most frequent first: its count, and its first row as an example."""
     dropped = ledger[~ledger["fate"].isin(SPLITS)]
-    groups = dropped.groupby(dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"]))
-    counts = groups.size().sort_values(ascending=False, kind="stable")  # of equal counts in the order of their names
-    first = {reason: groups.get_group(reason).iloc[0] for reason in counts.index}
+    why = dropped["reason"].where(dropped["fate"] == "rejected", dropped["fate"])
+    counts = why.value_counts()
+    first = {reason: dropped[why == reason].iloc[0] for reason in sorted(counts.index, key=lambda reason: (-counts[reason], reason))}
     texts = dict(_example_texts({row["source"]: row["origin"] for row in first.values()}, found, settings))
     return [
         {

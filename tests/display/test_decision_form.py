@@ -197,7 +197,7 @@ def test_the_budget_is_told_as_the_step_at_which_it_stops(limits: dict, words: s
 def test_a_budget_is_saved_and_one_that_is_never_reached_refused(settings, corpus, home) -> None:
     form = DecisionForm(settings, estimate=no_estimate)
     form.controls["max_usd"].value = 2.0
-    assert "never reached on instance cpu, which is free" in form.verdict.value and form.save.disabled
+    assert "never reached: instance cpu is free" in form.verdict.value and form.save.disabled
     form.controls["instance"].value = "g4dn.xlarge"
     form.controls["max_hours"].value = 1.5
     form.save.click()

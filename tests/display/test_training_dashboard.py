@@ -6,9 +6,8 @@ import time
 import pytest
 
 from mistral_lib.display import training_curve, training_dashboard
-from mistral_lib.run import Run
+from mistral_lib.run import Run, files
 from mistral_lib.training import checkpoints, trainer_process, training_log
-from mistral_lib.training.training_log import TrainingLog
 from mistral_lib.training.training_status import TrainingStatus
 from tests.support.corpora import other
 
@@ -39,12 +38,12 @@ def test_the_headline_says_what_to_do(now: TrainingStatus) -> None:
 
 
 def log_of(path, *runs: range, planned: int = 30) -> training_curve.Curves:
-    log = TrainingLog(path)
-    log.write("validation", what="baseline", loss=3.0)
+    """The curves of a log with these steps; an event has only what the curves read."""
+    events = [{"event": "validation", "what": "baseline", "loss": 3.0}]
     for steps in runs:
-        log.write("started", from_step=steps.start - 1)
-        for step in steps:
-            log.write("step", step=step, steps=planned, loss=3 - step / 100)
+        events.append({"event": "started", "from_step": steps.start - 1})
+        events += [{"event": "step", "step": step, "steps": planned, "loss": 3 - step / 100} for step in steps]
+    files.write_json_lines(path, ({"time": 0.0, **event} for event in events))
     return training_curve.Curves.read(path)
 
 
