@@ -80,7 +80,7 @@ def notebook_stderr(path: Path) -> str:
     return "".join(o.text for cell in cells for o in cell.get("outputs", []) if o.get("name") == "stderr")
 
 
-def test_a_failing_cell_ends_the_run_with_its_error_and_the_next_run_goes_on(params_file: Path, tmp_path: Path) -> None:
+def test_a_failing_cell_ends_the_run_with_its_error_and_the_next_run_resumes(params_file: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpora" / "small"
     kept = {path: path.read_bytes() for path in corpus.iterdir()}
     for path in corpus.iterdir():

@@ -75,7 +75,7 @@ def test_every_fault_of_a_sweep_file_is_named_at_once_and_nothing_runs(home: Pat
         ),
     ],
 )
-def test_a_fault_is_told_with_what_was_expected(home: Path, text: str, words: str) -> None:
+def test_a_fault_is_reported_with_what_was_expected(home: Path, text: str, words: str) -> None:
     with pytest.raises(ParameterError, match=words):
         sweep.load(sweep_file(home, text))
 
@@ -141,7 +141,7 @@ def command(path: Path) -> subprocess.CompletedProcess:
     return subprocess.run(words, capture_output=True, text=True, timeout=600)
 
 
-def test_a_sweep_runs_compares_goes_on_after_a_failure_and_skips_what_is_done(prepared: Run, settings: Settings, home: Path) -> None:
+def test_a_sweep_runs_compares_continues_after_a_failure_and_skips_what_is_done(prepared: Run, settings: Settings, home: Path) -> None:
     (home / "base.yaml").write_text(params.to_yaml(settings.model_copy(update={"sample_count": 0})))
     path = sweep_file(
         home,

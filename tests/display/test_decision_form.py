@@ -112,7 +112,7 @@ def test_nobody_waits_for_an_estimate_where_no_form_is_shown(settings, corpus) -
     assert "Change a value" in form.verdict.value and not form.rows.value
 
 
-def test_rows_are_counted_and_what_cannot_be_read_is_told(settings, corpus) -> None:
+def test_rows_are_counted_and_what_cannot_be_read_is_reported(settings, corpus) -> None:
     form = DecisionForm(settings)
     (corpus / "half.jsonl").write_text('{"prompt": "half')
     form.controls["max_steps"].value = 7
@@ -189,7 +189,7 @@ HOURS = (2 * 3600.0, 4 * 3600.0)
         ({"max_usd": 1.006, "max_hours": 0.5}, "max_hours = 0.5 stops it after 30 minutes, between step 12 and 25 of 100"),
     ],
 )
-def test_the_budget_is_told_as_the_step_at_which_it_stops(limits: dict, words: str) -> None:
+def test_the_budget_is_reported_as_the_step_at_which_it_stops(limits: dict, words: str) -> None:
     sentence = run_estimate.budget(BUDGET.model_copy(update=limits), HOURS, 100, params.instances()["g5.xlarge"]["usd_per_hour"])
     assert sentence.startswith(words)
 

@@ -86,7 +86,7 @@ def test_a_changed_parameter_or_source_makes_it_stale(run: Run, home: Path) -> N
     assert statuses(audit.audit(run.folder))["r/data"] == "stale"
 
 
-def test_a_claim_without_a_manifest_or_with_a_broken_one_is_told(run: Run) -> None:
+def test_a_claim_without_a_manifest_or_with_a_broken_one_is_reported(run: Run) -> None:
     (run.folder / "manifest.json").write_text("{")
     assert audit.audit(run.folder)[0].status == "altered"
     (run.folder / "manifest.json").unlink()
