@@ -1,4 +1,4 @@
-"""What many tests need: an own home for runs, a small corpus, and a tiny Mistral that trains in seconds."""
+"""What many tests need: a home of their own for runs, a small corpus, and a tiny Mistral that trains in seconds."""
 
 import atexit
 import os
@@ -15,7 +15,7 @@ from tests.support.corpora import rows
 
 
 def own_home() -> None:
-    """A home for this run of the tests, gone when it ends: with the embedded model in it, it takes half a gigabyte."""
+    """A home for this run of the tests, deleted at its end: with the embedded model it takes half a gigabyte."""
     place, made_by = tempfile.mkdtemp(prefix="mistral-workbook-tests-"), os.getpid()
     os.environ["MISTRAL_WORKBOOK_HOME"] = place
     atexit.register(lambda: os.getpid() == made_by and shutil.rmtree(place, ignore_errors=True))
@@ -24,8 +24,8 @@ def own_home() -> None:
 if "MISTRAL_WORKBOOK_HOME" not in os.environ:
     own_home()
 
-# The same examples every time, so that a test fails for a change and not by luck; a busy machine's slowness is no defect.
-# New ones: pytest --hypothesis-profile=search
+# The same examples every time, so that a test fails because of a change and not by chance; no deadline, since the machine may be busy.
+# For new examples: pytest --hypothesis-profile=search
 hypothesis_settings.register_profile("same", derandomize=True, database=None, deadline=None)
 hypothesis_settings.register_profile("search", derandomize=False, database=None, deadline=None)
 hypothesis_settings.load_profile("same")

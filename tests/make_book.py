@@ -1,6 +1,6 @@
 """Runs the notebooks from top to bottom with their default parameters and stores them with outputs that can be committed.
 
-The outputs are the reference of nbval, so they are made in an empty home, as nbval's own are. Machine-specific debris is
+nbval compares its own outputs with these, so they are made in an empty home, as nbval's are. What depends on the machine is
 removed: stderr, widget views (their plain form stays), all metadata except tags.
 """
 

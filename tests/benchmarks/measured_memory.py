@@ -37,7 +37,7 @@ def settings_of(words: list[str]) -> params.Settings:
 
 
 def planned_and_measured(words: list[str]) -> tuple[float, int]:
-    """MiB by the plan, and by the training's result, both for the same prepared data. Configurations of equal length share it."""
+    """Peak memory in MiB: planned, and measured by a training on the same data. Configurations of equal length share prepared data."""
     settings = settings_of(words)
     shutil.rmtree(paths.runs() / settings.run_name, ignore_errors=True)
     run = Run.open(settings)

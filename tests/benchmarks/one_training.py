@@ -1,4 +1,4 @@
-"""One training in a process of its own, so that its peak memory is its own.
+"""One training in a process of its own, so that the peak memory of the process is that of the training.
 
 python -m tests.benchmarks.one_training ours_nf4|ours_bf16|trl_packing|trl_packing_no_checkpointing|trl_defaults RUN STEPS FOLDER [profile]
 Prints one line of JSON: real tokens, seconds, tokens/s, peak MiB, validation loss. Every variant trains on the same records.
@@ -27,7 +27,7 @@ from mistral_lib.training import train, training_log
 from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
 
-BLOCKS = 2  # of 512 tokens an optimizer step
+BLOCKS = 2  # per optimizer step, of 512 tokens each
 
 
 def settings_of(variant: str, steps: int, name: str) -> Settings:
@@ -86,10 +86,10 @@ def records(blocks: Dataset) -> list[dict[str, list[int]]]:
 
 
 def flops(model: Any, blocks: Dataset) -> int:
-    """Operations of the matrix products that this training needs, recomputation and padding left out.
+    """Operations of the matrix products that this training needs, without recomputation and padding.
 
     Frozen projections: forward and the gradient of their input, 4 per weight and token; LoRA: 6; the head: 4 per weight and
-    supervised token; causal attention: half of 4 n² times heads' width forward, 2.5 times that backward.
+    supervised token; causal attention: half of 4 n² times the width of all heads forward, 2.5 times that backward.
     """
     config = model.config
     lora = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -105,7 +105,7 @@ def flops(model: Any, blocks: Dataset) -> int:
 
 
 def matrix_rate(model: Any) -> float:
-    """Operations a second of bfloat16 torch products in the model's own shapes, weighted as the model has them: best of 5."""
+    """Operations per second of bfloat16 matrix products, best of 5, in the shapes of the model and weighted by their number in it."""
     shapes = [(m.in_features, m.out_features) for name, m in model.named_modules() if name.endswith("base_layer")]
     work = seconds = 0.0
     for features, out in sorted(set(shapes)):

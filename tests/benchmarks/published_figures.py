@@ -31,7 +31,7 @@ class Figure:
     step: Step
     notes: str
     bitsandbytes_keeps_inputs: bool = False  # MatMul4Bit did until 2024: ctx.tensors = (A, B)
-    reserved: bool = False  # the source has what PyTorch's allocator reserved, not the tensors' bytes
+    reserved: bool = False  # the source gives what PyTorch's allocator reserved, not the bytes of the tensors
 
 
 def litgpt(**options: Any) -> Step:
@@ -100,7 +100,7 @@ def inputs_kept(step: Step) -> Any:
 
 
 def planned(figure: Figure) -> float:
-    """Bytes by the plan; if the source has what PyTorch reserved, with the plan's share for the allocator."""
+    """Bytes by the plan; if the source gives what PyTorch reserved, with the plan's share for the allocator."""
     with plain_layers(), inputs_kept(figure.step) if figure.bitsandbytes_keeps_inputs else nullcontext():
         tensors = step_memory.peak(figure.step).total
     return tensors * (1 + fit_plan.RESERVE if figure.reserved else 1)

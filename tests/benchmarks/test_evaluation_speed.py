@@ -1,4 +1,4 @@
-"""How fast are base and adapter measured, compared with a short script: model(**record, labels=...), one at a time, adapter off and on?
+"""Speed of measuring base and adapter, compared with a short script: model(**record, labels=...) per record, adapter off and on.
 
 RECORDS=200 python -m pytest -s tests/benchmarks/test_evaluation_speed.py     the demo's model and corpus, an adapter that is not zero
 
@@ -25,7 +25,7 @@ from mistral_lib.tokens.chat_format import IGNORED
 from tests.evaluation.test_evaluate import separate
 
 RECORDS = int(os.environ.get("RECORDS", "48"))
-BLOCKS = 2  # a batch of ours, as the demo has it
+BLOCKS = 2  # per batch, as in the demo
 
 
 def script(settings: Settings, adapter: Path, unpacked: bool) -> Any:
@@ -82,7 +82,7 @@ def test_measuring_against_a_plain_loop(quantization: str, unpacked: bool, tmp_p
         with allocator.keep_freed_memory():  # as in the evaluation
             packed_seconds, packed = timed(lambda part=part: ours(model, part))
         plain_seconds, alone = timed(lambda part=part: [plain(rival, ids, labels) for _, ids, labels in separate(part)])
-        ratios += [plain_seconds / packed_seconds] if start else []  # the first batch warms both
+        ratios += [plain_seconds / packed_seconds] if start else []  # the first batch warms up both
         seen += [(one, two) for one, two in zip(packed, alone, strict=True)]
         if len(seen) >= RECORDS:
             break

@@ -1,4 +1,4 @@
-"""How fast is the corpus explorer? Figures are printed, not asserted, since they depend on the machine.
+"""Speed of the corpus explorer. Figures are printed, not asserted, since they depend on the machine.
 
 make bench                     100,000 generated records in two files
 EXPLORED=1000000 make bench    a million

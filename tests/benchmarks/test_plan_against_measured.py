@@ -1,4 +1,4 @@
-"""The plan's peak against the resident peak of real trainings on this CPU, each in a process of its own: docs/fit_plan.md has the bound."""
+"""The planned peak against the resident peak of real trainings on this CPU, each in its own process; docs/fit_plan.md states the bound."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""How fast is preparation, and how much memory does it need? Times are printed, never asserted; memory is asserted.
+"""Speed and memory of preparation. Times are printed, never asserted; memory is asserted.
 
 make bench                                   the demo corpus, with Mistral-7B's tokenizer, against bare `tokenizers` and TRL's preparation
-RECORDS=1000000 make bench                   also that many generated records, each size in a process of its own
+RECORDS=1000000 make bench                   also RECORDS generated records, and a tenth of them, each in a process of its own
 
 Alone: python -m pytest -s tests/benchmarks/test_preparation_speed.py -k trl
 """
@@ -44,7 +44,7 @@ def records() -> list[Record]:
 
 
 def interleaved(ways: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Median seconds of each way, all of them in turn, so that a busy machine is busy for all."""
+    """Median seconds of each way. The ways take turns, so that other load on the machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(REPEATS):
         for name, work in ways.items():
@@ -148,7 +148,7 @@ def test_preparation_against_bare_tokenization_and_trl(records: list[Record], tm
     else:
         print(f"\nTRL is not installed, so it is not measured: {TRL}")
     seconds = interleaved(ways)
-    if with_trl:  # last: where datasets forks, it leaves one thread to every tokenizer of this process from then on
+    if with_trl:  # last: once datasets has forked, every tokenizer of this process has only one thread
         seconds |= interleaved(rivals(tmp_path, 2))
     print(f"\n{len(records):,} rows of the demo corpus, Mistral-7B's tokenizer, medians of {REPEATS}, in turn")
     for what, value in seconds.items():
@@ -186,11 +186,11 @@ print(f"{report['records_read']:,} records: {seconds:.0f} s, {report['records_re
 
 
 def resident(process: int) -> tuple[int, int]:
-    """Bytes of memory that a process and its children hold now; and how many of them are pages of files (libraries, most of all)."""
+    """Resident bytes of a process and its children, and how many of these are pages of files (mostly libraries)."""
     try:
         pages, of_files = map(int, Path(f"/proc/{process}/statm").read_text().split()[1:3])
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:  # it ended a moment ago
+    except OSError:  # the process has just ended
         return 0, 0
     own = (pages * os.sysconf("SC_PAGE_SIZE"), of_files * os.sysconf("SC_PAGE_SIZE"))
     return tuple(map(sum, zip(own, *(resident(int(child)) for child in children), strict=True)))
@@ -198,7 +198,7 @@ def resident(process: int) -> tuple[int, int]:
 
 @pytest.mark.skipif("RECORDS" not in os.environ, reason="set RECORDS=1000000 to generate and prepare that many records")
 def test_memory_hardly_grows_with_the_number_of_records(tmp_path: Path) -> None:
-    base_model.load_tokenizer(Settings().base_model)  # the embedded model is converted here if it never was, not in what is measured
+    base_model.load_tokenizer(Settings().base_model)  # converts the embedded model if that is still to be done, outside of what is measured
     print()
     peaks = []
     for count in (int(os.environ["RECORDS"]) // 10, int(os.environ["RECORDS"])):
@@ -219,4 +219,4 @@ def test_memory_hardly_grows_with_the_number_of_records(tmp_path: Path) -> None:
         )
         peaks.append(together)
     print(f"  ten times the records take {peaks[1] / peaks[0] - 1:+.0%} memory")
-    assert max(peaks) <= 1536 and peaks[1] <= 1.15 * peaks[0], "MiB; what is promised for a million records"
+    assert max(peaks) <= 1536 and peaks[1] <= 1.15 * peaks[0], "MiB; the limit for a million records"

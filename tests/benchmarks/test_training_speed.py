@@ -4,9 +4,9 @@ make bench                  10 steps of 2 x 512 tokens, SmolLM2-135M as Mistral,
 STEPS=20 REPEATS=5 ...      more of them        PROFILE=1 ...   also where our time is spent, unquantized and on one thread
 
 All variants compute in bfloat16 with LoRA weights in float32, on the same records, with the same effective batch, seed, rate and schedule.
-TRL gets its model in bfloat16 without quantization, which is its fast way, and otherwise its defaults (activation checkpointing among them; a line shows
-TRL's packing without it). Variants take turns, each in a process of its own. Rates count tokens without padding. The figures are printed;
-the test asserts what does not depend on the machine's load: the same loss, and no more memory than TRL.
+TRL gets its model in bfloat16 without quantization, which is its faster setting, and otherwise its defaults, with activation checkpointing;
+one variant is TRL's packing without it. Variants take turns, each in a process of its own. Rates count tokens without padding. The figures
+are printed; the test asserts what does not depend on the machine's load: the same loss, and no more memory than TRL.
 """
 
 import importlib.util

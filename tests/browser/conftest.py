@@ -89,7 +89,7 @@ def notebook(context: Any, server: Server, finished: Run) -> Iterator[Callable[.
 
 
 def as_fresh(book: nbformat.NotebookNode, values: dict[str, Any]) -> nbformat.NotebookNode:
-    """The notebook as papermill starts it: with the values in an own cell, and without outputs."""
+    """The notebook as papermill starts it: with the values in a cell of their own, and without outputs."""
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

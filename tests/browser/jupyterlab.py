@@ -85,7 +85,7 @@ class Notebook:
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
 
     def ready(self) -> "Notebook":
-        """Wait until the kernel has nothing to do."""
+        """Wait until the kernel is idle."""
         self.wait(f"({STATUS})() === 'idle'")
         return self
 
@@ -93,7 +93,7 @@ class Notebook:
         self.page.wait_for_function(f"() => {condition}", timeout=seconds * 1000)
 
     def do(self, command: str) -> None:
-        """A command of JupyterLab's menu, without waiting for its end."""
+        """Start a command of JupyterLab's menu, without waiting for its end."""
         self.page.evaluate("command => { window.jupyterapp.commands.execute(command) }", command)
 
     def run_all(self, seconds: float = PATIENCE) -> "Notebook":
@@ -105,7 +105,7 @@ class Notebook:
         return self
 
     def restart_kernel(self) -> None:
-        """Kernel > Restart Kernel, and yes to its question."""
+        """Kernel > Restart Kernel, confirmed."""
         self.do("kernelmenu:restart")
         self.page.click(".jp-Dialog button.jp-mod-accept")
         self.page.wait_for_selector(".jp-Dialog", state="detached")
@@ -115,7 +115,7 @@ class Notebook:
         self.page.wait_for_selector(f".jp-OutputArea-output .widget-html:has-text({json.dumps(words)})", timeout=seconds * 1000)
 
     def press(self, words: str) -> None:
-        """Click the button with these words, once it can be clicked."""
+        """Click the button with these words, once it is enabled."""
         self.page.click(f".jp-OutputArea-output button:has-text({json.dumps(words)})")
 
     def slide(self, name: str, key: str = "ArrowRight") -> None:

@@ -1,7 +1,7 @@
-"""Screenshots of the notebooks in JupyterLab: the README's one, or every notebook in both themes.
+"""Screenshots of the notebooks in JupyterLab: the one in the README, or every notebook in both themes.
 
-python -m tests.browser.picture                # the README's docs/lab.png: notebook 03's live page over a complete demo run
-python -m tests.browser.picture FOLDER 02 03   # these notebooks (all, if none is named), light and dark, from top to end
+python -m tests.browser.picture                # docs/lab.png for the README: the live page of notebook 03 over a complete demo run
+python -m tests.browser.picture FOLDER 02 03   # these notebooks (all, if none is named), light and dark, from top to bottom
 
 Both run the notebooks over the demo run of this home (MISTRAL_WORKBOOK_HOME), which must be complete.
 """
@@ -25,7 +25,7 @@ RUN = "demo"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 WIDTH, HEIGHT = 1440, 1200  # a laptop's width; the height of one picture
 PATIENCE = 600  # seconds for one notebook
-ALL_CELLS = {"windowingMode": "none"}  # cells outside the window are drawn as well
+ALL_CELLS = {"windowingMode": "none"}  # cells outside the window are rendered as well
 TO_THE_PAGE = """() => [...document.querySelectorAll('.jp-Notebook .widget-html')].find(
     part => part.innerText.includes('loss of the last batch')).closest('.jp-Cell').scrollIntoView()"""
 OUTER = "document.querySelector('.jp-WindowedPanel-outer')"
@@ -80,7 +80,7 @@ def readme_picture() -> None:
 
 
 def all_of(number: str, theme: str, folder: Path) -> None:
-    """Screenshots from top to end: FOLDER/03_dark_00.png and so on."""
+    """Screenshots from top to bottom: FOLDER/03_dark_00.png and so on."""
     with lab(theme) as (server, browser):
         page = opened(server, browser, number)
         assert not page.errors(), page.errors()

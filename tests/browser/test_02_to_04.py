@@ -1,4 +1,4 @@
-"""Notebooks 02 to 04 in a real browser over one complete run: run by the menu, their widgets operated, their layout measured.
+"""Notebooks 02 to 04 in a real browser over one complete run: they are run by the menu, their widgets operated, their layout measured.
 
 The tests assert what the page shows, and the files that were written.
 """
@@ -35,7 +35,7 @@ RECORD = f"""() => {{ window.seen = []; const look = () => {{
 
 
 def twins(number: int) -> list[dict[str, str]]:
-    """Two texts of 26 word 5-grams that share 21 of 31."""
+    """Two texts of 26 word 5-grams each, with a Jaccard similarity of 21 / 31."""
     words = [f"word{number}_{n}" for n in range(30)]
     return [{"text": " ".join(words)}, {"text": " ".join([*words[:15], "other", *words[16:]])}]
 
@@ -73,7 +73,7 @@ def test_02_a_moved_slider_shows_what_the_data_stage_then_does(notebook: Callabl
         PARAMETERS, page.page.inner_text(".widget-html pre")
     )  # the lines that the page shows, typed into the parameters cell
     assert not page.run_all().errors()
-    assert figures(files.read_json(Run.open(moved).folder / "data" / "report.json")) == expected, "the sample held every row"
+    assert figures(files.read_json(Run.open(moved).folder / "data" / "report.json")) == expected, "the sample has every row"
 
 
 def test_03_a_complete_training_is_found_and_compared(notebook: Callable[..., Notebook], finished: Run) -> None:
@@ -108,7 +108,7 @@ def test_04_votes_by_key_and_button_and_both_models_answer(notebook: Callable[..
     page.press("Ask both")
     page.page.wait_for_selector("button:has-text('Stop'):enabled")
     page.page.wait_for_selector("button:has-text('Ask both'):enabled")
-    assert streamed(page.page.evaluate("() => window.seen")), "both answers grew together, word by word"
+    assert streamed(page.page.evaluate("() => window.seen")), "both answers appear together, word by word"
     both = page.page.locator(".widget-html:has(pre)")
     assert beside_each_other(page, *(both.filter(has_text=who).last for who in ("base model", "adapter")))
     assert not faults(page)
@@ -126,7 +126,7 @@ def test_04_votes_by_key_and_button_and_both_models_answer(notebook: Callable[..
 
 
 def streamed(seen: list[list[list[Any]]]) -> bool:
-    """Whether there were moments at which both answers were being written, each longer than at an earlier one."""
+    """Whether both answers grew at the same time, each seen with at least three lengths."""
     growing = [(one[0], two[0]) for one, two in (both for both in seen if len(both) == 2) if one[0] and two[0] and (one[1] or two[1])]
     return len({one for one, _ in growing}) >= 3 and len({two for _, two in growing}) >= 3
 
@@ -165,7 +165,7 @@ def test_a_training_is_found_again_after_a_restart_stopped_and_resumed(notebook:
     assert not page.run_all(3 * PATIENCE).errors()
     page.shows("read back from disk and measured again")
     starts = [e["from_step"] for e in files.read_json_lines(log) if e["event"] == "started"]
-    assert starts == [0, now.step], "one stop, resumed where it was saved, by one trainer"
+    assert starts == [0, now.step], "stopped once and resumed at the saved step, by a single trainer"
     assert [step["step"] for step in training_log.steps(log)] == list(range(1, STEPS + 1))
     assert all(finding.status == "verified" for finding in audit.audit(run.folder / "training" / "adapter"))
 

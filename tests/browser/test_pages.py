@@ -34,6 +34,6 @@ def test_a_page_fits_its_window_and_requests_nothing(browser: Any, pages: dict[s
     if width > 1000:
         assert page.evaluate(CUT) == [], "on a desktop every column is visible"
         page.emulate_media(media="print")
-        page.set_viewport_size({"width": 718, "height": 1000})  # A4 at 96 dots an inch, less margins of a centimetre
+        page.set_viewport_size({"width": 718, "height": 1000})  # A4 at 96 dots an inch, less margins of a centimeter
         assert page.evaluate(OVERFLOW) <= 0, "and on paper, which cannot be scrolled"
     context.close()

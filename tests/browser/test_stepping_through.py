@@ -83,7 +83,7 @@ def test_00_decisions_are_changed_checked_and_saved(notebook: Callable[..., Note
 def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     notebook: Callable[..., Notebook], finished: Run, server: Server
 ) -> None:
-    """Opened as a person opens it: its parameters cell untouched, the form's file saved."""
+    """The notebook is opened as a user opens it: with its own parameters cell, after the form has saved its file."""
     params.save(finished.settings, paths.runs() / "small.yaml", replace=True)
     current_file.write(paths.runs() / "small.yaml")
     source = next(paths.notebooks().glob("01_*.ipynb"))
@@ -96,7 +96,7 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     page.shows("blue.jsonl:2 ")
     choose(page, "domain", "red")
     page.shows("200 of 600 rows")
-    write(page, "search", "RED.KERNEL_1")  # red.kernel_10 and red.kernel_18, _106, ...: as a plain loop finds them
+    write(page, "search", "RED.KERNEL_1")  # in red.kernel_10, red.kernel_18, red.kernel_106 and so on; a plain loop gives the expected rows
     lines = (paths.corpora() / "small" / "red.jsonl").read_text().splitlines()
     found = [number for number, line in enumerate(lines, 1) if "red.kernel_1" in line]
     page.shows(f"{len(found)} of 600 rows")

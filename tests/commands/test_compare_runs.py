@@ -1,4 +1,4 @@
-"""Comparing runs: paired on the same records, right on made-up losses, refused where it would mean nothing."""
+"""Comparing runs: paired on the same records, correct on made-up losses, refused if the comparison would mean nothing."""
 
 import subprocess
 import sys

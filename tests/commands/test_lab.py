@@ -1,4 +1,4 @@
-"""make lab: a page that runs code is behind a token, on this machine only, with this environment's kernel."""
+"""make lab: JupyterLab is behind a token, listens on this machine only, and has the kernel of this environment."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ def test_without_the_token_nothing_is_served(server: Server) -> None:
     for address in ("api/kernelspecs", "api/contents", f"api/contents?token={'0' * 48}"):
         assert requests.get(server.url(address), timeout=30).status_code == 403
     page = requests.get(server.url(f"lab/tree/{lab.FIRST}"), timeout=30)
-    assert "/login" in page.url, "asked for the token first"
+    assert "/login" in page.url, "the token is asked for first"
     assert server.api("GET", "contents").status_code == 200
 
 
@@ -60,7 +60,9 @@ def test_a_requested_port_that_is_taken_is_reported() -> None:
 def test_over_ssh_it_prints_the_tunnel() -> None:
     text = lab.welcome(lab.LOOPBACK, 8890, "abc", {"SSH_CONNECTION": "203.0.113.5 50000 8.8.4.4 22"})
     assert "ssh -N -L 8890:127.0.0.1:8890 " in text and "@8.8.4.4" in text and "00_start_here.ipynb?token=abc" in text
-    assert "@<the address" in lab.tunnel(8890, {"SSH_CONNECTION": "203.0.113.5 50000 172.31.7.9 22"}), "a private address is of no use"
+    assert "@<the address" in lab.tunnel(8890, {"SSH_CONNECTION": "203.0.113.5 50000 172.31.7.9 22"}), (
+        "a private address cannot be reached from outside"
+    )
     assert "ssh" not in lab.welcome(lab.LOOPBACK, 8890, "abc", {})
 
 
@@ -86,5 +88,5 @@ def test_it_saves_often_and_asks_about_no_news(server: Server) -> None:
         answer = requests.get(address, headers={"Authorization": f"token {server.token}"}, timeout=30).json()
         return answer["schema"]["properties"][name]["default"]
 
-    assert default("docmanager-extension:plugin", "autosaveInterval") == 10, "a closed page is found as it was"
+    assert default("docmanager-extension:plugin", "autosaveInterval") == 10, "a closed page loses at most 10 seconds"
     assert default("apputils-extension:notification", "fetchNews") == "false"

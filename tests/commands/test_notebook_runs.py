@@ -1,4 +1,4 @@
-"""`python -m mistral_lib run`: the notebooks in a row, failing loudly, resuming where they stopped."""
+"""`python -m mistral_lib run`: the notebooks one after another; an error ends the command, and the next run resumes there."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def command(params_file: Path, *more: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def params_file(settings: params.Settings, tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(params.to_yaml(settings.model_copy(update={"max_test_tokens": 0})))  # 0: all, which a notebook must be able to say
+    path.write_text(params.to_yaml(settings.model_copy(update={"max_test_tokens": 0})))  # 0: all, which the notebooks must report
     return path
 
 
@@ -50,7 +50,7 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
     first = command(params_file)
     assert first.returncode == 0, first.stderr[-3000:]
     folder = tmp_path / "runs" / "small"
-    assert files.read_json(folder / "data" / "report.json")["domains"]["test"]["notes"], "plain documents are shown and measured as well"
+    assert files.read_json(folder / "data" / "report.json")["domains"]["test"]["notes"], "plain documents are in the test split as well"
     assert (
         "report: runs/small/evaluation/report.html" in first.stdout
         and "  step 8 of 8  loss " in first.stderr
@@ -59,7 +59,7 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
     assert (folder / "evaluation" / "report.html").stat().st_size > 20_000
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [copy.stem[:2] for copy in copies] == ["00", "01", "02", "03", "04"]
-    assert not files_with(folder, token, mail), "a secret of the corpus stands in the run, its notebooks included"
+    assert not files_with(folder, token, mail), "a file of the run, or an executed notebook, has a secret of the corpus"
     again = command(params_file)
     assert again.returncode == 0 and again.stderr.count("done already, skipped") == 5
     files.write_text(folder / "evaluation" / "result.json", "{}")
@@ -70,9 +70,9 @@ def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) 
 
     strict = command(params_file, "--only", "04", "--set", "require_ship=true")
     verdict = files.read_json(folder / "evaluation" / "result.json")["verdict"]
-    assert verdict != "ship", "two answers are too few to ship on"
+    assert verdict != "ship", "two answers are too few for the verdict ship"
     assert strict.returncode == 1 and f"NotToShip: require_ship is set, and the verdict is: {verdict}" in strict.stderr
-    assert Run.existing(folder).status("evaluation") == "complete", "the measurement stands, whatever the verdict"
+    assert Run.existing(folder).status("evaluation") == "complete", "the stage is complete, whatever the verdict"
 
 
 def notebook_stderr(path: Path) -> str:

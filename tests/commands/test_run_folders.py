@@ -1,4 +1,4 @@
-"""Runs listed, renamed and deleted: no stage is lost, no half run stays, nothing outside runs/ is touched."""
+"""Runs listed, renamed and deleted: no stage is lost, no partial run remains, nothing outside runs/ is touched."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""Sweeps: a file's faults all at once, alternatives one after another, prepared data shared, a failed one that stops no other."""
+"""Sweeps: all faults of a file at once, alternatives one after another with shared data, and a failed one does not stop the others."""
 
 import json
 import subprocess
@@ -96,7 +96,7 @@ def test_a_stage_is_taken_over_where_it_would_be_the_same(prepared: Run, capsys)
     changed = prepared.folder.parent.parent / "corpora" / "small" / "red.jsonl"
     changed.write_text(changed.read_text() + changed.read_text().splitlines()[0].replace("red", "pink") + "\n")
     prepare.prepare(sibling)
-    assert "input corpus/red.jsonl changed" in capsys.readouterr().err, "inputs are compared again when the stage's turn comes"
+    assert "input corpus/red.jsonl changed" in capsys.readouterr().err, "inputs are compared again when the stage runs"
     assert sibling.entry("data")["taken_over"] is None and prepared.entry("data")["outputs"] != sibling.entry("data")["outputs"]
     assert [str(found) for found in audit.audit(prepared.folder) if found.status not in ("verified", "stale")] == []
 

@@ -1,4 +1,4 @@
-"""Hostile archives: nothing leaves them, nothing is taken on their word, and the harmless members are still read."""
+"""Hostile archives: nothing is written outside of them, no size that they state is trusted, and the harmless members are still read."""
 
 import io
 import stat
@@ -69,7 +69,7 @@ def test_a_sparse_member_is_refused(read):
     header = bytearray(tarfile.TarInfo("s.jsonl").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = b"S"
     header[386:410] = b"00000000000\x0000000000000\x00"
-    header[483:495] = b"77777777777\x00"  # 8 GiB of zeros, it says
+    header[483:495] = b"77777777777\x00"  # claims 8 GiB of zeros
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     found = read("a.tar", bytes(header) + bytes(1024))
@@ -112,12 +112,12 @@ def test_a_bomb_ends_the_file_and_keeps_what_came_before(read, name, build):
 
 
 def codec_reads_ahead(name: str) -> bool:
-    """A bare compressed stream may meet its bomb within the first chunk that is read."""
+    """In a bare compressed stream the bomb may be within the first chunk that is read."""
     return name.startswith("a.jsonl")
 
 
 def test_members_that_share_their_bytes_count_each_time(read):
-    """A zip whose directory names the same compressed bytes a thousand times: each member is harmless, all of them are not."""
+    """A zip whose directory names the same compressed bytes a thousand times: each member is harmless, all of them together are not."""
     data = zipped({"a.jsonl": json_lines(ROWS * 2_000)})
     entry_at = data.index(b"PK\x01\x02")
     end_at = data.index(b"PK\x05\x06")
@@ -150,7 +150,7 @@ def test_the_header_of_a_zip_member_is_not_believed(read):
 
 
 def test_a_tar_header_of_megabytes_is_refused_before_it_is_held(read):
-    """A name of 4 MiB that is really there, and a good member behind it: tarfile would keep the name and continue."""
+    """A real name of 4 MiB, followed by a good member: tarfile would keep the name in memory and continue."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 4 * 2**20
     found = read("a.tar", info.tobuf(tarfile.GNU_FORMAT) + b"a" * info.size + tarred({"a.jsonl": LINES}))

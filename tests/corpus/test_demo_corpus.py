@@ -19,7 +19,7 @@ def test_the_corpus_is_real_and_varied() -> None:
     domains, shapes = Counter(r.domain for r in found), Counter(r.shape for r in found)
     assert sum(count >= 300 for count in domains.values()) >= 6
     assert len(shapes) >= 6
-    assert len({record.record_id for record in found}) < len(found), "real corpora hold duplicates, and so did this one"
+    assert len({record.record_id for record in found}) < len(found), "real corpora contain duplicates, and so does this one"
 
 
 def test_the_operatives_are_pdfs_with_text() -> None:

@@ -1,4 +1,4 @@
-"""s3:// against a real S3 API server over HTTP on the loopback, also one that is stopped and one that never answers."""
+"""s3:// against a real S3 API server over HTTP on the loopback, also if it is stopped or never answers."""
 
 import socket
 import sys
@@ -20,7 +20,7 @@ server_module = pytest.importorskip("moto.server", reason="moto[server] is an ex
 
 @pytest.fixture
 def bucket(server, monkeypatch):
-    """An S3 client of the bucket `corpora`, filled."""
+    """An S3 client whose bucket `corpora` has files."""
     import boto3
 
     use(monkeypatch, server)

@@ -1,4 +1,4 @@
-"""Text written as a PDF: what is read back, and that the bytes depend on the text alone."""
+"""Text written as a PDF is read back, and the bytes depend on the text alone."""
 
 import pytest
 
@@ -16,8 +16,8 @@ def read_back(text: str) -> list[str]:
         ("One line.\nAnother one.", "One line.\nAnother one."),
         ("It costs $5, and $x_1^2$ is no formula: \\alpha {} %", "It costs $5, and $x_1^2$ is no formula: \\alpha {} %"),
         ("café (naïve) §", "café (naïve) §"),
-        ("a → b", "a ? b"),  # no Latin-1
-        ("word " * 20 + "end", "word " * 17 + "\nword word word end"),  # 88 characters a line; a cut leaves the blank where it was
+        ("a → b", "a ? b"),  # not in Latin-1
+        ("word " * 20 + "end", "word " * 17 + "\nword word word end"),  # 88 characters a line; the blank at a cut stays
     ],
 )
 def test_the_text_is_read_back(text: str, found: str) -> None:

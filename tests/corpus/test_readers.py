@@ -1,4 +1,4 @@
-"""Every container gives the same rows; every defect of its content is a problem with its place, and never an exception."""
+"""Every container gives the same rows; every defect of its content is reported as a problem with its place, never as an exception."""
 
 import json
 import tracemalloc
@@ -189,7 +189,7 @@ def test_a_file_without_rows_has_a_reason(read, name, data, problem):
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.zst", "a.tar.gz", "a.tar"])
 def test_a_truncated_container_is_reported(read, name):
     whole = STRUCTURED[name]()
-    cut = whole[:1_024] if name == "a.tar" else whole[:-9]  # of a tar, the two blocks that mark its end
+    cut = whole[:1_024] if name == "a.tar" else whole[:-9]  # a tar loses the two blocks that mark its end
     found = read(name, cut)
     assert [row.problem for row in found if row.problem] == ["unreadable"]
 
@@ -278,7 +278,7 @@ def test_lines_are_streamed_and_the_first_is_there_before_the_last_is_read(tmp_p
 
 
 def _bytes_read_for_the_first_rows(file: SourceFile) -> int:
-    """How much of the file, expanded, was taken in to give ten rows."""
+    """Bytes of the file, after decompression, that were read to give ten rows."""
     from mistral_lib.corpus import readers
     from mistral_lib.corpus.rows import Reading
     from mistral_lib.corpus.streams import Budget

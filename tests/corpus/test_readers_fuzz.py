@@ -1,4 +1,4 @@
-"""Valid files of every format with bytes changed, cut, doubled and lost: no crash, no hang, no silent loss. Seeded, and bounded in time."""
+"""Valid files of every format with bytes changed, cut, doubled and lost: no crash, no hang, no silent loss. Seeded and limited in time."""
 
 import random
 import time
@@ -14,7 +14,7 @@ from tests.support.containers import DOCUMENTS, ROWS, STRUCTURED
 
 MUTATIONS = 60  # of each file
 SECONDS = 0.6  # for all mutations of one file; fewer are made on a slow machine
-HANG = 5.0  # seconds that no file of a few KB may take
+HANG = 5.0  # seconds; no file of a few KB may take longer
 LIMITS = Limits(in_memory_bytes=8 * 2**20, member_bytes=8 * 2**20, ratio_from=8 * 2**20, members=1_000)
 BUILDERS = {**STRUCTURED, **DOCUMENTS}
 
@@ -56,7 +56,7 @@ def test_damaged_files_give_rows_or_problems_and_nothing_else(name, tmp_path: Pa
 def check(found: list[sources.Row], name: str) -> None:
     """Each row is a value or a problem, has a place of its own, and can be mapped or says why it cannot."""
     assert found
-    assert len({row.source for row in found}) >= len(found) - 1  # the word that the rest is lost may share the place of the file
+    assert len({row.source for row in found}) >= len(found) - 1  # the row that reports a lost rest may have the source of the file
     for row in found:
         assert row.source.startswith(name) and row.source.encode()
         assert (row.value is None) or row.problem is None
@@ -72,7 +72,7 @@ LINE_FORMATS = ("a.jsonl", "a.ndjson", "lines.json")
 
 @pytest.mark.parametrize("name", LINE_FORMATS)
 def test_in_files_of_lines_every_line_that_is_untouched_is_read(name, tmp_path):
-    """Damage within one line takes that line alone."""
+    """Damage within one line affects that line alone."""
     lines, dice = BUILDERS[name]().splitlines(keepends=True), random.Random(name)
     for trial in range(40):
         number = dice.randrange(1, len(lines))
@@ -89,7 +89,7 @@ def test_in_files_of_lines_every_line_that_is_untouched_is_read(name, tmp_path):
     "name", ["a.csv", "a.parquet", "a.tar", "a.tar.gz", "a.zip", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "tgz_in_tar.tar"]
 )
 def test_a_file_truncated_anywhere_never_looks_complete(name, tmp_path):
-    """Whatever was cut off, either all rows are still there or a problem says that they are not."""
+    """Whatever was cut off, either all rows are still there or a problem reports the loss."""
     whole, dice, path = BUILDERS[name](), random.Random(name), tmp_path / name
     for _ in range(25):
         path.write_bytes(whole[: dice.randrange(1, len(whole))])

@@ -1,4 +1,4 @@
-"""Every row shape of real corpora becomes a record without configuration, and every change on the way is named."""
+"""Every row shape of real corpora becomes a record without configuration, and every change of its text is reported."""
 
 import json
 import math
@@ -17,7 +17,7 @@ CHAT = [{"role": "user", "content": ASK}, {"role": "assistant", "content": REPLY
 
 
 def chat(*turns: str) -> list[dict[str, str]]:
-    """`u:text` → a message."""
+    """Messages from strings such as `u:text`."""
     names = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
     return [{"role": names[turn[0]], "content": turn[2:]} for turn in turns]
 
@@ -173,7 +173,7 @@ SECRET = "hunter2-do-not-print"
 
 
 def deep(value, levels: int = 300) -> list:
-    """As many levels as a JSON reader accepts and its writer does not."""
+    """The value in so many lists that a JSON reader accepts it and a JSON writer does not."""
     for _ in range(levels):
         value = [value]
     return value
@@ -258,7 +258,7 @@ def test_domain_group_and_note():
     assert [file_domain(s) for s in ("v1.2.zip!a.jsonl:1", "v1.2.tgz!b/c.md", "law.pdf#3-5", "law.pdf#3.2", "a.b.json")] == [
         "v1.2", "v1.2", "law", "law", "a.b"]  # fmt: skip
     assert [file_domain(s) for s in ("a.b.jsonl:2.1", "a.b.json.1:2", "a.b.json.3", "a.b.json:4", "a.b.jsonl.bz2:5")] == ["a.b"] * 5
-    assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record: its own name would be a domain of one"
+    assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record, so its name would be a domain of one record"
 
 
 def test_a_row_that_was_read_becomes_a_record_by_the_parameters_of_a_run():

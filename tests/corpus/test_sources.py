@@ -1,4 +1,4 @@
-"""Which files a run reads: nothing missing in silence, one name for one file, and the same order however they are listed."""
+"""Which files a run reads: a missing one is reported, each has one name, and their order does not depend on that of the paths."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.containers import LINES, ROWS, compressed
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch) -> Path:
-    """A folder as the workbook's home, with files in it."""
+    """The workbook's home, with files to read."""
     monkeypatch.setenv(paths.VARIABLE, str(tmp_path))
     folder = tmp_path / "mine"
     for name in ("b.jsonl", "a.jsonl", "law/a.jsonl", "law/c.txt", ".hidden.jsonl", ".git/x.jsonl"):
@@ -76,7 +76,7 @@ def test_a_file_with_only_problems_yields_nothing(corpus):
     (corpus / "broken.jsonl").write_bytes(b"no\njson\n")
     with pytest.raises(SourceError, match=r"no row could be read.*not_json"):
         sources.find(["broken.jsonl"], "corpus")
-    (corpus / "broken.jsonl").write_bytes(b"no\n" + LINES)  # it is looked at again once it has changed
+    (corpus / "broken.jsonl").write_bytes(b"no\n" + LINES)  # a changed file is read again
     assert names(sources.find(["broken.jsonl"], "corpus")) == ["broken.jsonl"]
 
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_opened_is_not_passed_over(corpus):
     with pytest.raises(SourceError, match="broken link"):
         sources.find(["mine"], "corpus")
     (corpus / "mine" / "broken.jsonl").unlink()
-    os.mkfifo(corpus / "mine" / "pipe.jsonl")  # opening it would wait for ever
+    os.mkfifo(corpus / "mine" / "pipe.jsonl")  # opening it would wait forever
     with pytest.raises(SourceError, match="neither a file nor a folder"):
         sources.find(["mine"], "corpus")
 

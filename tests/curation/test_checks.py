@@ -23,7 +23,7 @@ QUESTION = "How do I sort?"
 
 
 def inspect(answer: str, question: str = QUESTION, **parameters: object) -> Outcome:
-    """What the checks make of a chat of two messages."""
+    """The outcome of the checks for a chat of two messages."""
     return Checks(Settings(**parameters)).inspect([question, answer])
 
 
@@ -171,7 +171,6 @@ def test_hostile_text_takes_no_more_than_linear_time(piece):
     assert time.process_time() - started < 1
 
 
-# ---------------------------------------------------------------------------------------------------------- skeletons
 def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
     same = [
         "Processed content from report_2021.pdf (12 pages)",

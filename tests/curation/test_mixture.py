@@ -1,4 +1,4 @@
-"""The training mixture: how often each domain's windows are taken, in which order, and how many of the operatives join."""
+"""The training mixture: how often the windows of each domain are used, in which order, and how many of the operatives join."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_without_weights_every_window_is_taken_once_in_the_order_of_the_hashes()
     [
         ({"law": 0.5}, [3, 1, 5, 4]),  # the two of law with the smallest hashes
         ({"law": 2}, [3, 3, 1, 1, 5, 0, 0, 4, 2, 2]),
-        ({"law": 1.25, "tax": 0.5}, [3, 3, 1, 5, 0, 2]),  # a quarter of four windows is one more
+        ({"law": 1.25, "tax": 0.5}, [3, 3, 1, 5, 0, 2]),  # 1.25 times four windows: one of them twice
         ({"law": 0.6, "tax": 0}, [3, 1]),  # 2.4 windows are two
         ({"law": 0, "tax": 1}, [5, 4]),
         ({"law": 0, "tax": 0}, []),
@@ -92,7 +92,7 @@ def test_the_order_of_many_is_that_of_their_hashes_and_the_hashes_stay_as_they_a
 
 
 def test_new_windows_leave_the_choice_among_the_others_as_it_was() -> None:
-    """One more window of a domain of which half is taken moves at most one of the others out."""
+    """In a domain of weight 0.5, a new window replaces at most one of the chosen windows."""
     before = set(chosen({"law": 0.5}).windows.tolist())
     more = {"tokens": np.full(7, 10), "hashes": np.append(HASHES, np.uint64(5)), "domain": np.append(DOMAIN, np.int32(0))}
     after = set(chosen({"law": 0.5}, np.zeros(7, bool), **more).windows.tolist())

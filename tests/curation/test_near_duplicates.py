@@ -1,4 +1,4 @@
-"""Near-duplicates against brute force, at the border of the threshold, in any batches and order, and in bounded memory."""
+"""Near-duplicates against brute force, at the threshold itself, in any batches and order, and in bounded memory."""
 
 import random
 import subprocess
@@ -52,7 +52,7 @@ def search(folder, texts: list[str], batch: int = 500, **options) -> tuple[np.nd
 
 
 def brute_force(texts: list[str], threshold: float) -> set[tuple[int, int]]:
-    """All pairs that reach the threshold, from shared shingles, written out independently of the library."""
+    """All pairs that reach the threshold, computed from shared shingles independently of the library."""
     import re
 
     grams = []
@@ -139,7 +139,7 @@ def test_the_threshold_itself_is_near_and_just_below_is_not(tmp_path):
 
 def test_a_chain_is_tied_but_not_merged_without_a_check(tmp_path):
     words = [f"c{number}" for number in range(60)]
-    a, b, c = (" ".join(words[start : start + 54]) for start in (0, 3, 6))  # neighbours share 47 of 53 shingles, the ends 44 of 56
+    a, b, c = (" ".join(words[start : start + 54]) for start in (0, 3, 6))  # neighbors share 47 of 53 shingles, the ends 44 of 56
     pairs, leader = search(tmp_path, [a, b, c])
     assert pairs.tolist() == [[0, 1], [1, 2]]
     assert leader.tolist() == [0, 0, 2]

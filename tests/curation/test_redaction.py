@@ -1,4 +1,4 @@
-"""Secrets and personal data go, documentation stays. Every fake secret is put together at run time: this file holds none."""
+"""Secrets and personal data are redacted, documentation stays. Fake secrets are assembled at run time: this file contains none."""
 
 import random
 import string
@@ -14,7 +14,7 @@ DICE = random.Random(7)
 
 
 def letters(count: int, alphabet: str = string.ascii_letters + string.digits) -> str:
-    """A random-looking value that holds a digit and both cases."""
+    """A random value with a digit and letters of both cases."""
     return "".join(["aZ7"[:count], *(DICE.choice(alphabet) for _ in range(count - 3))])
 
 

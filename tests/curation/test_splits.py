@@ -1,4 +1,4 @@
-"""Splits: no component straddles two, order is irrelevant, added records move others only by the stated rule, the leak is measured."""
+"""Splits: no component is in two, order is irrelevant, added records move others only by the stated rule, the leak is measured."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ class Rows:
 
 
 def alone_in_split(done: splits.Assignment, rows: Rows) -> np.ndarray:
-    """The records of reassigned components that have a split to themselves: without them it would be empty."""
+    """Which records are in a reassigned component that is alone in its split: without it the split would be empty."""
     component, reassigned = rows.component_of(), rows.remembered(done).split_of(rows.group)
     alone = np.zeros(len(component), bool)
     for split in (1, 2):
@@ -137,13 +137,13 @@ def test_added_records_move_others_only_by_the_stated_rule(rows, data):
     needed = alone_in_split(after, rows)[old]  # records seen before are reassigned only if a split would be empty without them
     assert (now == before)[~linked_to_new & ~needed].all()  # all other records that no new one is linked to stay
     own = np.maximum(by_hash(rows.group), rows.remembered(after).split_of(rows.group))
-    for record in old[now > before]:  # moved records are linked to a group that is in that split by itself
+    for record in old[now > before]:  # a moved record is linked to a group that is in that split by hash or reassignment
         assert own[component == component[record]].max() == after.split[record]
     assert after.moved_by_links == (after.split > own).sum()
 
 
 def test_a_record_seen_before_is_reassigned_if_a_link_empties_a_split():
-    """Two documents are validation and test; once they are linked, one of training is reassigned to validation."""
+    """Of two documents one is in validation and one in test. Once they are linked, a document of training is reassigned to validation."""
     four = Rows.build([(group, group, 0) for group in range(4)], [])
     first = four.assign()
     test, validation = (int(np.flatnonzero(first.split == split)[0]) for split in (2, 1))
@@ -207,7 +207,7 @@ def test_every_domain_with_enough_documents_gets_every_split(count, name, domain
 
 @pytest.mark.parametrize("count", [13, 40, 200])
 def test_a_domain_gets_its_share_within_the_stated_bound(count):
-    """Four standard deviations and one reassigned document; of 400 domains at most one lies outside (small binomials have tails)."""
+    """Four standard deviations and one reassigned document; of 400 domains at most one is outside (small binomials have tails)."""
     domains = 400
     done = documents(count * domains, 0, 1, domains).assign(0.08, 0.08)
     assert (done.by_domain > 0).all()
@@ -249,7 +249,7 @@ def test_a_document_seen_before_is_not_reassigned_when_its_domain_grows_enough_f
     before = whole.chosen(old).assign(0.08, 0.08)
     assert not before.by_domain[1, 1:].any()
     after = whole.assign(0.08, 0.08, earlier=whole.chosen(old).remembered(before))
-    assert (after.split[old] == before.split).all() and set(after.split[:2].tolist()) == {1, 2}  # the new ones are
+    assert (after.split[old] == before.split).all() and set(after.split[:2].tolist()) == {1, 2}  # the new ones are reassigned
 
 
 def test_what_is_remembered_is_read_from_the_folder(tmp_path):
@@ -270,7 +270,7 @@ def test_seeds_assign_differently():
 
 def test_a_large_component_goes_to_training_and_is_counted():
     rows = spread(400)
-    rows.answer[rows.group < 100] = 7  # an answer that a quarter of all groups share: some of them are surely in test by hash
+    rows.answer[rows.group < 100] = 7  # an answer that a quarter of all groups share; by hash some of them are in test
     done = rows.assign()
     assert not done.split[rows.group < 100].any()
     assert (done.in_large_components, done.large_components) == (500, 1)
@@ -288,7 +288,7 @@ def test_duplicates_link_but_are_not_counted():
     train, test = int(np.flatnonzero(own == 0)[0]), int(np.flatnonzero(own == 2)[0])
     rows = Rows.build([(train, 1, 0), (train, 2, 1), (test, 1, 0)], [])
     done = rows.assign(kept=np.array([True, True, False]))  # the test record is dropped, a copy of the first
-    assert done.split.tolist() == [2, 2, 2]  # its content is held out all the same
+    assert done.split.tolist() == [2, 2, 2]  # its content is held out nevertheless
     assert done.moved_by_links == 2 and done.by_domain.tolist() == [[0, 0, 1], [0, 0, 1]]
 
 

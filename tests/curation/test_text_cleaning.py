@@ -1,4 +1,4 @@
-"""Cleaning makes texts alike, changes nothing twice, and leaves code as it was."""
+"""Cleaning normalizes texts, changes nothing when repeated, and leaves code as it was."""
 
 import time
 import unicodedata

@@ -42,7 +42,7 @@ def explorer(run: Run) -> CorpusExplorer:
 
 def test_files_that_are_wholly_contained_in_earlier_ones_are_named(settings, corpus) -> None:
     red, blue = ([{**row, "page": 2} for row in files.read_json_lines(corpus / f"{name}.jsonl")] for name in ("red", "blue"))
-    files.write_json_lines(corpus / "s_metadata.jsonl", red)  # as red.jsonl, but for one number
+    files.write_json_lines(corpus / "s_metadata.jsonl", red)  # as red.jsonl except for a page number
     files.write_json_lines(corpus / "t_two_of_one.jsonl", red[:50] + blue[:30] + red[:2])
     files.write_json_lines(corpus / "u_one_new.jsonl", [*red[:50], {"text": "One row that stands nowhere else."}])
     files.write_json_lines(corpus / "v_own_repeats.jsonl", [{"text": "A text that says this twice."}] * 2)
@@ -115,9 +115,9 @@ def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explore
     )
     exclusions.write(place, {**exclusions.read(place), "red.jsonl:9": "typed by hand"})
     explorer.exclude.click()
-    assert exclusions.read(place) == {"red.jsonl:9": "typed by hand"}, "what stands there otherwise stays"
+    assert exclusions.read(place) == {"red.jsonl:9": "typed by hand"}, "other lines of the file stay"
     explorer.place.value = 604
-    assert explorer.exclude.disabled, "what is no record need not be excluded"
+    assert explorer.exclude.disabled, "a row that is not a record cannot be excluded"
 
 
 def test_a_record_that_was_excluded_by_its_source_is_taken_in_again_and_comments_stay(explorer: CorpusExplorer, run: Run) -> None:
@@ -130,7 +130,7 @@ def test_a_record_that_was_excluded_by_its_source_is_taken_in_again_and_comments
     assert exclusions.read(place) == {} and explorer.exclude.description == "exclude this record"
     explorer.exclude.click()
     assert list(exclusions.read(place).values()) == ["blue.jsonl:1"]
-    assert place.read_text().startswith("# why: it is about another product\n\n"), "what a person wrote is no one else's to delete"
+    assert place.read_text().startswith("# why: it is about another product\n\n"), "comments of the user stay"
 
 
 def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
@@ -140,7 +140,7 @@ def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplor
     index = reopened(run)
     explorer = CorpusExplorer(index, explorer.tokenizer)
     explorer.choices["file"].value = "alike.jsonl"
-    assert explorer.exclude_all.layout.display == "none", "only what was looked for together goes together"
+    assert explorer.exclude_all.layout.display == "none", "hidden until near-duplicates were searched for"
     explorer.near_duplicates.click()
     explorer.near_search.wait()
     assert "a record and its 2 near-duplicates; 0 excluded" in explorer.status.value and explorer.exclude_all.layout.display == ""
@@ -151,7 +151,9 @@ def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplor
     explorer.choices["file"].value = "red.jsonl"
     explorer.near_duplicates.click()
     explorer.near_search.wait()
-    assert "no near-duplicates of this record" in explorer.status.value and len(explorer.numbers) == 200, "it stays where it was"
+    assert "no near-duplicates of this record" in explorer.status.value and len(explorer.numbers) == 200, (
+        "the same rows are shown as before"
+    )
     explorer.choices["file"].value = ""
     assert "608 of 608 rows" in explorer.status.value and explorer.exclude_all.layout.display == "none"
 
@@ -170,7 +172,7 @@ def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus)
         *_, (_, numbers) = near_copies(index, first + number)
         assert {n - first for n in numbers.tolist()} == expected
         found += len(expected) - 1
-    assert found > 10, "there was something to find"
+    assert found > 10, "the corpus has near-duplicates"
 
 
 def reopened(run: Run) -> CorpusIndex:
@@ -219,11 +221,11 @@ def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corp
     with pytest.raises(LookupError, match=r"red\.jsonl has changed since it was indexed"):
         explorer.index.row(500)
     explorer.place.value = 590
-    assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "said where it is looked for, not in a log"
+    assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "reported on the page, not only in a log"
 
 
 def test_a_line_put_in_on_top_excludes_no_other_record(explorer: CorpusExplorer, corpus) -> None:
-    """Each row then stands where another one stood, under a source that the index knows."""
+    """Each row then has the source of another row in the index."""
     explorer.choices["file"].value = "red.jsonl"
     files.write_json_lines(corpus / "red.jsonl", [*rows("other", 1), *rows("red", 200)])
     index, numbers = explorer.index, explorer.numbers

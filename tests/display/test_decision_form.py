@@ -18,7 +18,7 @@ from mistral_lib.training import workload
 
 
 def no_estimate(*_: object) -> Iterator[Estimate]:
-    """For tests of what stands on the page at once."""
+    """No estimate, for tests of what the page shows immediately."""
     return iter(())
 
 
@@ -34,9 +34,9 @@ def settled(form: DecisionForm) -> str:
     return form.verdict.value
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="a file that even root cannot read: Linux has one")
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that even root cannot read, as Linux has one")
 def test_a_file_that_cannot_be_read_is_said_in_the_form_and_not_only_in_a_log(form: DecisionForm, corpus) -> None:
-    (corpus / "unreadable.jsonl").symlink_to("/proc/self/mem")  # is opened, and then an error of the machine
+    (corpus / "unreadable.jsonl").symlink_to("/proc/self/mem")  # it can be opened, but reading it is an I/O error
     form.controls["corpus_paths"].value = "corpora/small/"
     assert "Not found:" in form.found.value and "unreadable.jsonl (corpus_paths): cannot be read" in form.found.value
     assert form.save.disabled
@@ -50,12 +50,12 @@ def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -
     assert "no record (unknown_shape, its keys: ask, reply; assign them in the parameters cell: columns = {" in form.found.value
     (corpus / "nothing.txt").write_text("")
     form.controls["corpus_paths"].value = "corpora/small/notes.jsonl\ncorpora/small/nothing.txt"
-    assert "no record (empty_text): nothing.txt" in form.found.value, "no column would help"
+    assert "no record (empty_text): nothing.txt" in form.found.value, "columns would not help, so they are not suggested"
     (corpus / "nothing.txt").unlink()
     form.controls["corpus_paths"].value = "corpora/small\noptional:corpora/elsewhere"
     lines = form.found.value.split("<br>")
     assert "5 files" in lines[1] and "no record" in lines[2] and "no record" in lines[3] and "prompt_completion" in lines[4], (
-        "what needs a decision first"
+        "files that need a decision come first"
     )
     assert "corpora/elsewhere is optional and was left out" in form.found.value
 
@@ -81,7 +81,7 @@ def test_it_writes_exactly_what_headless_runs_take(form: DecisionForm, home) -> 
     path = home / "runs" / "mine.yaml"
     saved = params.load(path)
     assert path.read_text() == params.to_yaml(saved) and saved == form.settings()
-    assert (Run.open(saved).folder / "params.yaml").read_text() == path.read_text(), "and what the run folder then says"
+    assert (Run.open(saved).folder / "params.yaml").read_text() == path.read_text(), "and the run folder has the same values"
     changed = {name for name in saved.names() if getattr(saved, name) != getattr(form.given, name)}
     assert changed == {"run_name", "objective", "max_tokens", "max_steps"}, "what the form does not show stays as it was given"
     assert "python -m mistral_lib run runs/mine.yaml" in form.message.value and "max_tokens = 256" in form.message.value
@@ -108,7 +108,7 @@ def test_the_permission_to_replace_holds_for_what_was_shown_only(form: DecisionF
 
 
 def test_nobody_waits_for_an_estimate_where_no_form_is_shown(settings, corpus) -> None:
-    form = DecisionForm(settings, estimate=lambda *_: pytest.fail("asked"))
+    form = DecisionForm(settings, estimate=lambda *_: pytest.fail("an estimate was started"))
     assert "Change a value" in form.verdict.value and not form.rows.value
 
 
@@ -123,7 +123,7 @@ def test_rows_are_counted_and_what_cannot_be_read_is_reported(settings, corpus) 
     assert "<b>200 rows</b>" in form.rows.value
     form.controls["corpus_paths"].value = "corpora/smal"
     settled(form)
-    assert not form.rows.value and "Not found" in form.found.value and not form.verdict.value, "nothing stays of what was there"
+    assert not form.rows.value and "Not found" in form.found.value and not form.verdict.value, "earlier figures are no longer shown"
 
 
 def test_turning_a_decision_changes_memory_time_and_usd(settings, corpus) -> None:
@@ -244,7 +244,7 @@ def test_only_the_latest_wish_is_answered() -> None:
 
     job.start(goes_wrong(), shown.append, lambda error: shown.append(str(error)), pause=0)
     job.wait()
-    assert shown[2:] == ["first", "no such disk"], "what goes wrong beside the page is read on it"
+    assert shown[2:] == ["first", "no such disk"], "an error of the background job is shown on the page"
 
 
 def test_headless_it_is_the_values_as_they_could_be_typed(form: DecisionForm) -> None:

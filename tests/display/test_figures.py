@@ -1,4 +1,4 @@
-"""Every figure is rendered: no label is cut off or stands on another one, its ground is opaque, its words hold its numbers."""
+"""Every figure is rendered: no text is cut off or overlaps another, the background is opaque, the alternative text has the numbers."""
 
 import ast
 import re
@@ -117,7 +117,7 @@ def drawing_functions() -> set[str]:
     return {node.name for node in every if ast.unparse(node.returns) == "Axes" and not node.name.startswith("_")} - HELPERS
 
 
-HELPERS = {"new_axes", "narrow"}  # empty axes; a drawn figure made narrower
+HELPERS = {"new_axes", "narrow"}  # empty axes; an existing figure made narrower
 
 
 def test_no_figure_is_left_out() -> None:
@@ -129,7 +129,7 @@ def boxes(texts: list[Text]) -> list[tuple[str, Bbox]]:
 
 
 def labels(one: Axes) -> list[Text]:
-    """The words that stand in and around an axes, tick labels within its limits only."""
+    """The texts in and around an axes; of the tick labels only those within its limits."""
     ticks = [
         label
         for axis in (one.xaxis, one.yaxis)
@@ -152,7 +152,7 @@ def test_no_word_stands_on_another(axes: Axes) -> None:
         straight = [text for text in labels(one) if not text.get_rotation() % 90]
         for (words, box), (others, other) in combinations(boxes(straight), 2):
             inside = Bbox.intersection(box, other)
-            assert inside is None or min(inside.width, inside.height) < 1.5, f"{words!r} stands on {others!r}"
+            assert inside is None or min(inside.width, inside.height) < 1.5, f"{words!r} overlaps {others!r}"
 
 
 def test_its_ground_is_opaque_and_light_whatever_the_theme(axes: Axes) -> None:

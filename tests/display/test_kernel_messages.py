@@ -1,4 +1,4 @@
-"""A kernel that waits in a cell answers the questions of a page that comes back, and takes up its other work afterwards."""
+"""A kernel that waits in a cell answers the requests of a reopened page, and runs the next cells afterwards."""
 
 import queue
 import time
@@ -31,7 +31,7 @@ def kernel() -> Iterator[tuple]:
 
 @pytest.fixture
 def page(kernel: tuple) -> Iterator[BlockingKernelClient]:
-    """A second client with a session of its own, as a page that was opened again is."""
+    """A second client with a session of its own, like a reopened page."""
     client = BlockingKernelClient()
     client.load_connection_file(kernel[0].connection_file)
     client.start_channels()
@@ -40,16 +40,16 @@ def page(kernel: tuple) -> Iterator[BlockingKernelClient]:
 
 
 def until_it_waits(folder: Path) -> None:
-    """The cell is at work: what is asked from now on, is asked of a kernel that waits."""
+    """Return once the cell is waiting, so that later requests reach a kernel that waits."""
     for _ in range(1200):
         if (folder / "waiting").exists():
             return
         time.sleep(0.05)
-    pytest.fail("the cell did not begin")
+    pytest.fail("the cell did not start")
 
 
 def asked(client, question: str, seconds: float = 60) -> str | None:
-    """The type of the reply that comes within that time."""
+    """The type of the reply, or None if none comes within that time."""
     message = client.session.msg(question, {})
     client.shell_channel.send(message)
     try:

@@ -21,7 +21,7 @@ def pair(prepared: Run):
 
 
 def alone(model, tokenizer, ids: list[int]) -> str:
-    """The greedy answer of the model in its present state, one row at a time."""
+    """The greedy answer of the model, adapter on or off as it is now, in a batch of one row."""
     batch = torch.tensor([ids])
     out = model.generate(input_ids=batch, attention_mask=torch.ones_like(batch), max_new_tokens=12, do_sample=False, use_cache=True)
     return tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).strip()

@@ -1,4 +1,4 @@
-"""A table of texts: nothing is cut off, prose stands left, and the plain form says the same."""
+"""A table of texts: nothing is cut off, only numbers are aligned right, and the plain form has the same values."""
 
 from mistral_lib.display.text_table import TextTable
 
@@ -11,7 +11,7 @@ ROWS = [
 def test_no_text_is_cut_and_none_becomes_markup() -> None:
     shown = TextTable(ROWS)._repr_mimebundle_()["text/html"]
     assert shown.count("a &lt;b&gt; of\nmany words") == 20 and "<b>" not in shown and shown.count("<tr>") == 3
-    assert ">1,258</td>" in shown and shown.count("text-align:right") == 3, "the head and the cells of the one column of numbers"
+    assert ">1,258</td>" in shown and shown.count("text-align:right") == 3, "the header and the cells of the only column of numbers"
 
 
 def test_its_plain_form_has_every_value_that_is_there() -> None:

@@ -49,7 +49,7 @@ def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(sett
 
 
 def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, tokenizer) -> None:
-    words = [f"word{n}" for n in range(30)]  # two texts of 26 word 5-grams that share 21 of 31
+    words = [f"word{n}" for n in range(30)]  # two texts of 26 word 5-grams each; their Jaccard similarity is 21 / 31
     files.write_json_lines(corpus / "twins.jsonl", [{"text": " ".join(words)}, {"text": " ".join([*words[:15], "other", *words[16:]])}])
     explorer = ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
     explorer.controls["near_duplicate_threshold"].value = 0.5

@@ -66,7 +66,7 @@ def test_the_running_mean_starts_at_the_first_value_and_keeps_a_level() -> None:
 def until(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come that far"
+        assert time.monotonic() < end, "the condition was not reached in time"
         time.sleep(0.05)
 
 
@@ -87,7 +87,7 @@ def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, caps
     with pytest.raises(training_dashboard.WaitingStopped, match=r"the training continues in its own process [0-9]+"):
         asyncio.run(interrupted(page))
     page.stop.click()
-    assert page.question.layout.display == "", "asked before anything is done"
+    assert page.question.layout.display == "", "the page asks before it stops the training"
     page.confirm.click()
     with pytest.raises(training_dashboard.TrainingStopped, match="saved at step"):
         asyncio.run(page.finished())

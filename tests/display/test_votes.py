@@ -1,4 +1,4 @@
-"""The blind vote: blind, balanced, stored at once, resumed, and counted with a correct interval."""
+"""The blind vote: sides are balanced, votes are stored at once and resumed, and the share has a correct interval."""
 
 import csv
 import io
@@ -121,7 +121,7 @@ def test_the_page_votes_by_key_goes_back_and_shows_the_result_at_the_end(ballot:
     page.back.click()
     assert page.pair == first
     page.key.value = "x"
-    assert page.pair == first, "a key without a meaning is no vote"
+    assert page.pair == first, "a key without a meaning is not a vote"
     for key in "2", "3", "r":
         page.key.value = key
     assert page.pair is None and "3 of 3" in page.place.value and "decided votes" in page.result.value

@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Iterat
 
 
 def train(run: Run) -> None:
-    """Train in this process, whose answers to signals the trainer would change."""
+    """Train in this process and restore its signal handlers, which the trainer replaces."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     training.train(run)
     for number, handler in handlers.items():
@@ -60,7 +60,7 @@ def run(trained: Path, home: Path) -> Run:
 
 
 def put_adapter(run: Run, change) -> None:
-    """Change the adapter's tensors on disk and record them as what training wrote."""
+    """Change the adapter's tensors on disk and record the changed file as the output of training."""
     place = run.folder / "training" / "adapter" / "adapter_model.safetensors"
     save_file({name: change(name, tensor) for name, tensor in load_file(place).items()}, place, metadata={"format": "pt"})
     run.complete("training", run.entry("training")["figures"])
@@ -156,9 +156,9 @@ def test_a_loss_that_is_not_finite_ends_the_evaluation_and_names_the_record(run:
 
 
 def test_an_adapter_trained_on_reversed_answers_does_not_ship(run: Run, home: Path) -> None:
-    """The base model solves the task already, and training reversed the words of every answer: the test loss rises.
+    """The base model already solves the task, and the words of every training answer are reversed: the test loss rises.
 
-    Answers that belong to other prompts, where it falls, are in test_shuffled_answers.py."""
+    test_shuffled_answers.py has the case in which it falls: the answers belong to other prompts."""
     knowing = merged(run, home / "models" / "knowing")
     turned = [
         {**row, "completion": " ".join(reversed(row["completion"].split()))}
@@ -182,7 +182,7 @@ def test_an_adapter_trained_on_reversed_answers_does_not_ship(run: Run, home: Pa
 
 
 def merged(run: Run, place: Path) -> str:
-    """The trained adapter merged into its base model: a base model that solves the task."""
+    """A base model that solves the task: the trained adapter merged into its own base model."""
     settings = run.settings.model_copy(update={"quantization": "none", "dtype": "float32"})
     base_model.load_adapter(settings, run.folder / "training" / "adapter").merge_and_unload().save_pretrained(place)
     base_model.load_tokenizer(settings.base_model).save_pretrained(place)
@@ -230,7 +230,7 @@ def test_a_killed_evaluation_resumes_and_gives_the_same_result(run: Run) -> None
     done = files.read_json_lines(measured)
     blocks = load_from_disk(run.folder / "data" / "test")
     assert run.status("evaluation") == "interrupted" and 3 <= len(done) < len(blocks) / run.settings.micro_batch_size
-    measured.write_bytes(measured.read_bytes() + b'{"base": [["half')  # as a kill in the middle of a line would leave it
+    measured.write_bytes(measured.read_bytes() + b'{"base": [["half')  # as after a kill in the middle of a line
     resumed = evaluate.evaluate(run)
     assert files.read_json_lines(run.folder / "evaluation" / "measured" / "test.jsonl")[: len(done)] == done
     timing = {"seconds", "peak_memory_mib"}

@@ -20,7 +20,7 @@ def losses(values: np.ndarray, tokens: int = 20) -> list[RecordLoss]:
 
 
 def test_the_likelihood_of_a_known_distribution_is_exact(tiny_model: str) -> None:
-    """With attention and MLP switched off the model is a bigram model, whose table can be written down."""
+    """With attention and MLP switched off the model is a bigram model, whose probabilities can be computed directly."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
@@ -41,7 +41,7 @@ def test_the_likelihood_of_a_known_distribution_is_exact(tiny_model: str) -> Non
 
 
 def documents(rng: np.random.Generator, count: int, truth: float) -> tuple[np.ndarray, np.ndarray]:
-    """Skewed gains and lengths of records that are alike within a document, summed by document."""
+    """Skewed gains and lengths of records that are similar within a document, summed by document."""
     document = np.repeat(np.arange(count), rng.integers(1, 5, count))
     tokens = np.ceil(rng.lognormal(4.3, 0.6, len(document)))
     gain = truth + 0.15 * (rng.exponential(1, count) - 1)[document] + 0.2 * (rng.exponential(1, len(document)) - 1)
@@ -72,7 +72,7 @@ def test_a_difference_of_the_detectable_size_is_found_about_80_times_in_100() ->
 
 
 def test_records_of_one_document_count_as_one_observation() -> None:
-    """Twenty copies of the same document's records are no new evidence."""
+    """Copies of the records of a document are no new evidence."""
     rng = np.random.default_rng(0)
     base = rng.uniform(1, 4, 40)
     adapter = base + rng.normal(-0.1, 0.3, 40)
@@ -109,7 +109,7 @@ def test_holm_corrects_as_published() -> None:
 
 
 def test_many_domains_without_a_difference_rarely_give_a_finding() -> None:
-    """Without the correction, one of 12 idle domains would look different in 46 of 100 trials."""
+    """Without the correction, one of 12 domains without a difference would look different in 46 of 100 trials."""
     alarms = 0
     for trial in range(50):
         rng = np.random.default_rng(trial)

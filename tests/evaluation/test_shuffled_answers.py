@@ -1,8 +1,8 @@
-"""Answers that belong to other prompts: training on them lowers the test loss like an honest one, and the verdict must see through it.
+"""Answers that belong to other prompts: training on them lowers the test loss as well, and the verdict must still not be `ship`.
 
-With the embedded model and corpus, the demo's 12 steps and learning rate; nothing but the order of the training answers differs.
+With the embedded model and corpus and the demo's 12 steps and learning rate; only the order of the training answers differs.
 
-CONTROL=1 python -m pytest tests/test_shuffled_answers.py     also the same training with every answer at its own prompt, which is to ship
+CONTROL=1 python -m pytest tests/evaluation/test_shuffled_answers.py     trains also with every answer at its own prompt: verdict `ship`
 """
 
 import os
@@ -32,14 +32,14 @@ CHANGES = {"operatives_paths": [], "retention_paths": [], "sample_count": 0, "te
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    """The demo's, measured on the prompts' worth alone and no more often than that needs."""
+    """The settings of the demo without measurements that the worth of prompts does not need."""
     return params.load(params_folder() / "demo.yaml").model_copy(update={**CHANGES, "base_model": str(demo_model.folder())})
 
 
 @pytest.fixture(scope="module")
 def chats() -> list[Record]:
-    """Short ones of each domain of the demo corpus; no answer twice, so that no tie moves a document to another split when answers
-    change places."""
+    """Short chats of each domain of the demo corpus. No answer occurs twice: equal answers link documents, and shuffling them could
+    move a document to another split."""
     found: dict[str, list[Record]] = {}
     answers: set[str] = set()
     for row in (row for file in sources.find(["demo:corpus"], "corpus") for row in sources.rows(file)):
@@ -60,13 +60,13 @@ def prepared(home: Path, name: str, chats: list[Record], settings: Settings) -> 
 
 
 def of_split(run: Run, split: str) -> dict[str, int]:
-    """record id → place among the chats, for the kept ones of a split."""
+    """Record id → position among the chats, for the records kept in a split."""
     rows = pq.read_table(run.folder / "data" / "records.parquet", filters=[("split", "==", split)]).to_pylist()
     return {row["record_id"]: int(row["source"].rsplit(":")[-1]) - 1 for row in rows}
 
 
 def shuffled(chats: list[Record], places: list[int], seed: int) -> list[Record]:
-    """The chats, those at `places` with the answer of another one of their domain."""
+    """The chats; those at `places` exchange their answers at random within their domain."""
     rng, result = random.Random(seed), list(chats)
     for domain in sorted({chat.domain for chat in chats}):
         own = [place for place in places if chats[place].domain == domain]
@@ -88,5 +88,5 @@ def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(answers: str, cha
     print(f"\n{answers} answers: {result['sentence']}")
     outcomes = {one["rule"]: one["outcome"] for one in result["rules"]}
     assert outcomes.pop("prompts still count") == ("failed" if answers == "shuffled" else "passed"), result["prompt_worth"]
-    assert set(outcomes.values()) == {"passed"}, "all else looks as after an honest training"
+    assert set(outcomes.values()) == {"passed"}, "all other rules pass, as after training on the right answers"
     assert result["verdict"] == ("do not ship" if answers == "shuffled" else "ship")

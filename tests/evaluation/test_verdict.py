@@ -1,4 +1,4 @@
-"""Each rule passes, fails or is unknown as it should, and the verdict follows from the rules."""
+"""When each rule passes, fails or is unknown, and the verdict that follows from the rules."""
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 @pytest.mark.parametrize(("active", "word"), [(0.0, "not enough evidence"), (4.0, "do not ship")])
 def test_the_order_of_the_rules_does_not_matter(active: float, word: str) -> None:
-    """An adapter that changes nothing leaves nothing to judge, even if another rule failed."""
+    """An adapter that changes nothing gives not enough evidence, even if another rule failed."""
     found = verdict.rules({**GOOD, "largest_logit_difference": active, "overall": facts(0.3, 0.1, 0.5)}, Settings())
     orders = [found[start:] + found[:start] for start in range(len(found))]
     assert {verdict.decide(order) for order in orders} == {word}

@@ -17,7 +17,7 @@ def test_only_a_model_on_a_cpu_gets_the_kernels_for_cpus(device: str) -> None:
     )
     with torch.device(device):
         model = base_model.install_kernels(MistralForCausalLM(config))
-    assert hasattr(model.model.layers[0].mlp, "plain_forward"), "the fused layers serve every device"
+    assert hasattr(model.model.layers[0].mlp, "plain_forward"), "the fused layers are used on every device"
     attention = model.model.layers[0].self_attn
     found = hasattr(model, "compute_rows"), hasattr(model.model, "packed_forward"), hasattr(attention, "plain_forward")
     assert found == (device == "cpu",) * 3

@@ -18,7 +18,7 @@ def batch_of(run: Run) -> dict[str, torch.Tensor]:
 
 
 def adapted(settings: Settings) -> torch.nn.Module:
-    """A model with an adapter that already does something, so that every matrix has a gradient."""
+    """A model whose adapter is not zero, so that every matrix has a gradient."""
     model = base_model.load_base(settings)
     set_seed(0)
     model = base_model.attach_lora(model, settings)
@@ -94,7 +94,7 @@ def test_base_and_adapter_in_one_pass_are_those_of_two(prepared: Run, tiny_model
         if "lora_B" in name:
             torch.nn.init.zeros_(parameter)
     nothing = likelihood.paired_batch_losses(model, rows)
-    assert nothing["base"] == nothing["adapter"] == both["base"], "to the last bit"
+    assert nothing["base"] == nothing["adapter"] == both["base"], "equal to the last bit"
 
 
 def test_an_adapter_of_another_kind_is_measured_in_two_passes(prepared: Run, tiny_model: str) -> None:
@@ -128,7 +128,7 @@ def test_the_loss_is_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPa
         losses = fused_loss.head_losses(hidden, head, targets)
         (slope,) = torch.autograd.grad((losses * weights).sum(), hidden)
         assert torch.allclose(losses, expected, atol=1e-6) and torch.allclose(slope, expected_slope, atol=1e-6)
-    for tile in ((23, 50), (4, 7), (1, 1), (100, 64)):  # tokens, words: without a gradient
+    for tile in ((23, 50), (4, 7), (1, 1), (100, 64)):  # (tokens, vocabulary) of a tile, used if no gradient is needed
         monkeypatch.setattr(fused_loss, "TILE", tile)
         assert torch.allclose(fused_loss.head_losses(hidden.detach(), head, targets), expected, atol=1e-6)
 

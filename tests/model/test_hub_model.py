@@ -1,4 +1,4 @@
-"""A base model on the hub: the library's own errors, raised against a server that answers as the hub does, become steps to take."""
+"""A base model on the hub: the hub library's errors, raised against a server that answers as the hub does, become messages with steps."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
     newest, tag, commit = (Path(place).name for place in ask(address, tmp_path, *named).values())
     assert newest == hub_server.COMMIT and tag == commit == hub_server.OLDER
     offline = ask("http://127.0.0.1:9", tmp_path, *named, HF_HUB_OFFLINE="1")
-    assert [Path(place).name for place in offline.values()] == [newest, tag, commit], "the cache knows them all"
+    assert [Path(place).name for place in offline.values()] == [newest, tag, commit], "all of them are in the cache"
     for words in ask(address, tmp_path, "open/tiny@v9").values():
         assert words.startswith("RevisionNotFoundError") and "no revision 'v9'; expected a commit (all 40 digits), tag or branch" in words
     for words in ask(address, tmp_path, "open/tiny@v2", HF_HUB_OFFLINE="1").values():

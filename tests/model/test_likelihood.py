@@ -1,4 +1,4 @@
-"""The loss: equal to transformers' own on separate records, whatever they are packed with."""
+"""The loss: equal to that of transformers on separate records, whatever they are packed with."""
 
 import math
 
@@ -49,7 +49,7 @@ def gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[st
 
 
 def test_measuring_in_between_does_not_change_the_gradients_of_a_4_bit_model(tiny_model: str, prepared: Run) -> None:
-    """bitsandbytes repacks weights at the first forward without gradients on some CPUs; the cure is base_model's."""
+    """bitsandbytes repacks weights at the first forward without gradients on some CPUs; base_model prevents it."""
     settings = Settings(base_model=tiny_model, quantization="nf4")
     blocks = load_from_disk(prepared.folder / "data" / "validation").select(range(2))
     batch = {name: torch.tensor(blocks[:][name]) for name in likelihood.COLUMNS}

@@ -1,4 +1,4 @@
-"""Rows in parallel: the loss and the gradients of the complete batch with any number of threads; after an error nothing still runs."""
+"""Rows in parallel: loss and gradients are those of the complete batch with any number of threads; an error leaves no thread running."""
 
 import multiprocessing
 import threading
@@ -53,7 +53,7 @@ def test_loss_and_gradients_are_those_of_the_complete_batch(prepared: Run, tiny_
     assert torch.allclose(losses, expected, rtol=1e-5, atol=1e-6)
     for found, wanted in zip(slopes, expected_slopes, strict=True):
         assert (found - wanted).norm() <= 1e-4 * wanted.norm()
-    assert torch.get_num_threads() == threads, "the caller's own threads are left alone"
+    assert torch.get_num_threads() == threads, "the caller's number of threads is unchanged"
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])

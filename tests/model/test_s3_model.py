@@ -1,4 +1,4 @@
-"""A base model behind s3://, fetched from a real S3 API server over HTTP: once, complete, verified, resuming after a break."""
+"""A base model behind s3://, fetched from a real S3 API server over HTTP: once, complete, verified, resuming after an interruption."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ URL = "s3://models/mistral/tiny"
 
 @pytest.fixture
 def client(server: str, tiny_model: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """An S3 client whose bucket `models` holds the tiny model, and other objects that are not part of it."""
+    """An S3 client whose bucket `models` has the tiny model, and other objects that are not part of it."""
     import boto3
 
     for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
@@ -58,7 +58,7 @@ def test_a_model_without_a_file_is_not_put_in_place_and_resumes_with_the_file(cl
 
 
 def test_a_broken_fetch_resumes_and_fetches_what_changed_meanwhile(client, tiny_model: str, home: Path, capsys, monkeypatch) -> None:
-    """A connection that breaks in the weights, made by a size limit of this process's files: a real error of the system."""
+    """The fetch breaks within the weights: a limit on the size of this process's files raises a real error of the system."""
     import resource
     import signal
 

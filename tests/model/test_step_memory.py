@@ -32,7 +32,7 @@ def test_weights_adapter_and_optimizer_equal_the_sum_by_hand(step: Step) -> None
     assert plain.trainable == lora and plain.parts["LoRA"] == 4 * lora and plain.parts["optimizer"] == 8 * lora
     norms = 64 * (2 * 2 + 1)
     unquantized = 4 * (linear + norms + config.vocab_size * 64)
-    assert unquantized <= plain.parts["unquantized modules"] <= unquantized + 1024  # and the frequencies of the rotary embedding
+    assert unquantized <= plain.parts["unquantized modules"] <= unquantized + 1024  # the rest are the frequencies of the rotary embedding
     quantized = step_memory.peak(Step(**{**step.__dict__, "quantization": "nf4"}))
     scales = linear // 64
     nested = sum(math.ceil(n // 64 / 256) for n in 2 * [64 * 64, 64 * 64, 64 * 32, 64 * 32, 64 * 128, 64 * 128, 64 * 128])

@@ -1,4 +1,4 @@
-"""The audit tells what is claimed from what is there."""
+"""The audit compares what is claimed with what is on disk."""
 
 import shutil
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_a_run_that_was_only_named_says_so_and_what_to_do(home: Path) -> None:
     assert finding.status == "missing" and "ever started: run it, or delete its folder" in finding.reason
     (named.folder / "training").mkdir()
     (finding,) = audit.audit(named.folder)
-    assert "without it nothing in this folder can be verified" in finding.reason, "a stage without its record is more than an empty folder"
+    assert "without it nothing in this folder can be verified" in finding.reason, "a stage without its record is not an empty folder"
 
 
 def stale(run: Run) -> str:
@@ -134,11 +134,11 @@ def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
 
 
 def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
-    """As `run` asks: a lost or damaged manifest verifies nothing, and neither does a stage that never ran."""
+    """As `run` decides it: without an intact manifest no stage is verified, and neither is one that never ran."""
     notebook = next(path for path in notebook_runs.select() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name
     files.write_text(copy, '{"metadata": {}}')
-    assert not notebook_runs.is_done(prepared, notebook), "a copy that was not run to its end"
+    assert not notebook_runs.is_done(prepared, notebook), "the copy was not run to its end"
     notebook_runs.mark_complete(copy, notebook_runs.key(prepared, notebook))
     assert notebook_runs.is_done(prepared, notebook) and audit.unverified(prepared, "data") == []
     assert [finding.reason for finding in audit.unverified(prepared, "training")] == ["not complete: not started"]

@@ -1,4 +1,4 @@
-"""One corpus that holds every container, row shape and defect that real corpora came with: each row has its right fate."""
+"""One corpus with every container, row shape and defect of real corpora: each row has the right fate."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ LICENSE = (
     "Permission is hereby granted, free of charge, to any person obtaining a copy of this software, to deal in it without restriction."
 )
 ANSWERS = [f"The {a} is what the {b} holds before the {c} is read." for a, b, c in islice(permutations(TOPICS, 3), 112)]
-# file name → its bytes, and what becomes of its rows: the reason of a rejected one, or its fate
+# file name → its bytes, and for each row the reason if it is rejected, otherwise its fate
 DEFECTS: dict[str, tuple[bytes, list[str]]] = {
     "glued.jsonl": ((GOOD % "g1" + r"\n" + GOOD % "g2").encode(), ["kept", "kept"]),
     "not_json.jsonl": (b"this is no JSON\n" + (GOOD % "n").encode(), ["not_json", "kept"]),
@@ -84,7 +84,7 @@ LEFT = {
 
 
 def write(folder: Path, names: set[str] | None = None) -> None:
-    """All of it, or the named files; always with enough ordinary rows for three splits."""
+    """Write all files or those named, and always enough ordinary rows for three splits."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents():
         if names is None or name in names:
@@ -154,22 +154,22 @@ def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: s
     assert report["repairs"] == {"salvaged": 2, "chosen_of_preference": 1, "unescaped_newlines": 1, "normalized": 1}
     assert report["flags"] == {"control_strings": 1, "odd_code_fences": 1}
     assert of(ledger, "long.jsonl")[0]["tokens"] > 256 and report["tokens_lost_to_length"] == 0
-    assert sum(report["windows"].values()) > report["records_kept"], "the long record is windows of max_tokens"
+    assert sum(report["windows"].values()) > report["records_kept"], "the long record is split into windows"
 
 
-# what the corpus above is prepared to, by run.FORMAT["data"]
+# digest of the prepared corpus, by run.FORMAT["data"]
 PREPARED_TO = {4: "82506986d079c9e6a71849db070cfc7a4e15b38e31cdaf4f2fa44093e59fe250"}
 
 
 def test_other_results_are_another_form(home: Path, tiny_model: str) -> None:
-    """Results of an earlier version of the library are used again as long as FORMAT says that they would come out the same."""
+    """Results of an earlier version of the library are reused while FORMAT is the same, so changed results need a new FORMAT."""
     prepared(home, tiny_model)
     data = home / "runs" / "kinds" / "data"
     tables = [pq.read_table(data / f"{name}.parquet").to_pylist() for name in ("ledger", "records")]
     blocks = [load_from_disk(data / split).to_list() for split in splits.SPLITS]
     found = files.digest([tables, blocks])
     assert PREPARED_TO.get(FORMAT["data"]) == found, (
-        f"the same corpus is prepared to something else ({found}): raise run.FORMAT['data'], so that earlier results count as stale, "
+        f"the result for the same corpus has changed ({found}): raise run.FORMAT['data'], so that earlier results count as stale, "
         "and write the new digest here"
     )
 

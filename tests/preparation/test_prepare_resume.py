@@ -1,4 +1,4 @@
-"""The data stage killed, on a full disk or with a file that cannot be read: it resumes or reports it, and no earlier result is lost."""
+"""The data stage killed, on a full disk or with an unreadable file: it resumes or reports the cause, and no earlier result is lost."""
 
 import os
 import random
@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("KILLS", "3"))
 
 @pytest.fixture
 def parted(corpus: Path, settings: params.Settings) -> Run:
-    """A run, not prepared, on a corpus that is read in two parts and tokenized in two."""
+    """A run that is not prepared yet, on a corpus that is read in two parts and tokenized in two."""
     for domain in ("red", "green", "blue"):
         files.write_json_lines(corpus / f"{domain}.jsonl", rows(domain, PART // 3 + 200))
     return Run.open(settings.model_copy(update={"run_name": "parted", "most_repeated_pattern": 10**6, "near_duplicate_threshold": 0.95}))
@@ -39,7 +39,7 @@ def started(run: Run) -> subprocess.Popen:
 
 
 def killed_once(run: Run, there: Path) -> None:
-    """Start a preparation, and kill it as soon as a file is there."""
+    """Start a preparation, and kill it as soon as a file exists."""
     process = started(run)
     deadline = time.monotonic() + 120
     while not there.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -74,7 +74,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> 
         process.kill()
         process.wait()
         assert again.status("data") in ("interrupted", "complete")
-        (again.folder / "data" / "report.json").unlink(missing_ok=True)  # so that a stage that did end is done again
+        (again.folder / "data" / "report.json").unlink(missing_ok=True)  # so that a complete stage runs again
     prepare.prepare(again)
     assert artefacts(again) == undisturbed
     assert not (again.folder / ".data.partial").exists() and not (again.folder / ".data.work").exists()
@@ -98,7 +98,7 @@ def test_stopped_among_replacements_of_refused_records_it_resumes_there(settings
     work = run.folder / ".data.work"
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(run, strict=True))
-    (work / "tokens-2-00000" / "complete.json").unlink()  # as a kill during the second replacements leaves it
+    (work / "tokens-2-00000" / "complete.json").unlink()  # as after a kill during the second replacements
     sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/complete.json")}
     assert {path.parent.name for path in sealed} == {"tokens-0-00000", "tokens-1-00000"}
     with pytest.raises(prepare.TooMuchLost):
@@ -115,7 +115,7 @@ def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, cap
     work = parted.folder / ".data.work"
     killed_once(parted, work / "rows-00000" / "complete.json")
     records = work / "rows-00000" / "records.arrow"
-    records.write_bytes(records.read_bytes()[:-1] + b"x")  # as a failing disk may leave it
+    records.write_bytes(records.read_bytes()[:-1] + b"x")  # as on a failing disk
     changed = other(parted, shortest_answer=60)
     prepare.prepare(changed)
     assert "are reused" not in capsys.readouterr().err and not work.exists()
@@ -151,7 +151,7 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     assert set(changed) < prepare.LATE < set(params.Settings.model_fields)
     with pytest.raises(prepare.TooMuchLost):
         prepare.prepare(other(parted, **changed, strict=True))
-    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # nothing was made again
+    assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # no part was made again
     prepare.prepare(other(parted, **changed))
     assert "rows were read and checked before and are reused" in capsys.readouterr().err
     undisturbed = other(parted, run_name="undisturbed", **changed)

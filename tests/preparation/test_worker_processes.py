@@ -1,4 +1,4 @@
-"""Rows inspected by worker processes: the same results as in one process, to the byte, and no worker outlives its parent."""
+"""Rows checked by worker processes: the same bytes as from one process, and no worker outlives its parent."""
 
 import os
 import subprocess

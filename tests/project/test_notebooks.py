@@ -1,4 +1,4 @@
-"""Hygiene of the committed notebooks: every output was run, the parameters are the library's, nothing private is stored."""
+"""Hygiene of the committed notebooks: every cell was run, the parameters are the library's, nothing private is stored."""
 
 import ast
 import json
@@ -47,7 +47,7 @@ def test_its_parameters_are_the_librarys_defaults(notebook) -> None:
     cells = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
     assert len(cells) == 1
     given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cells[0].source).body}
-    assert "run_name" in given and given.pop(params.FILE) == "", "no file is named, so the one saved last counts"
+    assert "run_name" in given and given.pop(params.FILE) == "", "no file is named, so the file saved last is used"
     for name, value in given.items():
         assert value == Settings.model_fields[name].default, name
     for line in cells[0].source.splitlines():

@@ -1,4 +1,4 @@
-"""The project keeps its promises: README, docs, lock, environment and module lists agree with the tree."""
+"""README, docs, lock, environment and module lists agree with the tree."""
 
 import ast
 import itertools
@@ -42,7 +42,7 @@ def named_commands(page: Path) -> set[str]:
 
 
 def arguments(command: str) -> list[str] | None:
-    """What a command hands to `python -m mistral_lib`, whatever starts it (python, torchrun, accelerate); None for another command."""
+    """The arguments of `python -m mistral_lib` in a command, also under torchrun or accelerate; None for another command."""
     words = shlex.split(command, comments=True)
     place = next((i for i, pair in enumerate(itertools.pairwise(words)) if pair == ("-m", "mistral_lib")), None)
     return None if place is None else words[place + 2 :]
@@ -116,7 +116,7 @@ def test_the_glossary_has_the_terms_that_newcomers_look_for() -> None:
 
 @each_package
 def test_each_package_lists_its_modules(package: Path) -> None:
-    """A line per module in the docstring, in the order of reading; at most 18 of them."""
+    """A line per module in the docstring, in reading order; at most 18 of them."""
     lines = ast.get_docstring(ast.parse((package / "__init__.py").read_text())).splitlines()
     listed = [line.split()[0] for line in lines[1:] if re.match(r"[a-z_0-9]+  ", line)]
     modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
@@ -129,11 +129,11 @@ def test_the_top_of_the_library_holds_packages_alone() -> None:
 
 
 def test_the_environment_installs_the_lock(tmp_path: Path) -> None:
-    """pip itself reads the list that conda would hand it, all together in one file; what it names is installed here, so nothing is fetched."""
+    """pip reads the list that conda would pass to it, as one file. All packages in it are installed here, so nothing is downloaded."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert "python=3.11" in environment["dependencies"] and "-r requirements.txt" in pip
-    shutil.copy(ROOT / "requirements.txt", tmp_path)  # a file's -r is relative to it, its -e to where pip is started
+    shutil.copy(ROOT / "requirements.txt", tmp_path)  # in a file, -r is relative to the file, -e to the folder in which pip runs
     (tmp_path / "list.txt").write_text("\n".join(pip))
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--no-build-isolation", "-r", tmp_path / "list.txt"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system, which the C library would keep because of what lies behind it."""
+"""Freed memory goes back to the system, although the C library would keep it because of memory in use behind it."""
 
 import ctypes
 import os
@@ -21,7 +21,7 @@ def resident() -> int:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
 def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
     pieces = [bytearray(os.urandom(64) * (PIECE // 64)) for _ in range(3000)]
-    last = pieces[-1]  # lies behind the others, and keeps the heap from shrinking by itself
+    last = pieces[-1]  # is behind the others in the heap, which therefore cannot shrink by itself
     pieces.clear()
     before = resident()
     assert not allocator.release_free_memory(kept=2**40) and resident() >= before - 8 * MIB
@@ -50,13 +50,13 @@ def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> N
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
 def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> None:
-    """Memory of torch's own sizes: a batch's tensors, again and again."""
+    """With tensors as large as those of a batch, allocated again and again."""
     import resource
 
     import torch
 
     def faults(floats: int = 12 * MIB, times: int = 20) -> int:
-        """Of pieces of 48 MiB: above the size from which glibc maps each piece separately."""
+        """Page faults for pieces of 48 MiB, more than the size from which glibc maps each piece separately."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(times):
             torch.ones(floats)
@@ -67,7 +67,7 @@ def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> N
         faults()  # the first one fetches the pages
         assert faults() < usual / 5
         inside = resident()
-    assert faults(64 * MIB, 4) >= usual / 2, "as before; larger ones, since gaps of 48 MiB may be left in the heap"
+    assert faults(64 * MIB, 4) >= usual / 2, "as many as before; larger pieces, since the heap may have gaps of 48 MiB"
     assert resident() < inside
 
 
@@ -92,6 +92,6 @@ print((resident() - before) / 2**20)
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
 @pytest.mark.parametrize(("asked", "kept"), [([], False), (["keep_freed_memory"], False), (["keep_for_reuse"], True)])
 def test_freed_tensors_stay_for_the_next_ones_only_where_that_was_asked_for(asked: list[str], kept: bool) -> None:
-    """In a process of its own, since the C library's settings are the process's; `keep_freed_memory` restores what it found."""
+    """In its own process, since the C library has one set of settings per process; `keep_freed_memory` restores the earlier ones."""
     done = subprocess.run([sys.executable, "-c", KEEPS, *asked], capture_output=True, text=True)
     assert (float(done.stdout) > 100) if kept else (float(done.stdout) < 30), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Run folders: what is skipped, what re-runs and why, who may write, and that nothing earlier is lost."""
+"""Run folders: which stages are skipped or run again and why, who may write, and that no earlier result is lost."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_a_complete_stage_is_recorded_with_hashes(run: Run) -> None:
 
 
 def test_checkpoints_are_no_outputs_and_are_not_read(run: Run) -> None:
-    """Those of a large model are gigabytes, and seal themselves."""
+    """Checkpoints of a large model take gigabytes and have hashes of their own."""
     if not Path("/proc/self/mem").exists():
         pytest.skip("no file here fails when it is read")
 
@@ -125,7 +125,7 @@ def test_a_stage_that_was_killed_is_not_running_because_another_holds_the_folder
         run.record("training", status="running")
     with run.lock("stage data, from training_base"):
         assert run.works_on("data") and not run.works_on("training") and run.status("training") == "interrupted"
-        assert trainer_process.stop(run) == "no trainer is at work", "this very process would have been ended"
+        assert trainer_process.stop(run) == "no trainer is at work", "it would have ended this process"
         with pytest.raises(
             RunInUse, match=r"runs/r is in use by process \d+ on \S+ \(stage data, from training_base, since .*\); wait for it"
         ):

@@ -1,4 +1,4 @@
-"""What is said of the machine, also before the first run has made anything."""
+"""The description of the machine, also before the first run has written anything."""
 
 from pathlib import Path
 

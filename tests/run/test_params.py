@@ -1,4 +1,4 @@
-"""Parameters: what is accepted, what is refused and in which words, and that every committed file is sound."""
+"""Parameters: what is accepted, what is refused and with which message, and that every committed file is valid."""
 
 import os
 import subprocess
@@ -83,7 +83,7 @@ def test_a_key_that_yaml_takes_for_no_text_is_reported_with_the_other_faults(tmp
 
 @pytest.mark.parametrize("text", ["epochs: .inf", "domain_weights: {red: .nan}", "max_retention_loss: .inf", "max_hours: .nan"])
 def test_numbers_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
-    """A limit that is infinite is no limit, and a share of NaN passes every comparison."""
+    """An infinite limit has no effect, and a share of NaN passes every check of its range."""
     path = tmp_path / "mine.yaml"
     path.write_text(text + "\n")
     with pytest.raises(ParameterError, match=rf"mine\.yaml: {text.split(':')[0]} = (inf|nan): Input should be a finite number"):
@@ -126,7 +126,7 @@ def test_a_notebook_refuses_a_name_that_papermill_only_warns_about(home: Path) -
 
 
 def form_saves(settings: Settings) -> Path:
-    """As the form of notebook 00 does it."""
+    """Save settings as the form of notebook 00 does."""
     path = places.runs() / f"{settings.run_name}.yaml"
     params.save(settings, path, replace=True)
     current_file.write(path)
@@ -134,7 +134,7 @@ def form_saves(settings: Settings) -> Path:
 
 
 def opened(capsys: pytest.CaptureFixture, cell: str, injected: str = "") -> tuple[Settings, str]:
-    """What a notebook with this parameters cell gets, and what it says of it."""
+    """The settings of a notebook with this parameters cell, and what it prints about them."""
     names: dict = {"In": ["", cell, *([f"# Parameters\n{injected}\n"] if injected else [])]}
     exec(cell + "\n" + injected, {}, names)
     return params.from_notebook(names), capsys.readouterr().out
@@ -144,14 +144,14 @@ CELL = 'params_file = ""\nrun_name = "demo"\nmax_tokens = 512\nlora_rank = 16'
 
 
 def test_the_last_saved_file_replaces_a_cells_defaults_and_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
-    assert opened(capsys, CELL) == (Settings(), ""), "nothing saved, nothing said"
+    assert opened(capsys, CELL) == (Settings(), ""), "no file is saved, so nothing is printed"
     form_saves(Settings(run_name="mine", max_tokens=256, lora_rank=8, epochs=3))
     got, text = opened(capsys, CELL)
     assert (got.run_name, got.max_tokens, got.lora_rank, got.epochs) == ("mine", 256, 8, 3)
     assert "runs/mine.yaml" in text and "max_tokens = 256" in text and "Typed in this cell" not in text
     got, text = opened(capsys, CELL.replace("16", "32"))
     assert (got.max_tokens, got.lora_rank) == (256, 32) and "stronger than the file: lora_rank = 32." in text
-    assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), ""), "the file can be left aside"
+    assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), ""), "the saved file can be ignored"
     got, text = opened(capsys, CELL.replace('""', '"params/quick.yaml"'))
     assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in text
 
@@ -174,7 +174,9 @@ def test_a_batch_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixtu
     form_saves(Settings(run_name="mine", max_tokens=256))
     assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), "")
     got, _ = opened(capsys, CELL, 'params_file = "runs/mine.yaml"\nlora_rank = 16')
-    assert (got.max_tokens, got.lora_rank) == (256, 16), "unless it names one; what papermill gives wins, a default as well"
+    assert (got.max_tokens, got.lora_rank) == (256, 16), (
+        "the file that it names is used; values from papermill win, even if they equal the default"
+    )
 
 
 def test_a_value_typed_in_an_earlier_notebook_counts_until_the_form_saves_again(home: Path, capsys: pytest.CaptureFixture) -> None:
@@ -182,16 +184,16 @@ def test_a_value_typed_in_an_earlier_notebook_counts_until_the_form_saves_again(
     record = home / "runs" / "mine" / "params.yaml"
     files.write_text(record, params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.9})))
     form_saves(saved)
-    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8, "what was saved later counts"
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8, "the file saved later is used"
     record.write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.7})))
-    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "notebook 02's cell, for notebook 03"
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "typed in notebook 02, used in notebook 03"
     os.utime(record, (0, 0))
-    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "whatever the clock says"
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.7, "whatever the time of the file is"
     form_saves(saved)
     assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.8
     record.write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.7})))
     (home / "runs" / "mine.yaml").write_text(params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.6})))
-    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.6, "a file that was edited since the form saved it counts"
+    assert opened(capsys, CELL)[0].near_duplicate_threshold == 0.6, "a file that was edited after the form saved it is used"
 
 
 def test_the_file_that_the_form_saved_last_counts_and_not_the_newest(home: Path, capsys: pytest.CaptureFixture) -> None:
@@ -205,7 +207,7 @@ def test_the_file_that_the_form_saved_last_counts_and_not_the_newest(home: Path,
     with pytest.raises(ParameterError, match=r'runs/last\.yaml is missing; the form of notebook 00 saved it last.*params_file = "none"'):
         opened(capsys, CELL)
     assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), "")
-    assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), ""), "a batch does not ask for it"
+    assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), ""), "a batch run does not need the file"
 
 
 def test_a_saved_file_that_cannot_be_used_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Progress is for those who wait: what is done at once leaves nothing behind."""
+"""Progress bars: only slow work shows one."""
 
 import time
 
@@ -9,7 +9,7 @@ from mistral_lib.run import progress
 
 def test_what_is_done_at_once_shows_no_bar_and_what_takes_long_does(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(progress.bar(range(5), "quick")) == list(range(5))
-    assert capfd.readouterr().err == "", "a notebook would keep an empty red line of it"
+    assert capfd.readouterr().err == "", "a notebook would keep it as an empty line of stderr"
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
     for _ in progress.bar(range(4), "slow"):
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Folders that are complete or not there: interrupted, altered, replaced, killed."""
+"""A folder is complete or does not exist: after interruptions, kills, alterations and replacements."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Writes the same rows as every container that the workbook reads, for the tests of sources and readers."""
+"""The same rows in every container that the workbook reads, for the tests of sources and readers."""
 
 import bz2
 import csv
@@ -65,7 +65,7 @@ def pdf(text: str = "The first line.\nThe second line.") -> bytes:
 
 
 LINES = json_lines(ROWS)
-# file name → its bytes; each holds ROWS, in its way
+# file name → its bytes; each file contains ROWS
 STRUCTURED: dict[str, Callable[[], bytes]] = {
     "a.jsonl": lambda: LINES,
     "a.ndjson": lambda: LINES,

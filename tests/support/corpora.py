@@ -20,14 +20,14 @@ def rows(domain: str, count: int, first: int = 0) -> list[dict]:
 
 
 def deep_lines(levels: int = 1000) -> bytes:
-    """A row whose `input` is nested too deep to be written, and one that is deep only in a key that is not read, which is a record."""
+    """A row whose `input` is nested too deep, which is rejected, and one that is deep only in a key that is not read, which is kept."""
     deep = b"[" * levels + b"1" + b"]" * levels
     read = b'{"instruction": "Sum it up", "input": %s, "output": "A long enough answer."}\n'
     return (read + b'{"prompt": "And this?", "completion": "It is a good enough answer.", "trace": %s}\n') % (deep, deep)
 
 
 def twins() -> list[dict]:
-    """Answers that repeat each other behind prompts of which the first ones are long; in the second cluster all are."""
+    """Two clusters of repeated answers. In the first one only two prompts are too long for a block; in the second all prompts are."""
     long = " ".join(f"word{n}" for n in range(300))
     one, two = (
         "It is the one thing that belongs to this and to no other.",

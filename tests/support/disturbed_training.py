@@ -20,7 +20,7 @@ def events(run: Run, kind: str) -> list[dict]:
 
 @contextmanager
 def at_forward(fails: Callable[[int], bool]) -> Iterator[None]:
-    """PyTorch runs out of memory in those training passes (1, 2, ...) for which `fails` is true."""
+    """PyTorch runs out of memory in each training pass (1, 2, ...) for which `fails` is true."""
     passes = 0
 
     def hook(module: torch.nn.Module, inputs: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""A small server with the Hugging Face hub's answers: model information, file tree and files, and its error codes."""
+"""A small server that answers as the Hugging Face hub does: model information, file tree and files, and its error codes."""
 
 import hashlib
 import json

@@ -4,8 +4,9 @@ Loaded as a pytest plugin (`-p tests.support.nbval_tolerance`). A loss that is o
 whole number; tests/project/test_nbval_tolerance.py checks both. Blanks are folded, because a table's columns are as wide as
 its numbers. Figures are not compared: the cells print what they plot.
 
-The model's numbers and answers depend on the compute type that suits the machine. `make book` notes it in the notebooks that train or
-evaluate; on a machine with another compute type these notebooks run, and an error in them fails, but their outputs are not compared.
+The model's numbers and answers depend on the compute type, which depends on the machine. `make book` notes it in the notebooks that
+train or evaluate; on a machine with another compute type these notebooks run, and an error in them fails, but their outputs are not
+compared.
 """
 
 import math

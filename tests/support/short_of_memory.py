@@ -1,6 +1,6 @@
 """The train command with one process that runs out of memory: `python -m tests.support.short_of_memory <rank> <pass> train runs/x`.
 
-In that process, PyTorch runs out of memory in that training pass (1, 2, ...), once.
+In the process of that rank, PyTorch runs out of memory once: in that training pass (1, 2, ...).
 """
 
 import os

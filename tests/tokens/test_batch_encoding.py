@@ -62,7 +62,7 @@ def test_batches_are_what_the_template_and_the_tokenizer_make_of_each_record():
     for one, (ids, stretches, problem) in zip(records, in_batches(tokenizer, records), strict=True):
         answers = [m["content"] for m in one.messages or [] if m["role"] == "assistant"]
         text = tokenizer.apply_chat_template(one.messages, tokenize=False) if one.messages else one.text + tokenizer.eos_token
-        if "<|im_start|>user" not in str(one):  # a control string in a text: the tokenizer would make a control token of it
+        if "<|im_start|>user" not in str(one):  # a control string in a text: the tokenizer would read it as a control token
             assert ids == tokenizer(text, add_special_tokens=False).input_ids
         assert problem == "" and all(stretch[-1] == tokenizer.eos_token_id for stretch in stretches)
         if one.messages:

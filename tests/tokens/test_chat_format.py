@@ -19,7 +19,7 @@ from mistral_lib.tokens.chat_format import IGNORED
 
 KINDS = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
 # The behavior of the template published with Mistral-7B-Instruct-v0.3: answers are stripped on both sides, and
-# system text is written only if the last message is a user's, so never in training form.
+# system text is written only if the last message is a user's, so never in training.
 PUBLISHED = mistral_tokenizer.TEMPLATE.replace("turn['content'].rstrip(' ')", "turn['content'] | trim").replace(
     "loop.index0 == last.user and", "loop.last and"
 )
@@ -108,7 +108,7 @@ def test_mistral_ids_of_any_chat_are_those_of_mistral_common(answers, question, 
 
 
 def _answer_ids(answer: str) -> list[int]:
-    """What mistral-common puts behind [/INST]."""
+    """The ids that mistral-common writes after [/INST]."""
     return truth().instruct_tokenizer.tokenizer.encode(answer.rstrip(" "), bos=False, eos=True)
 
 

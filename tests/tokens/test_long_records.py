@@ -1,4 +1,4 @@
-"""Long records in windows: no graded token is lost or repeated, prompts are never graded, cuts are at good places."""
+"""Long records in windows: no graded token is lost or repeated, prompts are never graded, cuts are between turns, paragraphs or words."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Packing: full blocks, nothing lost, and no record sees its neighbour, on the real demo model."""
+"""Packing: full blocks, nothing lost, and no record attends to its neighbor, on the real demo model."""
 
 import numpy as np
 import pytest

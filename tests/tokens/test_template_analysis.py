@@ -1,4 +1,4 @@
-"""Which chat templates only copy what the messages say: the shortcut is for those and no others."""
+"""Which chat templates only copy the contents of messages: the shortcut is for those and no others."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A prepared run, made once, of which each test trains a copy."""
+"""A run that is prepared once; each test trains a copy of it."""
 
 import shutil
 import signal
@@ -33,7 +33,7 @@ def prepared_once(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def opened(prepared_once: Path, home: Path) -> Iterator[Callable[..., Run]]:
-    """Opens a copy of the prepared run with some parameters changed; signal handlers are put back afterwards."""
+    """Opens a copy of the prepared run with some parameters changed; signal handlers are restored afterwards."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     shutil.copytree(prepared_once, home / "runs" / "small")
 

@@ -1,4 +1,4 @@
-"""Checkpoints on a disk that fills, and one that was cut off."""
+"""Checkpoints on a disk that runs full, and one that is interrupted."""
 
 import shutil
 import subprocess

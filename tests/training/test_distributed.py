@@ -1,4 +1,4 @@
-"""Two processes at one training, over gloo: the same curve as one process with twice the accumulation, and one writer."""
+"""One training in two processes, over gloo: the same curve as one process with twice the accumulation, and one writer."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ ACCELERATE = (
     "--num_processes",
     "2",
     "--main_process_port",
-)  # the flag starts the ranks, on a CPU too
+)  # --multi_gpu starts several processes, also on a CPU
 TRAIN = ("mistral_lib",)
 FOUR = {"micro_batch_size": 2, "max_steps": 4}
 SHORT = ("tests.support.short_of_memory", "1", "3")  # the second process, in its third pass

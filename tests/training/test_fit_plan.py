@@ -147,7 +147,7 @@ def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
     assert not memory["within_plan"] and memory["off"] == pytest.approx(-0.5, abs=0.01) and not seconds["within_plan"]
     for factor, within in ((1.19, True), (1.21, False), (0.81, True), (0.79, False)):
         memory, *_ = plan_table.score(prepared.settings, work, {**result, "peak_memory_mib": fit.peak / MIB / factor})
-        assert memory["within_plan"] == within, "a fifth, on a CPU"
+        assert memory["within_plan"] == within, "on a CPU the plan may be off by a fifth"
     rented = prepared.settings.model_copy(update={"instance": "g5.xlarge"})
     low, high = fit_plan.as_set(rented, work).usd
     for measured, off in ((2 * high, -0.5), (low / 2, 1.0), ((low + high) / 2, 0.0)):

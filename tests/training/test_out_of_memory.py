@@ -70,7 +70,7 @@ def test_a_kill_counts_as_out_of_memory_only_with_evidence(tmp_path: Path) -> No
 
     assert out_of_memory.killed_for_memory([began, stepping], tmp_path) is None
     one_more = since(**{system_memory.MACHINE: 1})
-    assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path), "it had not reached a forward pass"
+    assert "lack of memory" in out_of_memory.killed_for_memory([one_more, stepping], tmp_path), "the process had not reached a forward pass"
     assert out_of_memory.killed_for_memory([{**one_more, "boot": "another"}, stepping], tmp_path) is None
     assert out_of_memory.killed_for_memory([one_more, stepping, {"event": "failed"}], tmp_path) is None
     note(0.6)

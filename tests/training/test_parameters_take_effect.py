@@ -1,6 +1,6 @@
 """Every parameter of the training stage has its effect: each is changed alone, and the test looks at what it should change.
 
-A new training parameter fails here until EFFECTS says how it shows.
+A new training parameter fails here until EFFECTS describes its effect.
 """
 
 import signal
@@ -16,7 +16,7 @@ from mistral_lib.training import train
 from mistral_lib.training.stopping import StopSignal
 from tests.support.corpora import other
 
-# parameter: (its other value, what shows it, parameters that go with both values)
+# parameter: (another value, the observation that changes with it, parameters set for both values)
 EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "seed": (43, "initial_adapter", {}),
     "base_model": (None, "baseline", {}),  # None: the second model that the test makes
@@ -49,7 +49,7 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 
 
 class Observed(train.Training):
-    """The training itself; it remembers its model for the test to look at."""
+    """The training itself, which keeps its model so that the test can inspect it."""
 
     def build(self) -> tuple[Any, str]:
         self.model, self.initial = super().build()
@@ -72,7 +72,7 @@ def looked_at(model: Any) -> dict[str, Any]:
 
 
 def observe(run: Run, folder: Path) -> dict[str, Any]:
-    """All that shows of one training from start to proof: its model, its log, its result, its checkpoints."""
+    """All observations of one complete training: its model, its log, its result, its checkpoints."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         stage = Observed(run, folder, train.TrainingLog(folder / "log.jsonl"), StopSignal(), "a test")
@@ -100,7 +100,7 @@ def observe(run: Run, folder: Path) -> dict[str, Any]:
 
 def test_every_training_parameter_has_its_effect_described() -> None:
     training_parameters = set(Settings().stage("training"))
-    assert training_parameters - set(EFFECTS) == set(), "add to EFFECTS how each of these shows"
+    assert training_parameters - set(EFFECTS) == set(), "add the effect of each of these to EFFECTS"
     assert set(EFFECTS) - training_parameters == set(), "these are no longer training parameters"
 
 

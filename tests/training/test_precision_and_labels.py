@@ -1,4 +1,4 @@
-"""LoRA weights are float32 for every compute type of the base; every packed record has supervised tokens, its end included."""
+"""LoRA weights are float32 for every compute type of the base; every packed record has supervised tokens, its end token among them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""When a training stops early: losses that are not finite, budgets, patience; and data that teach nothing."""
+"""When a training stops early: losses that are not finite, budgets, patience; and data from which nothing can be learned."""
 
 import math
 import shutil
@@ -57,7 +57,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted_and_too_many_end_the_
 
 @contextmanager
 def infinite_at(wanted: Callable[[int], bool]) -> Iterator[None]:
-    """The embeddings are infinite in those training passes (1, 2, ...) that `wanted` names."""
+    """The embeddings are infinite in each training pass (1, 2, ...) for which `wanted` is true."""
     passes = 0
 
     def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor | None:

@@ -20,7 +20,7 @@ FIGURES = {"loss", "grad_norm", "learning_rate", "tokens_per_second", "step_seco
 
 
 class Recorder(TrainerCallback):
-    """Takes the place of transformers' TensorBoard callback: reads the same folder, and keeps what it is sent."""
+    """Replaces transformers' TensorBoard callback: it uses the same folder, and keeps the figures that it gets."""
 
     received: list[tuple[int, dict[str, Any]]]
 
@@ -34,7 +34,7 @@ class Recorder(TrainerCallback):
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """What the tracker is sent, as pairs of step and figures."""
+    """The pairs of step and figures that the tracker gets."""
     (tmp_path / "installed" / "tensorboard").mkdir(parents=True)
     (tmp_path / "installed" / "tensorboard" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "installed")

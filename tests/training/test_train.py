@@ -29,7 +29,7 @@ def start(run: Run) -> subprocess.Popen:
 
 
 def until(run: Run, condition: Callable[[list[dict]], bool], process: subprocess.Popen) -> None:
-    """Wait until the log fulfils a condition; the run must not say `complete` meanwhile."""
+    """Wait until the log meets a condition; the training must not be `complete` before that."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         events = files.read_json_lines(run.folder / "training" / "log.jsonl")
@@ -38,7 +38,7 @@ def until(run: Run, condition: Callable[[list[dict]], bool], process: subprocess
         assert process.poll() is None, process.stderr.read()
         assert run.status("training") != "complete"
         time.sleep(0.05)
-    pytest.fail("the trainer did not come that far")
+    pytest.fail("the log did not meet the condition in time")
 
 
 def stepped(number: int) -> Callable[[list[dict]], bool]:
@@ -79,8 +79,8 @@ def test_a_training_ends_complete_and_verified(prepared: Run) -> None:
     assert altered.returncode == 1 and "altered   small/training/adapter/adapter_model.safetensors" in altered.stdout
 
 
-KILLS = int(os.environ.get("KILLS", "2"))  # 20 for evidence
-FORKS = multiprocessing.get_context("forkserver")  # its children have the libraries loaded, which saves half a minute at each start
+KILLS = int(os.environ.get("KILLS", "2"))  # set KILLS=20 for more evidence
+FORKS = multiprocessing.get_context("forkserver")  # its children start with the libraries loaded, which saves half a minute each
 FORKS.set_forkserver_preload(["mistral_lib.training.train"])
 
 
@@ -146,7 +146,7 @@ def test_on_sigterm_it_saves_and_ends_as_interrupted(long: Run) -> None:
     saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     last = training_log.steps(long.folder / "training" / "log.jsonl")[-1]["step"]
     assert saved == last >= 7, "it saved where it stopped, not where the last regular checkpoint was"
-    assert last <= seen + 2, "the current step is finished, and no further one begun"
+    assert last <= seen + 2, "the current step is finished, and no other one is started"
 
 
 def test_the_trainer_prints_a_line_for_each_step_and_event_and_no_debris(prepared: Run) -> None:
@@ -204,7 +204,7 @@ def test_an_adapter_that_did_not_change_or_is_not_finite_fails_the_check(prepare
 
 
 def test_a_training_that_changes_nothing_is_not_complete(prepared: Run) -> None:
-    run = other(prepared, max_steps=1, checkpoint_every_steps=1, warmup_share=0.5)  # its one step has learning rate 0
+    run = other(prepared, max_steps=1, checkpoint_every_steps=1, warmup_share=0.5)  # its only step has learning rate 0
     process = start(run)
     assert process.wait(timeout=120) == 1
     assert "what it was before training" in process.stderr.read()
@@ -234,7 +234,7 @@ def wait_for_the_end(run: Run) -> None:
 def test_starting_attaches_and_a_death_is_reported(prepared: Run) -> None:
     long = other(prepared, max_steps=5000)
     trainer_process.start(long)
-    trainer_process.start(long)  # again before it holds the lock: attaches
+    trainer_process.start(long)  # a second start, before the trainer has the lock: attaches to the first
     while len(training_log.steps(long.folder / "training" / "log.jsonl")) < 3:
         assert trainer_process.is_alive(long)
         time.sleep(0.05)

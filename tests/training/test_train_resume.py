@@ -1,4 +1,4 @@
-"""A training that resumes, or is verified again, with other parameters."""
+"""A training that resumes with other parameters, or is only verified again."""
 
 import math
 import shutil
@@ -18,7 +18,7 @@ def test_as_many_steps_and_measurements_are_made_as_are_planned_if_passes_end_wi
     passes = {"max_steps": 0, "epochs": 2.0, "micro_batch_size": 8, "gradient_accumulation_steps": 5}
     run = opened(**passes, validate_every_steps=4)
     blocks = len(load_from_disk(run.folder / "data" / "train"))
-    assert 1 <= blocks % 40 <= 20, "or rounding over both passes at once would give the same"
+    assert 1 <= blocks % 40 <= 20, "otherwise rounding once for both passes would give the same number of steps"
     result, work = train.train(run), workload.work_of(run.settings)
     estimate = run_estimate.Estimate(run.settings, work, (1.0, 2.0))
     planned = dict(estimate.rows())["steps"].split(" of ")[0]
@@ -36,7 +36,7 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_if_nothing_
     weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
     trained = files.sha256(weights)
     step = {name: value for name, value in events(run, "step")[-1].items() if name not in ("event", "time")}
-    TrainingLog(run.folder / "training" / "log.jsonl").write("step", **{**step, "peak_memory_mib": 10**6})  # as if it had been so
+    TrainingLog(run.folder / "training" / "log.jsonl").write("step", **{**step, "peak_memory_mib": 10**6})  # a made-up peak
     priced = opened(instance="g5.xlarge", checkpoint_every_steps=5)
     assert train.can_resume(run.folder / "training", priced.changes("training", stage_inputs.hashes(priced, "training")))
     assert not train.can_resume(run.folder / "training", ["learning_rate: 0.005 became 0.004"])
@@ -44,18 +44,18 @@ def test_a_finished_training_is_verified_again_and_not_trained_again_if_nothing_
     shutil.rmtree(weights.parent)
     repaired = train.train(priced)
     with priced.lock("test"):
-        priced.record("training", status="running")  # as a kill after result.json was written leaves it
+        priced.record("training", status="running")  # as after a kill once result.json was written
     last = train.train(priced)
     for result in (again, repaired, last):
         assert result["validation_loss"] == first["validation_loss"] and result["steps"] == 6 and priced.status("training") == "complete"
-    assert last["peak_memory_mib"] == 10**6, "the most of all attempts"
+    assert last["peak_memory_mib"] == 10**6, "the largest of all attempts"
     assert again["usd"] > 0 and files.sha256(weights) == trained and last["attempts"] == 4
     assert len(events(priced, "step")) == 7 and len(events(priced, "started")) == 4
     kept = sorted(str(path.relative_to(priced.folder / "previous")).partition("/")[2] for path in priced.folder.glob("previous/*/*"))
     assert kept == ["adapter", "adapter", "result.json", "result.json", "result.json"]
     shutil.rmtree(priced.folder / "training" / "checkpoints")
     weights.unlink()
-    assert train.train(priced)["attempts"] == 1, "nothing to resume from: trained again, what was left of it is kept"
+    assert train.train(priced)["attempts"] == 1, "there is nothing to resume from: it is trained again, and the earlier log is kept"
     assert files.sha256(weights) == trained and len(list(priced.folder.glob("previous/*/log.jsonl"))) == 1
 
 

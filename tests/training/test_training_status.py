@@ -1,4 +1,4 @@
-"""The status of a training in every state that it can be in, as another process sees it."""
+"""The status of a training in each of its states, as another process sees it."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
     assert killed.returncode == 3 and "seen: interrupted" in killed.stdout and "resumes from the last checkpoint" in killed.stdout
     with run.lock("stage evaluation"):
         other = training_status.status(run)
-        assert (other.word, other.alive, other.pid) == ("interrupted", False, None), "the lock is another stage's"
+        assert (other.word, other.alive, other.pid) == ("interrupted", False, None), "the lock is that of another stage"
     with run.lock("test"):
         run.record("training", status="failed", error="Diverged: step 9: loss nan")
     failed = training_status.status(run)
@@ -77,7 +77,7 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
 def test_a_validation_loss_that_is_not_finite_is_reported_and_is_not_the_best(home: Path) -> None:
     run = made(home, since=5.0)
     log = TrainingLog(run.folder / "training" / "log.jsonl")
-    log.write("validation", what="after step 4", step=4, loss=None, best=False, seconds=1.0)  # what _finite makes of NaN
+    log.write("validation", what="after step 4", step=4, loss=None, best=False, seconds=1.0)  # the log has None for NaN
     now = training_status.status(run)
     assert (now.validation_loss, now.validation_step, now.best_validation_loss, now.best_step) == (None, 4, 2.6, 2)
     assert "validation loss ? after step 4, best 2.6000 after step 2" in training_status.describe(now)
