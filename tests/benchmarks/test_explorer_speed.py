@@ -42,7 +42,7 @@ def timed(what: str, work: Callable[[], object]) -> object:
     return result
 
 
-def test_the_explorer_is_operated(home: Path, capsys: pytest.CaptureFixture) -> None:
+def test_each_operation_of_the_explorer_is_timed(home: Path, capsys: pytest.CaptureFixture) -> None:
     count = int(os.environ.get("EXPLORED", "100000"))
     folder = home / "corpora" / "large"
     folder.mkdir(parents=True)

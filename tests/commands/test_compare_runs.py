@@ -39,7 +39,7 @@ def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int
     return run.folder
 
 
-def test_the_better_run_is_found_and_the_page_asks_for_nothing_outside(home: Path) -> None:
+def test_the_better_run_is_found_and_the_page_requests_nothing_from_outside(home: Path) -> None:
     folders = [
         evaluated("low", 0.1, learning_rate=1e-4),
         evaluated("high", 0.3, 1, learning_rate=1e-3),
@@ -59,7 +59,7 @@ def test_the_better_run_is_found_and_the_page_asks_for_nothing_outside(home: Pat
     refuse_outside_requests(page)
 
 
-def test_runs_that_name_their_domains_otherwise_are_compared_where_they_agree(home: Path) -> None:
+def test_runs_with_different_domain_names_are_compared_on_the_domains_they_share(home: Path) -> None:
     found, place = compare_runs.write([evaluated("a", 0.1), evaluated("b", 0.3, domain="other")])
     assert found["records"] == 120 and ">d0<" in place.read_text() and "other1" not in place.read_text()
 

@@ -29,7 +29,7 @@ def test_without_the_token_nothing_is_served(server: Server) -> None:
     assert server.api("GET", "contents").status_code == 200
 
 
-def test_no_option_takes_the_token_away() -> None:
+def test_no_option_removes_the_token() -> None:
     chosen = lab.options("secret", 9999, ["--IdentityProvider.token=", "--ServerApp.token=", "--ip=0.0.0.0"])
     assert [option for option in chosen if "token" in option] == ["--IdentityProvider.token=secret"]
     assert [option for option in chosen if option.startswith("--ip")] == ["--ip=0.0.0.0"], "a public address only on request"
@@ -42,7 +42,7 @@ def test_it_listens_on_this_machine_only(server: Server) -> None:
     assert [address for address in local if address.endswith(wanted)] == [f"0100007F{wanted}"]
 
 
-def test_the_one_kernel_is_this_environments(server: Server) -> None:
+def test_the_only_kernel_is_that_of_this_environment(server: Server) -> None:
     specs = server.api("GET", "kernelspecs").json()
     assert list(specs["kernelspecs"]) == ["python3"] == [specs["default"]]
 
@@ -82,7 +82,7 @@ def test_it_prints_who_can_reach_it() -> None:
     assert "http://127.0.0.1:8890/" in (local := lab.welcome("localhost", 8890, "abc", {})) and "It listens on this machine only." in local
 
 
-def test_it_saves_often_and_asks_about_no_news(server: Server) -> None:
+def test_it_saves_every_10_seconds_and_fetches_no_news(server: Server) -> None:
     def default(plugin: str, name: str) -> object:
         address = server.url(f"lab/api/settings/@jupyterlab/{plugin}")
         answer = requests.get(address, headers={"Authorization": f"token {server.token}"}, timeout=30).json()

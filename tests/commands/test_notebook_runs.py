@@ -24,7 +24,7 @@ def params_file(settings: params.Settings, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_typo_or_a_missing_path_stops_before_anything_is_made(params_file: Path, tmp_path: Path) -> None:
+def test_a_typo_or_a_missing_path_stops_before_anything_is_written(params_file: Path, tmp_path: Path) -> None:
     typo = command(params_file, "--set", "lerning_rate=1e-4")
     assert typo.returncode == 1 and "did you mean 'learning_rate'" in typo.stderr
     path = command(params_file, "--set", "corpus_paths=[corpora/nowhere]")
@@ -36,7 +36,7 @@ def test_a_typo_or_a_missing_path_stops_before_anything_is_made(params_file: Pat
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_whole_chain_on_the_small_corpus(params_file: Path, tmp_path: Path) -> None:
+def test_all_notebooks_run_one_after_another_on_the_small_corpus(params_file: Path, tmp_path: Path) -> None:
     token, mail = "ghp_" + "a1B2" * 9, "jane.doe" + "@" + "acme-corp.com"
     leak = {
         "prompt": f"Is {token} mine?",

@@ -45,7 +45,7 @@ def test_the_list_shows_stages_verdict_size_and_time(run: Run) -> None:
     assert run_folders.table().splitlines()[1].split()[1] == "unreadable"
 
 
-def test_renaming_costs_no_stage(prepared: Run) -> None:
+def test_after_renaming_no_stage_has_to_run_again(prepared: Run) -> None:
     notebook = next(path for path in notebook_runs.select() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name
     files.write_text(copy, '{"metadata": {}}')
@@ -63,7 +63,7 @@ def test_renaming_costs_no_stage(prepared: Run) -> None:
 
 
 @pytest.mark.parametrize("typed_since", [False, True])
-def test_a_value_typed_since_the_form_saved_is_kept_by_renaming(run: Run, typed_since: bool) -> None:
+def test_renaming_keeps_a_value_typed_after_the_form_saved(run: Run, typed_since: bool) -> None:
     saved(run)
     if typed_since:
         other(run, max_tokens=64)
@@ -131,7 +131,7 @@ def test_deleting_asks_and_keeps_the_saved_file(run: Run, monkeypatch: pytest.Mo
     assert "Delete runs/a (0.0 MiB; complete stages: none)?" in questions[0] and "runs/a.yaml is kept" in text and file.exists()
 
 
-def test_a_killed_deletion_leaves_no_half_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_deletion_leaves_no_partial_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(folder: Path, ignore_errors: bool = False) -> None:
         if folder.exists():
             raise KeyboardInterrupt

@@ -84,7 +84,7 @@ def taken(run: Run, *others: Run) -> dict[str, str]:
     return stage_reuse.take_over(run, others)
 
 
-def test_a_stage_is_taken_over_where_it_would_be_the_same(prepared: Run, capsys) -> None:
+def test_a_stage_is_taken_over_if_it_would_be_the_same(prepared: Run, capsys) -> None:
     sibling = other(prepared, run_name="sibling", learning_rate=1e-3)
     assert taken(sibling, prepared) == {"data": "small"} and "verified: same parameters, same inputs" in capsys.readouterr().err
     assert sibling.entry("data")["taken_over"]["from"] == "runs/small"
@@ -101,7 +101,7 @@ def test_a_stage_is_taken_over_where_it_would_be_the_same(prepared: Run, capsys)
     assert [str(found) for found in audit.audit(prepared.folder) if found.status not in ("verified", "stale")] == []
 
 
-def test_a_stage_is_not_taken_over_where_it_would_differ_or_is_damaged(prepared: Run, capsys) -> None:
+def test_a_stage_is_not_taken_over_if_it_would_differ_or_is_damaged(prepared: Run, capsys) -> None:
     assert taken(other(prepared, run_name="shorter", max_tokens=64), prepared) == {}
     sibling = other(prepared, run_name="sibling")
     path = next((prepared.folder / "data" / "test").glob("*.arrow"))
@@ -117,7 +117,7 @@ def two(home: Path, settings: Settings) -> sweep.Sweep:
     return sweep.load(sweep_file(home, "params_file: base.yaml\ngrid: {seed: [1, 2]}"))
 
 
-def test_a_sweep_does_not_start_beside_a_run_that_is_at_work(home: Path, settings: Settings) -> None:
+def test_a_sweep_does_not_start_while_one_of_its_runs_is_in_use(home: Path, settings: Settings) -> None:
     found = two(home, settings)
     busy = Run.open(found.alternatives[1].settings)
     with (
@@ -128,7 +128,7 @@ def test_a_sweep_does_not_start_beside_a_run_that_is_at_work(home: Path, setting
     assert not (home / "runs" / "try").exists() and not (home / "runs" / "try-seed-1").exists()
 
 
-def test_the_error_of_a_failed_stage_is_what_the_comparison_says(home: Path, settings: Settings) -> None:
+def test_the_comparison_gets_the_error_of_the_failed_stage(home: Path, settings: Settings) -> None:
     run = Run.open(two(home, settings).alternatives[0].settings)
     assert "see the executed copy in runs/try-seed-1/notebooks/" in sweep_runs.last_error(run)
     with pytest.raises(OSError), run.lock("stage training"), run.recording("training", {}):

@@ -51,7 +51,7 @@ def test_names_that_leave_the_archive_are_refused(read, tmp_path, name, build):
         (tarfile.FIFOTYPE, "archive_member_special"),
     ],
 )
-def test_tar_members_that_are_no_files_are_refused(read, kind, problem):
+def test_tar_members_that_are_not_files_are_refused(read, kind, problem):
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w:gz") as archive:
         info = tarfile.TarInfo("bad.jsonl")
@@ -103,7 +103,7 @@ def test_links_and_encrypted_members_of_a_zip_are_refused(read):
         ("a.zip", lambda: zipped({"a.jsonl": LINES, "b.jsonl.gz": compressed(BLANK, "gzip")})),
     ],
 )
-def test_a_bomb_ends_the_file_and_keeps_what_came_before(read, name, build):
+def test_a_decompression_bomb_ends_the_file_and_the_rows_before_it_are_kept(read, name, build):
     found = read(name, build(), ratio_from=2**20)
     assert [row.problem for row in found if row.problem] == ["expands_too_much"]
     assert found[-1].source == name
@@ -141,7 +141,7 @@ def test_limits_on_members_and_sizes(read):
     assert [row.problem for row in read("a.json", b"[1," + b" " * 2_000 + b"2]", in_memory_bytes=1_000)] == ["too_large_to_hold"]
 
 
-def test_the_header_of_a_zip_member_is_not_believed(read):
+def test_the_size_in_the_header_of_a_zip_member_is_not_trusted(read):
     """A directory that claims 10 bytes for a member of 8 MiB."""
     data = bytearray(zipped({"a.jsonl": BLANK}))
     entry = data.index(b"PK\x01\x02")
@@ -149,7 +149,7 @@ def test_the_header_of_a_zip_member_is_not_believed(read):
     assert set(problems(read("a.zip", bytes(data))).values()) == {"unreadable"}
 
 
-def test_a_tar_header_of_megabytes_is_refused_before_it_is_held(read):
+def test_a_tar_header_of_megabytes_is_refused_before_it_is_read_into_memory(read):
     """A real name of 4 MiB, followed by a good member: tarfile would keep the name in memory and continue."""
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 4 * 2**20
@@ -157,7 +157,7 @@ def test_a_tar_header_of_megabytes_is_refused_before_it_is_held(read):
     assert [row.problem for row in found] == ["unreadable"]
 
 
-def test_members_of_a_zip_come_by_name_and_hidden_ones_are_passed_over(read):
+def test_members_of_a_zip_are_read_by_name_and_hidden_ones_are_skipped(read):
     members = {"b.jsonl": LINES, "a/c.jsonl": LINES, "__MACOSX/._b.jsonl": b"\0\5", ".DS_Store": b"\0", "a/.x.jsonl": LINES}
     forwards, backwards = read("a.zip", zipped(members)), read("a.zip", zipped(dict(reversed(members.items()))))
     assert forwards == backwards

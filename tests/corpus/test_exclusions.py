@@ -25,7 +25,7 @@ def test_comments_and_other_lines_of_the_file_are_kept(tmp_path: Path) -> None:
     assert place.read_text() == "# licence unclear\nred.jsonl:1  # asked Jane\n\n  # of no use\nblue.jsonl:7  # twice\n"
 
 
-def test_an_id_names_every_copy_and_a_source_one_row() -> None:
+def test_an_id_excludes_every_copy_and_a_source_one_row() -> None:
     one, copy, third = (map_row({"text": text}, source) for text, source in (("a", "x.jsonl:1"), ("a", "y.jsonl:9"), ("b", "x.jsonl:2")))
     by_id, by_source = exclusions.Exclusions(frozenset({one.record_id})), exclusions.Exclusions(frozenset({one.source}))
     assert [bool(by_id.entry(record)) for record in (one, copy, third)] == [True, True, False]
@@ -35,7 +35,7 @@ def test_an_id_names_every_copy_and_a_source_one_row() -> None:
     )
 
 
-def test_the_data_stage_honours_it_and_runs_again_when_it_changes(prepared: Run) -> None:
+def test_the_data_stage_applies_the_file_and_runs_again_when_it_changes(prepared: Run) -> None:
     before = files.read_json(prepared.folder / "data" / "report.json")
     place = exclusions.place(prepared.settings)
     record_id = pq.read_table(prepared.folder / "data" / "ledger.parquet").to_pylist()[0]["record_id"]

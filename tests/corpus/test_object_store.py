@@ -73,7 +73,7 @@ def test_a_missing_object_is_reported_by_name(bucket, url):
         find(url)
 
 
-def test_an_object_that_goes_away_is_an_error_and_not_a_problem_row(bucket):
+def test_an_object_deleted_after_listing_is_an_error_and_not_a_problem_row(bucket):
     found = find("s3://corpora/mine")
     bucket.delete_object(Bucket="corpora", Key="mine/b.jsonl")
     with pytest.raises(SourceError, match=r"s3://corpora/mine/b\.jsonl.*cannot be read"):
@@ -111,7 +111,7 @@ def test_a_dead_server_is_left_out_if_optional(dead_endpoint, monkeypatch, tmp_p
     assert "corpus_paths: s3://corpora/mine is optional" in found.absent[0] and dead_endpoint in found.absent[0]
 
 
-def test_without_s3fs_the_way_out_is_named(monkeypatch):
+def test_without_s3fs_the_error_names_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(SourceError, match=r"s3://corpora/mine.*pip install s3fs=="):
         find("s3://corpora/mine")

@@ -98,7 +98,7 @@ def test_a_damaged_line_is_a_problem_and_the_others_are_read(read, line, problem
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
-def test_line_ends_marks_and_blank_lines_change_nothing(read, name):
+def test_line_endings_byte_order_marks_and_blank_lines_change_nothing(read, name):
     data = STRUCTURED[name]().replace(b"\r\n", b"\n").rstrip(b"\n")
     untouched = b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n\r\n") + b"\r\n\r\n"
     assert [row.value for row in read(name, untouched)] == ROWS
@@ -120,7 +120,7 @@ JSON_LINES = b"".join(b'{"text": "row %d"}\n' % n for n in range(1, 1001))
     ],
 )
 @pytest.mark.parametrize("ending", [b"", b'\n\n{"text": "cut o'])
-def test_lines_named_json_lose_no_more_than_the_damaged_ones(read, before, problems, ending):
+def test_json_lines_in_a_json_file_lose_only_the_damaged_lines(read, before, problems, ending):
     found = read("a.json", before + JSON_LINES + ending)
     last = before.count(b"\n") + (1003 if ending else 1000)
     expected = [*problems, *([(f"a.json:{last}", "truncated_line")] if ending else [])]
@@ -131,7 +131,7 @@ def test_lines_named_json_lose_no_more_than_the_damaged_ones(read, before, probl
 
 
 @pytest.mark.parametrize("text", ['[\n{"text": "a"},\n{"text": "b"},\n{"text": "c"}\n', '{"data": [\n{"text": "a"}\n,\n{"text": "b"}\n'])
-def test_a_torn_array_is_one_problem_and_no_file_of_lines(read, text):
+def test_a_truncated_array_is_one_problem_and_is_not_read_as_lines(read, text):
     assert outcome(read("a.json", text.encode())) == [("a.json", "not_json")]
 
 
@@ -202,7 +202,7 @@ def test_members_after_a_broken_tar_header_are_not_lost_silently(read):
     assert [row.value for row in found[:5]] == ROWS and [row.problem for row in found[5:]] == ["unreadable"]
 
 
-def test_one_damaged_member_does_not_take_the_others_along(read):
+def test_one_damaged_member_does_not_affect_the_others(read):
     data = zipped({"a.jsonl": json_lines(ROWS * 50), "b.jsonl": LINES})
     damaged = data[:60] + b"\xff" * 20 + data[80:]
     found = read("a.zip", damaged)
@@ -210,7 +210,7 @@ def test_one_damaged_member_does_not_take_the_others_along(read):
     assert "unreadable" in {row.problem for row in found if row.source.startswith("a.zip!a.jsonl")}
 
 
-def test_csv_names_the_lines_that_a_damaged_part_takes(read):
+def test_a_damaged_part_of_a_csv_is_reported_with_its_lines(read):
     data = b'prompt,completion\na,b\n"c, never closed\nd,e\nf,g\n'
     found = read("a.csv", data)
     assert [(row.source, row.problem, row.note) for row in found] == [("a.csv:2", None, ""), ("a.csv:3", "csv_damaged", "lines 3-5")]
@@ -246,7 +246,7 @@ def words(rows: list[Row]) -> list[str]:
     return " ".join(row.value["text"] for row in rows).split()
 
 
-def test_pdf_pages_and_budgets_hold_the_same_words(read):
+def test_pdf_pages_and_budgets_contain_the_same_words(read):
     pages = read("a.pdf", pdf(LONG))
     joined = read("a.pdf", pdf(LONG), pdf_characters=100_000)
     split = read("a.pdf", pdf(LONG), pdf_characters=500)
@@ -289,7 +289,7 @@ def _bytes_read_for_the_first_rows(file: SourceFile) -> int:
         return max(budget.expanded, 0 if budget.expanded else stream.tell())
 
 
-def test_a_line_without_end_is_not_held(tmp_path):
+def test_an_endless_line_is_not_kept_in_memory(tmp_path):
     """A line of 200 MB, as a sparse file."""
     path = tmp_path / "a.jsonl"
     with open(path, "wb") as file:

@@ -71,7 +71,7 @@ LINE_FORMATS = ("a.jsonl", "a.ndjson", "lines.json")
 
 
 @pytest.mark.parametrize("name", LINE_FORMATS)
-def test_in_files_of_lines_every_line_that_is_untouched_is_read(name, tmp_path):
+def test_in_files_of_lines_every_undamaged_line_is_read(name, tmp_path):
     """Damage within one line affects that line alone."""
     lines, dice = BUILDERS[name]().splitlines(keepends=True), random.Random(name)
     for trial in range(40):

@@ -90,7 +90,7 @@ def test_instructions_with_all_their_parts():
         {"prompt": ASK, "chosen": CHAT, "rejected": CHAT, "messages": CHAT},
     ],
 )
-def test_of_a_preference_the_chosen_is_taken_and_it_is_said(row):
+def test_the_chosen_answer_of_a_preference_is_used_and_reported(row):
     record = mapped(row)
     assert (record.shape, record.messages, record.repairs) == ("preference", CHAT, ("chosen_of_preference",))
     assert "rejected" not in record.metadata
@@ -142,14 +142,14 @@ def test_the_first_line_keeps_its_indentation(row):
         ("\tpass", "\tpass", ()),
     ],
 )
-def test_one_blank_before_an_answer_is_taken_off_and_it_is_said(answer, expected, repairs):
+def test_one_blank_before_an_answer_is_removed_and_reported(answer, expected, repairs):
     assert (mapped({"prompt": ASK, "completion": answer}).answer, mapped({"prompt": ASK, "completion": answer}).repairs) == (
         expected,
         repairs,
     )
 
 
-def test_calls_of_tools_keep_their_meaning():
+def test_tool_calls_are_kept_as_text():
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
     openai = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call, call]}, {"role": "tool", "content": "4"}, CHAT[1]]
     line = '{"name":"add","arguments":{"a":2,"b":2}}'
@@ -224,7 +224,7 @@ def test_a_row_that_cannot_be_mapped_has_a_reason_without_its_content(row, reaso
     assert str(error.value) == reason and SECRET not in str(error.value)
 
 
-def test_columns_name_what_the_keys_do_not_tell():
+def test_columns_assign_keys_with_unknown_names():
     record = mapped({"ask": ASK, "reply": REPLY, "page": 3}, columns={"prompt": "ask", "answer": "reply"})
     assert (record.shape, record.messages, record.metadata) == ("columns", CHAT, {"page": 3})
     assert mapped({"body": "a document", "page": 3}, columns={"text": "body"}).text == "a document"
@@ -261,7 +261,7 @@ def test_domain_group_and_note():
     assert file_domain("a.txt") == file_domain("B.MD") == "texts", "a text file is one record, so its name would be a domain of one record"
 
 
-def test_a_row_that_was_read_becomes_a_record_by_the_parameters_of_a_run():
+def test_a_row_becomes_a_record_by_the_parameters_of_its_run():
     run = Settings(domain_key="field", group_key="url", columns={"prompt": "ask", "answer": "reply"})
     row = Row("a.jsonl:3", {"ask": ASK, "reply": REPLY, "field": "law", "url": "u"}, note="salvaged")
     record = record_of(row, run)

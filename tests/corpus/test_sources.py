@@ -72,7 +72,7 @@ def test_all_faults_of_all_parameters_are_in_one_message_with_what_to_do(corpus)
     assert all("optional:" in line for line in lines)
 
 
-def test_a_file_with_only_problems_yields_nothing(corpus):
+def test_a_file_with_only_problems_is_refused(corpus):
     (corpus / "broken.jsonl").write_bytes(b"no\njson\n")
     with pytest.raises(SourceError, match=r"no row could be read.*not_json"):
         sources.find(["broken.jsonl"], "corpus")
@@ -96,7 +96,7 @@ def test_a_corpus_of_absent_optional_sources_is_an_error(corpus):
         sources.of_settings(settings("optional:nowhere", operatives=("mine",)))
 
 
-def test_what_cannot_be_opened_is_not_passed_over(corpus):
+def test_a_file_that_cannot_be_opened_is_not_skipped(corpus):
     (corpus / "mine" / "broken.jsonl").symlink_to(corpus / "gone.jsonl")
     with pytest.raises(SourceError, match="broken link"):
         sources.find(["mine"], "corpus")
@@ -106,7 +106,7 @@ def test_what_cannot_be_opened_is_not_passed_over(corpus):
         sources.find(["mine"], "corpus")
 
 
-def test_a_file_that_goes_away_is_an_error_and_not_a_problem_row(corpus):
+def test_a_file_deleted_after_listing_is_an_error_and_not_a_problem_row(corpus):
     (file,) = sources.find(["other"], "corpus")
     file.path.unlink()
     for use in (lambda: list(sources.rows(file)), lambda: sources.inputs([file])):

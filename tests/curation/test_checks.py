@@ -73,7 +73,7 @@ LEFT_ALONE = [
 
 
 @pytest.mark.parametrize(("check", "answer"), FOUND)
-def test_a_check_rejects_flags_or_is_off_as_asked(check, answer):
+def test_a_check_rejects_or_flags_or_is_off_as_configured(check, answer):
     others = dict.fromkeys(CHECKS, "off")
     rejected = inspect(answer, **{**others, check: "reject"})
     assert (rejected.texts, rejected.reason) == (None, check)
@@ -119,7 +119,7 @@ def test_what_is_empty_after_cleaning_or_redaction_is_rejected():
     assert inspect("anna@firma.org", answer_too_short="off").reason == "empty_answer"
 
 
-def test_faults_of_the_settings_are_named_all_at_once():
+def test_all_faults_of_the_settings_are_reported_at_once():
     with pytest.raises(ParameterError) as caught:
         validate({"boilerplat": "reject", "secrets": "maybe", "refusal": "redact", "script": "klingon", "html_share": 2})
     message = str(caught.value)

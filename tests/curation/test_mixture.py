@@ -35,7 +35,7 @@ def test_without_weights_every_window_is_taken_once_in_the_order_of_the_hashes()
         ({"law": 0, "tax": 0}, []),
     ],
 )
-def test_a_weight_is_how_often_a_domain_is_taken(weights: dict[str, float], windows: list[int]) -> None:
+def test_a_weight_is_the_number_of_times_that_a_domain_is_used(weights: dict[str, float], windows: list[int]) -> None:
     assert chosen(weights).windows.tolist() == windows
 
 
@@ -80,7 +80,7 @@ def test_hashes_that_differ_in_the_lowest_bits_alone_are_in_order() -> None:
     assert chosen(hashes=np.uint64(2**63) + np.array([4, 2, 6, 1, 5, 3], np.uint64)).windows.tolist() == [3, 1, 5, 0, 4, 2]
 
 
-def test_the_order_of_many_is_that_of_their_hashes_and_the_hashes_stay_as_they_are() -> None:
+def test_many_windows_are_ordered_by_hash_and_the_hashes_are_not_changed() -> None:
     random = np.random.default_rng(1)
     count = 5000
     hashes = random.permutation(np.arange(count, dtype=np.uint64)) << np.uint64(40)
@@ -91,7 +91,7 @@ def test_the_order_of_many_is_that_of_their_hashes_and_the_hashes_stay_as_they_a
     assert (hashes == before).all()
 
 
-def test_new_windows_leave_the_choice_among_the_others_as_it_was() -> None:
+def test_a_new_window_replaces_at_most_one_of_the_chosen_windows() -> None:
     """In a domain of weight 0.5, a new window replaces at most one of the chosen windows."""
     before = set(chosen({"law": 0.5}).windows.tolist())
     more = {"tokens": np.full(7, 10), "hashes": np.append(HASHES, np.uint64(5)), "domain": np.append(DOMAIN, np.int32(0))}

@@ -67,7 +67,7 @@ def brute_force(texts: list[str], threshold: float) -> set[tuple[int, int]]:
     return {(i, j) for i, j in met if len(grams[i] & grams[j]) / len(grams[i] | grams[j]) >= threshold}
 
 
-def test_first_occurrence_is_that_of_a_dictionary():
+def test_first_occurrences_are_those_found_with_a_dictionary():
     keys = np.random.default_rng(0).integers(0, 300, 1000).astype(np.uint64) * np.uint64(2**55)
     first: dict[int, int] = {}
     assert first_occurrence(keys).tolist() == [first.setdefault(int(key), at) for at, key in enumerate(keys)]
@@ -85,7 +85,7 @@ def test_banding_proposes_99_percent_at_the_threshold_with_as_many_rows_as_possi
 
 
 @pytest.mark.parametrize("threshold", [0, 0.01, 1.01])
-def test_a_threshold_that_cannot_be_served_is_refused(tmp_path, threshold):
+def test_an_unsupported_threshold_is_refused(tmp_path, threshold):
     with pytest.raises(ValueError, match="threshold"):
         NearDuplicates(tmp_path, threshold)
 
@@ -125,7 +125,7 @@ def ends_differ(words: int, tag: str) -> list[str]:
     return [f"{shared} one", f"{shared} other"]
 
 
-def test_the_threshold_itself_is_near_and_just_below_is_not(tmp_path):
+def test_a_pair_at_the_threshold_is_near_and_one_just_below_is_not(tmp_path):
     at = [text for tag in range(200) for text in ends_differ(13, f"at{tag}")]  # 8 / 10
     below = [text for tag in range(200) for text in ends_differ(12, f"below{tag}")]  # 7 / 9
     pairs, _ = search(tmp_path, at + below)
@@ -137,7 +137,7 @@ def test_the_threshold_itself_is_near_and_just_below_is_not(tmp_path):
     assert exact.check(even, even + 1).tolist() == [True] * 200 + [False] * 200
 
 
-def test_a_chain_is_tied_but_not_merged_without_a_check(tmp_path):
+def test_a_chain_is_linked_but_only_checked_pairs_are_merged(tmp_path):
     words = [f"c{number}" for number in range(60)]
     a, b, c = (" ".join(words[start : start + 54]) for start in (0, 3, 6))  # neighbors share 47 of 53 shingles, the ends 44 of 56
     pairs, leader = search(tmp_path, [a, b, c])
@@ -189,7 +189,7 @@ def components_of_texts(texts, pairs) -> set[frozenset[str]]:
     return {frozenset(own) for own in members.values()}
 
 
-def test_order_changes_no_component_not_even_in_large_buckets(tmp_path):
+def test_order_changes_no_component_even_in_large_buckets(tmp_path):
     rng = random.Random(11)
     texts = [text for _ in range(2) for text in family(rng, 300, 80, 2)]  # members reach the threshold with some of the others
     texts += texts[:50]  # and equal copies
@@ -202,7 +202,7 @@ def test_order_changes_no_component_not_even_in_large_buckets(tmp_path):
     assert results[0] == results[1] == results[2]
 
 
-def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
+def test_a_large_family_is_one_cluster_without_comparing_all_pairs(tmp_path):
     texts = family(random.Random(5), 3000, 120, 0)
     near = NearDuplicates(tmp_path)
     near.append(minhash.sign(texts, near.threshold, 42))
@@ -217,7 +217,7 @@ def test_a_large_family_is_one_cluster_and_costs_no_square(tmp_path):
     assert fetched < 3 * len(texts)  # all pairs would be 4.5 million
 
 
-def test_a_search_starts_afresh_and_takes_no_texts_afterwards(tmp_path):
+def test_a_search_starts_empty_and_accepts_no_texts_afterwards(tmp_path):
     search(tmp_path, ["one two three four five six"] * 2)
     near = NearDuplicates(tmp_path)
     near.append(minhash.sign(["one two three four five six"], near.threshold, 42))

@@ -52,7 +52,7 @@ def key_block(kind: str, newline: str = "\n") -> str:
 
 @pytest.mark.parametrize("kind", TOKENS)
 @pytest.mark.parametrize("frame", ["{}", "use {} now.", 'x = "{}"', "(key: {})", "export API_KEY={}", "a\n{}\nb", "https://host/?k={}&x=1"])
-def test_every_provider_token_goes_and_is_counted_by_kind(kind, frame):
+def test_every_provider_token_is_redacted_and_counted_by_kind(kind, frame):
     text, counts = redaction.redact(frame.format(TOKENS[kind]))
     assert TOKENS[kind][8:] not in text
     assert counts == {kind: 1}
@@ -89,7 +89,7 @@ def test_pgp_block_and_a_block_without_its_end():
         "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
     ],
 )
-def test_talk_of_keys_and_public_keys_stay(line):
+def test_mentions_of_keys_and_public_keys_stay(line):
     assert redaction.redact(line) == (line, {})
 
 
@@ -112,7 +112,7 @@ STRONG = letters(32)
         (f"AccountKey={letters(60, BASE64)}==;EndpointSuffix=x", None),
     ],
 )
-def test_assigned_secrets_go(text, value):
+def test_assigned_secrets_are_redacted(text, value):
     redacted, counts = redaction.redact(text)
     assert counts == {"secret_assignment": 1}
     assert "<SECRET>" in redacted
@@ -145,7 +145,7 @@ def test_aws_secret_and_bearer_are_recognized_by_their_context():
 
 
 @pytest.mark.parametrize("scheme", ["https", "postgresql", "mongodb+srv", "ftp"])
-def test_url_credentials_go_and_the_address_stays(scheme):
+def test_url_credentials_are_redacted_and_the_address_stays(scheme):
     text, counts = redaction.redact(f"{scheme}://anna:{WEAK}@db.firma.org:5432/x")
     assert (text, counts) == (f"{scheme}://<CREDENTIALS>@db.firma.org:5432/x", {"url_credentials": 1})
 
@@ -188,7 +188,7 @@ def test_a_password_with_an_at_sign_is_replaced_completely():
         ("C:/Users/anna/x", "C:/Users/<USER>/x", "home_path"),
     ],
 )
-def test_personal_data_goes(text, expected, kind):
+def test_personal_data_is_redacted(text, expected, kind):
     assert redaction.redact(text) == (expected, {kind: 1})
 
 
@@ -206,7 +206,7 @@ def test_what_only_looks_like_personal_data_stays(text):
     assert redaction.redact(text) == (text, {})
 
 
-def test_groups_are_looked_for_one_by_one():
+def test_each_group_of_patterns_can_be_used_alone():
     text = f"anna@firma.org {TOKENS['github_token']}"
     assert redaction.redact(text, ("secrets",))[1] == {"github_token": 1}
     assert redaction.redact(text, ("personal_data",))[1] == {"email": 1}

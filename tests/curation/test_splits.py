@@ -97,7 +97,7 @@ def test_components_are_those_of_scipy(count, links):
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "shuffled"])
-def test_a_long_chain_is_one_component_soon(order):
+def test_a_long_chain_is_one_component(order):
     links = np.arange(100_000)
     name = {"forward": links, "backward": links[::-1], "shuffled": np.random.default_rng(0).permutation(100_000)}[order]
     assert not components(100_000, [(name[:-1], name[1:])]).any()
@@ -222,7 +222,7 @@ def test_only_hashes_decide_if_they_leave_no_split_empty():
     assert done.reassigned == {"seed": 42, "test": [], "validation": []}
 
 
-def test_reassigned_documents_stay_although_added_ones_fill_the_split():
+def test_reassigned_documents_stay_in_their_split_when_added_ones_fill_it():
     rows = documents(400, 5)
     own = by_hash(rows.group, 0.08)
     small, held_out = rows.chosen(np.flatnonzero(own == 0)[:60]), rows.chosen(np.flatnonzero(own > 0))
@@ -252,7 +252,7 @@ def test_a_document_seen_before_is_not_reassigned_when_its_domain_grows_enough_f
     assert (after.split[old] == before.split).all() and set(after.split[:2].tolist()) == {1, 2}  # the new ones are reassigned
 
 
-def test_what_is_remembered_is_read_from_the_folder(tmp_path):
+def test_earlier_assignments_are_read_from_the_folder(tmp_path):
     assert Earlier.load(tmp_path, 42).reassigned == {} and not len(Earlier.load(tmp_path, 42).keys)
     reported = split_minimums.report(np.array([7, 7, 9, 3], np.uint64), np.array([2, 2, 1, 0], np.uint8), 42)
     assert reported == {"seed": 42, "test": [f"{7:016x}"], "validation": [f"{9:016x}"]}
@@ -302,7 +302,7 @@ def test_shares_that_leave_no_training_are_refused(shares):
         spread(3).assign(*shares)
 
 
-def test_nothing_in_nothing_out():
+def test_without_records_nothing_is_assigned():
     done = Rows.build([], []).assign()
     assert len(done.split) == 0 and done.by_domain.sum() == 0
 

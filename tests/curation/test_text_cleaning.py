@@ -28,7 +28,7 @@ from mistral_lib.curation.text_cleaning import NORMALIZED, UNESCAPED, clean
         ("e\u200d\u0301", "\xe9"),
     ],
 )
-def test_dirt_goes(dirty, expected):
+def test_unwanted_characters_are_removed_or_normalized(dirty, expected):
     assert clean(dirty) == (expected, (NORMALIZED,))
 
 
@@ -39,7 +39,7 @@ def test_dirt_goes(dirty, expected):
         "", "Ünïcödé is fine",
     ],
 )  # fmt: skip
-def test_what_has_a_meaning_stays(text):
+def test_characters_with_a_meaning_stay(text):
     assert clean(text) == (text, ())
 
 

@@ -40,7 +40,7 @@ def explorer(run: Run) -> CorpusExplorer:
     return CorpusExplorer(index, base_model.load_tokenizer(run.settings.base_model))
 
 
-def test_files_that_are_wholly_contained_in_earlier_ones_are_named(settings, corpus) -> None:
+def test_files_whose_rows_are_all_in_earlier_ones_are_reported(settings, corpus) -> None:
     red, blue = ([{**row, "page": 2} for row in files.read_json_lines(corpus / f"{name}.jsonl")] for name in ("red", "blue"))
     files.write_json_lines(corpus / "s_metadata.jsonl", red)  # as red.jsonl except for a page number
     files.write_json_lines(corpus / "t_two_of_one.jsonl", red[:50] + blue[:30] + red[:2])
@@ -65,14 +65,14 @@ def test_it_opens_at_the_first_row_and_steps_through(explorer: CorpusExplorer) -
     assert "strange.jsonl:3" in explorer.head.value
 
 
-def test_raw_row_record_and_graded_tokens_stand_beside_each_other(explorer: CorpusExplorer) -> None:
+def test_raw_row_record_and_graded_tokens_are_shown_side_by_side(explorer: CorpusExplorer) -> None:
     assert "&quot;completion&quot;" in explorer.raw.value and "[user]" in explorer.record.value
     graded, everything = map(int, re.search(r"(\d+) of (\d+) tokens graded", explorer.tokens.value).groups())
     assert 0 < graded < everything
     assert explorer.tokens.value.count("background:#cdebc5") == graded, "a colored span for each graded token"
 
 
-def test_each_filter_leaves_what_it_says(explorer: CorpusExplorer) -> None:
+def test_each_filter_selects_the_matching_rows(explorer: CorpusExplorer) -> None:
     explorer.choices["file"].value = "red.jsonl"
     assert "200 of 604" in explorer.status.value and "red.jsonl:1 " in explorer.head.value
     explorer.choices["file"].value, explorer.choices["domain"].value = "", "stories"
@@ -102,7 +102,7 @@ def test_the_search_finds_what_a_plain_loop_finds_within_the_filters(explorer: C
     assert "0 of 604" in explorer.status.value
 
 
-def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explorer: CorpusExplorer, run: Run) -> None:
+def test_excluding_writes_the_file_at_once_and_including_again_undoes_it(explorer: CorpusExplorer, run: Run) -> None:
     place = run.folder / "excluded.txt"
     explorer.place.value = 5
     record_id = re.search("record_id ([0-9a-f]{16})", explorer.head.value).group(1)
@@ -120,7 +120,7 @@ def test_excluding_writes_the_file_at_once_and_taking_in_again_undoes_it(explore
     assert explorer.exclude.disabled, "a row that is not a record cannot be excluded"
 
 
-def test_a_record_that_was_excluded_by_its_source_is_taken_in_again_and_comments_stay(explorer: CorpusExplorer, run: Run) -> None:
+def test_a_record_excluded_by_its_source_can_be_included_again_and_comments_stay(explorer: CorpusExplorer, run: Run) -> None:
     place = run.folder / "excluded.txt"
     place.write_text("# why: it is about another product\n\nblue.jsonl:1  # by hand\n")
     explorer.place.value = 2
@@ -133,7 +133,7 @@ def test_a_record_that_was_excluded_by_its_source_is_taken_in_again_and_comments
     assert place.read_text().startswith("# why: it is about another product\n\n"), "comments of the user stay"
 
 
-def test_near_duplicates_are_shown_and_go_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
+def test_near_duplicates_are_shown_and_excluded_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
     words = [f"word{n}" for n in range(40)]
     texts = {"first": words, "near": [*words[:-1], "else"], "far": [*words[:20], *(f"other{n}" for n in range(20))], "again": words}
     files.write_json_lines(corpus / "alike.jsonl", [{"prompt": name, "completion": " ".join(text)} for name, text in texts.items()])
@@ -216,7 +216,7 @@ def test_headless_it_is_plain_text(explorer: CorpusExplorer) -> None:
     assert explorer.plain.startswith("604 rows to explore; the first record:\nblue.jsonl:1 · blue")
 
 
-def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corpus) -> None:
+def test_a_file_that_changed_after_indexing_is_detected(explorer: CorpusExplorer, corpus) -> None:
     files.write_json_lines(corpus / "red.jsonl", rows("red", 3))
     with pytest.raises(LookupError, match=r"red\.jsonl has changed since it was indexed"):
         explorer.index.row(500)
@@ -224,7 +224,7 @@ def test_a_file_that_changed_meanwhile_is_noticed(explorer: CorpusExplorer, corp
     assert "has changed since it was indexed" in explorer.head.value and not explorer.raw.value, "reported on the page, not only in a log"
 
 
-def test_a_line_put_in_on_top_excludes_no_other_record(explorer: CorpusExplorer, corpus) -> None:
+def test_a_line_inserted_at_the_top_does_not_exclude_another_record(explorer: CorpusExplorer, corpus) -> None:
     """Each row then has the source of another row in the index."""
     explorer.choices["file"].value = "red.jsonl"
     files.write_json_lines(corpus / "red.jsonl", [*rows("other", 1), *rows("red", 200)])
@@ -257,14 +257,14 @@ def test_any_row_is_found_on_any_page_in_any_order(home, settings) -> None:
     ]
 
 
-def test_only_pages_are_held_and_not_the_corpus(explorer: CorpusExplorer) -> None:
+def test_only_pages_and_not_the_corpus_are_kept_in_memory(explorer: CorpusExplorer) -> None:
     for number in range(0, len(explorer.index), 50):
         explorer.index.row(number)
     assert explorer.index.page.cache_info().currsize <= explorer.index.page.cache_info().maxsize == 8
     assert corpus_index.PAGE <= 1000
 
 
-def test_a_line_that_is_no_json_is_shown_as_it_stands_without_its_secret(corpus, run: Run) -> None:
+def test_a_line_that_is_not_json_is_shown_as_it_is_without_its_secret(corpus, run: Run) -> None:
     files.write_bytes(
         corpus / "torn.jsonl", b'{"prompt": "Which key?", "completion": "It is\\n' + TOKEN.encode() + b'\\nfor all\n{"text": "a row"}\n'
     )

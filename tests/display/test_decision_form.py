@@ -35,14 +35,14 @@ def settled(form: DecisionForm) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that even root cannot read, as Linux has one")
-def test_a_file_that_cannot_be_read_is_said_in_the_form_and_not_only_in_a_log(form: DecisionForm, corpus) -> None:
+def test_a_file_that_cannot_be_read_is_reported_in_the_form_and_not_only_in_a_log(form: DecisionForm, corpus) -> None:
     (corpus / "unreadable.jsonl").symlink_to("/proc/self/mem")  # it can be opened, but reading it is an I/O error
     form.controls["corpus_paths"].value = "corpora/small/"
     assert "Not found:" in form.found.value and "unreadable.jsonl (corpus_paths): cannot be read" in form.found.value
     assert form.save.disabled
 
 
-def test_it_says_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -> None:
+def test_it_shows_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) -> None:
     assert "3 files" in form.found.value and "prompt_completion: blue.jsonl, green.jsonl, red.jsonl" in form.found.value
     (corpus / "notes.jsonl").write_text('{"ask": "a", "reply": "b"}\n')
     (corpus / "half.jsonl").write_text('{"prompt": "half')
@@ -101,13 +101,13 @@ def test_it_never_overwrites_silently(form: DecisionForm, home) -> None:
     assert "replaced" in form.message.value and params.load(path).max_tokens == 256
 
 
-def test_the_permission_to_replace_holds_for_what_was_shown_only(form: DecisionForm) -> None:
+def test_the_permission_to_replace_ends_when_a_value_changes(form: DecisionForm) -> None:
     form.replace.value = True
     form.controls["max_steps"].value = 5
     assert not form.replace.value
 
 
-def test_nobody_waits_for_an_estimate_where_no_form_is_shown(settings, corpus) -> None:
+def test_no_estimate_is_started_before_the_form_is_shown(settings, corpus) -> None:
     form = DecisionForm(settings, estimate=lambda *_: pytest.fail("an estimate was started"))
     assert "Change a value" in form.verdict.value and not form.rows.value
 
@@ -126,7 +126,7 @@ def test_rows_are_counted_and_what_cannot_be_read_is_reported(settings, corpus) 
     assert not form.rows.value and "Not found" in form.found.value and not form.verdict.value, "earlier figures are no longer shown"
 
 
-def test_turning_a_decision_changes_memory_time_and_usd(settings, corpus) -> None:
+def test_changing_a_decision_changes_memory_time_and_usd(settings, corpus) -> None:
     form = DecisionForm(settings.model_copy(update={"micro_batch_size": 32}))
     form.controls["instance"].value = "g5.xlarge"
     first = settled(form)
@@ -147,7 +147,7 @@ def gib(verdict: str) -> float:
     return float(verdict.split("needs ")[1].split(" of ")[0])
 
 
-def test_what_a_run_counted_itself_is_used_only_for_the_data_that_it_read(settings, corpus) -> None:
+def test_the_counts_of_a_run_are_used_only_for_the_data_that_it_read(settings, corpus) -> None:
     run = Run.open(settings)
     explore.explore(run)
     found = sources.of_settings(settings)
@@ -158,7 +158,7 @@ def test_what_a_run_counted_itself_is_used_only_for_the_data_that_it_read(settin
     assert "guessed from" in work.origin and work.train_tokens == pytest.approx(size / run_estimate.BYTES_PER_TOKEN * 0.7, rel=0.1)
 
 
-def test_where_it_does_not_fit_the_form_offers_the_way_that_does(settings, corpus) -> None:
+def test_if_a_run_does_not_fit_the_form_offers_values_that_fit(settings, corpus) -> None:
     heavy = settings.model_copy(
         update={"base_model": "mistralai/Mistral-7B-Instruct-v0.3", "instance": "g4dn.xlarge", "max_tokens": 1024, "micro_batch_size": 2}
     )
@@ -194,7 +194,7 @@ def test_the_budget_is_reported_as_the_step_at_which_it_stops(limits: dict, word
     assert sentence.startswith(words)
 
 
-def test_a_budget_is_saved_and_one_that_is_never_reached_refused(settings, corpus, home) -> None:
+def test_a_budget_is_saved_and_one_that_is_never_reached_is_refused(settings, corpus, home) -> None:
     form = DecisionForm(settings, estimate=no_estimate)
     form.controls["max_usd"].value = 2.0
     assert "never reached: instance cpu is free" in form.verdict.value and form.save.disabled
@@ -211,7 +211,7 @@ def test_the_hours_are_those_of_the_plan(settings, corpus) -> None:
     assert first.seconds == workload.seconds(chosen, first.work, params.instances()["g5.xlarge"])
 
 
-def test_few_steps_take_the_checkpoints_with_them(settings, corpus) -> None:
+def test_few_steps_also_lower_the_checkpoint_interval(settings, corpus) -> None:
     form = DecisionForm(settings, estimate=no_estimate)
     form.controls["max_steps"].value = 1
     assert not form.save.disabled and form.settings().checkpoint_every_steps == 1
@@ -231,7 +231,7 @@ def test_it_starts_from_a_file(settings, corpus, home) -> None:
     assert form.settings() == settings
 
 
-def test_only_the_latest_wish_is_answered() -> None:
+def test_only_the_latest_request_is_answered() -> None:
     job, shown = BackgroundJob[str](), []
     job.start(iter(["old"]), shown.append, pytest.fail, pause=0.2)
     job.start(iter(["half", "whole"]), shown.append, pytest.fail, pause=0)
@@ -247,6 +247,6 @@ def test_only_the_latest_wish_is_answered() -> None:
     assert shown[2:] == ["first", "no such disk"], "an error of the background job is shown on the page"
 
 
-def test_headless_it_is_the_values_as_they_could_be_typed(form: DecisionForm) -> None:
+def test_headless_it_shows_the_values_as_they_could_be_typed(form: DecisionForm) -> None:
     plain = form._repr_mimebundle_()["text/plain"]
     assert "corpus_paths = ['corpora/small']" in plain and "3 files" in plain and str(form.given.max_tokens) in plain

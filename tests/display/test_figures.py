@@ -147,7 +147,7 @@ def test_every_word_is_within_the_figure(axes: Axes) -> None:
             assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= frame.x1 + 1 and box.y1 <= frame.y1 + 1, f"{words!r} is cut off"
 
 
-def test_no_word_stands_on_another(axes: Axes) -> None:
+def test_no_text_overlaps_another(axes: Axes) -> None:
     for one in axes.figure.axes:
         straight = [text for text in labels(one) if not text.get_rotation() % 90]
         for (words, box), (others, other) in combinations(boxes(straight), 2):
@@ -155,7 +155,7 @@ def test_no_word_stands_on_another(axes: Axes) -> None:
             assert inside is None or min(inside.width, inside.height) < 1.5, f"{words!r} overlaps {others!r}"
 
 
-def test_its_ground_is_opaque_and_light_whatever_the_theme(axes: Axes) -> None:
+def test_the_background_is_opaque_and_white_in_every_theme(axes: Axes) -> None:
     assert axes.figure.get_facecolor() == (1, 1, 1, 1)
 
 
@@ -168,7 +168,7 @@ def test_no_mark_lies_on_the_frame(axes: Axes) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "draw, nothing yet"])
-def test_its_words_are_its_alternative_text_and_its_plain_form(name: str) -> None:
+def test_the_alternative_text_is_also_the_plain_form(name: str) -> None:
     picture = Picture(CASES[name]())
     shown = picture._repr_mimebundle_()
     assert shown["text/plain"] == picture.alt_text and any(digit in picture.alt_text for digit in "123456789")
@@ -191,20 +191,20 @@ def test_of_thousands_of_domains_the_largest_are_shown_and_no_count_is_lost() ->
     assert figure.largest(SPLITS["train"]) == SPLITS["train"]
 
 
-def test_the_flows_words_reconcile_and_sum_up_what_is_not_named() -> None:
+def test_the_numbers_of_the_flow_add_up_and_further_reasons_are_summed() -> None:
     words = Picture(flow_plot.flow(counts(REASONS), 512)).alt_text
     second = words.splitlines()[1].split(": ")[1]
     total, *parts = (int(number.replace(",", "")) for number in re.findall(r"(?<![a-z_])\d[\d,]*", second.replace("3 other", "other")))
     assert total == sum(parts) and "3 other reasons" in second
 
 
-def test_what_would_be_lost_to_length_is_counted_by_hand() -> None:
+def test_tokens_lost_to_length_are_those_counted_by_hand() -> None:
     words = Picture(data_plots.lost_to_length([100, 600, 1300], [512, 1024])).alt_text
     assert "512: 2 records above, 0.4380 of all tokens beyond" in words  # (88 + 788) / 2000
     assert "1,024: 1 records above, 0.1380 of all tokens beyond" in words  # 276 / 2000
 
 
-def test_the_words_of_losses_begin_with_what_was_found() -> None:
+def test_the_alternative_text_of_losses_begins_with_the_finding() -> None:
     def first(axes: Axes) -> str:
         return Picture(axes).alt_text.splitlines()[0]
 

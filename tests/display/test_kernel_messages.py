@@ -61,7 +61,7 @@ def asked(client, question: str, seconds: float = 60) -> str | None:
         return None
 
 
-def test_a_waiting_cell_lets_the_questions_of_a_returning_page_through(kernel, page, tmp_path) -> None:
+def test_a_kernel_that_waits_answers_the_requests_of_a_reopened_page(kernel, page, tmp_path) -> None:
     _, client = kernel
     done = tmp_path / "done"
     waiting = client.execute(f"with kernel_messages.while_waiting():\n    await wait({str(done)!r})\nprint('first')")
@@ -75,7 +75,7 @@ def test_a_waiting_cell_lets_the_questions_of_a_returning_page_through(kernel, p
     assert [r["content"]["status"] for r in replies] == ["ok", "ok"]
 
 
-def test_without_it_a_returning_page_hears_nothing(kernel, page, tmp_path) -> None:
+def test_without_it_a_reopened_page_gets_no_reply(kernel, page, tmp_path) -> None:
     _, client = kernel
     client.execute(f"await wait({str(tmp_path / 'done')!r})")
     until_it_waits(tmp_path)

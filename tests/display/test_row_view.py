@@ -14,7 +14,7 @@ from mistral_lib.run import Run, files
 TOKEN = "gh" + "p_" + "".join(random.Random(7).choices(string.ascii_letters + string.digits, k=36))
 
 
-def test_every_dropped_row_stands_under_its_reason_with_an_example(settings, corpus) -> None:
+def test_every_dropped_row_is_counted_under_its_reason_with_an_example(settings, corpus) -> None:
     odd = [{"color": TOKEN}, {"prompt": "short?", "completion": "yes"}, {"prompt": "TODO?", "completion": f"short {TOKEN[:4]}"}]
     again = (corpus / "red.jsonl").read_bytes().splitlines()[0]
     files.write_bytes(corpus / "strange.jsonl", b"\n".join([*map(orjson.dumps, odd), again, b'{"prompt": "half']))

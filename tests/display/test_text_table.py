@@ -14,7 +14,7 @@ def test_no_text_is_cut_and_none_becomes_markup() -> None:
     assert ">1,258</td>" in shown and shown.count("text-align:right") == 3, "the header and the cells of the only column of numbers"
 
 
-def test_its_plain_form_has_every_value_that_is_there() -> None:
+def test_its_plain_form_has_every_value_that_is_not_empty() -> None:
     assert TextTable(ROWS).plain().splitlines() == [
         "near_duplicate", "  rows: 1,258", f"  its answer: {('a <b> of many words ' * 20).strip()}", "not_json", "  rows: 1",
     ]  # fmt: skip

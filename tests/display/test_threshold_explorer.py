@@ -21,11 +21,11 @@ def explorer(settings, corpus, tokenizer) -> ThresholdExplorer:
     return ThresholdExplorer(trial.draw(sources.of_settings(settings), settings, rows=10_000), settings, tokenizer)
 
 
-def test_a_sample_of_everything_gives_what_the_data_stage_gives(explorer: ThresholdExplorer, settings) -> None:
+def test_a_sample_of_all_rows_gives_the_figures_of_the_data_stage(explorer: ThresholdExplorer, settings) -> None:
     assert figures(prepare.prepare(Run.open(settings))) == explorer.before
 
 
-def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, corpus, tokenizer) -> None:
+def test_a_sample_of_all_rows_leaves_out_records_excluded_by_id_and_by_source(settings, corpus, tokenizer) -> None:
     run = Run.open(settings)
     prepare.prepare(run)
     by_id = next(row["record_id"] for row in pq.read_table(run.folder / "data" / "records.parquet").to_pylist())
@@ -35,7 +35,7 @@ def test_it_does_so_where_records_are_excluded_by_id_and_by_source(settings, cor
     assert figures(prepare.prepare(run)) == explorer.before and explorer.before["rejected: excluded_by_hand"] == 3
 
 
-def test_it_does_so_for_rows_whose_place_in_a_file_says_what_they_belong_to(settings, corpus, tokenizer) -> None:
+def test_a_sample_of_all_rows_takes_domain_and_document_from_file_and_line(settings, corpus, tokenizer) -> None:
     for name in ("red", "green", "blue"):
         plain = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows(name, 90)]
         files.write_json_lines(corpus / f"{name}.part.jsonl", plain)
@@ -62,7 +62,7 @@ def test_a_slider_shows_what_the_data_stage_would_do_with_it(settings, corpus, t
         assert f">{figures(prepared)[name]:,}</td>" in row and "<b>" in row, row
 
 
-def test_a_weight_changes_the_mixture_and_only_it(explorer: ThresholdExplorer) -> None:
+def test_a_weight_changes_only_the_mixture(explorer: ThresholdExplorer) -> None:
     explorer.weights["red"].value = 0.5
     assert "domain_weights = {&#x27;red&#x27;: 0.5}" in explorer.message.value
     changed = [line.split("</td>")[0] for line in explorer.table.value.split("<tr><td>") if "<b>" in line]
@@ -71,7 +71,7 @@ def test_a_weight_changes_the_mixture_and_only_it(explorer: ThresholdExplorer) -
     assert explorer.changes() == {} and "Move a slider" in explorer.message.value
 
 
-def test_a_slider_that_nobody_moved_changes_nothing_whatever_its_digits(settings, corpus, tokenizer) -> None:
+def test_a_slider_that_was_not_moved_changes_nothing_whatever_its_digits(settings, corpus, tokenizer) -> None:
     fine = settings.model_copy(update={"operatives_share": 0.3333, "domain_weights": {"red": 0.66667, "blue": 1.0}})
     explorer = ThresholdExplorer(trial.draw(sources.of_settings(fine), fine, rows=300), fine, tokenizer)
     assert explorer.changes() == {} and "Move a slider" in explorer.message.value
@@ -81,7 +81,7 @@ def test_a_slider_that_nobody_moved_changes_nothing_whatever_its_digits(settings
     assert explorer.changes()["domain_weights"] == {"blue": 1.0, "green": 2.0}
 
 
-def test_an_impossible_combination_is_said_and_the_last_table_stays(explorer: ThresholdExplorer) -> None:
+def test_an_impossible_combination_is_reported_and_the_last_table_stays(explorer: ThresholdExplorer) -> None:
     before = explorer.table.value
     explorer.controls["max_tokens"].value = 8192
     assert (
@@ -91,7 +91,7 @@ def test_an_impossible_combination_is_said_and_the_last_table_stays(explorer: Th
     )
 
 
-def test_a_sample_that_leaves_nothing_says_so_and_stops_nothing(settings, corpus, tokenizer) -> None:
+def test_a_sample_that_cannot_be_prepared_is_reported(settings, corpus, tokenizer) -> None:
     few = trial.draw(sources.of_settings(settings), settings, rows=2)
     explorer = ThresholdExplorer(few, settings, tokenizer)
     assert "the sample cannot be prepared" in explorer.message.value and "the sample cannot be prepared" in explorer.plain
@@ -105,13 +105,13 @@ def test_complete_documents_are_sampled_in_any_order_of_the_files(settings, corp
     assert one.rows == len(modules) == 100 and len(set(modules)) == 10, "ten documents of ten rows"
 
 
-def test_unreadable_rows_are_counted_and_not_drawn(settings, corpus) -> None:
+def test_unreadable_rows_are_counted_and_not_sampled(settings, corpus) -> None:
     files.write_bytes(corpus / "odd.jsonl", b'{"color": "blue"}\n{"prompt": "half')
     sample = trial.draw(sources.of_settings(settings), settings, rows=10_000)
     assert (sample.rows, sample.looked_at, sample.unreadable) == (600, 602, 2)
 
 
-def test_a_deeply_nested_value_costs_its_own_row_and_no_other(settings, corpus, tokenizer) -> None:
+def test_a_deeply_nested_value_drops_only_its_own_row(settings, corpus, tokenizer) -> None:
     in_a_message = b'{"messages": [{"role": "user", "content": "a", "x": %s}, {"role": "assistant", "content": "b"}]}' % (
         b"[" * 300 + b"]" * 300
     )
@@ -129,7 +129,7 @@ def test_nothing_of_the_sample_stays_on_disk(settings, corpus, tokenizer, tmp_pa
     assert not list((tmp_path / "scratch").iterdir()) and not (tmp_path / "runs").exists()
 
 
-def test_headless_it_is_the_figures_of_the_sample(explorer: ThresholdExplorer) -> None:
+def test_headless_it_shows_the_figures_of_the_sample(explorer: ThresholdExplorer) -> None:
     plain = explorer._repr_mimebundle_()["text/plain"]
     assert (
         plain.startswith("600 of 600 rows, complete source documents\nrows: 600\n")
@@ -137,7 +137,7 @@ def test_headless_it_is_the_figures_of_the_sample(explorer: ThresholdExplorer) -
     )
 
 
-def test_of_many_domains_the_largest_stand_in_the_table(settings, corpus, tokenizer) -> None:
+def test_of_many_domains_the_largest_are_in_the_table(settings, corpus, tokenizer) -> None:
     for n in range(60):
         (corpus / f"notes{n}").mkdir()
         (corpus / f"notes{n}" / "note.md").write_text(f"Note {n}. " + " ".join(f"word{n}_{k}" for k in range(20 + n % 30)))

@@ -47,7 +47,7 @@ def log_of(path, *runs: range, planned: int = 30) -> training_curve.Curves:
     return training_curve.Curves.read(path)
 
 
-def test_the_picture_has_each_curve_once_and_the_earlier_ones_beside(tmp_path) -> None:
+def test_the_figure_has_each_curve_once_and_those_of_an_earlier_run(tmp_path) -> None:
     curves = log_of(tmp_path / "log.jsonl", range(1, 13), range(11, 26))
     earlier = log_of(tmp_path / "earlier.jsonl", range(1, 31))
     assert [step["step"] for step in curves.steps] == list(range(1, 26))
@@ -58,7 +58,7 @@ def test_the_picture_has_each_curve_once_and_the_earlier_ones_beside(tmp_path) -
     assert axes.get_xlim() == (0, 30) and "25 of 30 steps" in training_curve.curves_text(curves)
 
 
-def test_the_running_mean_starts_at_the_first_value_and_keeps_a_level() -> None:
+def test_the_running_mean_starts_at_the_first_value_and_keeps_a_constant() -> None:
     assert training_curve.running_mean([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
     assert training_curve.running_mean([1.0, 3.0]) == pytest.approx([1.0, (0.16 * 1 + 0.2 * 3) / 0.36])
 

@@ -139,7 +139,7 @@ def test_chrf_is_that_of_sacrebleu(answer: str, reference: str, chrf: float) -> 
     assert answer_metrics.chrf(answer, reference) == pytest.approx(chrf, abs=1e-5)
 
 
-def test_repetition_and_formats_are_seen() -> None:
+def test_repetition_and_formats_are_detected() -> None:
     assert answer_metrics.repetition("one two three four five six seven") == 0.0
     assert answer_metrics.repetition("so it goes on " * 20) > 0.9
     assert answer_metrics.is_python("Here it is:\n```python\nx = [1, 2]\n```\nDone.") and not answer_metrics.is_python("x = [1, 2")

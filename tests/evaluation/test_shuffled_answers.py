@@ -77,7 +77,7 @@ def shuffled(chats: list[Record], places: list[int], seed: int) -> list[Record]:
 
 
 @pytest.mark.parametrize("answers", ["shuffled", pytest.param("right", marks=CONTROL)])
-def test_an_adapter_trained_on_shuffled_answers_is_not_to_ship(answers: str, chats: list[Record], settings: Settings, home: Path) -> None:
+def test_an_adapter_trained_on_shuffled_answers_does_not_ship(answers: str, chats: list[Record], settings: Settings, home: Path) -> None:
     run = right = prepared(home, "right", chats, settings)
     if answers == "shuffled":
         run = prepared(home, "shuffled", shuffled(chats, sorted(of_split(right, "train").values()), settings.seed), settings)

@@ -35,7 +35,7 @@ def judged(**changes: object) -> tuple[str, dict[str, str]]:
     return verdict.decide(found), {one["rule"]: one["outcome"] for one in found}
 
 
-def test_all_rules_passed_is_ship() -> None:
+def test_if_all_rules_pass_the_verdict_is_ship() -> None:
     assert judged() == ("ship", dict.fromkeys(judged()[1], "passed"))
 
 

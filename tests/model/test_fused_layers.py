@@ -81,7 +81,9 @@ def test_without_its_adapter_the_model_is_the_base_model(prepared: Run, tiny_mod
 
 
 @pytest.mark.parametrize(("dtype", "quantization"), [("float32", "none"), ("bfloat16", "nf4")])
-def test_base_and_adapter_in_one_pass_are_those_of_two(prepared: Run, tiny_model: str, dtype: str, quantization: str) -> None:
+def test_one_pass_gives_the_losses_of_base_and_adapter_that_two_passes_give(
+    prepared: Run, tiny_model: str, dtype: str, quantization: str
+) -> None:
     model = adapted(Settings(base_model=tiny_model, dtype=dtype, quantization=quantization)).eval()
     rows = load_from_disk(prepared.folder / "data" / "train")[:3]
     both = likelihood.paired_batch_losses(model, rows)
@@ -108,7 +110,7 @@ def test_an_adapter_of_another_kind_is_measured_in_two_passes(prepared: Run, tin
     assert [one.nats for one in both["base"]] != [two.nats for two in both["adapter"]]
 
 
-def test_dropout_is_still_dropped(prepared: Run, tiny_model: str) -> None:
+def test_dropout_is_applied_in_training_only(prepared: Run, tiny_model: str) -> None:
     model = adapted(Settings(base_model=tiny_model, dtype="float32", quantization="none", lora_dropout=0.5))
     batch = batch_of(prepared)
     first, second = (likelihood.token_losses(model, batch)[0] for _ in range(2))

@@ -59,7 +59,7 @@ print(base_model.is_local("open/tiny"), base_model.is_local("open/tiny") and bas
 """
 
 
-def test_an_audit_looks_at_what_is_in_the_cache_and_fetches_no_weights(hub, tmp_path: Path) -> None:
+def test_an_audit_looks_only_in_the_cache_and_fetches_no_weights(hub, tmp_path: Path) -> None:
     address, asked = hub
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -106,7 +106,7 @@ def test_a_refused_token_an_unknown_name_and_a_busy_hub_have_messages_of_their_o
     assert "not a valid name on the hub" in found["no//name"]
 
 
-def test_the_error_for_an_unreachable_hub_has_a_way_around(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_hub_names_a_workaround(tmp_path: Path) -> None:
     words = ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"]
     assert words.startswith("LocalEntryNotFoundError → ") and "(http://127.0.0.1:9) cannot be reached (ConnectError)" in words
     assert "hf download open/tiny" in words and "set base_model: models/tiny" in words
@@ -129,7 +129,7 @@ def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_pa
     assert done.stdout.split() == ["open/tiny", *2 * [hub_server.OLDER], "49152", hub_server.OLDER], done.stderr
 
 
-def test_a_revision_is_the_one_that_was_named(hub, tmp_path: Path) -> None:
+def test_the_requested_revision_is_used(hub, tmp_path: Path) -> None:
     address, _ = hub
     named = ("open/tiny", "open/tiny@v1", f"open/tiny@{hub_server.OLDER}")
     newest, tag, commit = (Path(place).name for place in ask(address, tmp_path, *named).values())

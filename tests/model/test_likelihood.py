@@ -31,7 +31,7 @@ def test_packed_losses_equal_separate_ones(prepared: Run, tiny_model: str) -> No
             assert math.isclose(loss.nats / loss.tokens, alone, rel_tol=1e-5)
 
 
-def test_a_model_that_guesses_has_the_loss_of_a_guess(tiny_model: str) -> None:
+def test_a_model_with_equal_logits_has_the_loss_of_a_uniform_guess(tiny_model: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     torch.nn.init.zeros_(model.lm_head.weight)
     blocks = packing.blocks(np.array([5, 6, 7, 8]), np.array([False, True, True, True]), np.array([4]), np.array([1]), 4, 0)

@@ -83,7 +83,7 @@ def test_a_batch_is_not_divided_if_the_model_has_dropout(prepared: Run, tiny_mod
     assert parts_of(0.0) == {1: [4], 2: [2, 2], 3: [1, 1, 2]}[threads]
 
 
-def test_an_error_is_raised_when_all_have_ended() -> None:
+def test_an_error_is_raised_after_all_threads_have_ended() -> None:
     ended = threading.Event()
 
     def work(name: str) -> None:

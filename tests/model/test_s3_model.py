@@ -102,7 +102,7 @@ def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(client,
     assert not list((home / "models").glob("*/*.safetensors"))
 
 
-def test_two_at_once_fetch_it_once(client, capsys) -> None:
+def test_two_concurrent_requests_fetch_the_model_once(client, capsys) -> None:
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(base_model.folder(URL))) for _ in range(2)]
     for thread in threads:

@@ -36,7 +36,7 @@ def test_a_trained_adapter_alone_is_verified(tmp_path: Path) -> None:
     ("b", "status", "word"),
     [(torch.zeros(3, 2), "missing", "nothing was trained"), (torch.full((3, 2), float("nan")), "altered", "NaN")],
 )
-def test_an_untrained_or_broken_adapter_is_not(tmp_path: Path, b: torch.Tensor, status: str, word: str) -> None:
+def test_an_untrained_or_broken_adapter_is_not_verified(tmp_path: Path, b: torch.Tensor, status: str, word: str) -> None:
     found = audit.audit(adapter(tmp_path / "a", b))[0]
     assert found.status == status and word in found.reason
 
@@ -56,7 +56,7 @@ def test_a_changed_byte_is_altered(tmp_path: Path) -> None:
     assert "altered" in statuses(audit.audit(folder)).values()
 
 
-def test_a_folder_that_is_no_adapter_is_missing(tmp_path: Path) -> None:
+def test_in_a_folder_without_an_adapter_everything_is_missing(tmp_path: Path) -> None:
     (tmp_path / "STATUS.txt").write_text("training COMPLETED")
     assert all(finding.status == "missing" for finding in audit.audit(tmp_path))
     assert audit.audit(tmp_path / "nowhere")[0].status == "missing"
@@ -93,7 +93,7 @@ def test_a_claim_without_a_manifest_or_with_a_broken_one_is_reported(run: Run) -
     assert audit.audit(run.folder)[0].status == "missing"
 
 
-def test_a_run_that_was_only_named_says_so_and_what_to_do(home: Path) -> None:
+def test_a_run_without_any_stage_is_reported_with_what_to_do(home: Path) -> None:
     named = Run.open(Settings(run_name="only_named"))
     (finding,) = audit.audit(named.folder)
     assert finding.status == "missing" and "ever started: run it, or delete its folder" in finding.reason
@@ -115,9 +115,7 @@ def test_a_record_left_out_by_hand_afterwards_makes_the_data_stale(prepared: Run
     assert "its inputs cannot be read again" in stale(prepared) and "expected a record id" in stale(prepared)
 
 
-def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhere_does_not(
-    prepared: Run, home: Path, tiny_model: str
-) -> None:
+def test_another_tokenizer_makes_the_data_stale_and_a_missing_base_model_does_not(prepared: Run, home: Path, tiny_model: str) -> None:
     mine = other(prepared, base_model=str(shutil.copytree(tiny_model, home / "models" / "mine")))
     prepare.prepare(mine)
     template = home / "models" / "mine" / "chat_template.jinja"
@@ -128,12 +126,12 @@ def test_another_tokenizer_makes_the_data_stale_and_a_base_model_that_is_elsewhe
     assert stale(mine) == "", "an audit fetches nothing, and the run may have been copied here without its base model"
 
 
-def test_a_hub_model_is_looked_for_in_the_cache_alone(home: Path) -> None:
+def test_a_hub_model_is_looked_for_only_in_the_cache(home: Path) -> None:
     assert not base_model.is_local("nobody/has-this-model") and not base_model.is_local("s3://no-such-bucket/model")
     assert not base_model.is_local("./models/nowhere")
 
 
-def test_a_stage_is_done_only_where_its_record_says_so(prepared: Run) -> None:
+def test_a_stage_is_done_only_if_its_record_says_so(prepared: Run) -> None:
     """As `run` decides it: without an intact manifest no stage is verified, and neither is one that never ran."""
     notebook = next(path for path in notebook_runs.select() if path.name.startswith("02"))
     copy = prepared.folder / "notebooks" / notebook.name

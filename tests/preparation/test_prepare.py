@@ -23,7 +23,7 @@ def reconciles(report: dict) -> bool:
     return report["records_read"] == report["records_kept"] + dropped == sum(report["split_sizes"].values()) + dropped
 
 
-def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corpus: Path) -> None:
+def test_the_counts_reconcile_and_the_ledger_has_every_row(prepared: Run, corpus: Path) -> None:
     mess = [{"prompt": "half"}, {"text": ""}, {"prompt": "short?", "completion": "no"}, *rows("red", 5)]
     files.write_json_lines(corpus / "mess.jsonl", mess)
     with open(corpus / "mess.jsonl", "ab") as file:
@@ -37,7 +37,7 @@ def test_the_counts_reconcile_and_the_ledger_holds_every_row(prepared: Run, corp
     assert [row["source"] for row in rejected] == [f"mess.jsonl:{n}" for n in (1, 2, 3, 9)]
 
 
-def test_a_deeply_nested_cell_loses_its_own_row_and_no_other(settings: params.Settings, corpus: Path) -> None:
+def test_a_deeply_nested_cell_rejects_only_its_own_row(settings: params.Settings, corpus: Path) -> None:
     files.write_bytes(corpus / "deep.jsonl", deep_lines())
     run = Run.open(settings)
     report = prepare.prepare(run)
@@ -138,7 +138,7 @@ def test_the_objective_decides_what_is_kept(prepared: Run, corpus: Path) -> None
     assert prepare.prepare(wanted)["rejected"] == {"objective_is_documents": 600}, "records outside the objective are not losses"
 
 
-def test_a_pattern_that_repeats_without_end_is_placeholder_text(prepared: Run, corpus: Path) -> None:
+def test_a_pattern_that_repeats_too_often_is_placeholder_text(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "documents.jsonl", documents(100))
     assert prepare.prepare(prepared)["rejected"] == {"placeholder_text": 100}
     assert prepare.prepare(other(prepared, most_repeated_pattern=0))["rejected"] == {}

@@ -161,7 +161,7 @@ def test_every_container_shape_and_defect_has_its_fate(home: Path, tiny_model: s
 PREPARED_TO = {4: "82506986d079c9e6a71849db070cfc7a4e15b38e31cdaf4f2fa44093e59fe250"}
 
 
-def test_other_results_are_another_form(home: Path, tiny_model: str) -> None:
+def test_changed_results_need_a_new_format_number(home: Path, tiny_model: str) -> None:
     """Results of an earlier version of the library are reused while FORMAT is the same, so changed results need a new FORMAT."""
     prepared(home, tiny_model)
     data = home / "runs" / "kinds" / "data"

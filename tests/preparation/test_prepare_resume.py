@@ -60,7 +60,7 @@ def test_preparing_again_and_from_paths_in_another_order_gives_the_same_bytes(pr
     assert artefacts(listed_run) == before
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_artefacts(prepared: Run) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_files(prepared: Run) -> None:
     undisturbed = artefacts(prepared)
     seconds = files.read_json(prepared.folder / "data" / "report.json")["seconds"]
     again = other(prepared, run_name="killed")
@@ -92,7 +92,7 @@ def test_a_killed_preparation_resumes(parted: Run, capsys: pytest.CaptureFixture
     assert artefacts(parted) == artefacts(undisturbed)
 
 
-def test_stopped_among_replacements_of_refused_records_it_resumes_there(settings: params.Settings, corpus: Path) -> None:
+def test_stopped_while_replacing_refused_records_it_resumes_there(settings: params.Settings, corpus: Path) -> None:
     files.write_json_lines(corpus / "twins.jsonl", twins())
     run = Run.open(settings.model_copy(update={"long_records": "reject"}))
     work = run.folder / ".data.work"
@@ -159,7 +159,7 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     assert artefacts(parted) == artefacts(undisturbed)
 
 
-def test_an_altered_part_is_not_there(tmp_path: Path) -> None:
+def test_an_altered_part_counts_as_missing(tmp_path: Path) -> None:
     parts = PartCache(tmp_path / "work", "key")
     with parts.new_part("part") as folder:
         (folder / "text").write_text("first")

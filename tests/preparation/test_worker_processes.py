@@ -43,7 +43,7 @@ def test_two_workers_find_what_one_process_finds(corpus: Path, settings: params.
         assert (one.signed.bands == same.signed.bands).all()
 
 
-def test_two_workers_leave_the_artefacts_of_one_process(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workers_write_the_files_of_one_process(prepared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     started, start = [], subprocess.Popen
 
     def counted(*args, **options) -> subprocess.Popen:

@@ -25,7 +25,7 @@ def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_five_are_there() -> None:
+def test_there_are_five_notebooks() -> None:
     assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04"]
 
 
@@ -68,7 +68,7 @@ def test_it_defines_no_class_installs_nothing_and_stays_in_its_folder(notebook) 
         assert not re.search(r"^\s*(class |%|!)|sys\.path|os\.chdir", cell.source, re.M)
 
 
-def test_it_keeps_the_books_form(notebook) -> None:
+def test_it_has_the_structure_of_the_book(notebook) -> None:
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     assert re.match(r"# 0\d .+\n\n\*\*.+\?\*\*", prose[0]), "a title and one question"
     for heading in ("## Checkpoint", "## Your turn", "not show"):

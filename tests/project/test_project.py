@@ -48,7 +48,7 @@ def arguments(command: str) -> list[str] | None:
     return None if place is None else words[place + 2 :]
 
 
-def test_the_readme_is_read_in_ten_minutes() -> None:
+def test_the_length_of_the_readme_is_limited() -> None:
     assert len(README.split()) <= README_WORDS
 
 
@@ -99,7 +99,7 @@ def test_the_docs_have_commands_to_check() -> None:
     assert sum(arguments(command) is not None for page in PAGES for command in named_commands(page)) >= 20
 
 
-def test_the_readmes_tree_is_the_librarys() -> None:
+def test_the_tree_in_the_readme_is_that_of_the_library() -> None:
     """A line per package, each one importing only from those above it; the commands are those of the parser."""
     tree = next(block for block in blocks(ROOT / "README.md", "") if block.startswith("mistral_lib/"))
     order = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
@@ -123,7 +123,7 @@ def test_each_package_lists_its_modules(package: Path) -> None:
     assert sorted(listed) == sorted(modules) and len(modules) <= 18
 
 
-def test_the_top_of_the_library_holds_packages_alone() -> None:
+def test_the_top_folder_of_the_library_has_only_packages() -> None:
     assert {path.name for path in ROOT.glob("mistral_lib/*.py")} == {"__init__.py", "__main__.py"}
     assert not [path for path in ROOT.glob("mistral_lib/*/") if path.name != "__pycache__" and path not in PACKAGES]
 

@@ -31,7 +31,7 @@ def test_much_free_memory_is_given_back_and_little_is_kept() -> None:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
-def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> None:
+def test_a_checkpointed_pass_gives_memory_back_between_its_layers(tiny_model: str) -> None:
     import torch
 
     from mistral_lib.model import base_model
@@ -49,7 +49,7 @@ def test_a_checkpointed_pass_gives_back_between_its_layers(tiny_model: str) -> N
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
-def test_what_is_held_asks_the_system_for_no_page_twice_and_is_given_back() -> None:
+def test_kept_memory_is_reused_without_new_pages_and_given_back_afterwards() -> None:
     """With tensors as large as those of a batch, allocated again and again."""
     import resource
 
@@ -91,7 +91,7 @@ print((resident() - before) / 2**20)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
 @pytest.mark.parametrize(("asked", "kept"), [([], False), (["keep_freed_memory"], False), (["keep_for_reuse"], True)])
-def test_freed_tensors_stay_for_the_next_ones_only_where_that_was_asked_for(asked: list[str], kept: bool) -> None:
+def test_freed_tensors_are_kept_for_reuse_only_on_request(asked: list[str], kept: bool) -> None:
     """In its own process, since the C library has one set of settings per process; `keep_freed_memory` restores the earlier ones."""
     done = subprocess.run([sys.executable, "-c", KEEPS, *asked], capture_output=True, text=True)
     assert (float(done.stdout) > 100) if kept else (float(done.stdout) < 30), done.stdout + done.stderr

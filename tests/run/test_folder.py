@@ -35,7 +35,7 @@ def test_a_complete_stage_is_recorded_with_hashes(run: Run) -> None:
     assert entry["parameters"]["max_tokens"] == 512 and "learning_rate" not in entry["parameters"]
 
 
-def test_checkpoints_are_no_outputs_and_are_not_read(run: Run) -> None:
+def test_checkpoints_are_not_outputs_and_are_not_read(run: Run) -> None:
     """Checkpoints of a large model take gigabytes and have hashes of their own."""
     if not Path("/proc/self/mem").exists():
         pytest.skip("no file here fails when it is read")
@@ -108,7 +108,7 @@ def hold(run: Run, work: str = "time.sleep(60)") -> subprocess.Popen:
     return process
 
 
-def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(run: Run) -> None:
+def test_a_second_process_is_refused_and_a_dead_one_holds_no_lock(run: Run) -> None:
     process = hold(run)
     assert run.status("data") == "running"
     with pytest.raises(RunInUse, match=f"process {process.pid} .*stage data"):
@@ -120,7 +120,7 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(run: Run) -> N
     assert run.status("data") == "complete"
 
 
-def test_a_stage_that_was_killed_is_not_running_because_another_holds_the_folder(run: Run) -> None:
+def test_a_killed_stage_is_not_running_while_another_stage_holds_the_lock(run: Run) -> None:
     with run.lock("test"):
         run.record("training", status="running")
     with run.lock("stage data, from training_base"):
@@ -147,13 +147,13 @@ def test_a_killed_writer_leaves_no_half_file(home: Path) -> None:
         assert files.read_json(target)["version"] in (1, 2)
 
 
-def test_a_run_is_found_by_its_name_and_a_misspelt_one_names_those_that_are(run: Run, home: Path) -> None:
+def test_a_run_is_found_by_its_name_and_the_error_for_a_misspelled_one_lists_all_runs(run: Run, home: Path) -> None:
     assert Run.existing(Path("r")).folder == Run.existing(Path("runs/r")).folder == run.folder
     with pytest.raises(FileNotFoundError, match=r"mien: .*runs/ holds: r"):
         Run.existing(Path("mien"))
 
 
-def test_a_stage_that_is_asked_of_a_misspelt_run_names_the_run_that_has_it(run: Run) -> None:
+def test_the_error_for_a_stage_of_a_misspelled_run_names_the_run_that_has_it(run: Run) -> None:
     misspelt = Run.open(run.settings.model_copy(update={"run_name": "mien"}))
     with pytest.raises(RuntimeError, match=r"runs/mien: stage data is not started.*is run_name misspelt\? It is complete in r"):
         misspelt.require("data", "run notebook 02_prepare_data first")

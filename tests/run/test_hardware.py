@@ -7,7 +7,7 @@ import pytest
 from mistral_lib.run import hardware, paths
 
 
-def test_a_home_that_is_not_there_yet_has_the_disk_that_it_will_stand_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_before_the_home_exists_the_free_disk_at_its_future_place_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(paths.VARIABLE, str(tmp_path / "new" / "home"))
     there = hardware.describe()
     assert there["disk_free_gib"] > 0 and there["cores"] >= 1

@@ -16,7 +16,7 @@ FILES = sorted(p for p in places.params().glob("*.yaml") if p.name != "instances
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
-def test_every_file_says_each_parameter_with_its_meaning(path: Path) -> None:
+def test_every_file_has_each_parameter_with_its_meaning(path: Path) -> None:
     loaded = params.load(path)
     body = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("#"))
     assert body == params.to_yaml(loaded)
@@ -26,7 +26,7 @@ def test_the_demo_file_is_the_defaults() -> None:
     assert params.load(places.params() / "demo.yaml") == Settings()
 
 
-def test_gpu_files_choose_the_type_that_their_gpu_multiplies() -> None:
+def test_gpu_files_choose_a_compute_type_that_their_gpu_supports() -> None:
     machines = params.instances()
     for path in FILES:
         settings = params.load(path)
@@ -71,7 +71,7 @@ def test_a_broken_file_is_explained(tmp_path: Path, text: str, words: str) -> No
         params.load(path)
 
 
-def test_a_key_that_yaml_takes_for_no_text_is_reported_with_the_other_faults(tmp_path: Path) -> None:
+def test_a_key_that_yaml_does_not_read_as_text_is_reported_with_the_other_faults(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("on: x\n7: y\nnull: z\nmax_steps: many\n")
     with pytest.raises(ParameterError) as caught:
@@ -82,7 +82,7 @@ def test_a_key_that_yaml_takes_for_no_text_is_reported_with_the_other_faults(tmp
 
 
 @pytest.mark.parametrize("text", ["epochs: .inf", "domain_weights: {red: .nan}", "max_retention_loss: .inf", "max_hours: .nan"])
-def test_numbers_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, text: str) -> None:
     """An infinite limit has no effect, and a share of NaN passes every check of its range."""
     path = tmp_path / "mine.yaml"
     path.write_text(text + "\n")
@@ -90,7 +90,7 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
         params.load(path)
 
 
-def test_a_file_that_is_not_there_names_those_that_are() -> None:
+def test_the_error_for_a_missing_file_names_the_existing_ones() -> None:
     with pytest.raises(ParameterError, match=r"demo\.yaml"):
         params.load("params/dmeo.yaml")
 
@@ -110,7 +110,7 @@ def test_every_parameter_has_a_meaning_and_a_stage() -> None:
         assert settings.stages_of(name) or name in ("run_name", "require_ship", "report_to")
 
 
-def test_a_notebook_overrides_the_run_folder_and_that_the_defaults(home: Path) -> None:
+def test_a_notebook_overrides_the_run_folder_which_overrides_the_defaults(home: Path) -> None:
     recorded = Settings(run_name="mine", max_tokens=64, learning_rate=1e-4)
     (home / "runs" / "mine").mkdir(parents=True)
     (home / "runs" / "mine" / "params.yaml").write_text(params.to_yaml(recorded))
@@ -163,14 +163,14 @@ def test_a_file_is_found_from_any_directory(home: Path, monkeypatch: pytest.Monk
     assert params.load("params/quick.yaml") == params.load(places.params() / "quick.yaml")
 
 
-def test_a_typed_run_takes_its_own_file_or_none(home: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_typed_run_name_uses_the_file_of_that_run_or_none(home: Path, capsys: pytest.CaptureFixture) -> None:
     form_saves(Settings(run_name="mine", max_tokens=256))
     form_saves(Settings(run_name="later", max_tokens=128))
     assert opened(capsys, CELL.replace("demo", "mine"))[0].max_tokens == 256
     assert opened(capsys, CELL.replace("demo", "new")) == (Settings(run_name="new"), "")
 
 
-def test_a_batch_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_batch_run_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixture) -> None:
     form_saves(Settings(run_name="mine", max_tokens=256))
     assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), "")
     got, _ = opened(capsys, CELL, 'params_file = "runs/mine.yaml"\nlora_rank = 16')
@@ -218,7 +218,7 @@ def test_a_saved_file_that_cannot_be_used_is_named(home: Path, capsys: pytest.Ca
         opened(capsys, CELL.replace('""', '"params/dmeo.yaml"'))
 
 
-def test_a_corrected_misspelling_is_refused_no_more(home: Path) -> None:
+def test_a_corrected_misspelling_is_no_longer_refused(home: Path) -> None:
     wrong, right = 'run_name = "mine"\nlerning_rate = 3e-4', 'run_name = "mine"\nlearning_rate = 3e-4'
     names = {"run_name": "mine", "lerning_rate": 3e-4, "learning_rate": 3e-4}
     call = "settings = params.from_notebook(globals())"
@@ -242,12 +242,12 @@ def test_a_run_name_that_cannot_be_a_folder_is_explained_in_words() -> None:
         ("corpus_paths=corpora/mine", r"a list is expected, such as \[corpora/mine\]"),
     ],
 )
-def test_an_override_that_is_no_value_says_what_would_be_one(override: str, words: str) -> None:
+def test_the_error_for_a_malformed_override_shows_a_valid_one(override: str, words: str) -> None:
     with pytest.raises(ParameterError, match=words):
         params.load(places.params() / "demo.yaml", [override])
 
 
-def test_the_command_line_refuses_a_typo_and_shows_what_is_resolved() -> None:
+def test_the_command_line_refuses_a_typo_and_prints_the_resolved_parameters() -> None:
     command = [sys.executable, "-m", "mistral_lib", "check", str(places.params() / "demo.yaml"), "--set"]
     refused = subprocess.run([*command, "lerning_rate=1e-4"], capture_output=True, text=True)
     assert refused.returncode == 1 and "did you mean 'learning_rate'" in refused.stderr

@@ -7,7 +7,7 @@ import pytest
 from mistral_lib.run import progress
 
 
-def test_what_is_done_at_once_shows_no_bar_and_what_takes_long_does(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_work_shows_no_bar_and_slow_work_does(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(progress.bar(range(5), "quick")) == list(range(5))
     assert capfd.readouterr().err == "", "a notebook would keep it as an empty line of stderr"
     monkeypatch.setattr(progress, "INTERVAL", 0.05)

@@ -47,7 +47,7 @@ def test_a_damaged_folder_is_not_complete(tmp_path: Path, damage: Callable[[Path
     assert not sealed.is_complete(tmp_path / "part")
 
 
-def test_what_raises_leaves_the_earlier_folder_and_nothing_else(tmp_path: Path) -> None:
+def test_an_exception_leaves_the_earlier_folder_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path / "part", "first")
     with pytest.raises(KeyboardInterrupt), sealed.new_folder(tmp_path / "part") as folder:
         (folder / "text").write_text("half")

@@ -39,7 +39,7 @@ def in_batches(tokenizer, records: list[Record]) -> list[tuple[list[int], list[l
     return found
 
 
-def test_batches_are_what_mistral_common_makes_of_each_record():
+def test_batches_equal_the_encoding_of_mistral_common():
     true = MistralTokenizer.from_file(str(mistral_tokenizer.vocabulary_file()), mode=ValidationMode.finetuning)
     plain = true.instruct_tokenizer.tokenizer
     records = chats_and_documents()
@@ -56,7 +56,7 @@ def test_batches_are_what_mistral_common_makes_of_each_record():
             assert stretches == [plain.encode(answer, bos=False, eos=True) for answer in answers]
 
 
-def test_batches_are_what_the_template_and_the_tokenizer_make_of_each_record():
+def test_batches_equal_the_encoding_of_the_template_and_the_tokenizer():
     tokenizer = base_model.load_tokenizer(demo_model.NAME)
     records = chats_and_documents()
     for one, (ids, stretches, problem) in zip(records, in_batches(tokenizer, records), strict=True):

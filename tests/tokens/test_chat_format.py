@@ -119,7 +119,7 @@ def test_mistral_documents_are_those_of_mistral_common_and_graded_entirely(mistr
     assert encoded.labels == [IGNORED, *encoded.input_ids[1:]]
 
 
-def test_the_prompt_of_training_is_the_prompt_of_asking(mistral, smol):
+def test_the_prompt_in_training_is_the_prompt_in_generation(mistral, smol):
     for tokenizer in (mistral, smol):
         for messages in (chat("Why?", "So."), chat("Why?", "So.", "And?", "No."), chat("Why?", "So.", "And?", "No.", system="Be brief.")):
             asked = chat_format.prompt_ids(tokenizer, messages[:-1])

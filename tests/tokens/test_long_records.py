@@ -56,7 +56,7 @@ def test_the_windows_grade_what_the_complete_record_grades(name, contents, with_
     assert fitted == fit(tokenizer, one, max_tokens)[1]
 
 
-def test_a_record_that_fits_is_left_alone(tokenizer):
+def test_a_record_that_fits_is_unchanged(tokenizer):
     whole, fitted = fit(tokenizer, chat("a", "b"), 512)
     assert fitted == long_records.Fitted([whole])
 

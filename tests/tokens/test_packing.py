@@ -70,7 +70,7 @@ def logits(model, ids, **options):
         return model(input_ids=torch.tensor([ids]), use_cache=False, **options).logits[0].float()  # (tokens, vocabulary)
 
 
-def test_packed_logits_are_separate_logits_and_only_then(model):
+def test_packed_logits_equal_separate_ones_only_with_restarting_positions_and_no_mask(model):
     tokenizer = base_model.load_tokenizer(demo_model.NAME)
     encoded = chat_format.encode(tokenizer, [Record("d", "s", "g", "text", text=answer) for answer in ANSWERS])
     encoded = sorted(encoded, key=lambda one: -len(one.input_ids))

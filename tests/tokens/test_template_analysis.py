@@ -20,7 +20,7 @@ def each(body: str) -> str:
         each("{% if m['content'] is string %}{{ m['content'] }}{% endif %}"),
     ],
 )
-def test_templates_that_only_copy(template: str) -> None:
+def test_templates_that_only_copy_contents_are_recognized(template: str) -> None:
     assert copies_contents(template)
 
 
@@ -55,5 +55,5 @@ def test_the_embedded_models_template_only_copies() -> None:
         "{% set all = messages if true else [] %}{% for m in all %}{{ m['content'] ~ (m['content'] | length) }}{% endfor %}",
     ],
 )
-def test_inspected_or_not_recognized(template: str) -> None:
+def test_templates_that_inspect_or_change_contents_are_not_recognized(template: str) -> None:
     assert not copies_contents(template)

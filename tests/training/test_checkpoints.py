@@ -59,7 +59,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_dis
     assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and sealed.is_complete(place / "checkpoint-5")
 
 
-def test_a_checkpoint_cut_off_in_the_middle_is_not_there(tmp_path: Path) -> None:
+def test_an_interrupted_checkpoint_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(KeyError), checkpoints.new_checkpoint(tmp_path / "checkpoint-3", 1, "three") as new:
         (new / "weights").write_text("half")
         raise KeyError

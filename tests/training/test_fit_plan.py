@@ -117,7 +117,7 @@ def test_operations_of_mistral_7b() -> None:
     assert workload.step_flops(config, 512, 1.0, True) == 1.5 * workload.step_flops(config, 512, 1.0, False)
 
 
-def test_every_validation_takes_its_time() -> None:
+def test_the_plan_includes_the_time_of_every_validation() -> None:
     settings = params.load(paths.params() / "g5_mistral_7b.yaml", ["quantization=none"])
     work = workload.work_of(settings, tokens=2_000_000)
     assert (work.steps, work.validations) == (252, 6) and work.validation_tokens == 131_072

@@ -28,7 +28,7 @@ def test_out_of_memory_at_step_3_ends_complete_with_the_same_effective_batch(ope
     assert result["validation_loss"]["adapter"] == pytest.approx(undisturbed["validation_loss"]["adapter"], rel=1e-3)
 
 
-def test_what_does_not_fit_fails_before_the_first_step_and_says_what_to_change(opened: Callable[..., Run]) -> None:
+def test_a_training_that_does_not_fit_fails_before_the_first_step_and_says_what_to_change(opened: Callable[..., Run]) -> None:
     run = opened(micro_batch_size=4, learning_rate=4e-3)
     with at_forward(lambda n: True), pytest.raises(out_of_memory.OutOfMemory, match=r"activation_checkpointing.*max_tokens.*instance"):
         train.train(run)

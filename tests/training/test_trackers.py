@@ -70,7 +70,7 @@ def test_a_tracker_gets_every_step_and_validation_once_also_after_a_resume(
         assert sent["usd"] > 0 and sent["peak_memory_mib"] > 0
 
 
-def test_neither_the_choice_of_a_tracker_nor_its_files_touch_a_finished_training(
+def test_neither_the_choice_of_a_tracker_nor_its_files_make_a_finished_training_stale(
     opened: Callable[..., Run], received: list[tuple[int, dict[str, Any]]]
 ) -> None:
     run = opened(report_to="tensorboard", max_steps=2)

@@ -231,7 +231,7 @@ def wait_for_the_end(run: Run) -> None:
         time.sleep(0.1)
 
 
-def test_starting_attaches_and_a_death_is_reported(prepared: Run) -> None:
+def test_a_second_start_attaches_and_a_killed_trainer_is_reported(prepared: Run) -> None:
     long = other(prepared, max_steps=5000)
     trainer_process.start(long)
     trainer_process.start(long)  # a second start, before the trainer has the lock: attaches to the first

@@ -14,7 +14,7 @@ from mistral_lib.training.training_log import TrainingLog
 from tests.support.disturbed_training import events
 
 
-def test_as_many_steps_and_measurements_are_made_as_are_planned_if_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
+def test_steps_and_measurements_are_as_planned_if_passes_end_within_a_step(opened: Callable[..., Run]) -> None:
     passes = {"max_steps": 0, "epochs": 2.0, "micro_batch_size": 8, "gradient_accumulation_steps": 5}
     run = opened(**passes, validate_every_steps=4)
     blocks = len(load_from_disk(run.folder / "data" / "train"))
@@ -27,7 +27,7 @@ def test_as_many_steps_and_measurements_are_made_as_are_planned_if_passes_end_wi
     assert work.validations == len(result["validation_curve"]) == 2 and least <= len(events(run, "measuring")) <= most == 5
 
 
-def test_a_finished_training_is_verified_again_and_not_trained_again_if_nothing_that_is_trained_changed(
+def test_a_finished_training_is_only_verified_again_if_no_parameter_of_its_steps_changed(
     opened: Callable[..., Run],
 ) -> None:
     run = opened(checkpoint_every_steps=4)
