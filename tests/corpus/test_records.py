@@ -311,7 +311,7 @@ TALK = st.lists(st.tuples(st.sampled_from("suat"), st.text("abc", min_size=1, ma
 
 @settings(max_examples=300)
 @given(TALK)
-def test_no_word_of_a_conversation_goes_without_a_repair_code(talk):
+def test_no_text_of_a_conversation_is_dropped_without_a_repair_code(talk):
     messages = chat(*(f"{who}:{text}" for who, text in talk))
     try:
         record = mapped({"messages": messages})

@@ -128,7 +128,7 @@ def test_all_faults_of_the_settings_are_reported_at_once():
 
 @settings(max_examples=150)
 @given(st.text(), st.text())
-def test_any_record_is_inspected_and_a_second_look_changes_nothing(question, answer):
+def test_any_record_can_be_checked_and_checking_twice_changes_nothing(question, answer):
     asked = {**dict.fromkeys(CHECKS, "flag"), **dict.fromkeys(CHECKS[:4], "redact")}  # the first four repair and redact
     checks = Checks(Settings(**asked))
     outcome = checks.inspect([question, answer])
@@ -198,7 +198,7 @@ def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 20))
-def test_repeated_counts_as_a_plain_counter_does(numbers, more_than):
+def test_repeated_hashes_are_those_of_a_plain_counter(numbers, more_than):
     hashes = (np.array(numbers, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
     expected = sorted({int(h) for h in hashes if (hashes == h).sum() > more_than})
     assert repeated_patterns.repeated(hashes, more_than).tolist() == expected
@@ -214,7 +214,7 @@ def test_repeated_finds_the_few_frequent_hashes_among_many_rare_ones():
 
 @settings(max_examples=100)
 @given(st.text())
-def test_shares_are_shares(text):
+def test_shares_are_between_0_and_1(text):
     assert 0 <= boilerplate.tag_share(text) <= 1
     assert all(0 <= boilerplate.script_share(text, script) <= 1 for script in boilerplate.SCRIPTS)
     assert boilerplate.enough_letters(text, 0.0)

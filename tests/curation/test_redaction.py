@@ -227,7 +227,7 @@ def test_redacting_twice_changes_nothing(text):
 
 @settings(max_examples=200)
 @given(st.text())
-def test_any_text_is_taken(text):
+def test_any_text_is_accepted(text):
     redacted, counts = redaction.redact(text)
     assert bool(counts) == (redacted != text)
 

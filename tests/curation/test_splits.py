@@ -104,7 +104,7 @@ def test_a_long_chain_is_one_component(order):
 
 
 @given(rows(), st.sampled_from([splits.LARGE_SHARE, NO_LARGE]))
-def test_nothing_straddles(rows, large_share):
+def test_no_group_answer_text_or_pair_is_in_two_splits(rows, large_share):
     split = rows.assign(large_share=large_share).split
     for values in (rows.group, rows.answer, rows.key):
         for value in set(values.tolist()):
@@ -308,7 +308,7 @@ def test_without_records_nothing_is_assigned():
 
 
 @given(rows(), st.data())
-def test_the_leak_is_the_one_counted_with_sets_for_any_split(rows, data):
+def test_the_leak_of_any_split_is_the_one_counted_with_sets(rows, data):
     count = len(rows.group)
     split = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)), np.uint8)
     rows.key = rows.answer % np.uint64(30)

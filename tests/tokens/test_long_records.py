@@ -42,7 +42,7 @@ texts = words.map("".join).map(str.strip).filter(bool)
 
 @settings(max_examples=60)
 @given(st.sampled_from(list(TOKENIZERS)), st.lists(texts, min_size=1, max_size=5), st.booleans(), st.integers(72, 200))
-def test_the_windows_grade_what_the_complete_record_grades(name, contents, with_system, max_tokens):
+def test_the_windows_grade_the_same_tokens_as_the_complete_record(name, contents, with_system, max_tokens):
     tokenizer = TOKENIZERS[name]()
     if len(contents) == 1:
         one = record(text=contents[0])

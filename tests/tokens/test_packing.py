@@ -18,7 +18,7 @@ ANSWERS = ["It joins two tables.", "A tensor holds numbers in any number of dime
 
 @settings(max_examples=200)
 @given(st.lists(st.integers(1, 64), max_size=60))
-def test_every_record_is_in_one_bin_and_no_two_bins_could_be_one(lengths):
+def test_every_record_is_in_one_bin_and_no_two_bins_fit_into_one(lengths):
     found = packing.bins(lengths, 64)
     assert sorted(number for members in found for number in members) == list(range(len(lengths)))
     filled = sorted(sum(lengths[number] for number in members) for members in found)
