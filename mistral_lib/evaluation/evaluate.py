@@ -34,7 +34,6 @@ from mistral_lib.tokens import packed_dataset
 
 __all__ = ["RecordLoss", "evaluate", "read_records"]
 
-JUDGING = {"answer_formats", "max_retention_loss", "min_stop_rate"}  # parameters of the rules: no measured number depends on them
 WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 
 
@@ -46,8 +45,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     """
     lm_eval_tasks.require_lm_eval(run.settings.lm_eval_tasks)
     inputs = stage_inputs.hashes(run, "evaluation")
-    wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
-    key = files.digest([inputs, wanted, FORMAT["evaluation"], generation.AT_ONCE])
+    key = files.digest([inputs, run.settings.work_depends_on("evaluation"), FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / WORK, key, earlier)).evaluate_all()

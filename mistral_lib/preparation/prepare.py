@@ -42,8 +42,6 @@ OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
 PACKAGES = ("run", "curation", "corpus", "tokens", "preparation")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
-# parameters that are read only after the last part is finished: a run that stopped at one of them resumes when it is changed
-LATE = {"strict", "max_rejected_share", "validation_share", "test_share", "domain_weights", "operatives_share", "order"}
 EARLIER_KEPT = "Earlier results are untouched."
 
 
@@ -82,9 +80,8 @@ def prepare(run: Run) -> dict[str, Any]:
 
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
     """A hash of everything that the finished parts of a preparation depend on."""
-    used = {name: value for name, value in settings.stage("data").items() if name not in LATE}
-    code = code_hashes(Path(mistral_lib.__file__).parent)
-    return files.digest([used, inputs, code, {name: version(name) for name in LIBRARIES}])
+    code, versions = code_hashes(Path(mistral_lib.__file__).parent), {name: version(name) for name in LIBRARIES}
+    return files.digest([settings.work_depends_on("data"), inputs, code, versions])
 
 
 def code_hashes(library: Path) -> dict[str, str]:

@@ -1,6 +1,12 @@
 """Every parameter of a run with its default, limits, meaning, unit and the stages that it influences.
 
-A stage re-runs when, and only when, one of its own parameters changed. params.py reads and checks values.
+A stage re-runs when, and only when, one of its own parameters changed. A parameter that names the stage in `keeps` leaves its finished
+work valid: parts of the data, which are made before the parameter is read; steps of a training, if it does not change what is trained;
+measurements of an evaluation, if only what is computed from them changes.
+
+A new parameter also needs: a line in each params/*.yaml; a line in the parameters cell of a notebook that should offer it; if it
+influences the training, its use (most are handed to transformers in `OptimizerSteps.arguments`) and a line in EFFECTS of
+tests/training/test_parameters_take_effect.py; `keeps`, if finished work stays valid. params.py reads and checks values.
 """
 
 from typing import Any, Literal
@@ -16,13 +22,14 @@ STAGES = ("corpus", "data", "training", "evaluation")
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
 
 
-def _field(default: Any, meaning: str, stages: str, **limits: Any) -> Any:
-    return Field(default, description=meaning, json_schema_extra={"stages": stages.split()}, **limits)
+def _field(default: Any, meaning: str, stages: str, keeps: str = "", **limits: Any) -> Any:
+    """keeps: the one of `stages` whose finished work stays valid when the value changes."""
+    return Field(default, description=meaning, json_schema_extra={"stages": stages.split(), "keeps": keeps}, **limits)
 
 
 def _check(default: str, meaning: str) -> Any:
     """A check of the data stage: its value is the action on a record in which it finds something."""
-    return Field(default, description=meaning, json_schema_extra={"stages": ["data"], "check": True})
+    return Field(default, description=meaning, json_schema_extra={"stages": ["data"], "keeps": "", "check": True})
 
 
 class Settings(BaseModel):
@@ -54,8 +61,10 @@ class Settings(BaseModel):
     exclude_file: str = _field(
         "", "file of records to leave out, by id or source; empty: excluded.txt in the run folder, if it exists", "data"
     )
-    strict: bool = _field(False, "fail if any row is rejected", "data")
-    max_rejected_share: float = _field(0.5, "largest share of rejected rows; above it the data stage fails", "data", ge=0, le=1)
+    strict: bool = _field(False, "fail if any row is rejected", "data", keeps="data")
+    max_rejected_share: float = _field(
+        0.5, "largest share of rejected rows; above it the data stage fails", "data", keeps="data", ge=0, le=1
+    )
 
     normalized: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line ending, no invisible characters")
     unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: backslash-n instead of newlines in a text that has none")
@@ -90,15 +99,17 @@ class Settings(BaseModel):
         "split", "records above max_tokens: split, truncate, reject", "data evaluation"
     )
     shortest_answer: int = _field(20, "characters of the shortest accepted answer", "data", ge=1)
-    domain_weights: dict[str, float] = _field({}, "how often a domain's training records are used: 0.5 half of them, 2 each twice", "data")
-    operatives_share: float = _field(1.0, "largest share of operatives in the training tokens", "data", ge=0, le=1)
-    order: Literal["shuffled", "operatives_last"] = _field(
-        "shuffled", "order of the training records: shuffled, operatives_last", "data training"
+    domain_weights: dict[str, float] = _field(
+        {}, "how often a domain's training records are used: 0.5 half of them, 2 each twice", "data", keeps="data"
     )
-    validation_share: float = _field(0.08, "share of source documents for validation during training", "data", gt=0, lt=0.5)
-    test_share: float = _field(0.08, "share of source documents kept for the final evaluation", "data", gt=0, lt=0.5)
+    operatives_share: float = _field(1.0, "largest share of operatives in the training tokens", "data", keeps="data", ge=0, le=1)
+    order: Literal["shuffled", "operatives_last"] = _field(
+        "shuffled", "order of the training records: shuffled, operatives_last", "data training", keeps="data"
+    )
+    validation_share: float = _field(0.08, "share of source documents for validation during training", "data", keeps="data", gt=0, lt=0.5)
+    test_share: float = _field(0.08, "share of source documents kept for the final evaluation", "data", keeps="data", gt=0, lt=0.5)
 
-    instance: str = _field("cpu", "a name in params/instances.yaml: sets the price", "training")
+    instance: str = _field("cpu", "a name in params/instances.yaml: sets the price", "training", keeps="training")
     quantization: Literal["nf4", "none"] = _field("nf4", "4-bit NormalFloat weights, or not quantized", "training evaluation")
     dtype: ComputeType = _field("auto", "compute type; auto: the one that suits the hardware", "training evaluation")
     lora_rank: int = _field(16, "rank r of the LoRA matrices", "training", ge=1, le=512)
@@ -111,18 +122,18 @@ class Settings(BaseModel):
     max_steps: int = _field(12, "optimizer steps; 0: as many as epochs need", "training", ge=0)
     micro_batch_size: int = _field(2, "packed blocks per forward pass", "training evaluation", ge=1)
     gradient_accumulation_steps: int = _field(1, "forward passes per optimizer step", "training", ge=1)
-    activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training")
-    checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", ge=1)
+    activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training", keeps="training")
+    checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", keeps="training", ge=1)
     validate_every_steps: int = _field(
-        4, "optimizer steps between validations; the best adapter is kept; 0: only before and after", "training", ge=0
+        4, "optimizer steps between validations; the best adapter is kept; 0: only before and after", "training", keeps="training", ge=0
     )
-    early_stopping_patience: int = _field(0, "validations without a lower loss before training stops; 0: never", "training", ge=0)
-    max_hours: float = _field(
-        0.0, "hours after which training stops and verifies its adapter, all attempts together; 0: no limit", "training", ge=0
+    early_stopping_patience: int = _field(
+        0, "validations without a lower loss before training stops; 0: never", "training", keeps="training", ge=0
     )
-    max_usd: float = _field(
-        0.0, "USD at the instance's price after which training stops and verifies its adapter; 0: no limit", "training", ge=0
-    )
+    max_hours: float = _field(0.0, "hours after which training stops and verifies its adapter, all attempts together; 0: no limit",
+                              "training", keeps="training", ge=0)  # fmt: skip
+    max_usd: float = _field(0.0, "USD at the instance's price after which training stops and verifies its adapter; 0: no limit",
+                            "training", keeps="training", ge=0)  # fmt: skip
     report_to: Tracker = _field(
         "none", "experiment tracker that the training also reports to: none, tensorboard, mlflow, wandb, trackio", ""
     )
@@ -132,15 +143,19 @@ class Settings(BaseModel):
     sample_count: int = _field(20, "test prompts that base and adapter answer", "evaluation", ge=0)
     max_new_tokens: int = _field(48, "tokens of the longest generated answer", "evaluation", ge=1)
     answer_formats: dict[str, Literal["python", "json"]] = _field(
-        {}, "format that a domain's answers are checked for: python, json", "evaluation"
+        {}, "format that a domain's answers are checked for: python, json", "evaluation", keeps="evaluation"
     )
     retention_paths: list[str] = _field(
         ["demo:retention"], "texts outside the corpus that the model should still predict well; []: no test of forgetting", "evaluation"
     )
     max_probe_tokens: int = _field(2048, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
     lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or your own .yaml files; needs pip install lm-eval", "evaluation")
-    max_retention_loss: float = _field(0.02, "verdict: largest relative rise of the loss on the retention set", "evaluation", ge=0)
-    min_stop_rate: float = _field(0.95, "verdict: smallest share of answers that end by themselves", "evaluation", ge=0, lt=1)
+    max_retention_loss: float = _field(
+        0.02, "verdict: largest relative rise of the loss on the retention set", "evaluation", keeps="evaluation", ge=0
+    )
+    min_stop_rate: float = _field(
+        0.95, "verdict: smallest share of answers that end by themselves", "evaluation", keeps="evaluation", ge=0, lt=1
+    )
     require_ship: bool = _field(False, "exit non-zero unless the verdict is ship", "")
 
     @field_validator("*", mode="before")
@@ -154,6 +169,10 @@ class Settings(BaseModel):
         """The parameters that influence one stage."""
         return {key: getattr(self, key) for key in self.names() if name in stages_of(key)}
 
+    def work_depends_on(self, stage: str) -> dict[str, Any]:
+        """The parameters that the finished work of a stage depends on."""
+        return {key: value for key, value in self.stage(stage).items() if key not in keeping_work(stage)}
+
     def check_actions(self) -> dict[str, str]:
         """What each check of the data stage does: flag, redact, reject or off."""
         return {name: getattr(self, name) for name in CHECKS}
@@ -164,6 +183,11 @@ class Settings(BaseModel):
 
 
 CHECKS = tuple(name for name, field in Settings.model_fields.items() if "check" in field.json_schema_extra)
+
+
+def keeping_work(stage: str) -> set[str]:
+    """The parameters that may change without making a stage's finished work invalid."""
+    return {name for name, field in Settings.model_fields.items() if field.json_schema_extra["keeps"] == stage}
 
 
 def stages_of(name: str) -> list[str]:

@@ -20,6 +20,7 @@ from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, allocator, disk, files, hardware, params
 from mistral_lib.run.folder import summary
+from mistral_lib.run.settings import keeping_work
 from mistral_lib.tokens import packed_dataset
 from mistral_lib.training import (
     adapter_check,
@@ -34,10 +35,6 @@ from mistral_lib.training import (
 from mistral_lib.training.optimizer_steps import Ended, OptimizerSteps
 from mistral_lib.training.stopping import Spending, StopSignal
 from mistral_lib.training.training_log import TrainingLog
-
-# Parameters that may change when a training resumes: they do not change what is trained.
-CONTINUE = ("activation_checkpointing", "checkpoint_every_steps", "early_stopping_patience", "instance", "max_hours", "max_usd",
-            "validate_every_steps")  # fmt: skip
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
 def can_resume(folder: Path, changed: list[str]) -> bool:
     """Whether the steps of an earlier training stay valid: nothing that is trained changed, and if it had a result, there is a
     checkpoint to verify that result from again, or to resume from if the limit that ended it was raised."""
-    same = all(reason.split(":")[0] in CONTINUE for reason in changed)
+    same = all(reason.split(":")[0] in keeping_work("training") for reason in changed)
     return same and (not (folder / "result.json").exists() or checkpoints.last_complete(folder / "checkpoints") is not None)
 
 

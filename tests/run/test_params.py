@@ -110,6 +110,13 @@ def test_every_parameter_has_a_meaning_and_a_stage() -> None:
         assert settings.stages_of(name) or name in ("run_name", "require_ship", "report_to")
 
 
+def test_a_parameter_keeps_the_work_of_a_stage_that_it_influences() -> None:
+    for stage in settings.STAGES:
+        kept, used = settings.keeping_work(stage), Settings().work_depends_on(stage)
+        assert kept | set(used) == set(Settings().stage(stage)) and not kept & set(used)
+    assert all(field.json_schema_extra["keeps"] in ("", *settings.STAGES) for field in Settings.model_fields.values())
+
+
 def test_a_notebook_overrides_the_run_folder_which_overrides_the_defaults(home: Path) -> None:
     recorded = Settings(run_name="mine", max_tokens=64, learning_rate=1e-4)
     (home / "runs" / "mine").mkdir(parents=True)
