@@ -9,7 +9,8 @@ redaction_rules       a redaction rule: a kind, words to look for first, a preci
 secret_patterns       rules for private keys, provider tokens, URL credentials, assigned secrets
 personal_data         rules for e-mail, telephone, account and card numbers, user names in home paths
 near_duplicates       exact and near-duplicates among many texts: candidates by banding, then verified
-minhash               word 5-grams, their Jaccard similarity, and MinHash signatures
+similarity            the exact similarity of two texts, and from where they are near-duplicates
+minhash               MinHash signatures: sketches of texts that propose candidates
 verified_pairs        verifies candidate pairs on the texts, each pair once, in bounded memory
 connected_components  connected components of records that are linked in pairs
 splits                leakage-free splits: a connected component is in one split, assigned by hash; the leak

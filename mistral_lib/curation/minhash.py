@@ -1,10 +1,9 @@
-"""Similarity of two texts: word 5-grams, their exact Jaccard similarity, and MinHash signatures that find candidates.
+"""MinHash signatures: short sketches of texts, by which pairs of a high Jaccard similarity are proposed as candidates.
 
-Works on texts and hashes; knows nothing of files, records or splits.
+Works on texts and hashes; knows nothing of files, records or splits. The exact similarity is that of similarity.py.
 Source: Broder 1997, "On the resemblance and containment of documents"; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", ch. 3
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,14 +11,13 @@ from itertools import chain
 import numpy as np
 from rensa import RMinHash
 
+from mistral_lib.curation.similarity import GRAM, folded_words
 from mistral_lib.run.files import hash64
 
-GRAM = 5  # words in a shingle
 PERMUTATIONS = 128  # values in a MinHash signature
 RECALL = 0.99  # of the pairs exactly at the threshold, the least share that banding proposes
 SKETCH_LOSS = 1e-4  # of the same pairs, the largest share that the sketch rejects
 ROWS_AT_ONCE = 1024  # signatures that are Python integers at once, about 5 MB
-WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +33,6 @@ class Signatures:
 def together(parts: Sequence[Signatures]) -> Signatures:
     """The signatures of one or more batches as those of one."""
     return Signatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("exact", "words", "bands", "sketch")))
-
-
-def folded_words(text: str) -> list[str]:
-    """Lower-cased words, without the blanks, punctuation and line ends between them."""
-    return WORD.findall(text.lower())
-
-
-def shingles(text: str) -> set[tuple[str, ...]]:
-    """The distinct word 5-grams of a text; empty for texts with fewer than five words."""
-    return grams(folded_words(text))
-
-
-def grams(words: list[str]) -> set[tuple[str, ...]]:
-    """The distinct 5-grams of a list of words."""
-    return set(zip(*(words[k:] for k in range(GRAM)), strict=False))
-
-
-def jaccard(a: set, b: set) -> float:
-    """Shared members divided by all members, 0 to 1; 0 for two empty sets."""
-    shared = len(a & b)
-    return shared / (len(a) + len(b) - shared) if shared else 0.0
 
 
 def bands_and_rows(threshold: float) -> tuple[int, int]:

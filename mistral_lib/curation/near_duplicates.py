@@ -16,6 +16,7 @@ import numpy as np
 
 from mistral_lib.curation import minhash
 from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.similarity import GRAM
 from mistral_lib.curation.verified_pairs import TextsOf, VerifiedPairs
 
 SMALL_BUCKET = 8  # texts of a bucket whose pairs are all verified; in a larger one only pairs with leaders, as k members have k² / 2 pairs
@@ -122,7 +123,7 @@ class NearDuplicates:
         words = self.words()
         sketch = self._read("sketch", np.uint64).reshape(self.count, minhash.PERMUTATIONS // 64)
         verified = VerifiedPairs(text_of, words, sketch, self.threshold)
-        distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= minhash.GRAM)).astype(np.int32)
+        distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= GRAM)).astype(np.int32)
         # content, not position, decides which text leads a bucket: so the links are the same in every order of the texts
         distinct = distinct[np.argsort(self._read("exact", np.uint64)[distinct])]
         for band in range(self.bands):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mistral_lib.curation import minhash
+from mistral_lib.curation import minhash, similarity
 from mistral_lib.curation.connected_components import components
 
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
@@ -35,7 +35,7 @@ class VerifiedPairs:
         return self._component_of
 
     def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Whether the exact Jaccard similarity of each pair of distinct positions reaches the threshold, bool (pairs,)."""
+        """Whether the texts of each pair of distinct positions are near-duplicates, bool (pairs,)."""
         pairs = np.minimum(u, v).astype(np.uint64) << SHIFT | np.maximum(u, v).astype(np.uint64)
         fresh = np.unique(pairs)
         fresh = fresh[~_contains(self._accepted, fresh) & ~_contains(self._refused, fresh)]
@@ -63,9 +63,9 @@ class VerifiedPairs:
         cuts = np.flatnonzero(np.diff(read // WORDS_AT_ONCE)) + 1
         for own in np.split(np.arange(len(pairs)), cuts):
             positions = np.unique(np.concatenate([i[own], j[own]])).tolist()
-            sets = dict(zip(positions, map(minhash.shingles, self._text_of(positions)), strict=True))
+            sets = dict(zip(positions, map(similarity.shingles, self._text_of(positions)), strict=True))
             for a, b in zip(i[own].tolist(), j[own].tolist(), strict=True):
-                yield minhash.jaccard(sets[a], sets[b]) >= self._threshold
+                yield similarity.are_near(sets[a], sets[b], self._threshold)
 
 
 def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

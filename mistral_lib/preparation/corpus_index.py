@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.corpus.rows import Row
-from mistral_lib.curation import minhash
+from mistral_lib.curation import similarity
 from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"
@@ -171,16 +171,15 @@ def _changed(name: str) -> LookupError:
 def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarray]]:
     """The near-duplicates of one record among all rows: (rows read, numbers found so far), several times while the files are read.
 
-    Found are records whose answer reaches near_duplicate_threshold with this one's, and the record itself. An answer of fewer than
+    Found are records whose answer is near this one's (near_duplicate_threshold), and the record itself. An answer of fewer than
     five words has no near-duplicate. Errors: LookupError, SourceError.
     """
-    wanted = minhash.shingles(_answer(index, index.row(number)))
-    least = index.settings.near_duplicate_threshold * len(wanted)
+    wanted, threshold = similarity.shingles(_answer(index, index.row(number))), index.settings.near_duplicate_threshold
+    least = threshold * len(wanted)  # of fewer shingles, too few can be shared
     found, reported = {number}, time.monotonic()
     for place, row in index.each() if wanted else ():
-        words = minhash.folded_words(_answer(index, row))
-        enough = len(words) - minhash.GRAM + 1 >= least
-        if enough and minhash.jaccard(wanted, minhash.grams(words)) >= index.settings.near_duplicate_threshold:
+        words = similarity.folded_words(_answer(index, row))
+        if len(words) - similarity.GRAM + 1 >= least and similarity.are_near(wanted, similarity.grams(words), threshold):
             found.add(place)
         if time.monotonic() - reported > INTERVAL:
             reported = time.monotonic()

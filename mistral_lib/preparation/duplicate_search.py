@@ -1,4 +1,4 @@
-"""Which rows repeat others: exact copies, near-duplicates, and patterns that repeat without end.
+"""Drops the rows that repeat others: exact copies, near-duplicates, and patterns that repeat without end.
 
 The verified near-duplicates are a finished part: after a kill they are not searched again.
 """
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mistral_lib.curation.minhash import GRAM
 from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
 from mistral_lib.curation.repeated_patterns import repeated
+from mistral_lib.curation.similarity import GRAM
 from mistral_lib.preparation import part_cache
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import RecordStore

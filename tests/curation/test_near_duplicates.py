@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mistral_lib.curation import minhash
+from mistral_lib.curation import minhash, similarity
 from mistral_lib.curation.connected_components import components
 from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
 from mistral_lib.curation.verified_pairs import VerifiedPairs
@@ -93,10 +93,10 @@ def test_an_unsupported_threshold_is_refused(tmp_path, threshold):
 def test_signature_values_agree_as_often_as_shingles_are_shared():
     rng = random.Random(3)
     texts = [text for _ in range(300) for text in family(rng, 2, 60, 3)]
-    words = [minhash.folded_words(text) for text in texts]
+    words = [similarity.folded_words(text) for text in texts]
     values = minhash._minhash(words, np.array([len(own) for own in words]), 42)
-    grams = [minhash.shingles(text) for text in texts]
-    true = [minhash.jaccard(a, b) for a, b in zip(grams[::2], grams[1::2], strict=True)]
+    grams = [similarity.shingles(text) for text in texts]
+    true = [similarity.jaccard(a, b) for a, b in zip(grams[::2], grams[1::2], strict=True)]
     assert (values[::2] == values[1::2]).mean() == pytest.approx(np.mean(true), abs=0.01)
     assert ((values[::2] & 1) == (values[1::2] & 1)).mean() == pytest.approx((1 + np.mean(true)) / 2, abs=0.01)
 

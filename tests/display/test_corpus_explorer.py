@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from mistral_lib.corpus import exclusions, sources
-from mistral_lib.curation import minhash
+from mistral_lib.curation import similarity
 from mistral_lib.display.corpus_explorer import CorpusExplorer
 from mistral_lib.model import base_model
 from mistral_lib.preparation import corpus_index, explore
@@ -167,8 +167,8 @@ def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus)
     first = int(index.select(file="alike.jsonl")[0])
     found = 0
     for number in range(0, 200, 20):
-        wanted = minhash.shingles(" ".join(texts[number]))
-        expected = {n for n, text in enumerate(texts) if minhash.jaccard(wanted, minhash.shingles(" ".join(text))) >= 0.8} | {number}
+        wanted = similarity.shingles(" ".join(texts[number]))
+        expected = {n for n, text in enumerate(texts) if similarity.jaccard(wanted, similarity.shingles(" ".join(text))) >= 0.8} | {number}
         *_, (_, numbers) = near_copies(index, first + number)
         assert {n - first for n in numbers.tolist()} == expected
         found += len(expected) - 1

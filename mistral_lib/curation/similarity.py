@@ -1,0 +1,39 @@
+"""Which texts are near-duplicates: the exact Jaccard similarity of their word 5-grams reaches a threshold.
+
+To change the measure, change also what assumes it: `bands_and_rows` and `least_agreement` in minhash.py, which propose candidates, and
+the prefilter by length in preparation/corpus_index.py. Then raise FORMAT["data"] in run/folder.py.
+Source: Broder 1997, "On the resemblance and containment of documents"
+"""
+
+import re
+
+GRAM = 5  # words in a shingle
+WORD = re.compile(r"\w+")
+
+Shingles = set[tuple[str, ...]]
+
+
+def folded_words(text: str) -> list[str]:
+    """Lower-cased words, without the blanks, punctuation and line ends between them."""
+    return WORD.findall(text.lower())
+
+
+def shingles(text: str) -> Shingles:
+    """The distinct word 5-grams of a text; empty for texts with fewer than five words."""
+    return grams(folded_words(text))
+
+
+def grams(words: list[str]) -> Shingles:
+    """The distinct 5-grams of a list of words."""
+    return set(zip(*(words[k:] for k in range(GRAM)), strict=False))
+
+
+def jaccard(a: Shingles, b: Shingles) -> float:
+    """Shared members divided by all members, 0 to 1; 0 for two empty sets."""
+    shared = len(a & b)
+    return shared / (len(a) + len(b) - shared) if shared else 0.0
+
+
+def are_near(a: Shingles, b: Shingles, threshold: float) -> bool:
+    """Whether two texts are near-duplicates, by their shingles."""
+    return jaccard(a, b) >= threshold
