@@ -27,7 +27,7 @@ from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.model import base_model
 from mistral_lib.preparation import data_report, row_parts, split_writer, stage_inputs, tokenization
 from mistral_lib.preparation.columns import StoredColumn
-from mistral_lib.preparation.duplicate_search import Duplicates, drop_duplicates, replacements
+from mistral_lib.preparation.dropped_duplicates import Duplicates, drop_duplicates, replacements
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.prepared import AssignedSplits, Prepared
 from mistral_lib.preparation.record_store import RecordStore
