@@ -3,6 +3,8 @@
 The usual AWS_* environment variables name the endpoint, the region and the credentials.
 """
 
+import errno
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ BLOCK = 8 * 2**20  # bytes fetched at once
 
 class StoreError(OSError):
     """The object store cannot be used; the message gives the reason, without the address."""
+
+    errno = errno.EIO  # a fault of the machine; damaged content is an OSError without errno
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,31 @@ def listing(url: str) -> list[RemoteObject]:
 def open_object(remote: RemoteObject) -> BinaryIO:
     """The object as a seekable stream. Errors: StoreError, also if the object changes while it is read."""
     with _explained():
-        return _store().open(remote.url, "rb", block_size=BLOCK)
+        return _Stream(_store().open(remote.url, "rb", block_size=BLOCK))
+
+
+class _Stream(io.RawIOBase):
+    """The bytes of an object. Errors: StoreError, which no reader takes for damaged content."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.inner.seek(offset, whence)
+
+    def readinto(self, buffer: memoryview) -> int:
+        with _explained():
+            return self.inner.readinto(buffer)
+
+    def close(self) -> None:
+        self.inner.close()
+        super().close()
 
 
 def _store() -> Any:

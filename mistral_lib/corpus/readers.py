@@ -1,7 +1,10 @@
 """File formats: the reader for a file name, and what happens if the content does not fit the name.
 
-To add a format, add its ending to KINDS and its reader to `_rows`. Every file and every member of an archive yields at least one row:
-its content, or its problem. Errors in the content never raise; only faults of the machine (a disk, a permission, a network) do.
+Every file and every member of an archive yields at least one row: its content, or its problem. Errors in the content never raise,
+whatever exception a parsing library has for them; only faults of the machine do, and an AssertionError: a fault of this library.
+
+To add a format: its ending in KINDS, a branch in `_rows`, a module for its rows. If a file of it is one text, its ending also belongs
+into TEXT_FILE of records.py, so that a folder of such files is one domain.
 """
 
 import errno
@@ -44,7 +47,7 @@ def without_endings(name: str) -> str:
 def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
     """The rows of one file or member; one row with a problem if there is nothing to yield.
 
-    Errors: Exhausted if the file costs more than its limits allow, OSError with an errno for faults of the machine.
+    Errors: Exhausted if the file costs more than its limits allow; for faults of the machine OSError with an errno, MemoryError, ImportError.
     """
     empty = True
     for row in _guarded(stream, name, reading, budget, depth):
@@ -57,15 +60,23 @@ def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: i
 def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
     try:
         yield from _rows(stream, name, reading, budget, depth)
-    except Exhausted:
+    except (Exhausted, AssertionError):
         raise
     except Refused as refused:
         yield Row(name, None, refused.code)
-    except (OSError, *archives.FAULTS, pa.ArrowException) as error:
-        # Decompressors report damaged bytes as OSError without errno, an impossible offset is EINVAL; any other errno is the machine's.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
+    except Exception as error:
+        for fault in (error, error.__context__):  # zipfile takes every fault of reading for damage, and raises its own error
+            if _is_of_the_machine(fault):
+                raise fault from None
         yield Row(name, None, "unreadable", type(error).__name__)
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    """Whether it is a fault of a disk, a permission, a network, the memory or a missing package, and not of the content."""
+    if isinstance(error, OSError):  # decompressors report damaged bytes without errno, and an impossible offset as EINVAL
+        return error.errno not in (None, errno.EINVAL)
+    # damaged sizes let Arrow request more memory than there is
+    return isinstance(error, (ImportError, MemoryError)) and not isinstance(error, pa.ArrowException)
 
 
 def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
@@ -84,8 +95,10 @@ def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: 
         yield from pdf_rows(read_all(stream, reading.limits.in_memory_bytes), name, reading.pdf_characters)
     elif kind in ("csv", "tsv"):
         yield from separated(stream, name, reading, ",;|\t" if kind == "csv" else "\t")
-    else:
+    elif kind in ("lines", "json"):
         yield from (json_lines if kind == "lines" else json_document)(stream, name, reading)
+    else:
+        raise AssertionError(f"the kind {kind!r} of KINDS has no branch here")
 
 
 def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:

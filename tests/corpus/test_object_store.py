@@ -80,6 +80,20 @@ def test_an_object_deleted_after_listing_is_an_error_and_not_a_problem_row(bucke
         list(sources.rows(found[0]))
 
 
+@pytest.mark.parametrize("fault", [TimeoutError(), PermissionError("denied"), RuntimeError("connection lost")])
+@pytest.mark.parametrize("name", ["b.jsonl", "tables/a.parquet", "tables/a.zip"])
+def test_a_fault_while_an_object_is_read_is_an_error_and_not_a_problem_row(bucket, monkeypatch, name, fault):
+    import s3fs
+
+    def failing(*_, **__) -> bytes:
+        raise fault
+
+    file = next(file for file in find("s3://corpora/mine") if file.name == name)
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", failing)
+    with pytest.raises(SourceError, match=f"{name}.*cannot be read"):
+        list(sources.rows(file))
+
+
 @pytest.fixture(params=["stopped", "silent"])
 def dead_endpoint(request) -> Iterator[str]:
     """An address without a server, or with a server that accepts the connection and never answers."""

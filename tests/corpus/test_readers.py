@@ -1,5 +1,6 @@
 """Every container gives the same rows; every defect of its content is reported as a problem with its place, never as an exception."""
 
+import errno
 import json
 import tracemalloc
 from itertools import islice
@@ -9,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib.corpus import sources
-from mistral_lib.corpus.sources import Row, SourceFile
+from mistral_lib.corpus import readers, sources
+from mistral_lib.corpus.object_store import StoreError
+from mistral_lib.corpus.sources import Row, SourceError, SourceFile
 from mistral_lib.corpus.streams import Limits
+from mistral_lib.run.disk import DiskFull
 from tests.support import containers
 from tests.support.containers import DOCUMENTS, LINES, ROWS, STRUCTURED, compressed, json_lines, pdf, table, tarred, zipped
 
@@ -186,6 +189,46 @@ def test_a_file_without_rows_has_a_reason(read, name, data, problem):
     assert found[0].value is None and found[0].source.startswith(name)
 
 
+class OwnFault(Exception):
+    """As a parsing library may have one, of no common base."""
+
+
+def raising(error: Exception):
+    def parser(*_) -> None:
+        raise error
+
+    return parser
+
+
+def test_a_parsers_own_exception_is_a_problem_and_the_others_are_read(read, monkeypatch):
+    monkeypatch.setattr(readers, "pdf_rows", raising(OwnFault("damaged")))
+    found = read("a.zip", zipped({"a.pdf": pdf(), "b.jsonl": LINES}))
+    assert (found[0].source, found[0].problem, found[0].note) == ("a.zip!a.pdf", "unreadable", "OwnFault")
+    assert [row.value for row in found[1:]] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (MemoryError(), MemoryError),
+        (ImportError("no such package"), ImportError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (DiskFull(errno.ENOSPC, "full"), SourceError),
+        (StoreError("the server does not answer"), SourceError),
+    ],
+)
+def test_faults_of_the_machine_end_the_run(read, monkeypatch, error, raised):
+    monkeypatch.setattr(readers, "pdf_rows", raising(error))
+    with pytest.raises(raised):
+        read("a.pdf", pdf())
+
+
+def test_a_kind_without_a_branch_is_no_json(read, monkeypatch):
+    monkeypatch.setitem(readers.KINDS, ".new", "new")
+    with pytest.raises(AssertionError, match="the kind 'new' of KINDS has no branch"):
+        read("a.new", LINES)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.bz2", "a.jsonl.zst", "a.tar.gz", "a.tar"])
 def test_a_truncated_container_is_reported(read, name):
     whole = STRUCTURED[name]()
@@ -279,7 +322,6 @@ def test_lines_are_streamed_and_the_first_is_there_before_the_last_is_read(tmp_p
 
 def _bytes_read_for_the_first_rows(file: SourceFile) -> int:
     """Bytes of the file, after decompression, that were read to give ten rows."""
-    from mistral_lib.corpus import readers
     from mistral_lib.corpus.rows import Reading
     from mistral_lib.corpus.streams import Budget
 

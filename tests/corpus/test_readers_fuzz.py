@@ -17,6 +17,7 @@ SECONDS = 0.6  # for all mutations of one file; fewer are made on a slow machine
 HANG = 5.0  # seconds; no file of a few KB may take longer
 LIMITS = Limits(in_memory_bytes=8 * 2**20, member_bytes=8 * 2**20, ratio_from=8 * 2**20, members=1_000)
 BUILDERS = {**STRUCTURED, **DOCUMENTS}
+FAULTS_OF_CODE = ("AttributeError", "IndexError", "KeyError", "NameError", "TypeError", "UnboundLocalError")
 
 
 def mutated(data: bytes, dice: random.Random) -> bytes:
@@ -60,6 +61,7 @@ def check(found: list[sources.Row], name: str) -> None:
     for row in found:
         assert row.source.startswith(name) and row.source.encode()
         assert (row.value is None) or row.problem is None
+        assert row.note not in FAULTS_OF_CODE, "damaged content must not meet code that does not expect it"
         if row.problem is None:
             try:
                 map_row(row.value, row.source, note=row.note)
