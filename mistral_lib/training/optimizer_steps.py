@@ -54,6 +54,10 @@ class OptimizerSteps:
         """Blocks of an optimizer step, all processes together."""
         return self.shape.micro_batch_size * self.shape.gradient_accumulation_steps * distributed.count()
 
+    def planned(self, blocks: Any) -> int:
+        """Optimizer steps of the complete training."""
+        return workload.steps(self.settings, len(blocks), self.effective_batch())
+
     def try_largest(self, model: Any, blocks: Any, counts: Any) -> None:
         """Shrink until the fullest batch fits, before any time is spent on steps. counts: supervised tokens of each block."""
 
@@ -72,7 +76,7 @@ class OptimizerSteps:
                 for name, p in model.named_parameters():
                     if name in start:
                         p.copy_(start[name])
-            return self.resume(model, blocks, baseline)
+            return self.from_last_checkpoint(model, blocks, baseline)
 
         steps, stopped_by = out_of_memory.retry_on_out_of_memory(attempt, self.shrink, together=distributed.count() > 1)
         best = checkpoints.best(self.checkpoint_folder) if self.settings.validate_every_steps else None
@@ -80,11 +84,14 @@ class OptimizerSteps:
             checkpoints.load_weights(model, best[0])
         return Ended(steps, best[1] if best else steps, stopped_by)
 
-    def resume(self, model: Any, blocks: Any, baseline: float) -> tuple[int, str | None]:
-        """Train from the last complete checkpoint, or from the start; the number of steps, and the rule that ended them. Errors: Stopped."""
+    def from_last_checkpoint(self, model: Any, blocks: Any, baseline: float) -> tuple[int, str | None]:
+        """Train from the last complete checkpoint, or from the start; the number of steps, and the rule that ended them.
+
+        transformers restores adapter, optimizer, schedule, random state and place in the data from the checkpoint; what it must not
+        restore, `TrainingCallback.on_train_begin` corrects. Errors: Stopped.
+        """
         checkpoints.tidy(self.checkpoint_folder)
-        last = checkpoints.last_complete(self.checkpoint_folder)
-        steps = workload.steps(self.settings, len(blocks), self.effective_batch())
+        last, steps = checkpoints.last_complete(self.checkpoint_folder), self.planned(blocks)
         self.log.write("started", from_step=checkpoints.step_of(last) if last else 0, steps=steps, **dataclasses.asdict(self.shape))
         callback = self.callback(model, blocks, baseline, steps)
         with self.stop.during(stepping=True):
@@ -122,19 +129,21 @@ class OptimizerSteps:
 
     def trainer(self, model: Any, blocks: Any, callback: TrainingCallback | None = None) -> SupervisedTrainer:
         return SupervisedTrainer(
-            self.stop, callback, model=model, args=self.arguments(reporting=callback is not None), data_collator=default_data_collator,
-            train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
+            self.stop, callback, model=model, args=self.arguments(self.planned(blocks), reporting=callback is not None),
+            data_collator=default_data_collator, train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip
 
-    def arguments(self, reporting: bool = False) -> TrainingArguments:
+    def arguments(self, steps: int, reporting: bool = False) -> TrainingArguments:
         s, cuda = self.settings, hardware.device() == "cuda"
         dtype = hardware.choose_dtype(s.dtype)[0]
         tracker = trackers.arguments(s, self.checkpoint_folder.parent) if reporting else {"report_to": []}
         return TrainingArguments(
             output_dir=str(self.checkpoint_folder), seed=s.seed, data_seed=s.seed, disable_tqdm=True, **tracker,
             per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
-            max_steps=s.max_steps or -1, num_train_epochs=s.epochs, learning_rate=s.learning_rate, lr_scheduler_type="cosine",
-            warmup_steps=s.warmup_share, activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
+            max_steps=steps, num_train_epochs=s.epochs,  # steps decides; the epochs are for the trackers
+            learning_rate=s.learning_rate, lr_scheduler_type="cosine",
+            warmup_steps=s.warmup_share,  # transformers reads a value below 1 as a share of all steps
+            activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
             **mixed_precision(hardware.device(), dtype), dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
             remove_unused_columns=False, label_names=["labels"],

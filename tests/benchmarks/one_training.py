@@ -41,7 +41,7 @@ def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tup
     set_seed(settings.seed)
     model = base_model.attach_lora(model, settings)
     stage = train.Training(Run(folder, settings), folder, training_log.TrainingLog(folder / "log.jsonl"), StopSignal(), "benchmark")
-    arguments = stage.steps.arguments()
+    arguments = stage.steps.arguments(stage.steps.planned(blocks))
     arguments.save_strategy = SaveStrategy.NO
     trainer = SupervisedTrainer(
         stage.steps.stop, model=model, args=arguments, data_collator=default_data_collator,
