@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -68,7 +69,15 @@ def test_kept_memory_is_reused_without_new_pages_and_given_back_afterwards() -> 
         assert faults() < usual / 5
         inside = resident()
     assert faults(64 * MIB, 4) >= usual / 2, "as many as before; larger pieces, since the heap may have gaps of 48 MiB"
-    assert resident() < inside
+    assert falls_below(inside)
+
+
+def falls_below(limit: int, seconds: float = 5.0) -> bool:
+    """Whether the resident memory falls below a limit: the kernel's count of it lags behind on a busy machine."""
+    deadline = time.monotonic() + seconds
+    while resident() >= limit and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return resident() < limit
 
 
 KEEPS = """
