@@ -79,7 +79,7 @@ def audit(arguments: argparse.Namespace) -> int:
     places = [arguments.folder] if arguments.folder else all_runs()
     findings = [finding for place in places for finding in audit.audit(place)]
     print("\n".join(map(str, findings)) or "no runs yet")
-    return 0 if all(finding.status == "verified" for finding in findings) else 1
+    return 0 if all(finding.status in ("verified", "older") for finding in findings) else 1
 
 
 def runs(arguments: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def _add_run_commands(commands: Any) -> None:
     command = _add(commands, compare, "two or more evaluated runs, paired on the same test records, as one HTML page")
     command.add_argument("run_folders", type=Path, nargs="+")
     command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
-    command = _add(commands, audit, "check runs or an adapter folder again; non-zero unless all is verified")
+    command = _add(commands, audit, "check runs or an adapter folder again; non-zero if anything is missing, altered or stale")
     command.add_argument("folder", type=Path, nargs="?")
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
-from mistral_lib.preparation import audit
+from mistral_lib.preparation import audit, stage_inputs
 from mistral_lib.run import Run, files, params, paths
+from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 from mistral_lib.training import trackers, trainer_process, training_log
@@ -58,6 +59,7 @@ def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
             return 1
         say(f"{label}: done in {time.perf_counter() - started:.0f} s")
     print(outcome(run_))
+    stage_inputs.note_in_report(run_)
     return 0
 
 
@@ -135,10 +137,18 @@ def live_log(run_: Run) -> Iterator[None]:
 
 
 def outcome(run_: Run) -> str:
-    """The result of a run as text: base against adapter and the report's path, or the stages that are complete."""
-    if run_.status("evaluation") != "complete":
-        done = [stage for stage in STAGES if run_.status(stage) == "complete"]
-        return f"{paths.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"
+    """The result of a run as text: base against adapter and the report's path; or the stages that are complete, and which of them are
+    stale. A stale evaluation's numbers are not printed: they belong to other data or another adapter."""
+    stale = stage_inputs.stale_stages(run_)
+    if run_.status("evaluation") != "complete" or stale:
+        done = [stage for stage in STAGES if run_.status(stage) == "complete" and stage not in stale]
+        lines = [f"{paths.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"]
+        lines += [f"{stage} is stale: {summary(reasons)}" for stage, reasons in stale.items()]
+        again = " ".join(number for number, stage in STAGE.items() if stage in stale)
+        lines += (
+            [f"run `python -m mistral_lib run {paths.short(run_.folder)}/params.yaml --only {again}` to make it again"] if stale else []
+        )
+        return "\n".join(lines)
     result = files.read_json(run_.folder / "evaluation" / "result.json")
     rows = [*result["domains"].items(), ("all", result["overall"])]
     lines = [f"{'domain':24} records    base  adapter  difference   (test, nats per supervised token)"]

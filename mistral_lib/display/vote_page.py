@@ -27,8 +27,7 @@ def ballot(run: Run) -> votes.Ballot:
     Errors: RuntimeError if the evaluation is not complete.
     """
     run.require("evaluation", "evaluate first: notebook 04_evaluate_adapter")
-    samples = files.read_json_lines(run.folder / "evaluation" / "samples.jsonl")
-    return votes.Ballot(votes.pairs(samples, run.settings.seed), run.folder / "votes.jsonl")
+    return votes.of_run(run, files.read_json_lines(run.folder / "evaluation" / "samples.jsonl"))
 
 
 class VotePage(PlainTextBox):

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from mistral_lib.run import files
+from mistral_lib.preparation.stage_inputs import VOTES
+from mistral_lib.run import Run, files
 
 CHOICES = ("left", "right", "tie")
 COLUMNS = ("pair_id", "prompt", "left", "right", "choice")
@@ -113,6 +114,11 @@ class Ballot:
         for pair_id, choice in new.items():
             self.vote(by_id[pair_id], choice, voter)
         return len(new)
+
+
+def of_run(run: Run, samples: Iterable[Mapping[str, Any]]) -> Ballot:
+    """The votes on the answers of a run. samples: as in evaluation/samples.jsonl."""
+    return Ballot(pairs(samples, run.settings.seed), run.folder / VOTES)
 
 
 @dataclass(frozen=True)

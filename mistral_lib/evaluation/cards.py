@@ -5,26 +5,16 @@ model_card.md to its README.md.
 """
 
 from bisect import bisect
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mistral_lib.display import votes
 from mistral_lib.evaluation import verdict
-from mistral_lib.model import base_model, hub_model
+from mistral_lib.model import base_model
 from mistral_lib.run import Run, files
-from mistral_lib.run.settings import Settings
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")  # the hub's size categories
-
-
-def base_model_name(settings: Settings) -> str:
-    """A hub id without its revision, the name of an embedded model, or the name of a local folder without its path."""
-    name = settings.base_model
-    if base_model.is_hub_id(name):
-        return hub_model.repository(name)
-    local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return Path(name).name if local else name
 
 
 def _front_matter(metadata: dict[str, Any]) -> str:
@@ -42,7 +32,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
     provenance = files.read_json(run.folder / "training" / "adapter" / "provenance.json")
     facts = result["overall"]
     metadata = {
-        "base_model": base_model_name(settings), "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "qlora"],
+        "base_model": base_model.shown_name(settings.base_model), "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "qlora"],
         "model-index": [{"name": run.folder.name, "results": [{
             "task": {"type": "text-generation"}, "dataset": {"name": f"{run.folder.name}, test split", "type": "private"},
             "metrics": [{"type": "loss", "name": f"{who}, nats per supervised token", "value": round(facts[who], 4)} for who in ("base", "adapter")],
@@ -52,7 +42,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
     by_domain = [[name, f["records"], f"{f['base']:.3f}", f"{f['adapter']:.3f}", f"{f['difference']:+.3f}{verdict.span(f)}"]
                  for name, f in result["domains"].items()]  # fmt: skip
     return "\n\n".join([
-        _front_matter(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model_name(settings)}",
+        _front_matter(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model.shown_name(settings.base_model)}",
         f"**Verdict: {result['sentence']}**",
         "## Rules\n\n" + table(["rule", "measured", "required", "outcome"], rules),
         "## Training\n\n" + f"{training['steps']} steps, {training['trainable_parameters']:,} trainable parameters, rank {settings.lora_rank}, "
@@ -60,15 +50,21 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
         f"SHA-256 of the adapter's weights: `{provenance['weights_sha256']}`.",
         "## Test loss by domain, nats per supervised token\n\n" + table(["domain", "records", "base", "adapter", "difference"], by_domain),
         "## Limits\n\nA lower loss means that held-out text of the same corpus is predicted better. It does not mean that people prefer the "
-        "answers, nor that they are true. " + forgetting(result),
+        "answers, nor that they are true. " + f"Blind vote: {preference(result)}. {forgetting(result)}",
     ]) + "\n"  # fmt: skip
 
 
 def forgetting(result: dict[str, Any]) -> str:
-    if result["retention"] is None:
-        return "Forgetting was not measured."
-    change = result["retention"]["change"]
-    return f"On texts of other kinds the loss changed by {change['value']:+.1%}{verdict.span(change, percent=True)}."
+    """What was measured of forgetting, in a sentence for each retention set."""
+    sets = {"the base model's own answers to general prompts": result["retention"], "own texts": result["own_retention"]}
+    measured = {name: found["overall"] for name, found in sets.items() if found is not None}
+    sentences = [f"On {name} the loss changed by {f['difference']:+.3f}{verdict.span(f)} nats per token." for name, f in measured.items()]
+    return " ".join(sentences) or "Forgetting was not measured."
+
+
+def preference(result: dict[str, Any]) -> str:
+    """The blind vote in a sentence."""
+    return str(votes.Preference(**result["votes"]))
 
 
 def dataset_card(run: Run) -> str:

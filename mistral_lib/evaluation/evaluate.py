@@ -4,6 +4,8 @@ The model is loaded once, and each batch is measured with the adapter off and on
 """
 
 import time
+from dataclasses import asdict
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mistral_lib.display import votes
 from mistral_lib.evaluation import (
     answer_metrics,
     cards,
+    general_answers,
     generation,
     lm_eval_tasks,
     memorization,
@@ -25,6 +29,7 @@ from mistral_lib.evaluation import (
 )
 from mistral_lib.evaluation.generation import read_records
 from mistral_lib.evaluation.measurements import Measurements
+from mistral_lib.evaluation.retention import RetentionSet
 from mistral_lib.model import base_model
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
@@ -40,12 +45,15 @@ WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 def evaluate(run: Run) -> dict[str, Any]:
     """Run the evaluation stage unless it is complete, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete; ModuleNotFoundError if lm_eval_tasks needs lm-eval; ValueError if test and
-    training share a record; SourceError, NoRetentionSet, NotFinite.
+    Errors: RuntimeError if training is not complete, StaleStage if it is stale; ModuleNotFoundError if lm_eval_tasks needs lm-eval;
+    ValueError if a test record was trained on; SourceError, NoRetentionSet, NotFinite.
     """
     lm_eval_tasks.require_lm_eval(run.settings.lm_eval_tasks)
+    stage_inputs.require_current(run, "training")
     inputs = stage_inputs.hashes(run, "evaluation")
-    key = files.digest([inputs, run.settings.work_depends_on("evaluation"), FORMAT["evaluation"], generation.AT_ONCE])
+    wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
+    read = {name: digest for name, digest in inputs.items() if name != stage_inputs.VOTES}
+    key = files.digest([read, wanted, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / WORK, key, earlier)).evaluate_all()
@@ -72,12 +80,14 @@ class Evaluation:
         from datasets import load_from_disk
 
         self.train, self.test = load_from_disk(self.data / "train"), load_from_disk(self.data / "test")
-        refuse_shared_records(self.train, self.test)
+        self.trained_on = trained_records(self.run, self.train)
+        refuse_trained_records(self.trained_on, self.test)
         self.tokenizer = base_model.load_tokenizer(self.settings.base_model)
-        self.model = base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
         result, samples = self.test_losses(), self.answers()
         result["prompt_worth"] = self.prompt_worth()
-        result["retention"] = self.retention_losses() if self.settings.retention_paths else None
+        result["retention"] = self.retention_losses(self.general_set())
+        result["own_retention"] = self.retention_losses(self.own_set())
+        result["votes"] = asdict(votes.preference(votes.of_run(self.run, samples).votes()))
         result["memorization"] = {**self.train_test_gaps(result), "copied": memorization.copied(samples, self.data)}
         result["answers"] = answer_metrics.summary(samples, self.settings.answer_formats)
         result["lm_eval"] = self.lm_eval_results()
@@ -88,8 +98,13 @@ class Evaluation:
         self.write(result, samples)
         return {"verdict": result["verdict"], **result["overall"]}
 
+    @cached_property
+    def model(self) -> Any:
+        """Base model and adapter, loaded when the first measurement is missing: a changed rule or a new vote needs neither."""
+        return base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
+
     def measure(self, name: str, blocks: Any) -> dict[str, list[RecordLoss]]:
-        return self.measured.losses(name, self.model, blocks, self.settings.micro_batch_size)
+        return self.measured.losses(name, lambda: self.model, blocks, self.settings.micro_batch_size)
 
     def test_losses(self) -> dict[str, Any]:
         """Losses of base and adapter on the test split, and their difference."""
@@ -106,7 +121,7 @@ class Evaluation:
         """Greedy answers of both to the same test prompts, with the references."""
         s = self.settings
         chosen = generation.choose_samples(self.tokenizer, self.records, s.sample_count, s.max_new_tokens)
-        return generation.samples(self.measured, self.model, self.tokenizer, chosen, s.max_new_tokens)
+        return generation.samples(self.measured, lambda: self.model, self.tokenizer, chosen, s.max_new_tokens)
 
     def prompt_worth(self) -> dict[str, Any] | None:
         """How much less likely the measured answers are after another prompt, for base and adapter; None without chats."""
@@ -117,12 +132,18 @@ class Evaluation:
             return None
         return prompt_sensitivity.prompt_worth(self.losses, self.measure("other_prompts", blocks), self.documents, self.settings.seed)
 
-    def retention_losses(self) -> dict[str, Any]:
-        """The same comparison on the retention set, with the change relative to the base model's loss."""
-        kept = retention.build(self.settings, self.tokenizer, set(chain.from_iterable(self.train["record_ids"])))
-        losses = self.measure("retention", kept.blocks)
-        found = compare(losses["base"], losses["adapter"], self.settings.seed, kept.documents)
-        return {**found, "change": relative_change(losses, kept.documents, self.settings.seed), "left_out": kept.left_out}
+    def general_set(self) -> RetentionSet | None:
+        return general_answers.build(self.settings, self.tokenizer, lambda: self.model, self.measured)
+
+    def own_set(self) -> RetentionSet | None:
+        return retention.build(self.settings, self.tokenizer, self.trained_on) if self.settings.retention_paths else None
+
+    def retention_losses(self, kept: RetentionSet | None) -> dict[str, Any] | None:
+        """The same comparison on a retention set; None without one."""
+        if kept is None:
+            return None
+        losses = self.measure(kept.name, kept.blocks)
+        return {**compare(losses["base"], losses["adapter"], self.settings.seed, kept.documents), "left_out": kept.left_out}
 
     def lm_eval_results(self) -> list[dict[str, Any]]:
         """The results of the requested lm-eval tasks."""
@@ -148,10 +169,22 @@ class Evaluation:
         self.measured.folder.rename(self.folder / "measured")
 
 
-def refuse_shared_records(train: Any, test: Any) -> None:
-    """A record that training has seen is not held out. Errors: ValueError."""
-    if shared := set(chain.from_iterable(train["record_ids"])) & set(chain.from_iterable(test["record_ids"])):
-        raise ValueError(f"{len(shared)} records are in both train and test (first: {min(shared)}): prepare the data again")
+def trained_records(run: Run, train: Any) -> set[str]:
+    """The ids of the records that the adapter was trained on or chosen by, as its training recorded them.
+
+    A training of an older version recorded none: its data are unchanged (`require_current`), so they are those of the training split.
+    """
+    recorded = run.folder / "training" / packed_dataset.RECORD_IDS
+    return packed_dataset.read_record_ids(recorded) if recorded.exists() else set(chain.from_iterable(train["record_ids"]))
+
+
+def refuse_trained_records(trained_on: set[str], test: Any) -> None:
+    """A record that the training has seen is not held out. Errors: ValueError."""
+    if shared := trained_on & set(chain.from_iterable(test["record_ids"])):
+        raise ValueError(
+            f"{len(shared)} test records are among those that this adapter was trained on or chosen by (first: {min(shared)}), so they are "
+            "not held out: prepare the data (notebook 02) and train (notebook 03) again"
+        )
 
 
 def compare(
@@ -160,14 +193,6 @@ def compare(
     """The difference adapter - base in nats per supervised token: `overall`, and in `domains` for each."""
     return {"overall": paired_difference.compare(base, adapter, seed, documents),
             "domains": paired_difference.by_domain(base, adapter, seed, documents)}  # fmt: skip
-
-
-def relative_change(losses: dict[str, list[RecordLoss]], documents: dict[str, str], seed: int) -> dict[str, Any]:
-    """(adapter - base) / base of the summed losses, with its 95 % interval."""
-    base, adapter = losses["base"], losses["adapter"]
-    gain = paired_difference.by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
-    found = paired_difference.ratio(gain, paired_difference.by_document(base, documents, [loss.nats for loss in base]), seed)
-    return {"value": found.value, "low": found.low, "high": found.high, "detectable": found.detectable}
 
 
 def largest_logit_difference(model: Any, blocks: Any) -> float:

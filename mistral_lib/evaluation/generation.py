@@ -1,6 +1,6 @@
 """Greedy answers of base and adapter to a fixed, stratified sample of test prompts, in batches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,16 @@ def _suits(tokenizer: Any, row: dict[str, Any], max_new_tokens: int) -> bool:
     return len(reference) < max_new_tokens and len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])) <= LONGEST_PROMPT
 
 
-def samples(measured: Measurements, model: Any, tokenizer: Any, chosen: list[dict[str, Any]], max_new_tokens: int) -> list[dict[str, Any]]:
+def samples(
+    measured: Measurements, model: Callable[[], Any], tokenizer: Any, chosen: list[dict[str, Any]], max_new_tokens: int
+) -> list[dict[str, Any]]:
     """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped`: whether each ended with the end token."""
 
     def answer(batch: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         prompts = [chat_format.prompt_ids(tokenizer, row["messages"][:-1]) for row in batch]
-        with model.disable_adapter():
-            base = generate(model, tokenizer, prompts, max_new_tokens)
-        return {"base": base, "adapter": generate(model, tokenizer, prompts, max_new_tokens)}
+        with model().disable_adapter():
+            base = generate(model(), tokenizer, prompts, max_new_tokens)
+        return {"base": base, "adapter": generate(model(), tokenizer, prompts, max_new_tokens)}
 
     by_length = sorted(chosen, key=lambda row: len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])))  # little padding
     batches = [by_length[start : start + AT_ONCE] for start in range(0, len(by_length), AT_ONCE)]
@@ -67,7 +69,8 @@ def samples(measured: Measurements, model: Any, tokenizer: Any, chosen: list[dic
 
 
 def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[dict[str, Any]]:
-    """Greedy answers to a batch of prompts, padded on the left: `text` without special tokens, `stopped` if it ended with the end token."""
+    """Greedy answers to a batch of prompts, padded on the left: `ids` up to the end token, which is included; `text` without special
+    tokens; `stopped`: whether it ended with the end token."""
     import torch
 
     width, device = max(map(len, prompts)), next(model.parameters()).device
@@ -79,5 +82,10 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
             input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )  # fmt: skip
-    answers = out[:, width:].tolist()
-    return [{"text": tokenizer.decode(row, skip_special_tokens=True).strip(), "stopped": tokenizer.eos_token_id in row} for row in answers]
+    return [_answer(tokenizer, row) for row in out[:, width:].tolist()]
+
+
+def _answer(tokenizer: Any, ids: list[int]) -> dict[str, Any]:
+    stopped = tokenizer.eos_token_id in ids
+    ids = ids[: ids.index(tokenizer.eos_token_id) + 1] if stopped else ids
+    return {"ids": ids, "text": tokenizer.decode(ids, skip_special_tokens=True).strip(), "stopped": stopped}

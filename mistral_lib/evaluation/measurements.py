@@ -44,16 +44,16 @@ class Measurements:
             done.append(value)
         return done
 
-    def losses(self, name: str, model: Any, blocks: Any, micro_batch_size: int) -> dict[str, list[RecordLoss]]:
+    def losses(self, name: str, model: Callable[[], Any], blocks: Any, micro_batch_size: int) -> dict[str, list[RecordLoss]]:
         """`base` and `adapter` losses of every record in packed blocks, each batch measured with the adapter off and on.
 
-        Errors: NotFinite, before anything of that batch is written.
+        model: returns the model; called only if a batch is not measured yet. Errors: NotFinite, before anything of that batch is written.
         """
 
         def measure(start: int) -> dict[str, list[tuple[Any, ...]]]:
             rows = blocks[start : start + micro_batch_size]
-            found = likelihood.paired_batch_losses(model, rows)
-            refuse_not_finite(name, found, model.dtype)
+            found = likelihood.paired_batch_losses(model(), rows)
+            refuse_not_finite(name, found, model().dtype)
             return {who: [astuple(loss) for loss in losses] for who, losses in found.items()}
 
         with allocator.keep_freed_memory():

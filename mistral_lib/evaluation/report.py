@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 
 from mistral_lib.display import loss_plots
 from mistral_lib.display.figure import Picture, legend
-from mistral_lib.evaluation import answer_metrics, cards, paired_difference, verdict
+from mistral_lib.evaluation import answer_metrics, cards, paired_difference, summary, verdict
+from mistral_lib.model import base_model
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import plan_table, training_log, workload
@@ -33,7 +35,9 @@ def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str
         figures=figures(run, result, training["validation_loss"]), samples=[shown(sample) for sample in samples],
         rows=[*result["domains"].items(), ("all", result["overall"])], rejected=sum(data["rejected"].values()), plan=plan(run.settings, training),
         color=COLORS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
-        copied=answer_metrics.COPIED, base_model=cards.base_model_name(run.settings),
+        copied=answer_metrics.COPIED, base_model=base_model.shown_name(run.settings.base_model), stale_note="".join(stage_inputs.STALE_NOTE),
+        trained=summary.what_was_trained(run.settings, training, data), actions=summary.next_actions(run.settings, result, training, data),
+        versions=older(run), preference=cards.preference(result),
     )  # fmt: skip
 
 
@@ -89,6 +93,12 @@ def mark_differences(one: str, two: str) -> tuple[list[tuple[str, bool]], list[t
     )
 
 
+def older(run: Run) -> str:
+    """Which of the results that the report is built on an older version of the library made; "" if none."""
+    stages = [stage for stage in ("data", "training") if run.is_older(stage)]
+    return f"Made by an older version of the library: {' and '.join(stages)}." if stages else ""
+
+
 def provenance(run: Run) -> list[tuple[str, str, str]]:
     """The source files of the data, from the manifest: (part, file, first digits of its hash)."""
     inputs = run.entry("data").get("inputs", {})
@@ -104,4 +114,4 @@ def plan(settings: Settings, training: dict[str, Any]) -> list[list[str]]:
     rows = [
         [one["what"], one["planned"], f"{one['measured']:,}", f"{one['off']:+.0%}", "yes" if one["within_plan"] else "no"] for one in score
     ]
-    return [["quantity", "planned", "measured", "plan off by", "within plan"], *rows]
+    return [["quantity", "planned", "measured", "measured against plan", "within plan"], *rows]

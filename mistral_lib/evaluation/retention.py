@@ -25,6 +25,7 @@ class RetentionSet:
     blocks: Any  # packed dataset
     documents: dict[str, str]  # record_id → source document
     left_out: dict[str, int]  # reason → rows that are not measured
+    name: str = "retention"  # of its measurements
 
 
 class NoRetentionSet(ValueError):

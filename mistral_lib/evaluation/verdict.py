@@ -1,8 +1,7 @@
 """The verdict: `ship`, `do not ship` or `not enough evidence`, from rules. Two thresholds are parameters: of forgetting and of stopping.
 
-A rule without enough data is `unknown`, which never counts as passed. To add a rule: a function here, and its call in `rules`.
-Its number is in the result: of answers, `answer_metrics.summary` makes it. Its threshold, if it is to be chosen, is a parameter in
-run/settings.py with keeps="evaluation", so that nothing is measured again when it changes.
+A rule without enough data, or whose measurement was switched off, is `unknown`, which never counts as passed.
+To add a rule: a function here, and its call in `rules`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from mistral_lib.run.settings import Settings
 SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
 ACTIVE = "adapter is active"  # without it no other rule counts
+FEWEST_VOTES = 10  # decided votes from which the blind vote is a rule
 
 Facts = Mapping[str, Any]
 
@@ -27,14 +27,20 @@ def rule(name: str, question: str, number: str, threshold: str, outcome: str) ->
 
 
 def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
-    """Every rule with its number, threshold and outcome. Prompts, forgetting and stopping are judged only if they were measured."""
-    found = [active(result["largest_logit_difference"]), overall(result["overall"]), domains(result["domains"])]
-    if result["prompt_worth"] is not None:
-        found.append(prompts(result["prompt_worth"]))
-    if result["retention"] is not None:
-        found.append(retention(result["retention"]["change"], settings.max_retention_loss))
-    if settings.sample_count:
-        found.append(stopping(result["answers"], settings.min_stop_rate))
+    """Every rule with its number, threshold and outcome. One's own retention set is judged if there is one, the blind vote if there
+    are enough votes."""
+    found = [
+        active(result["largest_logit_difference"]),
+        overall(result["overall"]),
+        domains(result["domains"]),
+        prompts(result["prompt_worth"]),
+        retention(result["retention"], settings.max_retention_loss),
+    ]
+    if result["own_retention"] is not None:
+        found.append(retention(result["own_retention"], settings.max_retention_loss, "own texts kept"))
+    found.append(stopping(result["answers"], settings.min_stop_rate))
+    if result["votes"]["adapter"] + result["votes"]["base"] >= FEWEST_VOTES:
+        found.append(preferred(result["votes"]))
     return found
 
 
@@ -49,11 +55,10 @@ def overall(facts: Facts) -> dict[str, str]:
                 "interval below 0", outcome)  # fmt: skip
 
 
-def span(facts: Facts, percent: bool = False) -> str:
+def span(facts: Facts) -> str:
     if facts["low"] is None:
         return " (too few documents for an interval)"
-    form = "{:+.1%} to {:+.1%}" if percent else "{:+.3f} to {:+.3f}"
-    return f" ({form.format(facts['low'], facts['high'])})"
+    return f" ({facts['low']:+.3f} to {facts['high']:+.3f})"
 
 
 def domains(by_domain: Mapping[str, Facts]) -> dict[str, str]:
@@ -66,31 +71,53 @@ def domains(by_domain: Mapping[str, Facts]) -> dict[str, str]:
     return rule("no domain worse", "Did a domain get worse, beyond chance?", number, "0, Holm-corrected at 5 %", outcome)
 
 
-def prompts(worth: Facts) -> dict[str, str]:
-    """An adapter that was trained on answers to other prompts has learned to ignore its own."""
+def prompts(worth: Facts | None) -> dict[str, str]:
+    """An adapter that was trained on answers to other prompts has learned to ignore its own. None: the test split has no such chats."""
+    name, question = "prompts still count", "Is the right prompt worth as much as to the base model?"
+    if worth is None:
+        return rule(name, question, "not measured: it takes two chats of one domain from different documents", "no less", UNKNOWN)
     outcome = UNKNOWN if worth["low"] is None else PASSED if worth["difference"] >= 0 else FAILED if worth["high"] < 0 else UNKNOWN
     number = f"{worth['base']:.3f} → {worth['adapter']:.3f} nats per token, {worth['difference']:+.3f}{span(worth)}"
-    return rule("prompts still count", "Is the right prompt worth as much as to the base model?", number, "no less", outcome)
+    return rule(name, question, number, "no less", outcome)
 
 
-def retention(change: Facts, threshold: float) -> dict[str, str]:
-    """change: of the loss on the retention set, relative to the base model's loss."""
-    outcome = (
-        UNKNOWN if change["low"] is None else PASSED if change["high"] <= threshold else FAILED if change["low"] > threshold else UNKNOWN
-    )
-    return rule("little forgotten", "Is text of other kinds predicted as well as before?",
-                f"{change['value']:+.1%} loss{span(change, percent=True)}", f"interval at most +{threshold:.1%}", outcome)  # fmt: skip
+def retention(found: Facts | None, threshold: float, name: str = "little forgotten") -> dict[str, str]:
+    """found: base against adapter on a retention set, as of the test split; None if it was not measured. threshold: nats per token."""
+    question, required = "Is text of other kinds predicted as well as before?", f"interval at most +{threshold:.3f}"
+    if found is None:
+        return rule(name, question, "not measured: general_prompts is 0", required, UNKNOWN)
+    facts = found["overall"]
+    passed, failed = facts["low"] is not None and facts["high"] <= threshold, facts["low"] is not None and facts["low"] > threshold
+    outcome = PASSED if passed else FAILED if failed else UNKNOWN
+    return rule(name, question, f"{facts['difference']:+.3f} nats per token{span(facts)}", required, outcome)
 
 
 def stopping(answers: Facts, threshold: float) -> dict[str, str]:
-    """The sample must be large enough to pass with one answer that does not stop; else a single answer decides."""
-    rate = answers["adapter"]["stop_rate"] if answers["answers"] else None
-    question, required = "Do answers end by themselves?", f"at least {threshold:.1%}"
-    if rate is None:
-        return rule("answers stop", question, "no suitable prompt", required, UNKNOWN)
-    enough = (rate["of"] - 1) / rate["of"] >= threshold  # as a quotient: 10 * (1 - 0.9) is just below 1
-    outcome = FAILED if rate["high"] < threshold else UNKNOWN if not enough else PASSED if rate["share"] >= threshold else UNKNOWN
-    return rule("answers stop", question, f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%})", required, outcome)
+    """Judged only on a sample that is large enough to pass with one answer that does not stop: else a single answer decides.
+
+    Fails if fewer answers end than required, beyond chance: the 95 % interval of their share is below the threshold.
+    """
+    name, question, required = "answers stop", "Do answers end by themselves?", f"at least {threshold:.1%}"
+    if not answers["answers"]:
+        return rule(name, question, "not measured: sample_count is 0, or no test prompt is suitable", required, UNKNOWN)
+    rate, base = answers["adapter"]["stop_rate"], answers["base"]["stop_rate"]
+    number = f"{rate['count']} of {rate['of']} ({rate['low']:.0%} to {rate['high']:.0%}); base model {base['count']} of {base['of']}"
+    if (rate["of"] - 1) / rate["of"] < threshold:  # as a quotient: 10 * (1 - 0.9) is just below 1
+        return rule(name, question, f"{number}; at least {fewest(threshold)} answers are needed", required, UNKNOWN)
+    outcome = FAILED if rate["high"] < threshold else PASSED if rate["share"] >= threshold else UNKNOWN
+    return rule(name, question, number, required, outcome)
+
+
+def fewest(threshold: float) -> int:
+    """The smallest sample that passes with one answer that does not stop."""
+    return next(count for count in range(1, 10_000) if (count - 1) / count >= threshold)
+
+
+def preferred(votes: Facts) -> dict[str, str]:
+    """The blind vote: which answers people preferred, ties left out."""
+    outcome = FAILED if votes["high"] < 0.5 else PASSED if votes["share"] >= 0.5 else UNKNOWN
+    number = f"{votes['adapter']} of {votes['adapter'] + votes['base']} votes ({votes['low']:.0%} to {votes['high']:.0%})"
+    return rule("preferred in a blind vote", "Do people prefer the adapter's answers?", number, "at least half", outcome)
 
 
 def decide(found: Sequence[Facts]) -> str:
@@ -115,9 +142,12 @@ def sentence(result: Facts) -> str:
 def because(found: Sequence[Facts], verdict: str) -> str:
     if verdict == SHIP:
         return f": all {len(found)} rules passed"
-    deciding = FAILED if verdict == DO_NOT_SHIP else UNKNOWN
-    decided = [one for one in found if one["outcome"] == deciding]
-    return f": {deciding} " + "; ".join(f"“{one['rule']}” — {one['number']}, required {one['threshold']}" for one in decided)
+    parts = []
+    for outcome in (FAILED, UNKNOWN):
+        decided = [one for one in found if one["outcome"] == outcome]
+        texts = "; ".join(f"“{one['rule']}” — {one['number']}, required {one['threshold']}" for one in decided)
+        parts += [f"{outcome} {texts}"] if decided else []
+    return ": " + "; ".join(parts)
 
 
 def require_ship(result: Facts, settings: Settings) -> None:

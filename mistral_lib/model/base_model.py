@@ -115,6 +115,14 @@ def fingerprint(name: str, weights: bool = True) -> str:
     return place.name if _on_hub(name) else model_folder.fingerprint(place)
 
 
+def shown_name(name: str) -> str:
+    """For others to read: a hub id without its revision, the name of an embedded model, or of a local folder without its path."""
+    if is_hub_id(name):
+        return hub_model.repository(name)
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return Path(name).name if local else name.removeprefix("demo:")
+
+
 def _on_hub(name: str) -> bool:
     return is_hub_id(name) and _local(name) is None
 

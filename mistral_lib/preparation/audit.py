@@ -1,4 +1,4 @@
-"""Artefacts compared with their records: each is verified, missing, altered or stale, with the reason.
+"""Artefacts compared with their records: each is verified, missing, altered, stale or older, with the reason.
 
 Audits a run folder, or any adapter folder, without loading a base model.
 """
@@ -10,16 +10,17 @@ from typing import Any
 
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files, paths
-from mistral_lib.run.folder import find_folder
+from mistral_lib.run.folder import OLDER, find_folder
 from mistral_lib.run.settings import STAGES
 
 WEIGHTS = "adapter_model.safetensors"
+STATUSES = ("verified", "missing", "altered", "stale", "older")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     artefact: str
-    status: str  # verified, missing, altered or stale
+    status: str  # verified, missing, altered, stale, or older: made by an older version of the library, and nothing else differs
     reason: str
 
     def __str__(self) -> str:
@@ -53,9 +54,13 @@ def audit_run(folder: Path) -> list[Finding]:
 
 
 def unverified(run: Run, stage: str) -> list[Finding]:
-    """Why one stage cannot be verified: its findings that are not `verified`; empty only if it is complete."""
+    """Why one stage cannot be used as it is: its findings that are not `verified`; empty only if it is complete.
+
+    A result of an older version is no finding if `Run.keeps_older` says that it is used.
+    """
+    accepted = ("verified", "older") if run.keeps_older(stage) else ("verified",)
     try:
-        return [finding for finding in _stage(run, stage) if finding.status != "verified"]
+        return [finding for finding in _stage(run, stage) if finding.status not in accepted]
     except (ValueError, KeyError) as error:
         return [Finding(f"{run.folder.name}/{stage}", "altered", f"the run's record cannot be read: {error}")]
 
@@ -70,9 +75,10 @@ def _stage(run: Run, stage: str) -> Iterator[Finding]:
     if stage == "training":
         found = audit_adapter(run.folder / stage / "adapter")
         yield from (replace(finding, artefact=f"{place}/{finding.artefact}") for finding in found if finding.status != "verified")
-    reasons = list(_outdated(run, stage))
-    if reasons:
+    if reasons := stage_inputs.outdated(run, stage):
         yield Finding(place, "stale", "; ".join(reasons))
+    elif run.is_older(stage):
+        yield Finding(place, "older", f"{OLDER}; it is usable as it is")
 
 
 def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
@@ -84,16 +90,6 @@ def _outputs(run: Run, entry: dict[str, Any]) -> Iterator[Finding]:
             yield Finding(f"{run.folder.name}/{name}", "altered", "its content is not what the stage wrote")
         else:
             yield Finding(f"{run.folder.name}/{name}", "verified", f"sha256 {fact['sha256'][:12]}")
-
-
-def _outdated(run: Run, stage: str) -> Iterator[str]:
-    """Parameters or inputs that have changed since the stage ran."""
-    current = run.entry(stage)["inputs"]
-    try:
-        current = stage_inputs.hashes(run, stage, fetch=False)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        yield f"its inputs cannot be read again: {error}"
-    yield from run.changes(stage, current)
 
 
 def audit_adapter(folder: Path) -> list[Finding]:
@@ -148,7 +144,7 @@ def table(folders: list[Path]) -> list[dict[str, Any]]:
     rows = []
     for folder in folders:
         findings = audit_run(folder)
-        counts = {s: sum(f.status == s for f in findings) for s in ("verified", "missing", "altered", "stale")}
+        counts = {s: sum(f.status == s for f in findings) for s in STATUSES}
         rows.append({"run": folder.name, "claimed": claimed(folder), **counts})
     return rows
 

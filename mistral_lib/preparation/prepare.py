@@ -75,6 +75,7 @@ def prepare(run: Run) -> dict[str, Any]:
         return report
 
     run.run_stage("data", inputs, work_in)
+    stage_inputs.note_in_report(run)
     return files.read_json(run.folder / "data" / "report.json")
 
 

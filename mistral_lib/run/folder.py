@@ -21,7 +21,8 @@ import orjson
 from mistral_lib.run import files, params, paths, sealed
 from mistral_lib.run.progress import say
 
-FORMAT = {"corpus": 4, "data": 4, "training": 1, "evaluation": 3}  # raise one when a stage's results change their meaning
+FORMAT = {"corpus": 4, "data": 4, "training": 1, "evaluation": 4}  # raise one when a stage's results change their meaning
+OLDER = "an older version of the library made it, in another form"
 NOT_HASHED = ("checkpoints", "tensorboard")  # folders that a stage may hold beside its result
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
 
@@ -136,7 +137,7 @@ class Run:
         entry = self.entry(stage)
         if not entry:
             return ["it never ran"]
-        reasons = self.changes(stage, inputs)
+        reasons = self.changes(stage, inputs, older=not self.keeps_older(stage))
         if self.status(stage) != "complete":
             reasons.append(f"it ended as {self.status(stage)}")
         for name, fact in entry.get("outputs", {}).items():
@@ -147,17 +148,31 @@ class Run:
                 reasons.append(f"{name} was altered")
         return reasons
 
-    def changes(self, stage: str, inputs: Mapping[str, str]) -> list[str]:
-        """What differs between the stage's last start and now: parameters, inputs, format."""
+    def changes(self, stage: str, inputs: Mapping[str, str], older: bool = True) -> list[str]:
+        """What differs between the stage's last start and now: parameters, inputs and, with `older`, the version of the library.
+
+        A parameter that the library did not have then differs only if it is not the default.
+        """
         entry = self.entry(stage)
         was, now_ = entry.get("parameters", {}), self.settings.stage(stage)
-        reasons = [f"{key}: {was.get(key)!r} became {now_.get(key)!r}" for key in now_ if was.get(key) != now_[key]]
+        was = {key: was.get(key, params.default(key)) for key in now_}
+        reasons = [f"{key}: {was[key]!r} became {now_[key]!r}" for key in now_ if was[key] != now_[key]]
         before = entry.get("inputs", {})
         reasons += [f"input {name} {'changed' if name in before else 'is new'}" for name in inputs if before.get(name) != inputs[name]]
         reasons += [f"input {name} is gone" for name in before if name not in inputs]
-        if entry.get("format") != FORMAT[stage]:
-            reasons.append("this version of the library writes the stage in another format")
-        return reasons
+        return reasons + ([OLDER] if older and self.is_older(stage) else [])
+
+    def is_older(self, stage: str) -> bool:
+        """Whether the stage was last started by a version of the library whose results had another form or meaning."""
+        return bool(self.entry(stage)) and self.entry(stage).get("format") != FORMAT[stage]
+
+    def keeps_older(self, stage: str) -> bool:
+        """Whether a result of an older version is used as it is: a complete training, and the data that it was trained on."""
+        trained, data = self.entry("training"), self.entry("data").get("outputs", {})
+        if trained.get("status") != "complete" or stage not in ("data", "training"):
+            return False
+        read = {name: digest for name, digest in trained["inputs"].items() if name.startswith("data/")}
+        return stage == "training" or all(data.get(name, {}).get("sha256") == digest for name, digest in read.items())
 
     def run_stage(self, stage: str, inputs: Mapping[str, str], work: Callable[[Path], dict[str, Any]]) -> None:
         """Run a stage if `reasons_to_run` is not empty: `work(folder)` fills an empty folder and returns its figures.
@@ -166,7 +181,8 @@ class Run:
         """
         reasons = self.reasons_to_run(stage, inputs)
         if not reasons:
-            say(f"{stage}: unchanged, the result of {self.entry(stage)['ended']} is used")
+            version_ = ", made by an older version of the library," if self.is_older(stage) else ""
+            say(f"{stage}: unchanged, the result of {self.entry(stage)['ended']}{version_} is used")
             return
         say(f"{stage}: runs, because {summary(reasons)}")
         with self.lock(f"stage {stage}"), self.recording(stage, inputs):

@@ -146,16 +146,17 @@ class Settings(BaseModel):
         {}, "format that a domain's answers are checked for: python, json", "evaluation", keeps="evaluation"
     )
     retention_paths: list[str] = _field(
-        ["demo:retention"], "texts outside the corpus that the model should still predict well; []: no test of forgetting", "evaluation"
+        ["demo:retention"], "own texts outside the corpus that the model should still predict well, beside general_prompts", "evaluation"
+    )
+    general_prompts: int = _field(
+        60, "general prompts: forgetting is measured on the base model's answers to them; 0: not measured", "evaluation", ge=0, le=60
     )
     max_probe_tokens: int = _field(2048, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
     lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or your own .yaml files; needs pip install lm-eval", "evaluation")
     max_retention_loss: float = _field(
-        0.02, "verdict: largest relative rise of the loss on the retention set", "evaluation", keeps="evaluation", ge=0
+        0.1, "verdict: largest rise of the loss on a retention set, in nats per supervised token", "evaluation", ge=0
     )
-    min_stop_rate: float = _field(
-        0.95, "verdict: smallest share of answers that end by themselves", "evaluation", keeps="evaluation", ge=0, lt=1
-    )
+    min_stop_rate: float = _field(0.95, "verdict: smallest share of answers that end by themselves", "evaluation", ge=0, lt=1)
     require_ship: bool = _field(False, "exit non-zero unless the verdict is ship", "")
 
     @field_validator("*", mode="before")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mistral_lib.corpus.records import Record
 from mistral_lib.run import files
@@ -19,6 +20,7 @@ from mistral_lib.tokens.chat_format import IGNORED, Encoded
 TRAIN_WINDOW = 32_768  # token windows packed together: enough for full blocks, bounded in memory
 FAIR_WINDOW = 48  # the same for held-out splits: small, so that the first blocks are a fair sample of the split
 BATCH = 256  # blocks written at once
+RECORD_IDS = "record_ids.parquet"  # in a training's folder: the records that it read
 NUMBERS, NAMES = ("input_ids", "labels", "position_ids"), ("record_ids", "domains")
 
 
@@ -65,6 +67,18 @@ def _lists(values: np.ndarray | list[list[str]], kind: pa.DataType) -> pa.Array:
         return pa.array(values, type=kind)
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()), type=kind)
+
+
+def write_record_ids(path: Path, **splits: Any) -> None:
+    """A Parquet table of the records in packed splits: record_id, split. Each record once a split."""
+    rows = [(one, name) for name, blocks in splits.items() for one in sorted(set(chain.from_iterable(blocks["record_ids"])))]
+    with files.atomic(path) as new:
+        pq.write_table(pa.table({"record_id": [one for one, _ in rows], "split": [name for _, name in rows]}), new)
+
+
+def read_record_ids(path: Path) -> set[str]:
+    """The ids that `write_record_ids` wrote, of all splits."""
+    return set(pq.read_table(path, columns=["record_id"])["record_id"].to_pylist())
 
 
 def enough(windows: Sequence[tuple[Record, str, Encoded]], max_probe_tokens: int) -> bool:

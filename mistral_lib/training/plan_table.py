@@ -58,13 +58,13 @@ def _short(value: float) -> str:
 def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[str, Any]]:
     """The plan of a run as it was set, and what its training/result.json has.
 
-    `off`: planned / measured - 1; `within_plan`: whether the measured value is in the planned range, memory within the tolerance.
+    `off`: measured / planned - 1, so +3 % if more was used than planned; `within_plan`: whether the measured value is in the planned range, memory within the tolerance.
     On a GPU the result counts tensors only, so context and allocator are left out of the planned memory.
     """
     fit = as_set(settings, work)
     beyond_tensors = sum(fit.parts[name] for name in ("CUDA context", "allocator") if name in fit.parts)
     memory, measured = (fit.peak - beyond_tensors) / MIB, result["peak_memory_mib"]
-    off, tolerance = memory / measured - 1, CPU_TOLERANCE if fit.gpu == "none" else GPU_TOLERANCE
+    off, tolerance = measured / memory - 1, CPU_TOLERANCE if fit.gpu == "none" else GPU_TOLERANCE
     return [
         {"what": "peak memory, MiB", "planned": f"{memory:.0f}", "measured": measured, "off": off, "within_plan": abs(off) <= tolerance},
         _ranged("training stage, seconds", *fit.seconds, result["seconds"]),
@@ -76,5 +76,5 @@ def _ranged(what: str, low: float, high: float, measured: float) -> dict[str, An
     """A row for a planned range; `off` counts from the nearer end of the range and is 0 inside it."""
     within = low <= measured <= high
     nearer = high if measured > high else low
-    off = 0.0 if within else nearer / measured - 1 if measured else math.inf
+    off = 0.0 if within else measured / nearer - 1 if nearer else math.inf
     return {"what": what, "planned": span(low, high), "measured": measured, "off": off, "within_plan": within}

@@ -41,18 +41,21 @@ def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
     Of several processes the first one leads; the others take their share of the steps and return nothing.
-    Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is missing;
-    ModuleNotFoundError if the tracker's package is.
+    Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is not
+    complete, StaleStage if it is stale; ModuleNotFoundError if the tracker's package is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     trackers.require(run.settings.report_to)
     distributed.join(hardware.device())
+    if refusal := distributed.from_first(lambda: _refusal(run)):
+        raise refusal
     inputs = stage_inputs.hashes(run, "training")
     folder = run.folder / "training"
     reasons = distributed.from_first(lambda: run.reasons_to_run("training", inputs))
     if not distributed.is_first():
         return Training(run, folder, TrainingLog(None), StopSignal(), "").assist() if reasons else {}
     if reasons:
+        stage_inputs.note_in_report(run)
         with run.lock("stage training"):
             set_aside(run, folder, run.changes("training", inputs))
             stop = StopSignal()
@@ -61,7 +64,17 @@ def train(run: Run) -> dict[str, Any]:
                 result = Training(run, folder, log, stop, summary(reasons)).train_all()
                 log.write("verified")
                 run.complete("training", result)
+        stage_inputs.note_in_report(run)
     return files.read_json(folder / "result.json")
+
+
+def _refusal(run: Run) -> Exception | None:
+    """Why training may not build on the data of this run: an exception that every process raises; None if it may."""
+    try:
+        stage_inputs.require_current(run, "data")
+    except (RuntimeError, ValueError) as error:
+        return error
+    return None
 
 
 @contextmanager
@@ -127,10 +140,11 @@ class Training:
         blocks = largest_batch.loaded(data / "train", "training")
         held_out = largest_batch.loaded(data / "validation", "validation")
         self.validation = packed_dataset.first_blocks(held_out, self.settings.max_validation_tokens)
+        packed_dataset.write_record_ids(self.folder / packed_dataset.RECORD_IDS, train=blocks, validation=self.validation)
         counts = largest_batch.refuse_useless(blocks, "training")  # 1
         largest_batch.refuse_useless(self.validation, "validation")
         model, initial = self.build()  # 2
-        trainable, _ = model.get_nb_trainable_parameters()
+        trainable, total = model.get_nb_trainable_parameters()
         missing_bytes = max(0, disk.training_bytes(trainable) - disk.used_bytes(self.folder))
         disk.require(self.folder, missing_bytes, "a training with its checkpoints")
         with hang_detection.noted(model, self.folder):
@@ -142,7 +156,7 @@ class Training:
         del model  # and release its memory: there are never two models at a time
         allocator.release_unused_memory()
         reloaded = self.check(adapter, initial, after)  # 8
-        result = {"status": "complete", **losses(before, after, reloaded), **self.facts(ended), "trainable_parameters": trainable,
+        result = {"status": "complete", **losses(before, after, reloaded), **self.facts(ended), "trainable_parameters": trainable, "base_parameters": total - trainable,
                   "initial_adapter_sha256": initial}  # fmt: skip
         files.write_json(self.folder / "result.json", result)  # 9
         return result

@@ -144,9 +144,8 @@ def test_the_requested_revision_is_used(hub, tmp_path: Path) -> None:
 
 
 def test_a_listed_model_is_planned_at_any_revision_and_named_without_it_on_its_card(settings) -> None:
-    from mistral_lib.evaluation import cards
-    from mistral_lib.model import model_shapes
+    from mistral_lib.model import base_model, model_shapes
 
     name = "mistralai/Mistral-7B-Instruct-v0.3"
     assert model_shapes.config_of(f"{name}@refs/pr/7").to_dict() == model_shapes.config_of(name).to_dict()
-    assert cards.base_model_name(settings.model_copy(update={"base_model": f"{name}@refs/pr/7"})) == name
+    assert base_model.shown_name(f"{name}@refs/pr/7") == name
