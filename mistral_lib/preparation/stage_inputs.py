@@ -6,7 +6,7 @@ A stage refuses to build on a stale result: its own result would be recorded und
 import html
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus.sources import SourceError, SourceFile
@@ -83,13 +83,21 @@ def outdated(run: Run, stage: str) -> list[str]:
 
     An older version of the library alone is no reason. Inputs that cannot be read count as a reason: nothing shows that they are the same.
     """
-    before = [f"{earlier} is stale" for earlier in BUILT_ON[stage] if run.entry(earlier) and outdated(run, earlier)]
-    current = run.entry(stage).get("inputs", {})
+    earlier = [f"{name} is stale" for name in BUILT_ON[stage] if run.entry(name) and outdated(run, name)]
+    return earlier + _changes(run, stage)
+
+
+def _changes(run: Run, stage: str, absent_sources: Literal["a reason", "said"] = "a reason") -> list[str]:
+    """Why a stage's own result is stale. absent_sources: whether sources that are not there are a reason, or are only said."""
+    current, unread = run.entry(stage).get("inputs", {}), []
     try:
         current = hashes(run, stage, fetch=False)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        before.append(f"its inputs cannot be read again: {error}")
-    return [*before, *run.changes(stage, current, older=False)]
+        unread = [f"its inputs cannot be read again: {error}"]
+        if absent_sources == "said" and isinstance(error, SourceError):
+            say(f"{stage}: its sources cannot be compared with those that it was made from ({str(error).splitlines()[0]})")
+            unread = []
+    return unread + run.changes(stage, current, older=False)
 
 
 def require_current(run: Run, stage: str) -> None:
@@ -101,20 +109,11 @@ def require_current(run: Run, stage: str) -> None:
     stale: dict[str, list[str]] = {}
     for name in (*BUILT_ON[stage], stage):
         run.require(name, f"run notebook {NOTEBOOKS[name]} first")
-        reasons = run.changes(name, _comparable(run, name), older=False)
+        reasons = _changes(run, name, absent_sources="said")
         if reasons or any(earlier in stale for earlier in BUILT_ON[name]):
             stale[name] = reasons
     if stale:
         raise StaleStage(_refusal(run, stale))
-
-
-def _comparable(run: Run, stage: str) -> dict[str, str]:
-    """The inputs that a stage reads now; the recorded ones, with a message, if its sources are not on this machine."""
-    try:
-        return hashes(run, stage, fetch=False)
-    except SourceError as error:
-        say(f"{stage}: its sources cannot be compared with those that it was made from ({str(error).splitlines()[0]})")
-        return run.entry(stage)["inputs"]
 
 
 def _refusal(run: Run, stale: dict[str, list[str]]) -> str:
@@ -136,8 +135,9 @@ def note_in_report(run: Run) -> None:
     if run.status("evaluation") != "complete" or not page.exists():
         return
     text = page.read_text()
-    (before, _, rest), reasons = text.partition(begin), outdated(run, "evaluation")
-    note = STALE_HTML.format(html.escape(summary(reasons))) if reasons else ""
+    (before, _, rest), stale = text.partition(begin), stale_stages(run)
+    reasons = "; ".join(f"{stage}: {summary(found)}" for stage, found in stale.items())
+    note = STALE_HTML.format(html.escape(reasons)) if "evaluation" in stale else ""
     noted = before + begin + note + end + rest.partition(end)[2]
     if rest and noted != text:
         with suppress(RunInUse), run.lock("noting in report.html that it is stale"):
