@@ -1,9 +1,12 @@
 """The difference of two models on the same records, with an interval, a test, and the smallest detectable difference.
 
-The records of one source document are alike, so the bootstrap resamples documents and not records. The interval is the
-studentized bootstrap: on skewed losses it contains the true value more often than BCa, which is too narrow below some
-hundred documents (tests/benchmarks/test_interval_coverage.py prints both).
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12; Davison and Hinkley, 1997, section 5.2.
+The records of one source document are alike, so a document is one observation. Its weight is its share of the tokens, and one
+document may hold a large part of them. Resampling documents fails then: draws without the heavy one seem precise and are far off.
+So the weights stay as they are, and what is resampled are the documents' deviations from the common difference, scaled by a
+standard deviation that falls with a document's length and is estimated from all of them. Each resample is divided by its own
+standard error (bootstrap-t), because deviations are skewed. tests/benchmarks/test_interval_coverage.py prints how often intervals
+contain the true value.
+Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, sections 5.2 and 6.3 (weighted residuals).
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,7 @@ FEWEST = 5  # source documents that an interval needs
 LEVEL = 0.95
 ALPHA = 0.05  # p-values below it are beyond chance
 POWER = 0.8  # probability of finding the smallest detectable difference
-AT_ONCE = 5_000_000  # resampled document numbers in memory at a time
+AT_ONCE = 5_000_000  # resampled deviations in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +53,83 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimate
     documents, value = len(numerator), float(numerator.sum() / denominator.sum())
     if documents < FEWEST:
         return Estimate(value, documents=documents)
-    error = float(_studentized(np.ones((1, documents)), numerator, denominator)[1][0]) * float(np.sqrt(documents / (documents - 1)))
-    if error == 0.0:  # all documents have exactly the same ratio
+    design = Design(denominator)
+    deviations = numerator / denominator - value
+    if np.abs(deviations).max() <= 1e-9 * max(abs(value), 1e-12):  # all documents have exactly the same ratio
         return Estimate(value, value, value, 1.0 if value == 0.0 else 0.0, 0.0, documents)
-    plain = error / float(np.sqrt(documents / (documents - 1)))
-    t = _resampled_t(numerator, denominator, value, seed)
+    error = float(design.standard_error(deviations)) * float(np.sqrt(documents / (documents - 2)))  # two variances are estimated
+    t = _resampled_t(design, deviations, seed)
     below, above = np.quantile(t, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    observed = value / plain
-    tail = min((t >= observed).sum(), (t <= observed).sum())
+    tail = min((t >= value / error).sum(), (t <= value / error).sum())
     p = min(1.0, 2 * (tail + 1) / (len(t) + 1))
-    return Estimate(value, value - float(above) * plain, value - float(below) * plain, float(p), error, documents)
+    return Estimate(value, value - float(above) * error, value - float(below) * error, float(p), error, documents)
 
 
-def _resampled_t(numerator: np.ndarray, denominator: np.ndarray, value: float, seed: int) -> np.ndarray:
-    """(resamples,) the distance of each resample from the value in its own standard errors; documents are sampled with replacement."""
-    rng, documents = np.random.default_rng(seed), len(numerator)
+class Design:
+    """The documents' lengths, which stay fixed: weights, and the variance of a document's ratio, between + within / length."""
+
+    def __init__(self, lengths: np.ndarray):
+        self.lengths, self.weights = lengths, lengths / lengths.sum()  # (documents,)
+        self.concentration = float((self.weights**2).sum())  # 1 / effective number of documents
+        self.leverage = 1 - 2 * self.weights + self.concentration  # variance of a deviation from the common ratio, if all are equal
+
+    def variances(self, deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`between` and `within`, neither below 0, from two averages of the squared deviations: one counts documents, one counts tokens.
+
+        deviations: (..., documents).
+        """
+        squares = deviations**2 / self.leverage
+        by_document, by_token = squares.mean(-1), squares @ self.weights
+        short, long = (1 / self.lengths).mean(), len(self.lengths) / self.lengths.sum()
+        if short - long < 1e-9 * short:  # documents of one length: the two cannot be told apart
+            return by_document, np.zeros_like(by_document)
+        within = np.maximum((by_document - by_token) / (short - long), 0.0)
+        between = np.where(within > 0, by_token - within * long, (by_document + by_token) / 2)
+        return np.maximum(between, 0.0), np.where(between < 0, by_token / long, within)
+
+    def standard_error(self, deviations: np.ndarray) -> np.ndarray:
+        """Of the ratio of the sums: (...,)."""
+        between, within = self.variances(deviations)
+        return np.sqrt(between * self.concentration + within / self.lengths.sum())
+
+    def scales(self, deviations: np.ndarray) -> np.ndarray:
+        """The standard deviation of each document's ratio: (documents,)."""
+        between, within = self.variances(deviations)
+        return np.sqrt(between + within / self.lengths)
+
+
+def _resampled_t(design: Design, deviations: np.ndarray, seed: int) -> np.ndarray:
+    """(resamples,) the distance of each resample from the common ratio in its own standard errors."""
+    rng, documents = np.random.default_rng(seed), len(deviations)
+    scales = design.scales(deviations)
+    residuals = deviations / (scales * np.sqrt(design.leverage))
+    residuals -= residuals.mean()
+    residuals /= np.sqrt((residuals**2).mean())
     found: list[np.ndarray] = []
     step = max(1, AT_ONCE // documents)
     for start in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - start)
-        chosen = rng.integers(0, documents, (rows, documents)) + np.arange(0, rows * documents, documents)[:, None]
-        counts = np.bincount(chosen.ravel(), minlength=rows * documents).reshape(rows, documents).astype(float)
-        values, errors = _studentized(counts, numerator, denominator)
-        usable = errors > 0  # a resample of a single document has no error
-        found.append((values[usable] - value) / errors[usable])
+        drawn = scales * residuals[rng.integers(0, documents, (min(step, RESAMPLES - start), documents))]
+        moved = drawn @ design.weights
+        errors = design.standard_error(drawn - moved[:, None])
+        found.append(moved[errors > 0] / errors[errors > 0])
     return np.concatenate(found)
 
 
-def _studentized(counts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ratio and its linearized standard error for each row of counts (resamples, documents)."""
-    total = counts @ denominator
-    values = counts @ numerator / total
-    squares = counts @ numerator**2 - 2 * values * (counts @ (numerator * denominator)) + values**2 * (counts @ denominator**2)
-    scale = counts @ numerator**2 + values**2 * (counts @ denominator**2)
-    squares = np.where(squares > 1e-12 * scale, squares, 0.0)  # rounding errors count as zero
-    return values, np.sqrt(squares) / total
+def better(gains: np.ndarray, lengths: np.ndarray, seed: int) -> dict[str, Any]:
+    """Evidence that does not weigh documents by their length: on how many the adapter is better, with the sign test's p-value; and how
+    much hangs on the longest document: its share of the tokens, and the difference without it."""
+    from scipy.stats import binomtest
+
+    lower, higher = int((gains < 0).sum()), int((gains > 0).sum())
+    longest = int(lengths.argmax())
+    rest = ratio(np.delete(gains, longest), np.delete(lengths, longest), seed) if len(lengths) > 1 else None
+    return {
+        "documents_better": lower,
+        "sign_p": float(binomtest(lower, lower + higher).pvalue) if lower + higher else 1.0,
+        "effective_documents": float(lengths.sum() ** 2 / (lengths**2).sum()),
+        "largest_share": float(lengths.max() / lengths.sum()),
+        "without_largest": None if rest is None else {"difference": rest.value, "low": rest.low, "high": rest.high},
+    }
 
 
 def by_document(losses: Sequence[RecordLoss], documents: Mapping[str, str] | None, values: Sequence[float]) -> np.ndarray:
@@ -106,11 +151,12 @@ def compare(
             f"{len(first)} and {len(second)} records, {len(set(first) & set(second))} of them the same: "
             "losses can be paired only on the same records, in the same order"
         )
-    gain = by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
-    found = ratio(gain, by_document(base, documents, [float(loss.tokens) for loss in base]), seed)
+    gains = by_document(base, documents, [two.nats - one.nats for one, two in zip(base, adapter, strict=True)])
+    lengths = by_document(base, documents, [float(loss.tokens) for loss in base])
+    found = ratio(gains, lengths, seed)
     return {"base": likelihood.mean(base), "adapter": likelihood.mean(adapter), "difference": found.value, "low": found.low,
             "high": found.high, "p": found.p, "standard_error": found.standard_error, "detectable": found.detectable, "records": len(base),
-            "documents": found.documents, "supervised_tokens": sum(loss.tokens for loss in base)}  # fmt: skip
+            "documents": found.documents, "supervised_tokens": sum(loss.tokens for loss in base), **better(gains, lengths, seed)}  # fmt: skip
 
 
 def by_domain(

@@ -13,6 +13,7 @@ from mistral_lib.run.settings import Settings
 SHIP, DO_NOT_SHIP, NOT_ENOUGH = "ship", "do not ship", "not enough evidence"
 PASSED, FAILED, UNKNOWN = "passed", "failed", "unknown"
 ACTIVE = "adapter is active"  # without it no other rule counts
+LARGE = 0.2  # share of the tokens from which the longest document is named
 FEWEST_VOTES = 10  # decided votes from which the blind vote is a rule
 
 Facts = Mapping[str, Any]
@@ -50,9 +51,22 @@ def active(largest: float) -> dict[str, str]:
 
 
 def overall(facts: Facts) -> dict[str, str]:
-    outcome = UNKNOWN if facts["low"] is None else PASSED if facts["high"] < 0 else FAILED if facts["low"] > 0 else UNKNOWN
-    return rule("better overall", "Is held-out text predicted better?", f"{facts['difference']:+.3f} nats per token{span(facts)}",
-                "interval below 0", outcome)  # fmt: skip
+    number = (
+        f"{facts['difference']:+.3f} nats per token{span(facts)}, better on {facts['documents_better']} of {facts['documents']} documents"
+    )
+    return rule("better overall", "Is held-out text predicted better?", number + on_one_document(facts), "interval below 0", _side(facts))
+
+
+def _side(facts: Facts) -> str:
+    return UNKNOWN if facts["low"] is None else PASSED if facts["high"] < 0 else FAILED if facts["low"] > 0 else UNKNOWN
+
+
+def on_one_document(facts: Facts) -> str:
+    """What the longest document decides: said if it holds much of the tokens, or if the outcome without it would be another one."""
+    rest = facts["without_largest"]
+    if rest is None or (facts["largest_share"] < LARGE and _side(rest) == _side(facts)):
+        return ""
+    return f"; one document holds {facts['largest_share']:.0%} of the tokens, without it {rest['difference']:+.3f}{span(rest)}"
 
 
 def span(facts: Facts) -> str:

@@ -18,6 +18,10 @@ def facts(difference: float, low: float | None, high: float | None, **more: obje
         "low": low,
         "high": high,
         "records": 40,
+        "documents": 40,
+        "documents_better": 31,
+        "largest_share": 0.05,
+        "without_largest": {"difference": difference, "low": low, "high": high},
         "holm_p": None,
         **more,
     }
@@ -102,6 +106,14 @@ def test_answers_are_shown_beside_those_of_the_base_model() -> None:
     assert verdict.stopping(stopped(*[True] * 17, *[False] * 3), 0.95)["number"] == "17 of 20 (62% to 97%); base model 10 of 20"
     few = verdict.stopping(stopped(*[True] * 4, *[False] * 6), 0.95)
     assert few["number"].endswith("base model 5 of 10; at least 20 answers are needed")
+
+
+def test_the_verdict_says_what_hangs_on_one_document() -> None:
+    assert verdict.overall(facts(-0.3, -0.4, -0.2))["number"] == "-0.300 nats per token (-0.400 to -0.200), better on 31 of 40 documents"
+    heavy = verdict.overall(facts(-0.3, -0.4, -0.2, largest_share=0.4))
+    assert heavy["number"].endswith("; one document holds 40% of the tokens, without it -0.300 (-0.400 to -0.200)")
+    alone = verdict.overall(facts(-0.3, -0.4, -0.2, without_largest={"difference": -0.1, "low": -0.3, "high": 0.1}))
+    assert alone["outcome"] == "passed" and alone["number"].endswith("holds 5% of the tokens, without it -0.100 (-0.300 to +0.100)")
 
 
 def test_nine_votes_are_no_rule() -> None:
