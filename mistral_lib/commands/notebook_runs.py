@@ -21,6 +21,7 @@ from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 from mistral_lib.training import trackers, trainer_process, training_log
+from mistral_lib.training.training_log import duration
 
 STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook runs
 COMPLETE = "complete"  # metadata of an executed copy that was run to its end: its key
@@ -57,7 +58,9 @@ def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
         if error is not None:
             say(f"{label}: FAILED\n{error}\nRun the same command again to resume from here.")
             return 1
-        say(f"{label}: done in {time.perf_counter() - started:.0f} s")
+        stage = STAGE.get(path.name[:2])
+        result = f"; stage {stage}: {run_.status(stage)}" if stage else ""
+        say(f"{label}: done in {duration(time.perf_counter() - started)}{result}")
     print(outcome(run_))
     stage_inputs.note_in_report(run_)
     return 0
@@ -92,7 +95,7 @@ def execute(run_: Run, path: Path) -> str | None:
     partial = copy.with_name(f".{path.name}.partial.ipynb")
     try:
         papermill.execute_notebook(
-            str(path), str(partial), parameters=run_.settings.model_dump(), kernel_name="python3", progress_bar=True,
+            str(path), str(partial), parameters=run_.settings.model_dump(), kernel_name="python3", progress_bar=False,
             cwd=str(path.parent), extra_arguments=["--log-level=40"],
         )  # fmt: skip
     except PapermillExecutionError as error:

@@ -16,6 +16,8 @@ BASE, ADAPTER = "#767676", "#0072B2"
 TRAIN, VALIDATION, TEST = "#E69F00", "#009E73", "#CC79A7"
 REJECTED = "#D55E00"
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+# in JupyterLab's dark theme a white figure glares: its lightness is turned over, its colors keep their hue
+DARK = '<style>body[data-jp-theme-light="false"] img.figure{filter:invert(.9) hue-rotate(180deg)}</style>'
 MOST_BARS = 20  # more cannot be distinguished; in a folder of notes every note is a domain
 
 
@@ -38,10 +40,10 @@ class Picture:
 
     def tag(self, style: str = "max-width:100%") -> str:
         """The image as an HTML element."""
-        return f'<img style="{style}" alt="{html.escape(self.alt_text, quote=True)}" src="{self.url}">'
+        return f'<img class="figure" style="{style}" alt="{html.escape(self.alt_text, quote=True)}" src="{self.url}">'
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return {"text/plain": self.alt_text, "text/html": self.tag()}
+        return {"text/plain": self.alt_text, "text/html": DARK + self.tag()}
 
 
 def new_axes(width: float = 8, height: float = 3.4) -> Axes:

@@ -14,10 +14,19 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def in_notebook() -> bool:
+    """Whether stderr is shown below a notebook's cell."""
+    return type(sys.stderr).__module__.startswith("ipykernel")
+
+
 def bar(items: Iterable[Item], what: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """Iterate with a progress bar: a line every few seconds in a log file or a notebook, a moving one in a terminal.
+    """Iterate with a progress bar: a moving one in a terminal, a line every few seconds in a notebook, none in a log file.
 
     Work that ends before the first line is due shows no bar: in a notebook an empty red line would remain.
     """
-    interval = 0.2 if sys.stderr.isatty() else INTERVAL
-    return iter(tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, delay=interval, file=sys.stderr, leave=False))
+    terminal, notebook = sys.stderr.isatty(), in_notebook()
+    interval = 0.2 if terminal else INTERVAL
+    return iter(
+        tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, delay=interval, file=sys.stderr, leave=False,
+             disable=not (terminal or notebook))
+    )  # fmt: skip

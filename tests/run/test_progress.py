@@ -11,6 +11,8 @@ def test_fast_work_shows_no_bar_and_slow_work_does(capfd: pytest.CaptureFixture,
     assert list(progress.bar(range(5), "quick")) == list(range(5))
     assert capfd.readouterr().err == "", "a notebook would keep it as an empty line of stderr"
     monkeypatch.setattr(progress, "INTERVAL", 0.05)
-    for _ in progress.bar(range(4), "slow"):
-        time.sleep(0.1)
-    assert "slow" in capfd.readouterr().err
+    for notebook in (False, True):
+        monkeypatch.setattr(progress, "in_notebook", lambda notebook=notebook: notebook)
+        for _ in progress.bar(range(4), "slow"):
+            time.sleep(0.1)
+        assert ("slow" in capfd.readouterr().err) == notebook, "a log file gets no bar"
