@@ -101,7 +101,7 @@ def _changes(run: Run, stage: str, absent_sources: Literal["a reason", "said"] =
 
 
 def require_current(run: Run, stage: str) -> None:
-    """Check that a stage and all that it is built on are complete and not stale.
+    """Check that a stage and all that it is built on are complete and not stale, and that an adapter is the one that was recorded.
 
     Sources that are not on this machine are not compared, and that is said: data may be prepared on one machine and used on another.
     Errors: RuntimeError if one is not complete, StaleStage if one is stale.
@@ -109,7 +109,7 @@ def require_current(run: Run, stage: str) -> None:
     stale: dict[str, list[str]] = {}
     for name in (*BUILT_ON[stage], stage):
         run.require(name, f"run notebook {NOTEBOOKS[name]} first")
-        reasons = _changes(run, name, absent_sources="said")
+        reasons = _changes(run, name, absent_sources="said") + run.damages(name, below="training/adapter/")
         if reasons or any(earlier in stale for earlier in BUILT_ON[name]):
             stale[name] = reasons
     if stale:

@@ -140,8 +140,15 @@ class Run:
         reasons = self.changes(stage, inputs, older=not self.keeps_older(stage))
         if self.status(stage) != "complete":
             reasons.append(f"it ended as {self.status(stage)}")
-        for name, fact in entry.get("outputs", {}).items():
+        return reasons + self.damages(stage)
+
+    def damages(self, stage: str, below: str = "") -> list[str]:
+        """Which files that the stage wrote are missing or altered, as texts. below: only files whose names begin so."""
+        reasons = []
+        for name, fact in self.entry(stage).get("outputs", {}).items():
             path = self.folder / name
+            if not name.startswith(below):
+                continue
             if not path.exists():
                 reasons.append(f"{name} is missing")
             elif path.stat().st_size != fact["bytes"] or files.sha256(path) != fact["sha256"]:

@@ -177,3 +177,11 @@ def test_a_parameter_that_the_library_did_not_have_then_is_no_change(run: Run) -
 
 def test_the_hashes_are_those_of_the_sources(run: Run) -> None:
     assert run.entry("data")["inputs"]["corpus/a.jsonl"] == sources.inputs(sources.of_settings(run.settings))["corpus/a.jsonl"]
+
+
+def test_an_adapter_that_was_altered_is_not_evaluated(run: Run) -> None:
+    weights = run.folder / "training" / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "training is stale: training/adapter/adapter_model.safetensors was altered" in refusal(run, "evaluation")
+    weights.unlink()
+    assert "training/adapter/adapter_model.safetensors is missing" in refusal(run, "evaluation")
