@@ -84,7 +84,7 @@ def settings(corpus: Path, tiny_model: str) -> params.Settings:
     return params.Settings(
         run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=8,
         checkpoint_every_steps=2, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
-        max_test_tokens=1024, sample_count=2, max_new_tokens=8,
+        max_test_tokens=1024, sample_count=2, max_new_tokens=8, general_prompts=4,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ REQUIRED = os.environ.get("BROWSER_TESTS") == "required"  # in CI, where a missi
 SMALL: dict[str, Any] = {
     "run_name": "small", "corpus_paths": ["corpora/small"], "operatives_paths": [], "max_tokens": 128, "max_steps": 8,
     "checkpoint_every_steps": 4, "learning_rate": 5e-3, "validation_share": 0.15, "test_share": 0.15, "max_validation_tokens": 1024,
-    "max_test_tokens": 1024, "sample_count": 4, "max_new_tokens": 64,
+    "max_test_tokens": 1024, "sample_count": 4, "max_new_tokens": 64, "general_prompts": 4,
 }  # fmt: skip
 
 

@@ -73,6 +73,20 @@ def test_all_notebooks_run_one_after_another_on_the_small_corpus(params_file: Pa
     assert verdict != "ship", "two answers are too few for the verdict ship"
     assert strict.returncode == 1 and f"NotToShip: require_ship is set, and the verdict is: {verdict}" in strict.stderr
     assert Run.existing(folder).status("evaluation") == "complete", "the stage is complete, whatever the verdict"
+    no_evaluation_on_records_that_were_trained_on(params_file, folder)
+
+
+def no_evaluation_on_records_that_were_trained_on(params_file: Path, folder: Path) -> None:
+    """Other splits and the old adapter: most of the new test records are training records of that adapter."""
+    report = folder / "evaluation" / "report.html"
+    assert "Stale:" not in report.read_text()
+    refused = command(params_file, "--only", "02", "04", "--set", "seed=7")
+    assert refused.returncode == 1 and "StaleStage" in refused.stderr and "runs/small: training is stale: seed: 42 became 7" in refused.stderr
+    assert "`python -m mistral_lib run runs/small/params.yaml --only 03`" in refused.stderr
+    assert "training: seed: 42 became 7" in report.read_text() and "Stale: this page is not about the run as it is now." in report.read_text()
+    data = command(params_file, "--only", "02", "--set", "seed=7")
+    assert data.returncode == 0 and "nats per supervised token" not in data.stdout, "no verdict of other data"
+    assert "training is stale: seed: 42 became 7" in data.stdout and "--only 03 04" in data.stdout
 
 
 def notebook_stderr(path: Path) -> str:

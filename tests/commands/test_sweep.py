@@ -142,7 +142,7 @@ def command(path: Path) -> subprocess.CompletedProcess:
 
 
 def test_a_sweep_runs_compares_continues_after_a_failure_and_skips_what_is_done(prepared: Run, settings: Settings, home: Path) -> None:
-    (home / "base.yaml").write_text(params.to_yaml(settings.model_copy(update={"sample_count": 0})))
+    (home / "base.yaml").write_text(params.to_yaml(settings.model_copy(update={"sample_count": 0, "general_prompts": 0})))
     path = sweep_file(
         home,
         "params_file: base.yaml\nalternatives:\n  fast: {learning_rate: 5.0e-3}\n  lost: {corpus_paths: [corpora/nowhere]}\n  slow: {learning_rate: 1.0e-4}",

@@ -2,7 +2,7 @@
 
 With the embedded model and corpus and the demo's 12 steps and learning rate; only the order of the training answers differs.
 
-CONTROL=1 python -m pytest tests/evaluation/test_shuffled_answers.py     trains also with every answer at its own prompt: verdict `ship`
+CONTROL=1 python -m pytest tests/evaluation/test_shuffled_answers.py     trains also with every answer at its own prompt: no rule fails
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.evaluation.test_evaluate import train
 PER_DOMAIN = 150  # chats
 LONGEST = 200  # characters of an answer: short ones make many records of a few tokens
 CONTROL = pytest.mark.skipif("CONTROL" not in os.environ, reason="set CONTROL=1 to train on the right answers as well")
-CHANGES = {"operatives_paths": [], "retention_paths": [], "sample_count": 0, "test_share": 0.25, "near_duplicate_threshold": 1.0,
+CHANGES = {"operatives_paths": [], "retention_paths": [], "general_prompts": 0, "sample_count": 0, "test_share": 0.25, "near_duplicate_threshold": 1.0,
            "max_test_tokens": 4096, "max_probe_tokens": 4096, "max_validation_tokens": 512, "validate_every_steps": 0,
            "checkpoint_every_steps": 12}  # fmt: skip
 
@@ -88,5 +88,6 @@ def test_an_adapter_trained_on_shuffled_answers_does_not_ship(answers: str, chat
     print(f"\n{answers} answers: {result['sentence']}")
     outcomes = {one["rule"]: one["outcome"] for one in result["rules"]}
     assert outcomes.pop("prompts still count") == ("failed" if answers == "shuffled" else "passed"), result["prompt_worth"]
+    assert [outcomes.pop(name) for name in ("little forgotten", "answers stop")] == ["unknown"] * 2, "they are not measured here"
     assert set(outcomes.values()) == {"passed"}, "all other rules pass, as after training on the right answers"
-    assert result["verdict"] == ("do not ship" if answers == "shuffled" else "ship")
+    assert result["verdict"] == ("do not ship" if answers == "shuffled" else "not enough evidence")
