@@ -51,9 +51,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     lm_eval_tasks.require_lm_eval(run.settings.lm_eval_tasks)
     stage_inputs.require_current(run, "training")
     inputs = stage_inputs.hashes(run, "evaluation")
-    wanted = {name: value for name, value in run.settings.stage("evaluation").items() if name not in JUDGING}
     read = {name: digest for name, digest in inputs.items() if name != stage_inputs.VOTES}
-    key = files.digest([read, wanted, FORMAT["evaluation"], generation.AT_ONCE])
+    key = files.digest([read, run.settings.work_depends_on("evaluation"), FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / WORK, key, earlier)).evaluate_all()

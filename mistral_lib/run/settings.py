@@ -154,9 +154,11 @@ class Settings(BaseModel):
     max_probe_tokens: int = _field(2048, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
     lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or your own .yaml files; needs pip install lm-eval", "evaluation")
     max_retention_loss: float = _field(
-        0.1, "verdict: largest rise of the loss on a retention set, in nats per supervised token", "evaluation", ge=0
+        0.2, "verdict: largest rise of the loss on a retention set, in nats per supervised token", "evaluation", keeps="evaluation", ge=0
     )
-    min_stop_rate: float = _field(0.95, "verdict: smallest share of answers that end by themselves", "evaluation", ge=0, lt=1)
+    min_stop_rate: float = _field(
+        0.95, "verdict: smallest share of answers that end by themselves", "evaluation", keeps="evaluation", ge=0, lt=1
+    )
     require_ship: bool = _field(False, "exit non-zero unless the verdict is ship", "")
 
     @field_validator("*", mode="before")
