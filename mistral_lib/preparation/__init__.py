@@ -1,21 +1,21 @@
 """The corpus and data stages: from source files to packed splits.
 
-explore           the corpus stage: files, row shapes, domains, lengths, repeats and problems, before anything is changed
-corpus_index      an index of every row of the corpus: numbers to filter by, the row in its file, near copies of one record
-prepare           the data stage: from raw rows to packed train, validation and test splits
-stage_inputs      what each stage reads, as hashes; whether its result is stale
-trial             the data stage on a sample of the rows, in memory: what other parameters would do
-row_inspection    a row becomes a record or a rejection, and a few numbers
-row_parts         all sources read once, in parts: each part is on disk before the next begins
-worker_processes  rows are inspected in this process, or for large corpora in several
-part_cache        finished parts of a stage on disk: a killed stage resumes after the last complete part
-duplicate_search  which rows repeat others: exact copies, near-duplicates, repeated patterns
-record_store      records on disk while they are prepared, read in order or by number
-columns           columns of numbers, in memory or on disk
-token_store       token ids on disk between tokenizing and packing
-tokenization      token windows of all kept records, made in parts
-prepared          what the steps found: the input of the splits, the ledger and the report
-split_writer      the windows of each split, ordered, packed into blocks and written
-data_report       the fate of every input row: ledger, rejects, kept records, and the figures of the report
-audit             artefacts against their records: verified, missing, altered, stale or older, with the reason
+explore             the corpus stage: files, row shapes, domains, lengths, repeats and problems, before anything is changed
+corpus_index        an index of every row of the corpus: numbers to filter by, the row in its file, near copies of one record
+prepare             the data stage: from raw rows to packed train, validation and test splits
+stage_inputs        what each stage reads, as hashes; whether its result is stale
+trial               the data stage on a sample of the rows, in memory: what other parameters would do
+row_inspection      a row becomes a record or a rejection, and a few numbers
+row_parts           all sources read once, in parts: each part is on disk before the next begins
+worker_processes    rows are inspected in this process, or for large corpora in several
+part_cache          finished parts of a stage on disk: a killed stage resumes after the last complete part
+dropped_duplicates  drops rows that repeat others: exact copies, near-duplicates, repeated patterns
+record_store        records on disk while they are prepared, read in order or by number
+columns             columns of numbers, in memory or on disk
+token_store         token ids on disk between tokenizing and packing
+tokenization        token windows of all kept records, made in parts
+prepared            what the steps found: the input of the splits, the ledger and the report
+split_writer        the windows of each split, ordered, packed into blocks and written
+data_report         the fate of every input row: ledger, rejects, kept records, and the figures of the report
+audit               artefacts against their records: verified, missing, altered, stale or older, with the reason
 """
