@@ -1,7 +1,9 @@
 """The verdict: `ship`, `do not ship` or `not enough evidence`, from rules. Two thresholds are parameters: of forgetting and of stopping.
 
 A rule without enough data, or whose measurement was switched off, is `unknown`, which never counts as passed.
-To add a rule: a function here, and its call in `rules`.
+To add a rule: a function here, and its call in `rules`. Its number is in the result: of answers, `answer_metrics.summary` makes it.
+Its threshold, if it is to be chosen, is a parameter in run/settings.py with keeps="evaluation", so that nothing is measured again when
+it changes.
 """
 
 from collections.abc import Mapping, Sequence
