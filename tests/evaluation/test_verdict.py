@@ -73,11 +73,11 @@ def test_if_all_rules_pass_the_verdict_is_ship() -> None:
         ({"prompt_worth": {**GOOD["prompt_worth"], "difference": -0.1, "low": -0.2, "high": -0.05}}, "prompts still count", "failed", "do not ship"),
         ({"prompt_worth": {**GOOD["prompt_worth"], "difference": -0.1, "low": -0.2, "high": 0.05}}, "prompts still count", "unknown", "not enough evidence"),
         ({"prompt_worth": None}, "prompts still count", "unknown", "not enough evidence"),
-        ({"retention": {"overall": facts(0.15, 0.11, 0.2)}}, "little forgotten", "failed", "do not ship"),
-        ({"retention": {"overall": facts(0.15, 0.1, 0.2)}}, "little forgotten", "unknown", "not enough evidence"),
+        ({"retention": {"overall": facts(0.25, 0.21, 0.3)}}, "little forgotten", "failed", "do not ship"),
+        ({"retention": {"overall": facts(0.25, 0.2, 0.3)}}, "little forgotten", "unknown", "not enough evidence"),
         ({"retention": {"overall": facts(0.05, None, None)}}, "little forgotten", "unknown", "not enough evidence"),
         ({"retention": None}, "little forgotten", "unknown", "not enough evidence"),
-        ({"own_retention": {"overall": facts(0.15, 0.11, 0.2)}}, "own texts kept", "failed", "do not ship"),
+        ({"own_retention": {"overall": facts(0.25, 0.21, 0.3)}}, "own texts kept", "failed", "do not ship"),
         ({"own_retention": {"overall": facts(0.0, -0.1, 0.1)}}, "own texts kept", "passed", "ship"),
         ({"answers": stopped(*[True] * 20, *[False] * 20)}, "answers stop", "failed", "do not ship"),
         ({"answers": stopped(*[True] * 4)}, "answers stop", "unknown", "not enough evidence"),
@@ -152,12 +152,12 @@ def test_the_thresholds_are_those_of_the_params() -> None:
 
 
 def test_the_sentence_names_the_rule_that_stopped_it() -> None:
-    result = {**GOOD, "retention": {"overall": facts(0.15, 0.12, 0.2)}}
+    result = {**GOOD, "retention": {"overall": facts(0.25, 0.22, 0.3)}}
     result["rules"] = verdict.rules(result, Settings())
     result["verdict"] = verdict.decide(result["rules"])
     result["sentence"] = verdict.sentence(result)
     assert result["sentence"].startswith(
-        "do not ship: failed “little forgotten” — +0.150 nats per token (+0.120 to +0.200), required interval at most +0.100."
+        "do not ship: failed “little forgotten” — +0.250 nats per token (+0.220 to +0.300), required interval at most +0.200."
     )
     verdict.require_ship(result, Settings())
     with pytest.raises(verdict.NotToShip, match="do not ship"):
