@@ -15,19 +15,24 @@ from mistral_lib.run import Run, all_runs, params, paths
 
 
 def check(arguments: argparse.Namespace) -> None:
-    print(params.to_yaml(params.load(arguments.params_file, arguments.set)), end="")
+    settings = params.load(arguments.params_file, arguments.set)
+    print(f"{params.to_yaml(settings)}# valid: {len(settings.names())} parameters")
 
 
 def plan(arguments: argparse.Namespace) -> int:
+    from mistral_lib.evaluation import enough_data
     from mistral_lib.training import fit_plan, plan_table, workload
 
     settings = params.load(arguments.params_file, arguments.set)
     work = workload.work_of(settings, arguments.tokens)
     fits = [fit_plan.best(settings, work, instance) for instance in params.instances()]
     print(plan_table.text(fits, work))
-    chosen = next(fit for fit in fits if fit.instance == settings.instance)
-    print(f"\n{settings.instance}, the instance of these parameters, MiB at the peak of a step:")
-    print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(chosen)))
+    chosen, as_set = next(fit for fit in fits if fit.instance == settings.instance), fit_plan.as_set(settings, work)
+    print(
+        f"\nWith these parameters as they are, the run on {settings.instance} {plan_table.memory(as_set, chosen)}. MiB at the peak of a step:"
+    )
+    print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(as_set)))
+    print(f"\n{enough_data.text(settings, work)}")
     return 0 if chosen.fits else 1
 
 
@@ -131,7 +136,7 @@ def _add_notebook_commands(commands: Any) -> None:
     _add(commands, run, "run the notebooks headless, skipping what is complete", file, override, only)
     _add(commands, check, "validate parameters and print all of them", file, override)
     command = _add(commands, plan, "which machine it fits on, how long it takes, at what price", file, override)
-    command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass, if no data is prepared yet")
+    command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass; default: counted or estimated from the corpus")
     command = _add(commands, sweep, "run the alternatives of a sweep file one after another and compare them", only)
     command.add_argument("sweep_file", type=Path)
 

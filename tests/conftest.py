@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from mistral_lib.run import Run, files, params
-from tests.support.corpora import rows
+from tests.support.corpora import rows, short_run
 
 
 def own_home() -> None:
@@ -81,8 +81,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def settings(corpus: Path, tiny_model: str) -> params.Settings:
     """A run on the small corpus with the tiny model."""
-    return params.Settings(
-        run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=8,
+    return short_run(
+        run_name="small", corpus_paths=["corpora/small"], base_model=tiny_model, max_tokens=128, max_steps=8,
         checkpoint_every_steps=2, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
         max_test_tokens=1024, sample_count=2, max_new_tokens=8, general_prompts=4,
     )  # fmt: skip

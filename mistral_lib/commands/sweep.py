@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.run import params, paths
+from mistral_lib.run import parameter_faults, params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import Settings
 
@@ -46,7 +46,7 @@ def load(path: Path) -> Sweep:
     """Errors: ParameterError that lists every fault of the file and of all its alternatives at once."""
     path = Path(path)
     origin, values = paths.short(path.resolve()), params.read_yaml(path)
-    faults = [params.unknown("key", str(key), KEYS) for key in values if key not in KEYS]
+    faults = [parameter_faults.unknown("key", str(key), KEYS) for key in values if key not in KEYS]
     common, grid, named = (_mapping(values, key, faults) for key in ("common", "grid", "alternatives"))
     if not values.get("grid") and not values.get("alternatives"):
         faults.append("no alternatives: give a grid, alternatives by name, or both")

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
+from mistral_lib.corpus.document_keys import source_document
 from mistral_lib.corpus.messages import Message, Unmappable
 from mistral_lib.corpus.readers import without_endings
 from mistral_lib.corpus.row_shapes import shaped
@@ -29,6 +30,7 @@ class Record:
     text: str | None = None  # ... or a plain document
     metadata: dict[str, Any] = field(default_factory=dict)
     repairs: tuple[str, ...] = ()  # codes of the changes that were needed to map the row
+    document_key: str = ""  # which key named the source document; "" for a row that names none and is a document of its own
 
     @property
     def canonical(self) -> str:
@@ -72,27 +74,27 @@ def text_id(text: str) -> str:
 
 
 def map_row(
-    value: Any, source: str, domain_key: str = "domain", group_key: str = "module", columns: Mapping[str, str] | None = None, note: str = ""
+    value: Any, source: str, domain_key: str = "domain", group_key: str = "", columns: Mapping[str, str] | None = None, note: str = ""
 ) -> Record:
     """The record in a row. Errors: Unmappable with a reason code, without any content of the row.
 
     columns: which of the row's keys is the `prompt`, the `answer`, the `text`, … (see COLUMNS), for shapes that are not recognized.
-    note: the `note` of the row; it becomes the first of the record's repairs.
+    group_key: the key that names the source document; empty: one of the usual keys. note: the first of the record's repairs.
     """
     if not isinstance(value, dict):
         raise Unmappable("not_an_object")
     shape, content, used = shaped(value, columns or {})
     repairs = (*([note] if note else []), *content.pop("repairs", ()))
     places = [value, *(inner for inner in (value.get("metadata"), value.get("meta")) if isinstance(inner, dict))]
-    group = _named(places, group_key, (str, int))
-    group = _named(places, "document", (str, int)) if group is None else group
+    document_key, document = source_document(places, group_key)
     return Record(
-        domain=_without_secrets(_named(places, domain_key, str) or "") or file_domain(source),
+        domain=_without_secrets(_domain(places, domain_key)) or file_domain(source),
         source=source,
-        source_group=source if group is None else str(group),
+        source_group=document or source,
         shape=shape,
         metadata={key: part for key, part in value.items() if key not in used and key not in (domain_key, group_key)},
         repairs=repairs,
+        document_key=document_key,
         **content,
     )
 
@@ -112,13 +114,9 @@ def record_or_reason(row: Row, settings: Any) -> tuple[Record | None, str]:
         return None, str(reason)
 
 
-def _named(places: list[dict[str, Any]], key: str, kind: Any) -> Any:
-    """The value of a key in a row or its metadata; None if it is empty or not of that type."""
-    for place in places:
-        found = place.get(key)
-        if found is not None and isinstance(found, kind) and not isinstance(found, bool) and found != "":
-            return found
-    return None
+def _domain(places: list[dict[str, Any]], key: str) -> str:
+    """The domain that a row or its metadata names; "" if neither does."""
+    return next((place[key] for place in places if isinstance(place.get(key), str) and place[key]), "")
 
 
 @lru_cache(maxsize=4096)

@@ -1,10 +1,11 @@
 """The decisions of a run as a form: values are checked at once, and saved as a parameter file for notebooks and headless runs.
 
 The form is optional: the same values can be typed into a parameters cell or a file of params/. Run headless it shows them as text.
+With corpus paths of one's own, the demo's values that nobody chose become the defaults, in the parameters that it does not show as well.
 """
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -14,7 +15,7 @@ from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.display import source_preview
 from mistral_lib.display.run_estimate import Estimate, estimates
 from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
-from mistral_lib.run import current_file, params, paths
+from mistral_lib.run import current_file, params, paths, precedence
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import LENGTHS, Settings, meaning
 
@@ -45,7 +46,6 @@ class DecisionForm(PlainTextBox):
         fitting_layout = {"width": "16em", "display": "none"}
         self.use_fitting = button("use parameters that fit", self._use_fitting, icon="check", layout=fitting_layout)
         self.replace = Checkbox(False, description="replace an existing file", indent=False)
-        self._filling = False
         for control in self.controls.values():
             control.observe(self.update, "value")
         self.start.observe(self._start_from, "value")
@@ -68,19 +68,29 @@ class DecisionForm(PlainTextBox):
 
     def dependent_values(self) -> dict[str, Any]:
         """Parameters that follow from the decisions: a run of few steps must save its first checkpoint within them."""
-        steps, every = self.controls["max_steps"].value, self.given.checkpoint_every_steps
-        return {"checkpoint_every_steps": steps} if 0 < steps < every else {}
+        return {"checkpoint_every_steps": precedence.checkpoint_interval({**self.given.model_dump(), **self.values()})}
 
     def settings(self) -> Settings:
         """All parameters with these decisions. Errors: ParameterError that lists every error."""
         return params.validate({**self.given.model_dump(), **self.values(), **self.dependent_values()}, "form")
 
-    def _fill(self) -> None:
-        """Set the controls to the given parameters."""
-        self.controls["max_tokens"].options = _lengths(self.given)
+    def _fill(self, values: Mapping[str, Any] | None = None) -> None:
+        """Set the controls to the given parameters, or to other values."""
+        values = values or self.given.model_dump()
+        self._filling = True  # one update after all values are set, not one for each
+        self.controls["max_tokens"].options = _lengths(self.given, values["max_tokens"])
         for name, control in self.controls.items():
-            value = getattr(self.given, name)
-            control.value = "\n".join(value) if name in PATHS else value
+            control.value = "\n".join(values[name]) if name in PATHS else values[name]
+        self._filling = False
+
+    def _follow_corpus(self) -> None:
+        """From the demo's corpus to one's own, and back: values that nobody chose become the defaults, or the demo's."""
+        values, demo = self.values(), params.demo()
+        paths_, before = values["corpus_paths"], {"corpus_paths": self.given.corpus_paths}
+        if paths_ and precedence.is_demo(paths_) != precedence.is_demo(self.given.corpus_paths):
+            shown = precedence.moved({**values, **before}, paths_, demo)
+            self.given = self.given.model_copy(update=precedence.moved(self.given.model_dump(), paths_, demo))
+            self._fill(shown)
 
     def _start_from(self, _: Any) -> None:
         try:
@@ -88,9 +98,7 @@ class DecisionForm(PlainTextBox):
         except ParameterError as error:
             self.verdict.value = _html_lines("This file cannot be used:", str(error).splitlines())
             return
-        self._filling = True  # one update after all values are set, not one for each
         self._fill()
-        self._filling = False
         self.update()
 
     # -- checks and the estimate -----------------------------------------------------------------------------------
@@ -99,6 +107,7 @@ class DecisionForm(PlainTextBox):
         """Check the values, show the files that were found and start the estimate."""
         if self._filling:
             return
+        self._follow_corpus()
         self.fitting, self.use_fitting.layout.display = {}, "none"
         self.estimating.cancel()
         self.counting.cancel()
@@ -147,13 +156,13 @@ class DecisionForm(PlainTextBox):
         except FileExistsError as error:
             self.message.value = _html_lines("Not saved:", [f"{error}. Tick the box to replace it, or choose another run_name."])
             return
-        chosen = [f"{name} = {getattr(settings, name)!r}" for name in params.non_defaults(settings)]
+        chosen = [f"{name} = {value!r}" for name, value in params.chosen(settings).items()]
         steps = (
             f"Step by step: run the cells below, then notebooks 01 to 04; they use this file until the form saves another one\n"
             f"(or the file of a run_name that is typed in the parameters cell).\n"
             f"Headless: python -m mistral_lib run {paths.short(path)}\nOr type these values into the parameters cells:\n"
         )
-        text = html.escape(steps + "\n".join(chosen or ["none: these are the defaults"]))
+        text = html.escape(steps + "\n".join(chosen or [f"none: these are {params.base_name(settings)}"]))
         self.message.value = _html_lines("Saved:", [done]) + f'<pre style="white-space:pre-wrap;line-height:1.4">{text}</pre>'
 
     def _plain(self) -> str:
@@ -185,10 +194,10 @@ def _files() -> list[tuple[str, str]]:
     return [(NOTEBOOK, ""), *((name, name) for name in names)]
 
 
-def _lengths(settings: Settings) -> list[int]:
-    """The block lengths that fit at least once into the measured held-out tokens."""
+def _lengths(settings: Settings, shown: int) -> list[int]:
+    """The block lengths that fit at least once into the measured held-out tokens, and the one that is shown."""
     most = min((n for n in (settings.max_validation_tokens, settings.max_test_tokens) if n), default=LENGTHS[-1])
-    return sorted({*(length for length in LENGTHS if length <= most), settings.max_tokens})
+    return sorted({*(length for length in LENGTHS if length <= most), shown})
 
 
 def _html_lines(head: str, lines: list[str]) -> str:

@@ -14,9 +14,6 @@ from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.run import params
 from mistral_lib.run.settings import Settings
 
-BYTES_PER_TOKEN = 4.0  # for a corpus that was not explored; the demo corpus has 4.0 bytes of JSON per kept token
-FITTED = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -30,41 +27,28 @@ class Estimate:
 
     def changes(self) -> dict[str, Any]:
         """The parameters to change so that the training fits; empty if it fits already, or if nothing helps."""
-        fitted = {name: getattr(self.fitting.settings, name) for name in FITTED} if self.fitting is not None and self.fitting.fits else {}
-        return {name: value for name, value in fitted.items() if value != getattr(self.settings, name)}
+        from mistral_lib.training import plan_table
+
+        return plan_table.changes(self.fit, self.fitting)
 
     def rows(self) -> list[tuple[str, str]]:
         """(name, text) of each quantity."""
-        from mistral_lib.training.plan_table import span
+        from mistral_lib.training.plan_table import duration, memory, span
+        from mistral_lib.training.workload import steps_text
 
         s, machine = self.settings, params.instances()[self.settings.instance]
         size = s.micro_batch_size * s.gradient_accumulation_steps * s.max_tokens
         usd = [seconds / 3600 * machine["usd_per_hour"] for seconds in self.seconds]
         words = f"{span(*usd) if usd[1] >= 0.005 else 'less than 0.01'}, at {machine['usd_per_hour']:g} an hour ({machine['priced']})"
         return [
-            ("memory", self._memory()),
+            ("memory", memory(self.fit, self.fitting) if self.fit else "simulating a step …"),
             ("time", f"{duration(*self.seconds)} on {s.instance}"),
             ("USD", words if machine["usd_per_hour"] else "none: your own machine"),
-            ("steps", f"{self.work.steps:,} of {size:,} tokens ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}), saved every {s.checkpoint_every_steps:,}"),
+            ("steps", steps_text(s, self.work)),
+            ("batch", f"{size:,} tokens a step ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}), saved every {s.checkpoint_every_steps:,}"),
             ("budget", budget(s, self.seconds, self.work.steps, machine["usd_per_hour"])),
             ("data", self.work.origin),
         ]  # fmt: skip
-
-    def _memory(self) -> str:
-        gib = 2**30
-        if self.fit is None:
-            return "simulating a step …"
-        needs = f"needs {self.fit.peak / gib:.1f} of {self.fit.available / gib:.1f} GiB"
-        if self.fit.fits:
-            return f"{needs}: fits"
-        if self.fit.host:
-            return f"does not fit: {self.fit.host}"
-        if self.fitting is None:
-            return f"{needs}: does not fit as set; searching parameters that fit …"
-        if not self.fitting.fits:
-            return f"{needs}: does not fit; {self.fitting.advice}"
-        changes = ", ".join(f"{name} = {value}" for name, value in self.changes().items())
-        return f"{needs}: does not fit as set, but with {changes}: {self.fitting.peak / gib:.1f} GiB, {duration(*self.fitting.seconds)}"
 
     def table(self) -> str:
         cells = "".join(
@@ -78,33 +62,13 @@ def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estim
     """The estimate, each more complete than the one before. Errors: BaseModelError if the model's sizes cannot be read."""
     from mistral_lib.training import fit_plan, workload
 
-    work, machine = work_of(settings, found), params.instances()[settings.instance]
+    work, machine = workload.work_of(settings, source_files=found), params.instances()[settings.instance]
     estimate = Estimate(settings, work, workload.seconds(settings, work, machine))
     yield estimate
     estimate = replace(estimate, fit=fit_plan.as_set(settings, work))
     yield estimate
     if not estimate.fit.fits and not estimate.fit.host:
         yield replace(estimate, fitting=fit_plan.best(settings, work, settings.instance))
-
-
-def work_of(settings: Settings, found: Sequence[SourceFile]) -> Any:
-    """The training tokens: from this run's own stages if they read the same data, else guessed from the bytes of the files."""
-    from mistral_lib.training import workload
-
-    try:
-        return workload.work_of(settings)
-    except ValueError:
-        size = sum(file.size for file in found)
-        tokens = max(1, int(size / BYTES_PER_TOKEN * (1 - settings.validation_share - settings.test_share)))
-        guess = f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB; notebook 01 counts them"
-        return replace(workload.work_of(settings, tokens), origin=guess)
-
-
-def duration(low: float, high: float) -> str:
-    """Seconds as a range, in the unit that suits its upper end: `1.2 – 9.1 minutes`."""
-    from mistral_lib.training.plan_table import span
-
-    return f"{span(low / 60, high / 60)} minutes" if high < 5400 else f"{span(low / 3600, high / 3600)} hours"
 
 
 def budget(settings: Settings, seconds: tuple[float, float], steps: int, usd_per_hour: float) -> str:

@@ -12,6 +12,7 @@ generation          greedy answers of both to a fixed sample of test prompts
 answer_metrics      metrics of answers: ended, repetition, chrF, format
 lm_eval_tasks       published tasks through lm-eval, an optional package
 verdict             the rules, and `ship`, `do not ship` or `not enough evidence`
+enough_data         before a training: enough steps, enough documents, and what `ship` needs
 summary             the report's first lines: what was trained on what, and what to do next
 report              report.html: one self-contained page
 cards               the model card and the dataset card

@@ -28,7 +28,7 @@ def what_was_trained(settings: Settings, training: Facts, data: Facts) -> str:
 
 def one_pass(settings: Settings, data: Facts) -> int:
     """Optimizer steps of one pass over the training split."""
-    return workload.steps(settings.model_copy(update={"max_steps": 0, "epochs": 1.0}), data["blocks"]["train"])
+    return workload.steps_of_a_pass(settings, data["blocks"]["train"])
 
 
 def sources(settings: Settings) -> list[str]:

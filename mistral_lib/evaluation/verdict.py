@@ -47,6 +47,26 @@ def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
     return found
 
 
+def needs(settings: Settings) -> list[str]:
+    """What each rule needs to pass; and where the parameters rule that out."""
+    documents, answers = paired_difference.FEWEST, fewest(settings.min_stop_rate)
+    found = [
+        f"better overall: {documents} test documents or more, and a loss that fell beyond chance",
+        f"no domain worse: no loss that rose beyond chance; a rise is judged from {documents} test documents of the domain on",
+        f"prompts still count: test chats from {documents} documents or more, at least two documents in a domain",
+        "little forgotten: the loss on general prompts (general_prompts above 0) rises by at most max_retention_loss = "
+        f"{settings.max_retention_loss:g} nats{_ruled_out(settings.general_prompts == 0, 'general_prompts')}",
+        f"answers stop: {answers} answers or more (sample_count), {settings.min_stop_rate:.0%} of which end; only test chats count whose reference "
+        f"is shorter than max_new_tokens = {settings.max_new_tokens}{_ruled_out(settings.sample_count < answers, 'sample_count')}",
+    ]
+    found += ["own texts kept: the same rise at most on the texts of retention_paths"] if settings.retention_paths else []
+    return [*found, f"preferred in a blind vote, if there are {FEWEST_VOTES} decided votes or more: at least half of them"]
+
+
+def _ruled_out(is_too_low: bool, name: str) -> str:
+    return f" — {name} is too low for that" if is_too_low else ""
+
+
 def active(largest: float) -> dict[str, str]:
     outcome = PASSED if largest > 0 else UNKNOWN
     return rule(ACTIVE, "Do logits differ when it is switched on?", f"largest difference {largest:.3g}", "above 0", outcome)

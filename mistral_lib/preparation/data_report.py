@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mistral_lib.corpus import document_keys
 from mistral_lib.corpus.records import text_id
 from mistral_lib.curation import mixture, splits
 from mistral_lib.preparation.prepared import Prepared
@@ -98,7 +99,38 @@ def _row_figures(prep: Prepared) -> dict[str, Any]:
         "split_sizes": {name: int(mask.sum()) for name, mask in in_split.items()},
         "domains": {name: _names(rows.domain[mask], rows.domains) for name, mask in in_split.items()},
         "origins": _names(rows.origin[split >= 0], ORIGINS),
+        "source_documents": _source_documents(prep),
+        "documents": {name: _documents(rows, mask) for name, mask in in_split.items()},
     }
+
+
+def _source_documents(prep: Prepared) -> list[dict[str, Any]]:
+    """For each row key that named source documents of kept records, their number; key "": records that name none, a document each."""
+    kept = prep.splits.split >= 0
+    group, number = prep.rows.group.read()[kept], prep.rows.document_key.read()[kept]
+    keys = ("", *document_keys.searched(prep.settings.group_key))
+    found = [
+        {"key": keys[n], "records": int((number == n).sum()), "documents": len(np.unique(group[number == n]))} for n in np.unique(number)
+    ]
+    return sorted(found, key=lambda one: -one["records"])
+
+
+def _documents(rows: RowColumns, mask: np.ndarray) -> dict[str, int]:
+    """The number of source documents in each domain. mask: bool (rows,), the rows that count."""
+    domain, group = rows.domain[mask], rows.group.read()[mask]
+    order = np.lexsort((group, domain))
+    domain, group = domain[order], group[order]
+    first = np.ones(len(domain), bool)
+    first[1:] = (domain[1:] != domain[:-1]) | (group[1:] != group[:-1])
+    return _names(domain[first], rows.domains)
+
+
+def documents_text(report: dict[str, Any]) -> str:
+    """How many source documents there are, and which row key names them. report: data/report.json."""
+    found = report.get("source_documents", [])  # an older version of the library did not count them
+    named = [f"{one['documents']:,} named by the key {one['key']} ({one['records']:,} records)" for one in found if one["key"]]
+    alone = [f"{one['records']:,} records that name none and count as a document each" for one in found if not one["key"]]
+    return f"source documents: {'; '.join([*named, *alone]) or 'not counted'}"
 
 
 def _in_split(prep: Prepared) -> dict[str, np.ndarray]:

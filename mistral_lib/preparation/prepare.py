@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import mistral_lib
-from mistral_lib.corpus import sources
+from mistral_lib.corpus import document_keys, sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, splits
 from mistral_lib.curation.near_duplicates import NearDuplicates
@@ -226,8 +226,13 @@ class Preparation:
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
         if empty:
             documents = len(np.unique(rows.group.read()[rows.kept()]))
-            seen = f"no record for {', '.join(empty)}, from {documents} source documents"
-            raise EmptySplit(data_report.what_was_lost(rows, seen, "Add source documents, or raise validation_share and test_share"))
+            used = np.unique(rows.document_key.read()[rows.kept()])
+            named = [key for number, key in enumerate(document_keys.searched(self.settings.group_key), 1) if number in used]
+            seen = f"no record for {', '.join(empty)}, from {documents} source documents" + (
+                f" named by {', '.join(named)}" if named else ""
+            )
+            remedy = "Add source documents, name another key (group_key), or raise validation_share and test_share"
+            raise EmptySplit(data_report.what_was_lost(rows, seen, remedy))
 
     def _refuse_losses(self, rows: RowColumns) -> None:
         """Errors: TooMuchLost."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.corpus import exclusions, sources
+from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
@@ -23,8 +23,9 @@ from mistral_lib.run.settings import Settings
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row before the splits
 LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
 ORIGINS = ("corpus", "operatives")
-COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}
-ON_DISK = ("answer", "group", "skeleton")  # of these columns: only some steps read them
+COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1",
+           "reason": "i4"}  # fmt: skip
+ON_DISK = ("answer", "group", "document_key", "skeleton")  # of these columns: only some steps read them
 COUNTED = ("redacted", "repairs", "flags", "excluded")
 
 
@@ -35,6 +36,7 @@ class RowColumns:
     key: np.ndarray  # uint64: hash of the canonical text; in hexadecimal, the record_id
     answer: StoredColumn  # uint64: hash of the answer
     group: StoredColumn  # uint64: hash of the source document's name
+    document_key: StoredColumn  # uint8: number in ("", *document_keys.searched(group_key)) of the key that names the source document
     skeleton: StoredColumn  # uint64: hash of the answer's pattern, names and numbers masked
     domain: np.ndarray  # int32: number of the domain, -1 if the row was rejected before its domain was read
     origin: np.ndarray  # uint8: number in ORIGINS
@@ -113,6 +115,7 @@ class Inspector:
         self.settings = settings
         self.checks = checks.Checks(settings)
         self.excluded = exclusions.load(settings)
+        self.keys = ("", *document_keys.searched(settings.group_key))
 
     def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> InspectedBatch:
         """rows: (number in ORIGINS, row)."""
@@ -122,7 +125,9 @@ class Inspector:
         longest = LONGEST_PATTERN if self.settings.most_repeated_pattern else 0
         columns = zip(*(_numbers(record, reason, domains, reasons, longest) for record, reason in found), strict=True)
         named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
-        arrays = {name: np.array(values, COLUMNS[name]) for name, values in {**named, "origin": [origin for origin, _ in rows]}.items()}
+        named["origin"] = [origin for origin, _ in rows]
+        named["document_key"] = [self.keys.index(record.document_key) if record else 0 for record, _ in found]
+        arrays = {name: np.array(values, COLUMNS[name]) for name, values in named.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
         answers, threshold = [record.answer for record, _ in found if record], self.settings.near_duplicate_threshold
         signed = minhash.sign(answers, threshold, self.settings.seed) if threshold < 1 else None

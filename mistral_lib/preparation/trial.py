@@ -27,6 +27,7 @@ from mistral_lib.run.settings import Settings
 ROWS = 1500  # rows of a sample: a trial then takes a second or two
 LOOKED_AT = 100_000  # rows of the corpus that are read for it, equally many of each file
 UNREADABLE = 2.0
+DOCUMENT = "source document"  # in the lines of a sample, the key that names it if the parameter names none
 RECORD_ID = re.compile("[0-9a-f]{16}")
 STYLE = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
@@ -87,7 +88,7 @@ def _document_hash(row: sources.Row, settings: Settings) -> float:
 def _line(row: sources.Row, record: Record, settings: Settings) -> bytes:
     """The parts of the row that became the record, with domain and source document as keys: they may depend on the row's file."""
     used = {key: part for key, part in row.value.items() if key not in record.metadata}
-    named = {settings.domain_key: record.domain, settings.group_key: record.source_group}
+    named = {settings.domain_key: record.domain, settings.group_key or DOCUMENT: record.source_group}
     try:
         return orjson.dumps({**used, **named}, default=str, option=STYLE)
     except TypeError:  # nested too deep, in a part that is not read
@@ -109,7 +110,7 @@ def report(sample: Sample, settings: Settings, tokenizer: Any) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # no progress bars below a slider
         named = Path(folder).resolve() / exclusions.NAME
         exclusions.write(named, excluded)
-        changes = {"strict": False, "max_rejected_share": 1.0, "exclude_file": str(named)}  # losses are reported, and stop nothing
-        tried = settings.model_copy(update=changes)
+        changes = {"strict": False, "max_rejected_share": 1.0, "exclude_file": str(named), "group_key": settings.group_key or DOCUMENT}
+        tried = settings.model_copy(update=changes)  # losses are reported, and stop nothing
         parts = PartCache(Path(folder) / "work", "a trial is never resumed")
         return Preparation(Path(folder), tried, tokenizer, parts).prepare_all(sources.Found(files=list(sample.files)))

@@ -64,7 +64,7 @@ class Run:
             raise FileNotFoundError(
                 f"{paths.short(folder)}: no params.yaml there, so this is no run folder; {paths.short(paths.runs())}/ holds: {others}"
             )
-        return cls(place, params.load(place / "params.yaml"))
+        return cls(place, params.recorded(place / "params.yaml"))
 
     # -- the manifest ---------------------------------------------------------------------------------------------
 

@@ -1,28 +1,35 @@
 """Reads, checks and writes the parameters of a run, and lists every fault at once. Only this module reads or writes parameter YAML.
 
-settings.py declares the parameters.
+settings.py declares the parameters, parameter_faults.py says what is wrong with values.
 """
 
-import difflib
 import textwrap
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from mistral_lib.run import current_file, files, parameters_cell, paths
-from mistral_lib.run.settings import Settings, meaning
+from mistral_lib.run import current_file, files, parameter_faults, parameters_cell, paths, precedence
+from mistral_lib.run.precedence import DEFAULTS
+from mistral_lib.run.progress import say
+from mistral_lib.run.settings import Settings, is_embedded, meaning
+
+DEMO = "demo.yaml"  # in params/: the demo's values
 
 
 class ParameterError(ValueError):
     """Parameters that cannot be used; the message lists every fault, with file, key and what was expected."""
 
 
-def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
-    """Settings from plain values. Errors: ParameterError that lists every fault at once; `origin` names the file in it."""
-    faults = [_no_name(key) for key in values if not isinstance(key, str)]
+def validate(values: Mapping[str, Any], origin: str = "parameters", recorded: bool = False) -> Settings:
+    """Settings from plain values. Errors: ParameterError that lists every fault at once; `origin` names the file in it.
+
+    recorded: the values are those of an existing run, in which the demo's sources may stand beside one's own corpus.
+    """
+    faults = [parameter_faults.no_name(key) for key in values if not isinstance(key, str)]
     good = {key: value for key, value in values.items() if isinstance(key, str)}
     try:
         Settings.model_validate(good)
@@ -30,51 +37,23 @@ def validate(values: Mapping[str, Any], origin: str = "parameters") -> Settings:
         for fault in error.errors():
             key = str(fault["loc"][0])
             good.pop(key, None)
-            faults.append(_explain(fault, key))
+            faults.append(parameter_faults.explain(fault, key))
     settings = Settings.model_validate(good)
-    if faults := [*faults, *contradictions(settings)]:
+    if "checkpoint_every_steps" not in values:
+        settings = settings.model_copy(update={"checkpoint_every_steps": precedence.checkpoint_interval(settings.model_dump())})
+    faults += parameter_faults.contradictions(settings, instances()) + ([] if recorded else parameter_faults.of_the_demo(settings))
+    if faults:
         raise ParameterError("\n".join(f"{origin}: {fault}" for fault in faults))
-    return settings
+    return settings if recorded else _without_the_demos_retention(settings)
 
 
-def _no_name(key: Any) -> str:
-    return f"{key!r} is no parameter name: YAML reads on, off, yes and no as true/false, digits as a number, null as nothing; quote it"
-
-
-def _explain(fault: Mapping[str, Any], key: str) -> str:
-    if fault["type"] == "extra_forbidden":
-        return unknown("parameter", key, Settings.names())
-    wrong = {
-        "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
-        "list_type": f"a list is expected, such as [{fault['input']}]",
-    }.get(fault["type"], fault["msg"])
-    return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """A fault that names the known name that is most like this one, or all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
-
-
-def contradictions(settings: Settings) -> list[str]:
-    """Faults of values that are valid alone but not together."""
-    faults = []
-    if (held_out := settings.validation_share + settings.test_share) >= 0.8:
-        faults.append(f"validation_share + test_share = {held_out:.2f} leaves too little for training; expected less than 0.8")
-    if settings.instance not in instances():
-        faults.append(f"{unknown('instance', settings.instance, instances())} (params/instances.yaml)")
-    faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
-    for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
-        if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
-            faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")
-    if 0 < settings.max_steps < (every := settings.checkpoint_every_steps):
-        faults.append(f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over")
-    if settings.early_stopping_patience and not settings.validate_every_steps:
-        faults.append(f"early_stopping_patience = {settings.early_stopping_patience} needs validations: set validate_every_steps above 0")
-    if settings.max_usd and instances().get(settings.instance, {}).get("usd_per_hour") == 0:
-        faults.append(f"max_usd = {settings.max_usd} is never reached: instance {settings.instance} is free; set max_hours instead")
-    return faults
+def _without_the_demos_retention(settings: Settings) -> Settings:
+    """With a corpus of one's own, demo:retention is left out of the retention texts, which is said."""
+    kept = [path for path in settings.retention_paths if not is_embedded(path)]
+    if not settings.has_own_corpus or kept == settings.retention_paths:
+        return settings
+    say("retention_paths: demo:retention is left out: it belongs to the demo's corpus; general_prompts measure forgetting for any corpus")
+    return settings.model_copy(update={"retention_paths": kept})
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
@@ -89,16 +68,37 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:
         if not equals:
             raise ParameterError(f"--set {override!r}: expected key=value")
         try:
-            values[key.strip()] = yaml.safe_load(value)
+            values[key.strip()] = yaml.load(value, _Loader)
         except yaml.YAMLError:
             raise ParameterError(f"--set {override!r}: not valid YAML; expected a value as in max_steps=20 or 'columns={{a: b}}'") from None
-    return validate(values, paths.short(path))
+    settings = validate(values, paths.short(path))
+    if settings.has_own_corpus and path.resolve() == (paths.params() / DEMO).resolve():
+        own = {name: value for name, value in settings.model_dump().items() if DEFAULTS[name] != value == demo()[name]}
+        say(f"{paths.short(path)}: your corpus is used with these values of the demo: {_assignments(own)}; params/own_corpus.yaml has none")
+    return settings
+
+
+def recorded(path: Path) -> Settings:
+    """The settings of an existing run, from the params.yaml of its folder. Errors: ParameterError."""
+    return validate(read_yaml(path), paths.short(path), recorded=True)
 
 
 def find_file(path: Path | str) -> Path:
     """The first existing file: relative to this directory, the workbook's home or the project. The path as given if there is none."""
     given = Path(path).expanduser()
     return next((place for place in (given, paths.home() / given, paths.project() / given) if place.is_file()), given)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `no` is text, because `secrets: no` may mean that there are none, or that they are not searched for. A key that is true
+    or false takes the text `no` for false."""
+
+
+def _read_bool(loader: yaml.SafeLoader, node: yaml.Node) -> bool | str:
+    return "no" if node.value.lower() == "no" else loader.construct_yaml_bool(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", _read_bool)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in there.items() if names)
         raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _Loader)
     except yaml.YAMLError as error:
         raise ParameterError(f"{paths.short(path)}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -148,9 +148,20 @@ def save(settings: Settings, path: Path, replace: bool = False) -> str:
     return f"{paths.short(path)} {did}: {len(settings.names())} parameters"
 
 
-def non_defaults(settings: Settings) -> list[str]:
-    """The names of the parameters that are not the defaults."""
-    return [name for name in settings.names() if getattr(settings, name) != default(name)]
+@lru_cache(maxsize=1)
+def demo() -> Mapping[str, Any]:
+    """The values of params/demo.yaml."""
+    return validate(read_yaml(paths.params() / DEMO), DEMO).model_dump()
+
+
+def chosen(settings: Settings) -> dict[str, Any]:
+    """The parameters that are not those of `base_name`: what must be typed into a parameters cell for such a run."""
+    return precedence.chosen(settings.model_dump(), demo())
+
+
+def base_name(settings: Settings) -> str:
+    """What a run's other parameters are: those of the demo for its corpus, the defaults for one's own."""
+    return "the defaults" if settings.has_own_corpus else f"params/{DEMO}"
 
 
 # -- the parameters of a notebook -----------------------------------------------------------------------------------
@@ -160,27 +171,30 @@ NONE = "none"
 
 
 def from_notebook(names: Mapping[str, Any]) -> Settings:
-    """Settings of a notebook: typed values, over the saved file, over what the run folder records, over the defaults.
+    """Settings of a notebook: typed values, over the saved file, over what the run folder records, over the demo or the defaults.
 
     In a batch papermill's values count and no saved file is looked for. Step by step, the file that the form saved last replaces
-    every value of the parameters cell that is still the default. A value that another notebook's cell changed since is kept.
+    every value of the parameters cell that is still the demo's. A value that another notebook's cell changed since is kept.
+    With a corpus of one's own, values of the demo that nobody chose are the defaults, which is printed.
 
     names: the notebook's `globals()`. Their `In` is the source of the cells run so far; a parameters cell (typed, or injected by
     papermill) holds only `name = literal`. Its unknown names are refused, because papermill only warns about them.
     Errors: ParameterError.
     """
     injected, assigned = parameters_cell.injected(names.get("In", [])), parameters_cell.assigned(names.get("In", []))
-    values = {name: names[name] for name in [*Settings.names(), *sorted(assigned - {FILE, *Settings.names()})] if name in names}
-    path = _parameter_file(names.get(FILE, ""), values.get("run_name", default("run_name")), batch=bool(injected))
+    cell = {name: names[name] for name in [*Settings.names(), *sorted(assigned - {FILE, *Settings.names()})] if name in names}
+    run_name = cell.get("run_name", demo()["run_name"])
+    path = _parameter_file(names.get(FILE, ""), run_name, batch=bool(injected))
     if path is None:
-        return validate({**_record(values.get("run_name", default("run_name"))), **values}, "parameters cell")
-    saved = validate(read_yaml(path), paths.short(path)).model_dump()
-    typed = {name: value for name, value in values.items() if name in injected or value != default(name)}
-    run_name = typed.get("run_name", saved["run_name"])
-    earlier_typed = _record(run_name) if current_file.record_is_newer(path, run_name) else {}
-    replaced = {name: saved[name] for name in values.keys() - typed.keys()}
-    settings = validate({**saved, **earlier_typed, **replaced, **typed}, "parameters cell")
-    print(_sources(path, {name: value for name, value in replaced.items() if value != default(name)}, typed))
+        combined = precedence.over_record(cell, injected, _record(run_name), demo())
+    else:
+        saved = validate(read_yaml(path), paths.short(path)).model_dump()
+        run_name = run_name if "run_name" in injected or run_name != demo()["run_name"] else saved["run_name"]
+        record = _record(run_name) if current_file.record_is_newer(path, run_name) else {}
+        combined = precedence.over_file(cell, injected, saved, record, demo())
+    settings = validate(combined.values, "parameters cell")
+    if path is not None or combined.replaced:
+        print(_sources(path, cell, combined))
     return settings
 
 
@@ -190,7 +204,7 @@ def _parameter_file(chosen: str, run_name: Any, batch: bool) -> Path | None:
         return find_file(chosen)
     if chosen == NONE or batch:
         return None
-    if run_name != default("run_name"):
+    if run_name != demo()["run_name"]:
         path = paths.runs() / f"{run_name}.yaml"
         return path if path.is_file() else None
     path = current_file.find()
@@ -208,16 +222,21 @@ def _record(run_name: Any) -> dict[str, Any]:
     return read_yaml(path) if path.is_file() else {}
 
 
-def _sources(path: Path, replaced: Mapping[str, Any], typed: Mapping[str, Any]) -> str:
-    """A text that names the file that counts, the defaults that it replaces, and the typed values."""
-    lines = [f"Parameters from {paths.short(path)}; they replace these defaults of this cell: {_assignments(replaced) or 'none'}."]
-    lines += [f"Typed in this cell, and stronger than the file: {_assignments(typed)}."] if typed else []
-    lines += [f'A typed value that is not the default wins; {FILE} = "{NONE}" uses no file.']
+def _sources(path: Path | None, cell: Mapping[str, Any], combined: precedence.Combined) -> str:
+    """A text that names the file that counts, the demo's values in this cell that are replaced, and the typed values."""
+    replaced = _assignments(combined.replaced, cell) or "none"
+    if path is None:
+        lines = [f"With a corpus of your own, values of the demo in this cell do not count; in their place: {replaced}."]
+    else:
+        lines = [f"Parameters from {paths.short(path)}; they replace these values of the demo in this cell: {replaced}."]
+        lines += [f"Typed in this cell, and stronger than the file: {_assignments(combined.typed)}."] if combined.typed else []
+        lines += [f'A typed value that is not the demo\'s wins; {FILE} = "{NONE}" uses no file.']
     return "\n".join(textwrap.fill(line, 110, subsequent_indent="    ", break_long_words=False) for line in lines)
 
 
-def _assignments(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {values[name]!r}" for name in Settings.names() if name in values)
+def _assignments(values: Mapping[str, Any], instead_of: Mapping[str, Any] | None = None) -> str:
+    of = {name: f" (not {instead_of[name]!r})" if instead_of else "" for name in values}
+    return ", ".join(f"{name} = {values[name]!r}{of[name]}" for name in Settings.names() if name in values)
 
 
 def default(name: str) -> Any:

@@ -9,7 +9,7 @@ influences the training, its use (most are handed to transformers in `OptimizerS
 tests/training/test_parameters_take_effect.py; `keeps`, if finished work stays valid. params.py reads and checks values.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -33,7 +33,8 @@ def _check(default: str, meaning: str) -> Any:
 
 
 class Settings(BaseModel):
-    """All parameters of a run. The defaults are the demo: they run on a CPU, without a hub or an account."""
+    """All parameters of a run. The defaults are for a corpus of one's own, except `corpus_paths` and the small `base_model`, which need
+    no hub and no account. The demo's values are in params/demo.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -43,14 +44,12 @@ class Settings(BaseModel):
     corpus_paths: list[str] = _field(
         ["demo:corpus"], "files, folders, globs or s3:// prefixes; optional:PATH may be missing", "corpus data", min_length=1
     )
-    operatives_paths: list[str] = _field(
-        ["demo:operatives"], "sources of operatives: documents that join after the corpus; may be empty", "corpus data"
-    )
+    operatives_paths: list[str] = _field([], "sources of operatives: documents that join after the corpus; may be empty", "corpus data")
     domain_key: str = _field(
         "domain", "row key that names the domain; rows without it take the file's name, texts their folder's", "corpus data evaluation"
     )
     group_key: str = _field(
-        "module", "row key that names the source document; all records of a document are in one split", "data evaluation"
+        "", "row key that names the source document, all of whose records are in one split; empty: the usual keys", "data evaluation"
     )
 
     columns: dict[str, str] = _field(
@@ -116,16 +115,16 @@ class Settings(BaseModel):
     lora_alpha: int = _field(32, "LoRA updates are scaled by lora_alpha / lora_rank", "training", ge=1)
     lora_dropout: float = _field(0.0, "share of LoRA inputs dropped during training", "training", ge=0, lt=1)
     lora_targets: str = _field("all-linear", "all-linear, or projection names separated by commas", "training", min_length=1)
-    learning_rate: float = _field(2.0e-3, "peak learning rate", "training", gt=0, lt=1)
-    warmup_share: float = _field(0.1, "share of the steps in which the learning rate rises", "training", ge=0, lt=1)
-    epochs: float = _field(1.0, "passes over the training split, if max_steps is 0", "training", gt=0)
-    max_steps: int = _field(12, "optimizer steps; 0: as many as epochs need", "training", ge=0)
+    learning_rate: float = _field(2.0e-4, "peak learning rate", "training", gt=0, lt=1)
+    warmup_share: float = _field(0.03, "share of the steps in which the learning rate rises", "training", ge=0, lt=1)
+    epochs: float = _field(2.0, "passes over the training split, if max_steps is 0", "training", gt=0)
+    max_steps: int = _field(0, "optimizer steps; 0: as many as epochs need", "training", ge=0)
     micro_batch_size: int = _field(2, "packed blocks per forward pass", "training evaluation", ge=1)
-    gradient_accumulation_steps: int = _field(1, "forward passes per optimizer step", "training", ge=1)
+    gradient_accumulation_steps: int = _field(4, "forward passes per optimizer step", "training", ge=1)
     activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training", keeps="training")
-    checkpoint_every_steps: int = _field(4, "optimizer steps between checkpoints", "training", keeps="training", ge=1)
+    checkpoint_every_steps: int = _field(50, "optimizer steps between checkpoints", "training", keeps="training", ge=1)
     validate_every_steps: int = _field(
-        4, "optimizer steps between validations; the best adapter is kept; 0: only before and after", "training", keeps="training", ge=0
+        50, "optimizer steps between validations; the best adapter is kept; 0: only before and after", "training", keeps="training", ge=0
     )
     early_stopping_patience: int = _field(
         0, "validations without a lower loss before training stops; 0: never", "training", keeps="training", ge=0
@@ -137,21 +136,21 @@ class Settings(BaseModel):
     report_to: Tracker = _field(
         "none", "experiment tracker that the training also reports to: none, tensorboard, mlflow, wandb, trackio", ""
     )
-    max_validation_tokens: int = _field(4096, "tokens of the validation split that are measured; 0: all", "training", ge=0)
+    max_validation_tokens: int = _field(131072, "tokens of the validation split that are measured; 0: all", "training", ge=0)
 
-    max_test_tokens: int = _field(8192, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)
-    sample_count: int = _field(20, "test prompts that base and adapter answer", "evaluation", ge=0)
-    max_new_tokens: int = _field(48, "tokens of the longest generated answer", "evaluation", ge=1)
+    max_test_tokens: int = _field(0, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)
+    sample_count: int = _field(32, "test prompts that base and adapter answer", "evaluation", ge=0)
+    max_new_tokens: int = _field(256, "tokens of the longest generated answer", "evaluation", ge=1)
     answer_formats: dict[str, Literal["python", "json"]] = _field(
         {}, "format that a domain's answers are checked for: python, json", "evaluation", keeps="evaluation"
     )
     retention_paths: list[str] = _field(
-        ["demo:retention"], "own texts outside the corpus that the model should still predict well, beside general_prompts", "evaluation"
+        [], "own texts outside the corpus that the model should still predict well, beside general_prompts", "evaluation"
     )
     general_prompts: int = _field(
         60, "general prompts: forgetting is measured on the base model's answers to them; 0: not measured", "evaluation", ge=0, le=60
     )
-    max_probe_tokens: int = _field(2048, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
+    max_probe_tokens: int = _field(32768, "tokens measured of the retention set and of the training split; 0: all", "evaluation", ge=0)
     lm_eval_tasks: list[str] = _field([], "lm-eval tasks by name, or your own .yaml files; needs pip install lm-eval", "evaluation")
     max_retention_loss: float = _field(
         0.2, "verdict: largest rise of the loss on a retention set, in nats per supervised token", "evaluation", keeps="evaluation", ge=0
@@ -163,10 +162,20 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_number(cls, value: Any, info: Any) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("true/false is not a value for this key (YAML reads on, off, yes and no as true/false: quote them)")
+    def _no_bool_for_another_type(cls, value: Any, info: Any) -> Any:
+        """False for a key that can be `off` is `off`, which YAML reads as false. `no` is refused: `secrets: no` may mean either."""
+        kind = cls.model_fields[info.field_name].annotation
+        choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
+        if value is False and "off" in choices:
+            return "off"
+        if kind is not bool and (isinstance(value, bool) or (value == "no" and kind is not str)):
+            hint = "true/false is not a value for this key (YAML reads on, off, yes and no as true/false: quote them)"
+            raise ValueError(f"{hint}; expected {', '.join(choices)}" if choices else hint)
         return value
+
+    @property
+    def has_own_corpus(self) -> bool:
+        return not all(map(is_embedded, self.corpus_paths))
 
     def stage(self, name: str) -> dict[str, Any]:
         """The parameters that influence one stage."""
@@ -183,6 +192,11 @@ class Settings(BaseModel):
     @classmethod
     def names(cls) -> list[str]:
         return list(cls.model_fields)
+
+
+def is_embedded(path: str) -> bool:
+    """Whether a source comes with the workbook, such as demo:corpus."""
+    return path.removeprefix("optional:").startswith("demo:")
 
 
 CHECKS = tuple(name for name, field in Settings.model_fields.items() if "check" in field.json_schema_extra)

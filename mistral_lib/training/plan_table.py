@@ -1,4 +1,4 @@
-"""The fit plan as rows of a table or lines for a terminal; and after the run, plan against measurement."""
+"""The fit plan in words, as rows of a table or lines for a terminal; and after the run, plan against measurement."""
 
 import math
 from typing import Any
@@ -9,6 +9,7 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.training.fit_plan import Fit, as_set
 from mistral_lib.training.workload import Work
 
+FITTED = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")  # what `best` changes so that a run fits
 CPU_TOLERANCE, GPU_TOLERANCE = 0.2, 0.1  # of the measured peak memory: docs/fit_plan.md
 
 
@@ -44,6 +45,32 @@ def text(fits: list[Fit], work: Work) -> str:
         )
         lines += [f"{'':<12} {fit.advice}"] if fit.advice else []
     return "\n".join(lines)
+
+
+def memory(fit: Fit, fitting: Fit | None) -> str:
+    """Whether a run fits as it is set, in words. fitting: the best way on the same machine, None if it is not known yet."""
+    needs = f"needs {fit.peak / GIB:.1f} of {fit.available / GIB:.1f} GiB"
+    if fit.fits:
+        return f"{needs}: fits"
+    if fit.host:
+        return f"does not fit: {fit.host}"
+    if fitting is None:
+        return f"{needs}: does not fit as set; searching parameters that fit …"
+    if not fitting.fits:
+        return f"{needs}: does not fit; {fitting.advice}"
+    changed = ", ".join(f"{name} = {value}" for name, value in changes(fit, fitting).items())
+    return f"{needs}: does not fit as set, but with {changed}: {fitting.peak / GIB:.1f} GiB, {duration(*fitting.seconds)}"
+
+
+def changes(fit: Fit, fitting: Fit | None) -> dict[str, Any]:
+    """The parameters to change so that the run fits; empty if nothing helps."""
+    fitted = {name: getattr(fitting.settings, name) for name in FITTED} if fitting is not None and fitting.fits else {}
+    return {name: value for name, value in fitted.items() if value != getattr(fit.settings, name)}
+
+
+def duration(low: float, high: float) -> str:
+    """Seconds as a range, in the unit that suits its upper end: `1.2 – 9.1 minutes`."""
+    return f"{span(low / 60, high / 60)} minutes" if high < 5400 else f"{span(low / 3600, high / 3600)} hours"
 
 
 def span(low: float, high: float) -> str:

@@ -1,18 +1,23 @@
 """The work of a training, and how long a machine takes for it.
 
-The work is counted from prepared data, or estimated from the explored corpus or from a stated number of tokens. The time is its
-floating-point operations over the lowest and the highest rate in params/instances.yaml. Source of the rates: docs/fit_plan.md.
+The work is counted from prepared data, or estimated from the explored corpus, the size of its files or a stated number of tokens. The
+time is its floating-point operations over the lowest and the highest rate in params/instances.yaml. Source of the rates: docs/fit_plan.md.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.corpus import sources
+from mistral_lib.corpus.sources import SourceError, SourceFile
 from mistral_lib.model.model_shapes import checkpoint_bytes, config_of, linear_parameters
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 
+BYTES_PER_TOKEN = 4.0  # of a file, for a corpus that was not explored; the demo corpus has 4.0 bytes of JSON per kept token
+FEW_STEPS = 50  # optimizer steps below which a training has hardly begun: a rule of thumb
 FILL = 0.97  # share of a packed block that is not padding, for an estimate
 SUPERVISED = 0.8  # share of the tokens that have a label, for an estimate
 DISK_GB_PER_SECOND = (0.1, 1.0)  # reading the base model: a plain network volume, a fast local one
@@ -28,6 +33,7 @@ class Work:
     validation_tokens: int  # of one validation
     supervised_share: float
     steps: int  # optimizer steps
+    steps_of_a_pass: int  # optimizer steps of one pass over the training split
     validations: int  # during training
     origin: str  # where the counts come from
 
@@ -35,10 +41,11 @@ class Work:
 # -- the work -----------------------------------------------------------------------------------------------------------
 
 
-def work_of(settings: Settings, tokens: int = 0) -> Work:
-    """The work of a run. tokens: stated training tokens of one epoch, used in place of the data of the run.
+def work_of(settings: Settings, tokens: int = 0, source_files: Sequence[SourceFile] | None = None) -> Work:
+    """The work of a run: from its prepared data, else from its explored corpus, else estimated from the size of its files.
 
-    Errors: ValueError if there is no prepared or explored data for these parameters.
+    tokens: stated training tokens of one epoch, used in place of the data of the run. source_files: those of the run, if the caller has
+    them. Errors: SourceError if nothing is prepared or explored with these parameters, and the files cannot be read.
     """
     folder = paths.runs() / settings.run_name
     if tokens:
@@ -47,10 +54,23 @@ def work_of(settings: Settings, tokens: int = 0) -> Work:
         return _counted(settings, files.read_json(folder / "data" / "report.json"))
     if (folder / "corpus" / "lengths.parquet").is_file() and _has_parameters_of(settings, folder, "corpus"):
         return _explored(settings, folder)
-    raise ValueError(
-        f"no prepared or explored data for {settings.run_name} with these parameters: run notebook 01_explore_corpus (an estimate) "
-        "or 02_prepare_data (the count) first, or state the training tokens: `python -m mistral_lib plan <file> --tokens 2000000`"
-    )
+    return _from_sizes(settings, _files(settings) if source_files is None else source_files)
+
+
+def _files(settings: Settings) -> list[SourceFile]:
+    try:
+        return sources.of_settings(settings)
+    except SourceError as error:
+        raise SourceError(
+            f"{error}\nThere is no prepared or explored data for {settings.run_name} with these parameters either: put the corpus there, or "
+            "state the training tokens: `python -m mistral_lib plan <file> --tokens 2000000`"
+        ) from None
+
+
+def _from_sizes(settings: Settings, source_files: Sequence[SourceFile]) -> Work:
+    size = sum(file.size for file in source_files)
+    tokens = max(1, int(size / BYTES_PER_TOKEN * (1 - settings.validation_share - settings.test_share)))
+    return _estimated(settings, tokens, f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB; notebook 01 counts them")
 
 
 def _has_parameters_of(settings: Settings, folder: Path, stage: str) -> bool:
@@ -92,7 +112,8 @@ def _work(settings: Settings, blocks: int, validation_tokens: int, supervised_sh
     trained = settings.max_steps * effective_batch(settings) if settings.max_steps else math.ceil(settings.epochs * blocks)
     measured = min(validation_tokens, settings.max_validation_tokens or validation_tokens)
     count, every = steps(settings, blocks), settings.validate_every_steps
-    return Work(trained * settings.max_tokens, measured, supervised_share, count, math.ceil(count / every) if every else 0, origin)
+    validations = math.ceil(count / every) if every else 0
+    return Work(trained * settings.max_tokens, measured, supervised_share, count, steps_of_a_pass(settings, blocks), validations, origin)
 
 
 def steps(settings: Settings, blocks: int, blocks_a_step: int = 0) -> int:
@@ -101,6 +122,25 @@ def steps(settings: Settings, blocks: int, blocks_a_step: int = 0) -> int:
     blocks_a_step: if several processes share a step; else the effective batch of the settings.
     """
     return settings.max_steps or math.ceil(settings.epochs * math.ceil(blocks / (blocks_a_step or effective_batch(settings))))
+
+
+def steps_of_a_pass(settings: Settings, blocks: int) -> int:
+    """Optimizer steps of one pass over so many blocks."""
+    return math.ceil(blocks / effective_batch(settings))
+
+
+def steps_text(settings: Settings, work: Work) -> str:
+    """How many optimizer steps the run takes and one pass takes; with advice if they are few."""
+    by = "set by max_steps" if settings.max_steps else f"{settings.epochs:g} epochs"
+    text = f"{work.steps:,} optimizer steps ({by}); one pass over the data takes {work.steps_of_a_pass:,}"
+    if work.steps >= FEW_STEPS:
+        return text
+    more = (
+        [f"max_steps = 0 trains for {settings.epochs:g} epochs"] if 0 < settings.max_steps < work.steps_of_a_pass * settings.epochs else []
+    )
+    more += ["a lower gradient_accumulation_steps gives more steps"] if settings.gradient_accumulation_steps > 1 else []
+    more += ["more epochs give more steps"] if not settings.max_steps else []
+    return f"{text}. Few: below some {FEW_STEPS} steps an adapter has hardly begun to learn; {', '.join([*more, 'more data helps most'])}"
 
 
 def effective_batch(settings: Settings) -> int:

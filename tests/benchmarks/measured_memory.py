@@ -14,6 +14,7 @@ from mistral_lib.model.step_memory import MIB
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files, params, paths
 from mistral_lib.training import fit_plan, workload
+from tests.support.corpora import short_run
 
 STEPS = 4  # by then the memory of a training on a CPU has stopped growing
 CONFIGURATIONS = [  # tokens, micro batch, checkpointing, quantization, dtype
@@ -29,7 +30,7 @@ HELD_OUT = ["512 3 False nf4 bfloat16", "256 2 True nf4 float32", "1024 2 False 
 
 def settings_of(words: list[str]) -> params.Settings:
     max_tokens, micro, checkpointing, quantization, dtype = words
-    return params.Settings(
+    return short_run(
         run_name=f"memory-{'-'.join(words)}", max_tokens=int(max_tokens), micro_batch_size=int(micro), quantization=quantization, dtype=dtype,
         activation_checkpointing=checkpointing == "True", max_steps=STEPS, checkpoint_every_steps=STEPS, validate_every_steps=STEPS,
         warmup_share=0.0, max_validation_tokens=int(micro) * int(max_tokens),

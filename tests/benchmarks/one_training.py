@@ -26,13 +26,14 @@ from mistral_lib.tokens.chat_format import IGNORED
 from mistral_lib.training import train, training_log
 from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
+from tests.support.corpora import short_run
 
 BLOCKS = 2  # per optimizer step, of 512 tokens each
 
 
 def settings_of(variant: str, steps: int, name: str) -> Settings:
-    return Settings(run_name=name, quantization="nf4" if variant == "ours_nf4" else "none", micro_batch_size=BLOCKS, max_steps=steps,
-                    learning_rate=1e-3, order="operatives_last")  # fmt: skip
+    return short_run(run_name=name, quantization="nf4" if variant == "ours_nf4" else "none", micro_batch_size=BLOCKS, max_steps=steps,
+                     learning_rate=1e-3, order="operatives_last")  # fmt: skip
 
 
 def ours(variant: str, settings: Settings, blocks: Dataset, folder: Path) -> tuple[Any, Any]:

@@ -23,6 +23,7 @@ from mistral_lib.run import Run, allocator, hardware
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
 from tests.evaluation.test_evaluate import separate
+from tests.support.corpora import short_run
 
 RECORDS = int(os.environ.get("RECORDS", "48"))
 BLOCKS = 2  # per batch, as in the demo
@@ -66,7 +67,7 @@ def ours(model: Any, blocks: Any) -> list[tuple[float, float]]:
 
 @pytest.mark.parametrize(("quantization", "unpacked"), [("nf4", False), ("nf4", True), ("none", False)])
 def test_measuring_against_a_plain_loop(quantization: str, unpacked: bool, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    settings = Settings(run_name="benchmark_evaluation", quantization=quantization)
+    settings = short_run(run_name="benchmark_evaluation", quantization=quantization)
     run = Run.open(settings.model_copy(update={"quantization": "nf4"}))
     prepare.prepare(run)
     made = base_model.attach_lora(base_model.load_base(settings), settings)

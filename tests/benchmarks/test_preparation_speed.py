@@ -27,6 +27,7 @@ from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format
+from tests.support.corpora import short_run
 
 REPEATS = 3
 TRL = "pip install --no-deps trl==1.16.0"
@@ -39,7 +40,7 @@ WORDS = "tensor matrix kernel gradient vector index buffer token layer batch los
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     """The demo corpus as records."""
-    found = sources.of_settings(Settings())
+    found = sources.of_settings(short_run())
     return [map_row(row.value, row.source) for file in found for row in sources.rows(file) if row.problem is None]
 
 
@@ -63,7 +64,7 @@ def mistral() -> Any:
 
 def ours(folder: Path, **changes: Any) -> Callable[[], None]:
     """The complete data stage: read, check, split, tokenize, pack, write, and the ledger of every row."""
-    settings, tokenizer = Settings(run_name="bench", **changes), mistral()
+    settings, tokenizer = short_run(run_name="bench", **changes), mistral()
 
     def prepare() -> None:
         target = files.fresh_folder(folder / "ours")
@@ -174,9 +175,9 @@ with open(path, "wb") as file:
 PREPARE = """
 import sys, time
 from mistral_lib.preparation import prepare as preparation
-from mistral_lib.run.settings import Settings
 from mistral_lib.run import Run
-run = Run.open(Settings(run_name="big", corpus_paths=[sys.argv[1]], operatives_paths=[]))
+from tests.support.corpora import short_run
+run = Run.open(short_run(run_name="big", corpus_paths=[sys.argv[1]]))
 started = time.perf_counter()
 report = preparation.prepare(run)
 seconds = time.perf_counter() - started

@@ -21,7 +21,7 @@ import pytest
 
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run
-from mistral_lib.run.settings import Settings
+from tests.support.corpora import short_run
 
 VARIANTS = ("ours_nf4", "ours_bf16", "trl_packing", "trl_packing_no_checkpointing", "trl_defaults")
 STEPS, REPEATS = int(os.environ.get("STEPS", "10")), int(os.environ.get("REPEATS", "3"))
@@ -36,7 +36,7 @@ def train_once(variant: str, run: Run, folder: Path, *more: str, **environment: 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs TRL as well: .venv/bin/pip install --no-deps trl==1.16.0")
 def test_training_beside_trl(tmp_path: Path) -> None:
-    run = Run.open(Settings(run_name="bench_training"))
+    run = Run.open(short_run(run_name="bench_training"))
     prepare.prepare(run)
     found: dict[str, list[dict]] = {variant: [] for variant in VARIANTS}
     for repeat in range(REPEATS):

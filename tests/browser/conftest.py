@@ -14,14 +14,14 @@ from papermill.parameterize import parameterize_notebook
 
 from mistral_lib.evaluation import evaluate
 from mistral_lib.preparation import explore, prepare
-from mistral_lib.run import Run, files, params, paths
+from mistral_lib.run import Run, files, paths
 from tests.browser.jupyterlab import CHROMIUM, COMMAND, Notebook, Server
-from tests.support.corpora import rows
+from tests.support.corpora import rows, short_run
 
 REQUIRED = os.environ.get("BROWSER_TESTS") == "required"  # in CI, where a missing browser is a failure and not a skipped test
 
 SMALL: dict[str, Any] = {
-    "run_name": "small", "corpus_paths": ["corpora/small"], "operatives_paths": [], "max_tokens": 128, "max_steps": 8,
+    "run_name": "small", "corpus_paths": ["corpora/small"], "max_tokens": 128, "max_steps": 8,
     "checkpoint_every_steps": 4, "learning_rate": 5e-3, "validation_share": 0.15, "test_share": 0.15, "max_validation_tokens": 1024,
     "max_test_tokens": 1024, "sample_count": 4, "max_new_tokens": 64, "general_prompts": 4,
 }  # fmt: skip
@@ -48,7 +48,7 @@ def finished(browser: Any, tiny_model: str, tmp_path_factory: pytest.TempPathFac
         patch.setenv(paths.VARIABLE, str(place))
         for domain in ("red", "green", "blue"):
             files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
-        run = Run.open(params.Settings(**SMALL, base_model=tiny_model))
+        run = Run.open(short_run(**SMALL, base_model=tiny_model))
         explore.explore(run)
         prepare.prepare(run)
         subprocess.run([sys.executable, "-m", "mistral_lib", "train", str(run.folder)], check=True, capture_output=True)

@@ -54,8 +54,8 @@ def test_00_decisions_are_changed_checked_and_saved(notebook: Callable[..., Note
     page = run_through(notebook("00"))
     page.slide("max_tokens")
     becomes(page, "memory", "fits")
-    before = {name: row(page, name) for name in ("memory", "time", "USD", "steps", "budget")}
-    assert "blocks of 256" in before["steps"] and "none" in before["USD"] and before["budget"].startswith("none")
+    before = {name: row(page, name) for name in ("memory", "time", "USD", "steps", "batch", "budget")}
+    assert "blocks of 256" in before["batch"] and "none" in before["USD"] and before["budget"].startswith("none")
     page.shows("600 rows")
     choose(page, "instance", "g5.xlarge")
     write(page, "max_steps", "2000000")
@@ -90,7 +90,7 @@ def test_01_rows_are_filtered_searched_stepped_through_and_excluded(
     nbformat.write(as_fresh(load_notebook_node(str(source)), {}), server.words.parent / source.name)
     page = run_through(notebook("01"))
     said = "".join(output.get("text", "") for cell in page.cells() for output in cell["outputs"])
-    assert "Parameters from runs/small.yaml; they replace these defaults of this cell: run_name = 'small'" in said
+    assert "Parameters from runs/small.yaml; they replace these values of the demo in this cell: run_name = 'small'" in said
     page.shows("600 of 600 rows")
     page.press("next")
     page.shows("blue.jsonl:2 ")

@@ -81,9 +81,13 @@ def no_evaluation_on_records_that_were_trained_on(params_file: Path, folder: Pat
     report = folder / "evaluation" / "report.html"
     assert "Stale:" not in report.read_text()
     refused = command(params_file, "--only", "02", "04", "--set", "seed=7")
-    assert refused.returncode == 1 and "StaleStage" in refused.stderr and "runs/small: training is stale: seed: 42 became 7" in refused.stderr
+    assert (
+        refused.returncode == 1 and "StaleStage" in refused.stderr and "runs/small: training is stale: seed: 42 became 7" in refused.stderr
+    )
     assert "`python -m mistral_lib run runs/small/params.yaml --only 03`" in refused.stderr
-    assert "training: seed: 42 became 7" in report.read_text() and "Stale: this page is not about the run as it is now." in report.read_text()
+    assert (
+        "training: seed: 42 became 7" in report.read_text() and "Stale: this page is not about the run as it is now." in report.read_text()
+    )
     data = command(params_file, "--only", "02", "--set", "seed=7")
     assert data.returncode == 0 and "nats per supervised token" not in data.stdout, "no verdict of other data"
     assert "training is stale: seed: 42 became 7" in data.stdout and "--only 03 04" in data.stdout
@@ -120,6 +124,17 @@ def test_plain_papermill_works_from_any_directory(params_file: Path, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert Run.existing(tmp_path / "runs" / "small").status("data") == "complete"
+    given = ["-p", "run_name", "mine", "-y", "corpus_paths: [corpora/small]", "-p", "base_model", params.load(params_file).base_model]
+    own = subprocess.run(
+        [sys.executable, "-m", "papermill", str(source), str(out), *given, "--no-progress-bar"],
+        cwd=out.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert own.returncode == 0, own.stderr[-2000:]
+    run = Run.existing(tmp_path / "runs" / "mine")
+    assert params.chosen(run.settings).keys() == {"run_name", "corpus_paths", "base_model"}, "all others are the defaults"
+    assert files.read_json(run.folder / "data" / "report.json")["origins"] == {"corpus": 600}, "no row of the demo"
     refused = subprocess.run(
         [sys.executable, "-m", "papermill", str(source), str(out), "-p", "lerning_rate", "0.1", "--no-progress-bar"],
         cwd=out.parent, capture_output=True, text=True,

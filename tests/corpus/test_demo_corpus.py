@@ -9,11 +9,11 @@ from mistral_lib.corpus import demo_corpus, sources
 from mistral_lib.corpus.records import map_row
 from mistral_lib.model import demo_model
 from mistral_lib.run import files
-from mistral_lib.run.settings import Settings
+from tests.support.corpora import short_run
 
 
 def test_the_corpus_is_real_and_varied() -> None:
-    found = [map_row(row.value, row.source) for file in sources.of_settings(Settings()) for row in sources.rows(file)]
+    found = [map_row(row.value, row.source) for file in sources.of_settings(short_run()) for row in sources.rows(file)]
     assert len(found) >= 6000
     assert sum(len(record.canonical) for record in found) > 3_000_000
     domains, shapes = Counter(r.domain for r in found), Counter(r.shape for r in found)

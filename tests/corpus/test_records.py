@@ -244,10 +244,10 @@ def test_columns_take_precedence_over_keys_and_recognized_shapes_still_work():
 
 
 def test_domain_group_and_note():
-    record = mapped({"text": "a", "domain": "law", "module": 0})
+    record = mapped({"text": "a", "domain": "law", "module": 0}, group_key="module")
     assert (record.domain, record.source_group, record.metadata) == ("law", "0", {})
     assert mapped({"text": "a", "metadata": {"domain": "law"}}).domain == "law"
-    assert mapped({"text": "a", "domain": ["law"], "module": {}}).domain == "corpus"
+    assert mapped({"text": "a", "domain": ["law"], "module": {}}, group_key="module").domain == "corpus"
     assert mapped({"text": "a"}).source_group == "corpus.jsonl:7"
     assert mapped({"text": "a", "document": "d.pdf"}).source_group == "d.pdf"
     assert mapped({"messages": chat("u:a", "a:b", "u:c")}, note="salvaged").repairs == ("salvaged", "cut_after_last_answer")

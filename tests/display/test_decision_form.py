@@ -1,10 +1,12 @@
 """The decision form, operated through its Python objects: what it finds, refuses and writes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mistral_lib import __main__
 from mistral_lib.corpus import sources
 from mistral_lib.display import run_estimate
 from mistral_lib.display.decision_form import DecisionForm
@@ -15,6 +17,7 @@ from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import workload
+from tests.support.corpora import short_run
 
 
 def no_estimate(*_: object) -> Iterator[Estimate]:
@@ -131,10 +134,10 @@ def test_changing_a_decision_changes_memory_time_and_usd(settings, corpus) -> No
     form.controls["instance"].value = "g5.xlarge"
     first = settled(form)
     assert "needs" in first and "of 22.0 GiB: fits" in first and "guessed from" in first and "at 1.006 an hour" in first
-    assert "less than 0.01" in first and "<td>8 of " in first
+    assert "less than 0.01" in first and "<td>8 optimizer steps" in first
     form.controls["max_steps"].value = 1_000_000
     second = settled(form)
-    assert usd(second) > 0.01 and "<td>1,000,000 of " in second
+    assert usd(second) > 0.01 and "<td>1,000,000 optimizer steps" in second
     form.controls["max_tokens"].value = 512
     assert gib(settled(form)) > gib(second)
 
@@ -151,11 +154,11 @@ def test_the_counts_of_a_run_are_used_only_for_the_data_that_it_read(settings, c
     run = Run.open(settings)
     explore.explore(run)
     found = sources.of_settings(settings)
-    assert "estimated from corpus/inventory.json" in run_estimate.work_of(settings, found).origin
+    assert "estimated from corpus/inventory.json" in workload.work_of(settings, source_files=found).origin
     other = settings.model_copy(update={"corpus_paths": ["corpora/small/red.jsonl"], "max_steps": 0})
-    work = run_estimate.work_of(other, sources.of_settings(other))
+    work = workload.work_of(other, source_files=sources.of_settings(other))
     size = (corpus / "red.jsonl").stat().st_size
-    assert "guessed from" in work.origin and work.train_tokens == pytest.approx(size / run_estimate.BYTES_PER_TOKEN * 0.7, rel=0.1)
+    assert "guessed from" in work.origin and work.train_tokens == pytest.approx(size / workload.BYTES_PER_TOKEN * 0.7, rel=0.1)
 
 
 def test_if_a_run_does_not_fit_the_form_offers_values_that_fit(settings, corpus) -> None:
@@ -217,6 +220,42 @@ def test_few_steps_also_lower_the_checkpoint_interval(settings, corpus) -> None:
     assert not form.save.disabled and form.settings().checkpoint_every_steps == 1
     form.controls["max_steps"].value = 8
     assert form.settings().checkpoint_every_steps == settings.checkpoint_every_steps
+
+
+def test_with_a_folder_of_ones_own_nothing_of_the_demo_is_left(corpus, home) -> None:
+    """The form of the demo, in which a person changes the paths, the name and one more value."""
+    form = DecisionForm(short_run(), estimate=no_estimate)
+    form.controls["epochs"].value = 3.0
+    form.controls["corpus_paths"].value, form.controls["run_name"].value = "corpora/small", "mine"
+    assert form.controls["operatives_paths"].value == "" and form.controls["max_steps"].value == 0
+    form.save.click()
+    assert params.load(home / "runs" / "mine.yaml") == Settings(run_name="mine", corpus_paths=["corpora/small"], epochs=3.0)
+    assert "epochs = 3.0" in form.message.value and "max_steps" not in form.message.value, "what would have to be typed"
+    form.controls["max_tokens"].value = 8192
+    form.controls["corpus_paths"].value = "demo:corpus"
+    assert (form.controls["operatives_paths"].value, form.controls["max_steps"].value) == ("demo:operatives", 12)
+    assert form.controls["max_tokens"].value == 8192 and form.given.learning_rate == 2e-3
+    assert "max_validation_tokens = 4096 is less than one block" in form.verdict.value and form.controls["epochs"].value == 3.0
+
+
+def test_a_path_that_is_cleared_changes_nothing_else(corpus) -> None:
+    form = DecisionForm(Settings(corpus_paths=["corpora/small"], max_steps=30, checkpoint_every_steps=10), estimate=no_estimate)
+    form.controls["corpus_paths"].value = ""
+    assert form.save.disabled and form.controls["operatives_paths"].value == "" and form.controls["max_steps"].value == 30
+
+
+def test_the_form_and_the_plan_name_the_same_memory(settings, corpus, home, capsys, monkeypatch) -> None:
+    """Nothing is prepared, so both estimate the tokens from the sizes of the files."""
+    for instance, micro in (("cpu", 2), ("g4dn.xlarge", 64)):
+        heavy = settings.model_copy(update={"instance": instance, "micro_batch_size": micro, "max_tokens": 512, "max_steps": 0})
+        *_, last = run_estimate.estimates(heavy, sources.of_settings(heavy))
+        file = home / "heavy.yaml"
+        file.write_text(params.to_yaml(heavy))
+        monkeypatch.setattr("sys.argv", ["mistral_lib", "plan", str(file)])
+        __main__.main()
+        printed, shown = capsys.readouterr().out, dict(last.rows())
+        assert f"the run on {instance} {shown['memory']}." in printed and re.search(r"needs \d+\.\d of \d+\.\d GiB", shown["memory"])
+        assert f"for {shown['data']};" in printed and "guessed from" in printed and shown["steps"] in printed
 
 
 def test_it_starts_from_a_file(settings, corpus, home) -> None:

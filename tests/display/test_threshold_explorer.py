@@ -105,6 +105,18 @@ def test_complete_documents_are_sampled_in_any_order_of_the_files(settings, corp
     assert one.rows == len(modules) == 100 and len(set(modules)) == 10, "ten documents of ten rows"
 
 
+def test_a_trial_keeps_documents_whose_key_is_a_usual_one(settings, corpus, tokenizer) -> None:
+    for path in corpus.iterdir():
+        renamed = [{**row, "ticketId": row.pop("module")} for row in files.read_json_lines(path)]
+        files.write_json_lines(path, renamed)
+    usual = settings.model_copy(update={"group_key": ""})
+    sample = trial.draw(sources.of_settings(usual), usual, rows=10_000)
+    tried, real = trial.report(sample, usual, tokenizer), prepare.prepare(Run.open(usual))
+    for name in ("split_sizes", "documents", "leaked_by_a_random_split"):
+        assert tried[name] == real[name], name
+    assert real["source_documents"] == [{"key": "ticket_id", "records": 600, "documents": 60}]
+
+
 def test_unreadable_rows_are_counted_and_not_sampled(settings, corpus) -> None:
     files.write_bytes(corpus / "odd.jsonl", b'{"color": "blue"}\n{"prompt": "half')
     sample = trial.draw(sources.of_settings(settings), settings, rows=10_000)

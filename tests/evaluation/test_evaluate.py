@@ -21,11 +21,11 @@ from mistral_lib.display import vote_page
 from mistral_lib.evaluation import evaluate, measurements, report, retention, verdict
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.preparation import audit, prepare
-from mistral_lib.run import Run, files, params
+from mistral_lib.run import Run, files
 from mistral_lib.tokens import packed_dataset
 from mistral_lib.tokens.chat_format import IGNORED
 from mistral_lib.training import train as training
-from tests.support.corpora import other, rows
+from tests.support.corpora import other, rows, short_run
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: str) -> Iterat
         patch.setenv("MISTRAL_WORKBOOK_HOME", str(place))
         for domain in ("red", "green", "blue"):
             files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 200))
-        settings = params.Settings(
-            run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=8,
+        own = [{"text": f"{row['completion']} It is not in the corpus, and nobody has trained on it."} for row in rows("kept", 40)]
+        files.write_json_lines(place / "corpora" / "own_texts.jsonl", own)
+        settings = short_run(
+            run_name="small", corpus_paths=["corpora/small"], retention_paths=["corpora/own_texts.jsonl"], base_model=tiny_model, max_tokens=128, max_steps=8,
             checkpoint_every_steps=4, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
             max_test_tokens=2048, max_probe_tokens=512, sample_count=4, max_new_tokens=48, general_prompts=6,
         )  # fmt: skip

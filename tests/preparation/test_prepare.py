@@ -12,7 +12,7 @@ from mistral_lib.corpus.sources import SourceError
 from mistral_lib.curation import splits
 from mistral_lib.display import row_view
 from mistral_lib.model import base_model
-from mistral_lib.preparation import explore, prepare
+from mistral_lib.preparation import data_report, explore, prepare
 from mistral_lib.run import Run, files, params
 from mistral_lib.tokens import chat_format
 from tests.support.corpora import deep_lines, files_with, other, rows, twins
@@ -57,6 +57,38 @@ def test_no_document_is_in_two_splits(prepared: Run) -> None:
     assert all(len(found) == 1 for found in places.values())
     assert {row["split"] for row in kept} == set(splits.SPLITS)
     assert files.read_json(prepared.folder / "data" / "report.json")["leaked_exact"] == 0
+
+
+def test_the_report_names_the_key_of_the_source_documents_and_counts_them(settings: params.Settings, corpus: Path, home: Path) -> None:
+    """Without group_key: tickets by their usual key, the notes by none."""
+    for path in corpus.iterdir():
+        path.unlink()
+    tickets = [{**row, "Ticket ID": row.pop("module")} for row in rows("tickets", 200)]
+    files.write_json_lines(corpus / "tickets.jsonl", tickets)
+    files.write_json_lines(corpus / "notes.jsonl", [{"text": row["completion"]} for row in rows("notes", 60)])
+    run = Run.open(settings.model_copy(update={"group_key": ""}))
+    report = prepare.prepare(run)
+    named, alone = report["source_documents"]
+    assert named == {"key": "ticket_id", "records": 200, "documents": 20} and alone == {"key": "", "records": 60, "documents": 60}
+    assert data_report.documents_text(report) == (
+        "source documents: 20 named by the key ticket_id (200 records); 60 records that name none and count as a document each"
+    )
+    kept = pq.read_table(run.folder / "data" / "records.parquet").to_pylist()
+    for split in splits.SPLITS:
+        for domain in ("tickets", "notes"):
+            groups = {row["source_group"] for row in kept if (row["split"], row["domain"]) == (split, domain)}
+            assert report["documents"][split].get(domain, 0) == len(groups)
+    assert sum(report["documents"][split]["tickets"] for split in splits.SPLITS) == 20, "no ticket is in two splits"
+    assert data_report.documents_text({}) == "source documents: not counted", "a report of an older version"
+
+
+def test_too_few_documents_are_refused_with_the_key_that_names_them(settings: params.Settings, corpus: Path) -> None:
+    """All rows have the same address: the key that was found is not the one that divides them."""
+    for path in corpus.iterdir():
+        path.unlink()
+    files.write_json_lines(corpus / "site.jsonl", [{**row, "url": "one"} for row in rows("site", 50)])
+    with pytest.raises(prepare.EmptySplit, match=r"from 1 source documents named by url: .*name another key \(group_key\)"):
+        prepare.prepare(Run.open(settings.model_copy(update={"group_key": ""})))
 
 
 def splits_of(run: Run) -> dict[str, str]:

@@ -15,9 +15,8 @@ from mistral_lib.curation import splits
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import FORMAT
-from mistral_lib.run.settings import Settings
 from tests.support.containers import DOCUMENTS, ROWS, STRUCTURED, json_lines
-from tests.support.corpora import TOPICS, rows
+from tests.support.corpora import TOPICS, rows, short_run
 
 Q, A = "How large is a block?", "A block holds max_tokens tokens, whatever happens."
 SHAPES = {
@@ -105,8 +104,8 @@ def prepared(home: Path, tiny_model: str, names: set[str] | None = None) -> tupl
     """The report and the ledger of a preparation of these files."""
     write(home / "corpora" / "kinds", names)
     run = Run.open(
-        Settings(run_name="kinds", corpus_paths=["corpora/kinds"], operatives_paths=[], base_model=tiny_model, max_tokens=256,
-                 max_validation_tokens=0, max_test_tokens=0, validation_share=0.2, test_share=0.2)
+        short_run(run_name="kinds", corpus_paths=["corpora/kinds"], base_model=tiny_model, max_tokens=256,
+                  max_validation_tokens=0, max_test_tokens=0, validation_share=0.2, test_share=0.2)
     )  # fmt: skip
     report = prepare.prepare(run)
     return report, pq.read_table(run.folder / "data" / "ledger.parquet").to_pylist()

@@ -43,13 +43,13 @@ def test_it_stores_nothing_private_and_no_debris(notebook) -> None:
             assert not re.search(r"/(home|root|Users|work|tmp)/|https?://[^ ]*@|widget-view|it/s\]", text), text[:300]
 
 
-def test_its_parameters_are_the_librarys_defaults(notebook) -> None:
+def test_its_parameters_are_the_demos(notebook) -> None:
     cells = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
     assert len(cells) == 1
     given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cells[0].source).body}
     assert "run_name" in given and given.pop(params.FILE) == "", "no file is named, so the file saved last is used"
     for name, value in given.items():
-        assert value == Settings.model_fields[name].default, name
+        assert value == params.demo()[name], name
     for line in cells[0].source.splitlines():
         assert re.fullmatch(r"\w+ = [^=]+  # [^=]+", line), f"papermill misreads {line!r}"
 

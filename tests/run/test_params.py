@@ -5,14 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+import yaml
 
-from mistral_lib.run import current_file, files, params, settings
+from mistral_lib.run import Run, current_file, files, params, settings
 from mistral_lib.run import paths as places
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import Settings
+from tests.support.corpora import short_run
 
 FILES = sorted(p for p in places.params().glob("*.yaml") if p.name != "instances.yaml")
+
+
+OF_THE_DEMO = ("operatives_paths", "retention_paths", "group_key", "max_steps", "learning_rate", "epochs", "sample_count", "max_new_tokens",
+               "max_test_tokens", "max_probe_tokens", "checkpoint_every_steps")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
@@ -22,8 +29,12 @@ def test_every_file_has_each_parameter_with_its_meaning(path: Path) -> None:
     assert body == params.to_yaml(loaded)
 
 
-def test_the_demo_file_is_the_defaults() -> None:
-    assert params.load(places.params() / "demo.yaml") == Settings()
+def test_the_defaults_and_the_files_for_ones_own_corpus_have_nothing_of_the_demo() -> None:
+    demo = params.load(places.params() / "demo.yaml")
+    assert params.load(places.params() / "own_corpus.yaml") == Settings(run_name="mine", corpus_paths=["corpora/mine"])
+    for one in (Settings(), *(params.load(places.params() / f"{name}_mistral_7b.yaml") for name in ("g4dn", "g5"))):
+        for name in OF_THE_DEMO:
+            assert getattr(one, name) != getattr(demo, name), name
 
 
 def test_gpu_files_choose_a_compute_type_that_their_gpu_supports() -> None:
@@ -69,6 +80,21 @@ def test_a_broken_file_is_explained(tmp_path: Path, text: str, words: str) -> No
     path.write_text(text)
     with pytest.raises(ParameterError, match=words):
         params.load(path)
+
+
+def test_off_is_a_value_of_a_check_although_yaml_reads_it_as_false(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("secrets: off\nsalvage: no\nstrict: on\n")
+    got = params.load(path, ["refusal=off", "low_script_share=false"])
+    assert (got.secrets, got.refusal, got.low_script_share, got.salvage, got.strict) == ("off", "off", "off", False, True)
+    assert params.validate({"personal_data": False}).personal_data == "off", "as papermill reads a file"
+    for word in ("on", "yes", "no", "true"):
+        with pytest.raises(
+            ParameterError, match=r"refusal = .*true/false is not a value for this key.*quote them.*; expected reject, flag, off"
+        ):
+            params.load(path, [f"refusal={word}"])
+    with pytest.raises(ParameterError, match=r"max_steps = False: .*true/false is not a value"):
+        params.load(path, ["max_steps=off"])
 
 
 def test_a_key_that_yaml_does_not_read_as_text_is_reported_with_the_other_faults(tmp_path: Path) -> None:
@@ -141,24 +167,24 @@ def form_saves(settings: Settings) -> Path:
 
 
 def opened(capsys: pytest.CaptureFixture, cell: str, injected: str = "") -> tuple[Settings, str]:
-    """The settings of a notebook with this parameters cell, and what it prints about them."""
+    """The settings of a notebook with this parameters cell, and what it prints about them, in one line."""
     names: dict = {"In": ["", cell, *([f"# Parameters\n{injected}\n"] if injected else [])]}
     exec(cell + "\n" + injected, {}, names)
-    return params.from_notebook(names), capsys.readouterr().out
+    return params.from_notebook(names), " ".join(capsys.readouterr().out.split())
 
 
 CELL = 'params_file = ""\nrun_name = "demo"\nmax_tokens = 512\nlora_rank = 16'
 
 
 def test_the_last_saved_file_replaces_a_cells_defaults_and_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
-    assert opened(capsys, CELL) == (Settings(), ""), "no file is saved, so nothing is printed"
+    assert opened(capsys, CELL) == (short_run(), ""), "no file is saved, so nothing is printed"
     form_saves(Settings(run_name="mine", max_tokens=256, lora_rank=8, epochs=3))
     got, text = opened(capsys, CELL)
     assert (got.run_name, got.max_tokens, got.lora_rank, got.epochs) == ("mine", 256, 8, 3)
     assert "runs/mine.yaml" in text and "max_tokens = 256" in text and "Typed in this cell" not in text
     got, text = opened(capsys, CELL.replace("16", "32"))
     assert (got.max_tokens, got.lora_rank) == (256, 32) and "stronger than the file: lora_rank = 32." in text
-    assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), ""), "the saved file can be ignored"
+    assert opened(capsys, CELL.replace('""', '"none"')) == (short_run(), ""), "the saved file can be ignored"
     got, text = opened(capsys, CELL.replace('""', '"params/quick.yaml"'))
     assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in text
 
@@ -174,12 +200,12 @@ def test_a_typed_run_name_uses_the_file_of_that_run_or_none(home: Path, capsys: 
     form_saves(Settings(run_name="mine", max_tokens=256))
     form_saves(Settings(run_name="later", max_tokens=128))
     assert opened(capsys, CELL.replace("demo", "mine"))[0].max_tokens == 256
-    assert opened(capsys, CELL.replace("demo", "new")) == (Settings(run_name="new"), "")
+    assert opened(capsys, CELL.replace("demo", "new")) == (short_run(run_name="new"), "")
 
 
 def test_a_batch_run_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixture) -> None:
     form_saves(Settings(run_name="mine", max_tokens=256))
-    assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), "")
+    assert opened(capsys, CELL, "lora_rank = 8") == (short_run(lora_rank=8), "")
     got, _ = opened(capsys, CELL, 'params_file = "runs/mine.yaml"\nlora_rank = 16')
     assert (got.max_tokens, got.lora_rank) == (256, 16), (
         "the file that it names is used; values from papermill win, even if they equal the default"
@@ -213,8 +239,108 @@ def test_the_file_that_the_form_saved_last_counts_and_not_the_newest(home: Path,
     last.unlink()
     with pytest.raises(ParameterError, match=r'runs/last\.yaml is missing; the form of notebook 00 saved it last.*params_file = "none"'):
         opened(capsys, CELL)
-    assert opened(capsys, CELL.replace('""', '"none"')) == (Settings(), "")
-    assert opened(capsys, CELL, "lora_rank = 8") == (Settings(lora_rank=8), ""), "a batch run does not need the file"
+    assert opened(capsys, CELL.replace('""', '"none"')) == (short_run(), "")
+    assert opened(capsys, CELL, "lora_rank = 8") == (short_run(lora_rank=8), ""), "a batch run does not need the file"
+
+
+def notebook_cell(number: str, **typed: object) -> str:
+    """The parameters cell of a notebook, with some values typed into it."""
+    cells = nbformat.read(next(places.notebooks().glob(f"{number}_*.ipynb")), as_version=4).cells
+    lines = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])).splitlines()
+    kept = [line for line in lines if line.split(" = ")[0] not in typed]
+    return "\n".join([*kept, *(f"{name} = {value!r}" for name, value in typed.items())])
+
+
+MINE = {"run_name": "mine", "corpus_paths": ["corpora/mine"]}
+
+
+@pytest.mark.parametrize("number", ["00", "02", "03", "04"])
+def test_a_corpus_typed_into_a_cell_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture, number: str) -> None:
+    got, text = opened(capsys, notebook_cell(number, **MINE))
+    assert got == Settings(**MINE)
+    expected = {"00": "max_steps = 0 (not 12)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.002)"}
+    assert "values of the demo in this cell do not count" in text and expected.get(number, "max_new_tokens = 256 (not 48)") in text
+    got, _ = opened(capsys, notebook_cell(number, **MINE, seed=7, lora_rank=8))
+    assert got == Settings(**MINE, seed=7, lora_rank=8), "what is typed counts"
+    assert opened(capsys, notebook_cell(number)) == (short_run(), ""), "the demo's cell is the demo"
+
+
+@pytest.mark.parametrize("number", ["00", "02", "03", "04"])
+def test_a_corpus_injected_by_papermill_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture, number: str) -> None:
+    assert opened(capsys, notebook_cell(number), "\n".join(f"{n} = {v!r}" for n, v in MINE.items()))[0] == Settings(**MINE)
+    injected = "\n".join(f"{name} = {value!r}" for name, value in {**MINE, "max_steps": 12, "checkpoint_every_steps": 4}.items())
+    got, _ = opened(capsys, notebook_cell(number), injected)
+    assert got == Settings(**MINE, max_steps=12, checkpoint_every_steps=4), "an injected value counts, even if it is the demo's"
+
+
+def test_the_corpus_of_a_run_folder_counts_as_ones_own(home: Path, capsys: pytest.CaptureFixture) -> None:
+    """Typed in 00, the corpus is still that of the run in the notebooks whose cells do not have it, or still have the demo's."""
+    recorded = Settings(**MINE, operatives_paths=["corpora/guides"], max_steps=20, checkpoint_every_steps=20, seed=7)
+    files.write_text(home / "runs" / "mine" / "params.yaml", params.to_yaml(recorded))
+    for number in ("01", "03", "04"):
+        assert opened(capsys, notebook_cell(number, run_name="mine"))[0] == recorded, number
+    assert opened(capsys, notebook_cell("02", run_name="mine"))[0].seed == 42, "both the demo's and the default: one can go back to it"
+    got, text = opened(capsys, notebook_cell("02", run_name="mine"))
+    assert got.corpus_paths == ["corpora/mine"] and got.operatives_paths == ["corpora/guides"] and "corpus_paths = ['corpora/mine']" in text
+
+
+def test_the_run_folder_of_the_demo_lends_ones_own_corpus_nothing_of_the_demo(home: Path, capsys: pytest.CaptureFixture) -> None:
+    """The person has run the demo, and then types a corpus without another run_name."""
+    files.write_text(home / "runs" / "demo" / "params.yaml", params.to_yaml(short_run(lora_rank=8)))
+    got, _ = opened(capsys, notebook_cell("00", corpus_paths=["corpora/mine"]))
+    assert got == Settings(corpus_paths=["corpora/mine"], lora_rank=8), "but what was chosen there stays"
+    files.write_text(home / "runs" / "demo" / "params.yaml", params.to_yaml(Settings(corpus_paths=["corpora/mine"], lora_rank=8)))
+    assert opened(capsys, notebook_cell("00"))[0] == short_run(lora_rank=8), "and back: the demo is not trained with one's own values"
+
+
+def test_a_corpus_typed_over_the_file_of_the_demo_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture) -> None:
+    form_saves(short_run(lora_rank=8))
+    got, text = opened(capsys, notebook_cell("03"))
+    assert got == short_run(lora_rank=8)
+    got, text = opened(capsys, notebook_cell("00", corpus_paths=["corpora/mine"]))
+    assert got == Settings(corpus_paths=["corpora/mine"], lora_rank=8) and "stronger than the file: corpus_paths" in text
+
+
+def test_a_file_for_ones_own_corpus_replaces_all_of_the_demo(home: Path, capsys: pytest.CaptureFixture) -> None:
+    saved = Settings(**MINE, max_steps=12, checkpoint_every_steps=4, learning_rate=1e-3)
+    form_saves(saved)
+    for number in ("00", "01", "02", "03", "04"):
+        assert opened(capsys, notebook_cell(number))[0] == saved, number
+    assert opened(capsys, notebook_cell("03", max_steps=30))[0] == saved.model_copy(update={"max_steps": 30})
+
+
+def test_few_steps_lower_the_checkpoint_interval_that_nobody_chose(home: Path, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    assert opened(capsys, notebook_cell("00", **MINE, max_steps=20))[0].checkpoint_every_steps == 20
+    assert opened(capsys, notebook_cell("00", max_steps=2))[0].checkpoint_every_steps == 2
+    path = tmp_path / "few.yaml"
+    path.write_text("corpus_paths: [corpora/mine]\nmax_steps: 20\n")
+    assert params.load(path).checkpoint_every_steps == 20
+    with pytest.raises(ParameterError, match="checkpoint_every_steps = 30 is above max_steps = 20"):
+        params.load(path, ["checkpoint_every_steps=30"])
+
+
+def test_documents_of_the_demo_are_refused_beside_ones_own_corpus(capsys: pytest.CaptureFixture) -> None:
+    expected = r"operatives_paths = \['demo:operatives'\]: documents of the demo would be trained on together with your corpus \['corpora/mine'\].*\[\]"
+    for corpus in (["corpora/mine"], ["demo:corpus", "corpora/mine"]):
+        with pytest.raises(ParameterError, match="operatives_paths"):
+            params.validate({"corpus_paths": corpus, "operatives_paths": ["corpora/guides", "optional:demo:operatives"]})
+    with pytest.raises(ParameterError, match=expected):
+        params.load(places.params() / "demo.yaml", ["corpus_paths=[corpora/mine]"])
+    capsys.readouterr()
+    got = params.load(places.params() / "demo.yaml", ["corpus_paths=[corpora/mine]", "operatives_paths=[]"])
+    said = capsys.readouterr().err
+    assert got.retention_paths == [] and got.base_model.startswith("demo:") and "demo:retention is left out" in said
+    assert "these values of the demo: group_key = 'module'" in said and "params/own_corpus.yaml" in said
+    assert params.load(places.params() / "demo.yaml").retention_paths == ["demo:retention"] and not capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_with_documents_of_the_demo_can_still_be_opened(home: Path, capsys: pytest.CaptureFixture) -> None:
+    old = short_run(**MINE, operatives_paths=["demo:operatives"], retention_paths=["demo:retention"])
+    run = Run.open(old)
+    assert Run.existing(run.folder).settings == old and not capsys.readouterr().err
+    with pytest.raises(ParameterError, match=r"operatives_paths.*set operatives_paths to \[\]"):
+        opened(capsys, notebook_cell("03", run_name="mine"))
+    assert opened(capsys, notebook_cell("01", run_name="mine", operatives_paths=[]))[0].operatives_paths == []
 
 
 def test_a_saved_file_that_cannot_be_used_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
@@ -260,3 +386,5 @@ def test_the_command_line_refuses_a_typo_and_prints_the_resolved_parameters() ->
     assert refused.returncode == 1 and "did you mean 'learning_rate'" in refused.stderr
     shown = subprocess.run([*command, "learning_rate=1e-4"], capture_output=True, text=True)
     assert shown.returncode == 0 and "learning_rate: 0.0001  #" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == f"# valid: {len(Settings.names())} parameters"
+    assert params.validate(yaml.safe_load(shown.stdout)) == short_run(learning_rate=1e-4), "the output is a parameter file"

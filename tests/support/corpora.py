@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mistral_lib.run import Run, files
+from mistral_lib.run import Run, files, params
 
 TOPICS = ("tensor", "matrix", "kernel", "gradient", "vector", "index", "buffer", "token")
 
@@ -17,6 +17,12 @@ def rows(domain: str, count: int, first: int = 0) -> list[dict]:
         }
         for n in range(first, first + count)
     ]
+
+
+def short_run(**changes: object) -> params.Settings:
+    """The settings of the demo, whose training takes a few short steps, with some changed; on another corpus without its other documents."""
+    alone = {"operatives_paths": [], "retention_paths": []} if "corpus_paths" in changes else {}
+    return params.Settings(**{**params.demo(), **alone, **changes})
 
 
 def deep_lines(levels: int = 1000) -> bytes:

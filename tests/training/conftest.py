@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mistral_lib.run import Run, files, params
-from tests.support.corpora import rows
+from tests.support.corpora import rows, short_run
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def prepared_once(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> 
         files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 120))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MISTRAL_WORKBOOK_HOME", str(home))
-        small = params.Settings(
-            run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=6,
+        small = short_run(
+            run_name="small", corpus_paths=["corpora/small"], base_model=tiny_model, max_tokens=128, max_steps=6,
             checkpoint_every_steps=2, validate_every_steps=0, learning_rate=5e-3, validation_share=0.15, test_share=0.15,
             max_validation_tokens=1024, quantization="none", dtype="float32",
         )  # fmt: skip

@@ -1,10 +1,13 @@
 """The fit plan: its advice works, and its hours and tokens are those of the run."""
 
+import math
 import re
 import time
+from pathlib import Path
 
 import pytest
 
+from mistral_lib.corpus.sources import SourceError
 from mistral_lib.model import base_model, model_shapes, step_memory
 from mistral_lib.model.step_memory import MIB, Step
 from mistral_lib.run import Run, files, params, paths
@@ -95,9 +98,16 @@ def test_validation_tokens_are_computed_from_stated_training_tokens() -> None:
     assert few.validation_tokens == 5000
 
 
-def test_without_data_the_error_names_what_to_run(settings: params.Settings) -> None:
-    with pytest.raises(ValueError, match="run notebook 01_explore_corpus"):
-        workload.work_of(settings)
+def test_without_data_the_tokens_are_guessed_from_the_files(settings: params.Settings, corpus: Path) -> None:
+    work, size = workload.work_of(settings.model_copy(update={"max_steps": 0})), sum(path.stat().st_size for path in corpus.iterdir())
+    tokens = int(size / 4 * 0.7)
+    assert work.origin.startswith(f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB")
+    assert work.steps == work.steps_of_a_pass == math.ceil(math.ceil(tokens / (workload.FILL * 128)) / 2)
+    assert workload.work_of(settings, source_files=[]).origin.startswith("about 1 training tokens"), "the files that the caller has"
+    with pytest.raises(
+        SourceError, match=r"corpus_paths: 'corpora/nowhere'.*no such file[\s\S]*`python -m mistral_lib plan <file> --tokens"
+    ):
+        workload.work_of(settings.model_copy(update={"corpus_paths": ["corpora/nowhere"]}))
 
 
 def test_an_explored_corpus_gives_an_estimate(settings: params.Settings) -> None:
@@ -155,7 +165,7 @@ def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
         assert usd["what"].endswith("USD") and usd["off"] == pytest.approx(off) and usd["within_plan"] == (off == 0)
 
 
-def test_the_command_prints_what_fits_and_fails_without_data(settings: params.Settings, home) -> None:
+def test_the_command_prints_what_fits_and_fails_without_a_corpus(settings: params.Settings, home) -> None:
     import subprocess
     import sys
 
@@ -165,5 +175,9 @@ def test_the_command_prints_what_fits_and_fails_without_data(settings: params.Se
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "for 100,000 training tokens, stated" in done.stdout and "g5.xlarge" in done.stdout and "weights in NF4" in done.stdout
-    nothing = subprocess.run(command[:-2], capture_output=True, text=True)
-    assert nothing.returncode == 1 and "run notebook 01_explore_corpus" in nothing.stderr
+    assert "8 optimizer steps (set by max_steps); one pass over the data takes 403. Few" in done.stdout
+    assert "A domain is judged from" in done.stdout and "The verdict `ship` needs:\n- better overall" in done.stdout
+    guessed = subprocess.run(command[:-2], capture_output=True, text=True)
+    assert guessed.returncode == 0 and "training tokens, guessed from" in guessed.stdout
+    nothing = subprocess.run([*command[:-2], "--set", "corpus_paths=[corpora/nowhere]"], capture_output=True, text=True)
+    assert nothing.returncode == 1 and "corpora/nowhere" in nothing.stderr and "--tokens 2000000" in nothing.stderr

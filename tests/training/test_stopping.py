@@ -10,8 +10,9 @@ import torch
 from datasets import load_from_disk
 from torch.nn.modules.module import register_module_forward_hook
 
-from mistral_lib.run import Run, params
+from mistral_lib.run import Run
 from mistral_lib.training import checkpoints, largest_batch, stopping, train, training_log
+from tests.support.corpora import short_run
 from tests.support.disturbed_training import after_step, events, log_of
 
 
@@ -75,7 +76,7 @@ def infinite_at(wanted: Callable[[int], bool]) -> Iterator[None]:
 
 
 def test_losses_worse_than_guessing_end_a_training() -> None:
-    check = stopping.DivergenceCheck(params.Settings(), steps=100, uniform_loss=10.0)
+    check = stopping.DivergenceCheck(short_run(), steps=100, uniform_loss=10.0)
     for step in range(7):
         check.step(step, 15.0)
     check.step(7, 11.0)

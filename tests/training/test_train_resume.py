@@ -21,7 +21,7 @@ def test_steps_and_measurements_are_as_planned_if_passes_end_within_a_step(opene
     assert 1 <= blocks % 40 <= 20, "otherwise rounding once for both passes would give the same number of steps"
     result, work = train.train(run), workload.work_of(run.settings)
     estimate = run_estimate.Estimate(run.settings, work, (1.0, 2.0))
-    planned = dict(estimate.rows())["steps"].split(" of ")[0]
+    planned = dict(estimate.rows())["steps"].split(" optimizer")[0]
     assert result["steps"] == work.steps == int(planned) == workload.steps(run.settings, blocks) == 2 * math.ceil(blocks / 40)
     least, most = workload.measurements(work.validations)
     assert work.validations == len(result["validation_curve"]) == 2 and least <= len(events(run, "measuring")) <= most == 5

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mistral_lib.display import training_curve
-from mistral_lib.run import Run, files, params
+from mistral_lib.run import Run, files
 from mistral_lib.training import training_log, training_status
 from mistral_lib.training.training_log import TrainingLog
-from tests.support.corpora import other
+from tests.support.corpora import other, short_run
 
 STEP = {"loss": 2.5, "gradient_norm": 0.7, "learning_rate": 1e-3, "tokens_per_second": 300.0, "seconds": 1.0, "peak_memory_mib": 900,
         "eta_seconds": 60.0, "usd": 0.0}  # fmt: skip
@@ -19,7 +19,7 @@ STEP = {"loss": 2.5, "gradient_norm": 0.7, "learning_rate": 1e-3, "tokens_per_se
 
 def made(home: Path, since: float, **changes: object) -> Run:
     """A run whose training has written a log up to `since` seconds ago."""
-    run = Run.open(params.Settings(run_name="seen", **changes))
+    run = Run.open(short_run(run_name="seen", **changes))
     began = time.time() - since - 10
     events = [
         {"event": "process", "time": began, "pid": 1, "micro_batch_size": 2, "gradient_accumulation_steps": 1},
@@ -69,7 +69,7 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
         run.record("training", status="failed", error="Diverged: step 9: loss nan")
     failed = training_status.status(run)
     assert (failed.word, failed.exit_code, failed.error) == ("failed", 1, "Diverged: step 9: loss nan")
-    fresh = Run.open(params.Settings(run_name="fresh"))
+    fresh = Run.open(short_run(run_name="fresh"))
     assert (training_status.status(fresh).word, training_status.status(fresh).exit_code) == ("not started", 6)
     assert "start it with" in training_status.describe(training_status.status(fresh))
 

@@ -1,0 +1,58 @@
+"""What is wrong with the values of parameters, in words: the value that was seen, what was expected, and what to do."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mistral_lib.run.settings import Settings, is_embedded, meaning
+
+
+def no_name(key: Any) -> str:
+    return f"{key!r} is no parameter name: YAML reads on, off, yes and no as true/false, digits as a number, null as nothing; quote it"
+
+
+def explain(fault: Mapping[str, Any], key: str) -> str:
+    if fault["type"] == "extra_forbidden":
+        return unknown("parameter", key, Settings.names())
+    wrong = {
+        "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
+        "list_type": f"a list is expected, such as [{fault['input']}]",
+    }.get(fault["type"], fault["msg"])
+    return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """A fault that names the known name that is most like this one, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+
+
+def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Faults of values that are valid alone but not together. instances: those of params/instances.yaml."""
+    faults = []
+    if (held_out := settings.validation_share + settings.test_share) >= 0.8:
+        faults.append(f"validation_share + test_share = {held_out:.2f} leaves too little for training; expected less than 0.8")
+    if settings.instance not in instances:
+        faults.append(f"{unknown('instance', settings.instance, instances)} (params/instances.yaml)")
+    faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
+    for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
+        if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
+            faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")
+    if 0 < settings.max_steps < (every := settings.checkpoint_every_steps):
+        faults.append(f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over")
+    if settings.early_stopping_patience and not settings.validate_every_steps:
+        faults.append(f"early_stopping_patience = {settings.early_stopping_patience} needs validations: set validate_every_steps above 0")
+    if settings.max_usd and instances.get(settings.instance, {}).get("usd_per_hour") == 0:
+        faults.append(f"max_usd = {settings.max_usd} is never reached: instance {settings.instance} is free; set max_hours instead")
+    return faults
+
+
+def of_the_demo(settings: Settings) -> list[str]:
+    """A fault if documents of the demo would be trained on together with a corpus of one's own."""
+    guides = [path for path in settings.operatives_paths if is_embedded(path)]
+    if not guides or not settings.has_own_corpus:
+        return []
+    return [
+        f"operatives_paths = {guides}: documents of the demo would be trained on together with your corpus {settings.corpus_paths}; "
+        "expected documents of your own or none: set operatives_paths to []"
+    ]
