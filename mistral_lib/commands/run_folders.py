@@ -75,7 +75,7 @@ def delete(name: str, confirmed: bool = False) -> str:
         shutil.rmtree(hidden)
     file = paths.runs() / f"{name}.yaml"
     kept = f"; {paths.short(file)} is kept, and a run from it starts at the beginning" if file.is_file() else ""
-    return f"{paths.short(run.folder)} is deleted: {size / disk.MIB:,.1f} MiB{kept}"
+    return f"{paths.short(run.folder)} is deleted: {files.size_text(size)}{kept}"
 
 
 def _find(name: str) -> Run:
@@ -110,6 +110,6 @@ def _confirms(run: Run) -> bool:
     if not sys.stdin.isatty():
         raise RuntimeError(f"there is no terminal to ask whether {paths.short(run.folder)} shall be deleted; give --yes to delete it")
     complete = ", ".join(stage for stage in STAGES if run.status(stage) == "complete") or "none"
-    size = disk.used_bytes(run.folder) / disk.MIB
-    answer = input(f"Delete {paths.short(run.folder)} ({size:,.1f} MiB; complete stages: {complete})? This cannot be undone. [y/N] ")
+    size = files.size_text(disk.used_bytes(run.folder))
+    answer = input(f"Delete {paths.short(run.folder)} ({size}; complete stages: {complete})? This cannot be undone. [y/N] ")
     return answer.strip().lower() in ("y", "yes")

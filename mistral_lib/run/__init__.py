@@ -8,7 +8,7 @@ parameters_cell   which names a notebook's parameters cells assign
 current_file      runs/.current: the parameter file that the form of notebook 00 saved last
 folder            a run folder: its stages, its lock and its manifest
 sealed            folders that are complete or not there
-files             atomic writes, JSON, JSON lines and hashes
+files             atomic writes, JSON, JSON lines, hashes and sizes
 paths             where runs, models, corpora, parameters and notebooks are
 disk              room on disk for a training, and one error if the disk is full
 progress          messages and progress bars on stderr

@@ -1,4 +1,4 @@
-"""Atomic writes, JSON, JSON lines and content hashes. A file is complete or not there."""
+"""Atomic writes, JSON, JSON lines, content hashes and sizes. A file is complete or not there."""
 
 import hashlib
 import os
@@ -93,6 +93,13 @@ def hashes(folder: Path, relative_to: Path, without: tuple[str, ...] = ()) -> di
     found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     files = sorted(p for p in found if not set(without) & set(p.relative_to(folder).parts[:-1]))
     return {str(p.relative_to(relative_to)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
+
+
+def size_text(size: int) -> str:
+    """Bytes in the unit that suits them: `812 bytes`, `41.9 KiB`, `5.75 MiB`."""
+    if size < 1024:
+        return f"{size} bytes"
+    return f"{size / 2**10:.1f} KiB" if size < 2**20 else f"{size / 2**20:,.2f} MiB"
 
 
 def put_once(new: Path, place: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files: JSON lines that survive a killed writer."""
+"""Files: JSON lines that survive a killed writer, and sizes in words."""
 
 from pathlib import Path
 
@@ -21,3 +21,11 @@ def test_a_half_written_last_line_is_cut_off_before_the_next_one(tmp_path: Path,
     files.append_json_line(path, {"c": 3})
     assert files.read_json_lines(path) == [*kept, {"c": 3}]
     assert path.read_text().count("\n") == len(kept) + 1 and path.read_text().endswith('{"c":3}\n')
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (41, "41 bytes"), (1024, "1.0 KiB"), (42_940, "41.9 KiB"), (6_029_312, "5.75 MiB"), (2**31, "2,048.00 MiB")],
+)
+def test_no_size_is_rounded_to_nothing(size: int, words: str) -> None:
+    assert files.size_text(size) == words
