@@ -4,8 +4,12 @@ torch is imported inside the functions that need weights: preparing data needs o
 """
 
 import hashlib
+import importlib
 import re
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import MethodType
@@ -75,6 +79,8 @@ def load_tokenizer(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
+    with _without("rfc3987_syntax"):  # mistral-common imports jsonschema, and that this package, which takes 5 s to compile 39 grammars
+        importlib.import_module("transformers.integrations.mistral.tokenizer")  # from_pretrained would import it
     # mistral_format: with mistral-common installed, a folder with tekken.json would get a tokenizer without template and mask
     tokenizer = AutoTokenizer.from_pretrained(folder(name, weights=False), mistral_format=False)
     if not hasattr(tokenizer, "backend_tokenizer"):
@@ -87,6 +93,17 @@ def load_tokenizer(name: str) -> Any:
         raise BaseModelError(f"{name}: its tokenizer has no chat template; use the Instruct variant of the model")
     require_end_token(name, tokenizer)
     return tokenizer
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """In this block importing a module fails as if it were not installed: for one that a library tries to import and can do without."""
+    hidden = sys.modules.setdefault(module, None) is None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[module]
 
 
 def require_end_token(name: str, tokenizer: Any) -> None:
