@@ -2,9 +2,11 @@
 
 The form is optional: the same values can be typed into a parameters cell or a file of params/. Run headless it shows them as text.
 With corpus paths of one's own, the demo's values that nobody chose become the defaults, in the parameters that it does not show as well.
+Each field has a label in plain words with the parameter's name beside it, and a tooltip with its meaning, limits and default.
 """
 
 import html
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +19,18 @@ from mistral_lib.display.run_estimate import Estimate, estimates
 from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
 from mistral_lib.run import current_file, params, paths, precedence
 from mistral_lib.run.params import ParameterError
-from mistral_lib.run.settings import LENGTHS, Settings, meaning
+from mistral_lib.run.settings import LENGTHS, Settings, limits, meaning
 
 MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
 PATHS = ("corpus_paths", "operatives_paths")
 NOTEBOOK = "the values of this notebook"
-WIDE = {"style": {"description_width": "9em"}, "layout": {"width": "36em"}}
+LABELS = {
+    "run_name": "Name of the run", "objective": "Train on", "corpus_paths": "Files and folders", "operatives_paths": "Documents added last",
+    "base_model": "Base model", "instance": "Machine", "max_tokens": "Tokens per block", "max_steps": "Training steps",
+    "epochs": "Passes over the data", "max_hours": "Most hours", "max_usd": "Most USD",
+}  # fmt: skip
+START = "Fill the form from this notebook, from a file of params/, or from a file that was saved before"
+WIDE = {"style": {"description_width": "17em"}, "layout": {"width": "42em"}, "description_allow_html": True}
 TYPED = {**WIDE, "continuous_update": False}
 Estimator = Callable[[Settings, Sequence[SourceFile]], Iterator[Estimate]]
 
@@ -38,14 +46,15 @@ class DecisionForm(PlainTextBox):
     def __init__(self, settings: Settings, estimate: Estimator = estimates):
         self.notebook, self.given, self.estimate, self.fitting = settings, settings, estimate, {}
         self.estimating, self.counting = BackgroundJob[Estimate](), BackgroundJob[str]()
-        self.start = Dropdown(options=_files(), description="start from", **WIDE)
+        self.start = Dropdown(options=_files(), description=_label("Start from", "", START), tooltip=START, **WIDE)
         self.controls = _controls()
         self._fill()
         self.found, self.rows, self.verdict, self.message = (ipywidgets.HTML() for _ in range(4))
         self.save = button("save as a parameter file", self._save, icon="save", layout={"width": "16em"})
         fitting_layout = {"width": "16em", "display": "none"}
         self.use_fitting = button("use parameters that fit", self._use_fitting, icon="check", layout=fitting_layout)
-        self.replace = Checkbox(False, description="replace an existing file", indent=False)
+        replaces = "the saved file is overwritten if it has other values; without it nothing is written then"
+        self.replace = Checkbox(False, description="replace an existing file", tooltip=replaces, indent=False)
         for control in self.controls.values():
             control.observe(self.update, "value")
         self.start.observe(self._start_from, "value")
@@ -104,10 +113,11 @@ class DecisionForm(PlainTextBox):
     # -- checks and the estimate -----------------------------------------------------------------------------------
 
     def update(self, _: Any = None) -> None:
-        """Check the values, show the files that were found and start the estimate."""
+        """Check the values, show the files that were found and start the estimate. Many files take seconds to open, so it is said first."""
         if self._filling:
             return
         self._follow_corpus()
+        self.found.value, self.verdict.value = "<i>opening the files …</i>", ""
         self.fitting, self.use_fitting.layout.display = {}, "none"
         self.estimating.cancel()
         self.counting.cancel()
@@ -127,7 +137,7 @@ class DecisionForm(PlainTextBox):
             self.found.value, self.verdict.value, self.save.disabled = "", _html_lines("These values are not possible:", errors), True
             return None, []
         found, lines = source_preview.preview(settings)
-        self.found.value = _html_lines("Found:" if found else "Not found:", lines)
+        self.found.value = _html("Found:" if found else "Not found:", [line.html() for line in lines])
         self.save.disabled, self.verdict.value = not found, ""
         return settings if found else None, found
 
@@ -148,7 +158,7 @@ class DecisionForm(PlainTextBox):
     # -- saving ----------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        settings = self.settings()
+        settings, self.message.value = self.settings(), "<i>saving …</i>"
         path = paths.runs() / f"{settings.run_name}.yaml"
         try:
             done = params.save(settings, path, self.replace.value)
@@ -167,7 +177,7 @@ class DecisionForm(PlainTextBox):
 
     def _plain(self) -> str:
         _, lines = source_preview.preview(self.given)
-        return "\n".join([*(f"{name} = {value!r}" for name, value in self.values().items()), *lines])
+        return "\n".join([*(f"{name} = {value!r}" for name, value in self.values().items()), *(line.plain() for line in lines)])
 
 
 def _controls() -> dict[str, ipywidgets.Widget]:
@@ -183,8 +193,15 @@ def _controls() -> dict[str, ipywidgets.Widget]:
         **{name: FloatText(step=0.5, **TYPED) for name in ("epochs", "max_hours", "max_usd")},
     }
     for name, control in controls.items():
-        control.description, control.tooltip = name, meaning(name)
+        control.tooltip = f"{meaning(name)}. {limits(name)}; default: {json.dumps(params.default(name))}"
+        control.description = _label(LABELS[name], name, control.tooltip)
     return controls
+
+
+def _label(words: str, name: str, tooltip: str) -> str:
+    """A field's label. The tooltip is part of it, because a text field with a label does not show its own."""
+    small = f' <span style="opacity:.8;font-size:85%">{name}</span>' if name else ""
+    return f'<span title="{html.escape(tooltip, quote=True)}">{words}{small}</span>'
 
 
 def _files() -> list[tuple[str, str]]:
@@ -201,4 +218,9 @@ def _lengths(settings: Settings, shown: int) -> list[int]:
 
 
 def _html_lines(head: str, lines: list[str]) -> str:
-    return f'<div style="line-height:1.4"><b>{html.escape(head)}</b><br>' + "<br>".join(html.escape(line) for line in lines) + "</div>"
+    return _html(head, [html.escape(line) for line in lines])
+
+
+def _html(head: str, lines: list[str]) -> str:
+    """The head and lines of HTML below each other."""
+    return f'<div style="line-height:1.4;overflow-wrap:anywhere"><b>{html.escape(head)}</b><br>{"<br>".join(lines)}</div>'

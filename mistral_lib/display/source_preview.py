@@ -1,21 +1,43 @@
 """A quick preview of what a run would read: at once the files, bytes and first rows; the count of all rows in the background."""
 
+import html
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Unmappable, record_of
+from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 
-SHOWN = 8  # files that are named for each outcome
+SHOWN = 8  # files of an outcome that are named at once; the others are folded below them
 MOST_READ = 200  # files whose first row is read
 NO_RECORD = "no record"
 LONGEST_COUNT = 30.0  # seconds after which counting stops
 REPORT_EVERY = 0.5  # seconds between two reported counts
 
 
-def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
+@dataclass(frozen=True)
+class Line:
+    """A line of the preview, and the names of the files that it is about."""
+
+    text: str
+    names: Sequence[str] = ()
+
+    def plain(self) -> str:
+        return f"{self.text}: {', '.join(self.names)}" if self.names else self.text
+
+    def html(self) -> str:
+        """The line; of many files, those beyond the first ones are folded: a click shows them."""
+        text, folded = html.escape(Line(self.text, self.names[:SHOWN]).plain()), self.names[SHOWN:]
+        if not folded:
+            return text
+        rest = html.escape(", ".join(folded))
+        return f"{text} <details><summary>and {len(folded):,} more</summary>{rest}</details>"
+
+
+def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[Line]]:
     """The files of a run, and lines that describe them. No files if a source is missing or cannot be read; the lines then say which."""
     by_first_row: dict[str, list[str]] = {}
     try:
@@ -23,17 +45,13 @@ def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[str]]:
         for file in found.files[:MOST_READ]:
             by_first_row.setdefault(first_row(file, settings), []).append(file.name)
     except sources.SourceError as error:
-        return [], str(error).splitlines()
-    mib = sum(file.size for file in found.files) / 2**20
-    lines = [f"{len(found.files):,} files, {mib:,.2f} MiB; how the first row of each is read:"]
+        return [], [Line(line) for line in str(error).splitlines()]
+    size, unread = files.size_text(sum(file.size for file in found.files)), found.files[MOST_READ:]
+    lines = [Line(f"{len(found.files):,} files, {size}; how the first row of each is read:")]
     ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # first what needs a decision
-    lines += [f"{outcome}: {_named(names)}" for outcome, names in ordered]
-    lines += [f"not read: {len(found.files) - MOST_READ:,} more files"] if len(found.files) > MOST_READ else []
-    return found.files, lines + found.absent
-
-
-def _named(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    lines += [Line(outcome, names) for outcome, names in ordered]
+    lines += [Line(f"{len(unread):,} files whose first row is not read here", [file.name for file in unread])] if unread else []
+    return found.files, lines + [Line(line) for line in found.absent]
 
 
 def first_row(file: sources.SourceFile, settings: Settings) -> str:
@@ -53,11 +71,11 @@ def _hint(problem: str, value: Any) -> str:
     return f', its keys: {keys}; assign them in the parameters cell: columns = {{"prompt": "…", "answer": "…"}} or {{"text": "…"}}'
 
 
-def count_rows(files: list[sources.SourceFile], settings: Settings) -> Iterator[str]:
+def count_rows(found: list[sources.SourceFile], settings: Settings) -> Iterator[str]:
     """The number of rows as text, reported while it is counted; after LONGEST_COUNT seconds a lower bound."""
     started = reported = time.monotonic()
     rows = problems = 0
-    for number, file in enumerate(files):
+    for number, file in enumerate(found):
         version = file.place, file.version, settings.salvage, settings.pdf_characters
         if version not in _counts:
             here, unreadable = 0, 0
@@ -66,7 +84,7 @@ def count_rows(files: list[sources.SourceFile], settings: Settings) -> Iterator[
                 now = time.monotonic()
                 if now - reported > REPORT_EVERY:
                     reported = now
-                    yield f"counting rows: {rows + here:,} in {number + 1:,} of {len(files):,} files …"
+                    yield f"counting rows: {rows + here:,} in {number + 1:,} of {len(found):,} files …"
                 if now - started > LONGEST_COUNT:
                     yield f"at least {rows + here:,} rows; notebook 01 counts them all"
                     return

@@ -213,3 +213,21 @@ def stages_of(name: str) -> list[str]:
 
 def meaning(name: str) -> str:
     return Settings.model_fields[name].description
+
+
+def limits(name: str) -> str:
+    """Which values a parameter takes, in words: `a whole number, at least 32 and at most 32,768`, `one of answers, documents, both`."""
+    field = Settings.model_json_schema()["properties"][name]
+    if "enum" in field:
+        return f"one of {', '.join(field['enum'])}"
+    kinds = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "array": "a list",
+        "object": "names with values",
+    }
+    kind = kinds.get(field["type"], "letters, digits and . _ -" if "pattern" in field else "text")
+    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    bounds = [f"{word} {field[key]:,}" for key, word in words.items() if key in field]
+    return f"{kind}, {' and '.join(bounds)}" if bounds else kind

@@ -70,7 +70,7 @@ def _files(settings: Settings) -> list[SourceFile]:
 def _from_sizes(settings: Settings, source_files: Sequence[SourceFile]) -> Work:
     size = sum(file.size for file in source_files)
     tokens = max(1, int(size / BYTES_PER_TOKEN * (1 - settings.validation_share - settings.test_share)))
-    return _estimated(settings, tokens, f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB; notebook 01 counts them")
+    return _estimated(settings, tokens, f"about {tokens:,} training tokens, guessed from {files.size_text(size)}; notebook 01 counts them")
 
 
 def _has_parameters_of(settings: Settings, folder: Path, stage: str) -> bool:

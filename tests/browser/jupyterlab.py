@@ -26,6 +26,12 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(ce
 STATUS = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status ?? 'none'"
 
 
+def label(name: str) -> str:
+    """The selector of a widget's label: its text is `name`, or the name of a parameter beside plain words."""
+    text = json.dumps(name)
+    return f":is(label:text-is({text}), label:has(span:text-is({text})))"
+
+
 class Server:
     """`python -m mistral_lib lab` over one folder of notebooks; its kernels use the home of the tests."""
 
@@ -120,7 +126,7 @@ class Notebook:
 
     def slide(self, name: str, key: str = "ArrowRight") -> None:
         """Move the slider of this name (its first handle) by a key."""
-        self.page.press(f".widget-slider:has(label:text-is({json.dumps(name)})) .noUi-handle >> nth=0", key)
+        self.page.press(f".widget-slider:has({label(name)}) .noUi-handle >> nth=0", key)
 
     def cells(self) -> list[dict[str, Any]]:
         return self.page.evaluate(CELLS)

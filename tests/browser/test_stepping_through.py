@@ -10,7 +10,7 @@ from papermill.iorw import load_notebook_node
 from mistral_lib.corpus import exclusions
 from mistral_lib.run import Run, current_file, params, paths
 from tests.browser.conftest import as_fresh
-from tests.browser.jupyterlab import Notebook, Server
+from tests.browser.jupyterlab import Notebook, Server, label
 from tests.browser.legibility import faults
 
 OUTPUTS = ".jp-OutputArea-output"
@@ -31,12 +31,12 @@ def run_through(page: Notebook) -> Notebook:
 
 
 def choose(page: Notebook, name: str, option: str) -> None:
-    page.page.select_option(f".widget-dropdown:has(label:text-is({json.dumps(name)})) select", label=option)
+    page.page.select_option(f".widget-dropdown:has({label(name)}) select", label=option)
 
 
 def write(page: Notebook, name: str, words: str) -> None:
     """Type into a field and leave it."""
-    field = f"{OUTPUTS} .jupyter-widgets:has(> label:text-is({json.dumps(name)})) >> :is(input, textarea)"
+    field = f"{OUTPUTS} .jupyter-widgets:has(> {label(name)}) >> :is(input, textarea)"
     page.page.fill(field, words)
     page.page.press(field, "Tab")
 

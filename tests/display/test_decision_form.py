@@ -1,5 +1,6 @@
 """The decision form, operated through its Python objects: what it finds, refuses and writes."""
 
+import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +9,14 @@ import pytest
 
 from mistral_lib import __main__
 from mistral_lib.corpus import sources
-from mistral_lib.display import run_estimate
+from mistral_lib.display import run_estimate, source_preview
 from mistral_lib.display.decision_form import DecisionForm
 from mistral_lib.display.run_estimate import Estimate
 from mistral_lib.display.widget_base import BackgroundJob
 from mistral_lib.preparation import explore
 from mistral_lib.run import Run, params
 from mistral_lib.run import paths as places
-from mistral_lib.run.settings import Settings
+from mistral_lib.run.settings import Settings, limits, meaning
 from mistral_lib.training import workload
 from tests.support.corpora import short_run
 
@@ -61,6 +62,44 @@ def test_it_shows_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) 
         "files that need a decision come first"
     )
     assert "corpora/elsewhere is optional and was left out" in form.found.value
+
+
+def test_each_field_has_a_plain_label_its_name_and_a_tooltip(form: DecisionForm) -> None:
+    for name, control in form.controls.items():
+        label = html.unescape(control.description)
+        words = label.split(">")[1].split("<")[0].strip()
+        assert words and "_" not in words and words != name, "a label in plain words"
+        assert f">{name}</span>" in label and control.description_allow_html, "the parameter's name stands beside it"
+        assert meaning(name) in label and limits(name) in label and "default: " in label, (
+            "in the label, since a text field shows no tooltip"
+        )
+    assert 'title="Fill the form' in form.start.description
+
+
+def test_of_many_files_those_that_are_not_named_at_once_are_folded(form: DecisionForm, corpus) -> None:
+    names = [f"note_{number:02}.txt" for number in range(11)]
+    for name in names:
+        (corpus / name).write_text("A note.")
+    form.controls["max_steps"].value = 7
+    shown, _, folded = form.found.value.partition("<details><summary>and 3 more</summary>")
+    assert [name for name in names if name in shown] == names[:8] and [name for name in names if name in folded] == names[8:]
+    assert all(name in DecisionForm(form.given).plain for name in names), "in plain text, which has no folding, all are named"
+
+
+def test_files_whose_first_row_is_not_read_are_named_too(settings, corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_preview, "MOST_READ", 1)
+    _, lines = source_preview.preview(settings)
+    assert lines[-1].plain() == "2 files whose first row is not read here: green.jsonl, red.jsonl"
+
+
+def test_the_page_says_at_once_what_a_click_or_a_change_started(form: DecisionForm) -> None:
+    shown: dict[str, list[str]] = {"found": [], "message": []}
+    form.found.observe(lambda change: shown["found"].append(change.new), "value")
+    form.message.observe(lambda change: shown["message"].append(change.new), "value")
+    form.controls["max_steps"].value = 7
+    assert "opening the files" in shown["found"][0] and "Found:" in shown["found"][-1]
+    form.save.click()
+    assert "saving" in shown["message"][0] and "Saved:" in shown["message"][-1]
 
 
 def test_a_path_with_nothing_there_cannot_be_saved(form: DecisionForm) -> None:
