@@ -1,7 +1,7 @@
 """Figures, tables and the interactive pages of the notebooks.
 
 figure              colors, axes, legends, and the picture with its alternative text
-text_table          a table of texts that wraps
+tables              tables of files, parameters, rows, splits and blocks; texts wrap
 data_plots          figures of the data: domains, lengths, splits, leaks, mixture
 flow_plot           the path of all rows: read, kept or dropped, splits, windows, blocks
 loss_plots          figures of losses: a training's curve, base against adapter, several runs

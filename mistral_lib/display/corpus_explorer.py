@@ -1,6 +1,6 @@
 """The corpus explorer: filter and search the rows of a corpus, see each as raw row, record and tokens, exclude records.
 
-Run headless it shows the number of rows and the first record as text. An exclusion is written at once to the run's
+It opens at the first record. Secrets and personal data are removed from view, and the panels say so. Run headless it shows the number of rows and the first record as text. An exclusion is written at once to the run's
 exclusion file (exclusions.py), which can also be edited by hand.
 """
 
@@ -24,6 +24,7 @@ from mistral_lib.preparation.corpus_index import CHOICES, CorpusIndex, Entry
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
 HALF = {"layout": {"width": "48%"}, "continuous_update": False}
+REMOVED = "secrets and personal data that the patterns find are removed from view"
 PANEL = {"flex": "1 1 30%", "min_width": "16em", "height": "24em", "overflow": "auto", "border": "1px solid #888888", "padding": "0.4em"}
 
 
@@ -50,7 +51,8 @@ class CorpusExplorer(PlainTextBox):
         self.filters = HBox(list(self.choices.values()), layout={"flex_flow": "row wrap"})
         self.previous = button("previous", lambda: self.move(-1), icon="arrow-left")
         self.next = button("next", lambda: self.move(1), icon="arrow-right")
-        self.place = ipywidgets.BoundedIntText(value=1, min=1, max=max(1, len(self.numbers)), description="row", layout={"width": "12em"})
+        first, most = self._first_record() + 1, max(1, len(self.numbers))
+        self.place = ipywidgets.BoundedIntText(value=first, min=1, max=most, description="row", layout={"width": "12em"})
         self.exclude = button("exclude this record", self.toggle_exclusion, icon="ban", layout={"width": "14em"})
         self.near_duplicates = button("its near-duplicates", self.show_near_duplicates, icon="clone", layout={"width": "14em"})
         self.exclude_all = button("exclude all of these", self.exclude_these, icon="ban", layout={"width": "14em", "display": "none"})
@@ -62,6 +64,10 @@ class CorpusExplorer(PlainTextBox):
         for control in (*self.choices.values(), self.length, self.query):
             control.observe(self._filter, "value")
         self.place.observe(self._show, "value")
+
+    def _first_record(self) -> int:
+        """The number of the first record; 0 if there is none."""
+        return next(iter(self.index.select(problem="none").tolist()), 0)
 
     def _options(self, name: str) -> list[tuple[str, str]]:
         special = [("all rows", ""), ("records only", "none"), ("problems only", "any")]
@@ -158,20 +164,23 @@ class CorpusExplorer(PlainTextBox):
             problem = str(error)
         # a row that cannot be shown is not excluded
         self.exclude.disabled = self.near_duplicates.disabled = row is None or not entry.record_id
+        self.panels.layout.display = "none" if row is None else ""
         if row is None:
             self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(problem), "", "", ""
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
-        self.raw.value = "<b>as a raw row</b>" + row_view.preformatted(row_view.raw_row(row))
+        self.raw.value = f"<b>as a raw row</b> ({REMOVED})" + row_view.preformatted(row_view.raw_row(row))
         self._show_record(row, entry)
 
     def _show_record(self, row: Row, entry: Entry) -> None:
         if entry.problem:
-            self.record.value, self.tokens.value = f"<b>no record:</b> {html.escape(entry.problem)}", ""
+            self.record.value, self.tokens.value = f"<b>no record:</b> {html.escape(entry.problem)}", "<b>no tokens:</b> it is no record"
             return
         found, outcome = self._checked(row)
-        self.record.value = f"<b>as a record</b> ({html.escape(row_view.remarks(outcome))})" + row_view.preformatted(row_view.record(found))
-        count, colored = row_view.tokens(self.tokenizer, found)
+        remarks, in_view = row_view.remarks(outcome), row_view.redacted(found)
+        remarks += "" if in_view == found else "; secrets and personal data that stay in it are removed from view"
+        self.record.value = f"<b>as a record</b> ({html.escape(remarks)})" + row_view.preformatted(row_view.record(in_view))
+        count, colored = row_view.tokens(self.tokenizer, in_view)
         self.tokens.value = f"<b>as tokens</b> ({html.escape(count)}: green)" + colored
 
     def _checked(self, row: Row) -> tuple[Record, checks.Outcome]:
@@ -181,12 +190,12 @@ class CorpusExplorer(PlainTextBox):
         return mapped if outcome.texts is None else mapped.with_texts(outcome.texts), outcome
 
     def _plain(self) -> str:
-        records = self.index.select(problem="none")
-        if not len(records):
+        first = self.index.entry(self._first_record()) if len(self.index) else None
+        if first is None or first.problem:
             return f"{len(self.index):,} rows to explore; none of them is a record"
-        first = self.index.entry(int(records[0]))
         found, _ = self._checked(self.index.row(first.number))
-        return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{row_view.record(found, 300)}"
+        record = row_view.record(row_view.redacted(found), 300)
+        return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{record}"
 
 
 def named_in(excluded: Mapping[str, str], entry: Entry) -> set[str]:

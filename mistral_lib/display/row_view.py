@@ -11,28 +11,30 @@ from typing import Any
 import orjson
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, Unmappable, record_of
+from mistral_lib.corpus.records import Record, Unmappable, map_row, record_of
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import checks
-from mistral_lib.curation.redaction import redact
+from mistral_lib.curation.redaction import redact, redact_all
 from mistral_lib.curation.splits import SPLITS
+from mistral_lib.display.tables import Html
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format
 
 LONGEST = 6000  # characters of a row, or of a message, that are shown
 LONGEST_EXAMPLE = 160  # characters of an example in the table of reasons
 MOST_TOKENS = 400  # tokens that are shown
+NOTHING = "(nothing of it could be read)"
 DEEPEST = 100  # levels of nesting that are shown; a row may have a thousand, too many for Python's recursion and JSON's writer
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
 def raw_row(row: Row, longest: int = LONGEST) -> str:
-    """The row as indented JSON; if it could not be parsed, the text of its source file."""
+    """The row as indented JSON; if it could not be parsed, the text of its source file. Redacted."""
     if row.problem is None:
         style = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-        text = orjson.dumps(_redacted(row.value), option=style, default=str).decode()  # tables hold dates and decimals
+        text = orjson.dumps(_redacted_value(row.value), option=style, default=str).decode()  # tables hold dates and decimals
     else:
-        text = ESCAPE.sub(_unescape, row.text)
+        text = ESCAPE.sub(_unescape, row.text) or NOTHING
     return cut(redact(text)[0], longest)
 
 
@@ -41,7 +43,7 @@ def _unescape(escape: re.Match[str]) -> str:
     return chr(int(escape[1], 16)) if escape[1] else {"n": "\n", "r": "\n", "t": "\t"}.get(escape[2], escape[2])
 
 
-def _redacted(value: Any, levels: int = DEEPEST) -> Any:
+def _redacted_value(value: Any, levels: int = DEEPEST) -> Any:
     """Each text redacted before it becomes JSON: an escaped line end or quotation mark could hide a value from the patterns."""
     if isinstance(value, str):
         return redact(value)[0]
@@ -50,14 +52,19 @@ def _redacted(value: Any, levels: int = DEEPEST) -> Any:
     if not levels:
         return "…"
     if isinstance(value, Mapping):
-        return {key: _redacted(part, levels - 1) for key, part in value.items()}
-    return [_redacted(part, levels - 1) for part in value]
+        return {key: _redacted_value(part, levels - 1) for key, part in value.items()}
+    return [_redacted_value(part, levels - 1) for part in value]
+
+
+def redacted(found: Record) -> Record:
+    """The record as it may be shown: also what the parameters keep of secrets and personal data is replaced by placeholders."""
+    return found.with_texts(redact_all(found.texts)[0])
 
 
 def record(found: Record, longest: int = LONGEST) -> str:
     """The record as text: its messages, or its document."""
     parts = [f"[{m['role']}] {m['content']}" for m in found.messages] if found.messages else [found.text]
-    return "\n".join(cut(redact(part)[0], longest) for part in parts)
+    return "\n".join(cut(part, longest) for part in parts)
 
 
 def remarks(outcome: checks.Outcome) -> str:
@@ -77,6 +84,15 @@ def tokens(tokenizer: Any, found: Record) -> tuple[str, str]:
         f"{encoded.supervised:,} of {len(encoded.input_ids):,} tokens graded",
         f'<div style="overflow-wrap:anywhere">{chat_format.show_mask(tokenizer, encoded, MOST_TOKENS)}</div>',
     )
+
+
+def graded(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> Html:
+    """Kept chats as tokens, the graded ones colored. rows: of data/records.parquet, with their messages parsed."""
+    found = [redacted(map_row({"messages": row["messages"]}, row["source"])) for row in rows]
+    heads, colored = zip(*(tokens(tokenizer, one) for one in found), strict=True) if found else ((), ())
+    lines = [f"{one.source}: {head}" for one, head in zip(found, heads, strict=True)]
+    parts = [f"<p>{html.escape(line)}</p>{tokens}" for line, tokens in zip(lines, colored, strict=True)]
+    return Html("".join(parts) or "no chat", "\n".join(lines) or "no chat")
 
 
 def contains(words: str) -> Callable[[Row], bool]:

@@ -1,7 +1,8 @@
 """The live page of a training: curve, tokens per second, memory, time and cost, and a button that saves and stops.
 
 It watches the run folder and not the process that it started, so it shows the same after the browser was closed, the
-kernel was restarted, or the training was started from a terminal. Run headless it is one line of text.
+kernel was restarted, or the training was started from a terminal. It can be shown before `start`, which reads all inputs of the
+training first. Run headless it is one line of text.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
-from mistral_lib.training import train, trainer_process, training_status
+from mistral_lib.training import trainer_process, training_status
 from mistral_lib.training.stopping import Stopped
 from mistral_lib.training.training_log import duration
 from mistral_lib.training.training_status import TrainingStatus
@@ -64,11 +65,34 @@ class Dashboard(PlainTextBox):
         self.logs = training_curve.earlier_logs(run)
         self.earlier = ipywidgets.Dropdown(options=[NONE, *self.logs], description="compare with", style={"description_width": "initial"})
         self.earlier.observe(lambda _: self._draw(), "value")
-        self._stop_requested, self._drawn, self._drawn_at = False, "", 0.0
+        self._stop_requested, self._comparing, self._drawn, self._drawn_at = False, False, "", 0.0
         buttons = ipywidgets.HBox([self.stop, self.resume, self.question])
         super().__init__([self.headline, self.progress, self.figures, self.curve, self.earlier, buttons], PLAIN)
         self.refresh()
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def start(self) -> None:
+        """Start the trainer, attach to one that runs, or find the training complete."""
+        self._comparing = True
+        self.refresh()
+        try:
+            self._start()
+        finally:
+            self._comparing = False
+        self.refresh()
+
+    def _start(self) -> None:
+        from mistral_lib.training import train  # it imports transformers' Trainer
+
+        run, inputs = self.run, stage_inputs.hashes(self.run, "training")
+        reasons = run.reasons_to_run("training", inputs)
+        if reasons and not trainer_process.is_alive(run):
+            kept = f"; the existing training is kept in runs/{run.folder.name}/previous/"
+            if train.can_resume(run.folder / "training", run.changes("training", inputs)):
+                kept = "; it resumes from its last checkpoint, or is verified again if no step is missing"
+            say(f"training: runs, because {summary(reasons)}{kept if run.status('training') == 'complete' else ''}")
+        if reasons:
+            trainer_process.start(run)
 
     async def finished(self) -> dict[str, Any]:
         """Wait for the end and return training/result.json. Meanwhile the buttons work, and a reopened page is answered.
@@ -95,10 +119,10 @@ class Dashboard(PlainTextBox):
         self._stop_requested &= now.word == "running"
         self.progress.max, self.progress.value = now.steps or 1, now.step
         self.progress.bar_style = {"complete": "success", "failed": "danger", "interrupted": "warning"}.get(now.word, "")
-        self.headline.value = headline(now, starting, self._stop_requested)
+        self.headline.value = headline(now, starting, self._stop_requested, self._comparing)
         self.figures.value = table(figures(now, self.planned_memory_mib))
         self.stop.disabled = not now.alive or self._stop_requested
-        self.resume.disabled = now.alive or starting or now.word == "complete"
+        self.resume.disabled = now.alive or starting or self._comparing or now.word == "complete"
         if not now.alive:
             self._close_question()
         if time.monotonic() - self._drawn_at >= REDRAW:
@@ -136,22 +160,9 @@ class Dashboard(PlainTextBox):
         self.refresh()
 
     def _resume(self) -> None:
+        self.resume.disabled, self.headline.value = True, _badge("starting")
         trainer_process.start(self.run)
         self.refresh()
-
-
-def start(run: Run, planned_memory_mib: float | None = None) -> Dashboard:
-    """Start the trainer, attach to one that runs, or find the training complete; and show it."""
-    inputs = stage_inputs.hashes(run, "training")
-    reasons = run.reasons_to_run("training", inputs)
-    if reasons and not trainer_process.is_alive(run):
-        kept = f"; the existing training is kept in runs/{run.folder.name}/previous/"
-        if train.can_resume(run.folder / "training", run.changes("training", inputs)):
-            kept = "; it resumes from its last checkpoint, or is verified again if no step is missing"
-        say(f"training: runs, because {summary(reasons)}{kept if run.status('training') == 'complete' else ''}")
-    if reasons:
-        trainer_process.start(run)
-    return Dashboard(run, planned_memory_mib)
 
 
 async def _wait_a_moment(run: Run) -> None:
@@ -166,10 +177,12 @@ async def _wait_a_moment(run: Run) -> None:
         ) from None
 
 
-def headline(now: TrainingStatus, starting: bool, stop_requested: bool) -> str:
+def headline(now: TrainingStatus, starting: bool, stop_requested: bool, comparing: bool = False) -> str:
     """The status word in its color, what the training does now, and its process id."""
     word, doing = ("hung", now.advice or "") if now.hung else (now.word, now.doing)
-    if stop_requested:
+    if comparing and not now.alive:
+        word, doing = "starting", "reads data, base model and earlier training, to see what has changed"
+    elif stop_requested:
         doing = "saves after this step, then stops"
     elif starting:
         word, doing = "starting", "the trainer's process loads its libraries"
@@ -177,8 +190,11 @@ def headline(now: TrainingStatus, starting: bool, stop_requested: bool) -> str:
         doing = f"{now.error or 'the process was killed'}. “Resume” starts from the last complete checkpoint"
     elif word == "complete":
         doing = "the adapter was saved, read back from disk and measured again"
-    badge = f'<b style="background:{COLORS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
-    return " · ".join([badge, *([html.escape(doing)] if doing else []), *([f"process {now.pid}"] if now.pid else [])])
+    return " · ".join([_badge(word), *([html.escape(doing)] if doing else []), *([f"process {now.pid}"] if now.pid else [])])
+
+
+def _badge(word: str) -> str:
+    return f'<b style="background:{COLORS.get(word, OTHER)};color:white;border-radius:4px;padding:2px 8px">{word}</b>'
 
 
 def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dict[str, str]:

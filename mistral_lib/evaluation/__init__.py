@@ -14,6 +14,7 @@ lm_eval_tasks       published tasks through lm-eval, an optional package
 verdict             the rules, and `ship`, `do not ship` or `not enough evidence`
 enough_data         before a training: enough steps, enough documents, and what `ship` needs
 summary             the report's first lines: what was trained on what, and what to do next
+result_tables       the tables and lines of notebook 04
 report              report.html: one self-contained page
 cards               the model card and the dataset card
 """

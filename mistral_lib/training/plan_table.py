@@ -1,11 +1,15 @@
-"""The fit plan in words, as rows of a table or lines for a terminal; and after the run, plan against measurement."""
+"""The fit plan in words, as rows of a table or lines for a terminal; and after the run, what it took, and the plan against it."""
 
 import math
+import statistics
 from typing import Any
 
+import pandas as pd
+
 from mistral_lib.model.step_memory import GIB, MIB
-from mistral_lib.run import params
+from mistral_lib.run import Run, params
 from mistral_lib.run.settings import Settings
+from mistral_lib.training import training_log, training_status, workload
 from mistral_lib.training.fit_plan import Fit, as_set
 from mistral_lib.training.workload import Work
 
@@ -31,6 +35,20 @@ def rows(fits: list[Fit]) -> list[dict[str, Any]]:
 def parts(fit: Fit) -> list[dict[str, Any]]:
     """The parts of one machine's plan that are not zero, in MiB."""
     return [{"part": name, "mib": round(size / MIB)} for name, size in fit.parts.items() if size]
+
+
+def time_and_money(settings: Settings, work: Work) -> str:
+    """Training tokens, minutes and USD of a run, which are known at once."""
+    machine = params.instances()[settings.instance]
+    seconds = workload.seconds(settings, work, machine)
+    minutes, usd = span(*(one / 60 for one in seconds)), span(*(one / 3600 * machine["usd_per_hour"] for one in seconds))
+    return f"{work.origin}; {minutes} minutes, {usd} USD"
+
+
+def memory_line(fit: Fit) -> str:
+    """The memory that a run needs, and whether it fits."""
+    fits = "fits" if fit.fits else fit.advice or fit.host or "does not fit; `python -m mistral_lib plan` finds a way that fits"
+    return f"needs {fit.peak / GIB:.2f} GiB of {fit.available / GIB:.2f} GiB: {fits}"
 
 
 def text(fits: list[Fit], work: Work) -> str:
@@ -97,6 +115,23 @@ def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[s
         _ranged("training stage, seconds", *fit.seconds, result["seconds"]),
         _ranged("training stage, USD", *fit.usd, result["usd"]),
     ]
+
+
+def score_table(settings: Settings, work: Work, result: dict[str, Any]) -> pd.DataFrame:
+    """`score` for a notebook: a row per quantity, the deviation in percent."""
+    table = pd.DataFrame(score(settings, work, result)).set_index("what")
+    return table.assign(off=table["off"].map("{:+.0%}".format))
+
+
+def used(run: Run, result: dict[str, Any]) -> str:
+    """What a training took, in two lines: speed, memory, time and USD; the batch in use at its end, and what went wrong on the way."""
+    now, steps = training_status.status(run), training_log.steps(run.folder / "training" / "log.jsonl")
+    speed = statistics.median(step["tokens_per_second"] for step in steps)
+    return (
+        f"{speed:.0f} tokens/s (median of the steps), {result['peak_memory_mib']:,} MiB at most, {now.seconds:.0f} s, {now.usd:.2f} USD\n"
+        f"micro batch {now.micro_batch_size}, accumulation {now.gradient_accumulation_steps}, out of memory {now.out_of_memory} times, "
+        f"{now.skipped_steps} steps skipped, attempts: {result['attempts']}"
+    )
 
 
 def _ranged(what: str, low: float, high: float, measured: float) -> dict[str, Any]:

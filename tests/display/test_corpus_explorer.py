@@ -52,7 +52,7 @@ def test_files_whose_rows_are_all_in_earlier_ones_are_reported(settings, corpus)
     assert {entry["name"]: entry["repeats"] for entry in entries}["t_two_of_one.jsonl"] == {"red.jsonl": 52, "blue.jsonl": 30}
 
 
-def test_it_opens_at_the_first_row_and_steps_through(explorer: CorpusExplorer) -> None:
+def test_it_opens_at_a_record_and_steps_through(explorer: CorpusExplorer) -> None:
     assert "604 of 604 rows" in explorer.status.value and "blue.jsonl:1 " in explorer.head.value
     assert explorer.previous.disabled and not explorer.next.disabled
     explorer.next.click()
@@ -63,6 +63,31 @@ def test_it_opens_at_the_first_row_and_steps_through(explorer: CorpusExplorer) -
     assert explorer.place.value == 604
     explorer.previous.click()
     assert "strange.jsonl:3" in explorer.head.value
+
+
+def test_it_opens_at_the_first_record_and_hides_panels_without_content(corpus, run: Run) -> None:
+    (corpus / "a_broken.pdf").write_bytes(b"no PDF")
+    explorer = CorpusExplorer(reopened(run), base_model.load_tokenizer(run.settings.base_model))
+    assert "blue.jsonl:1 " in explorer.head.value and explorer.place.value == 2 and "605 of 605 rows" in explorer.status.value
+    explorer.previous.click()
+    assert "a_broken.pdf" in explorer.head.value and "nothing of it could be read" in explorer.raw.value
+    assert "no record:" in explorer.record.value and "no tokens:" in explorer.tokens.value and explorer.panels.layout.display == ""
+    explorer.query.value = "nowhere in any row"
+    assert explorer.panels.layout.display == "none", "three empty boxes tell nothing"
+    explorer.query.value = ""
+    assert explorer.panels.layout.display == ""
+
+
+def test_the_panels_say_that_secrets_and_personal_data_are_removed_from_view(corpus, settings) -> None:
+    address = "jane.doe" + "@" + "acme-works.org"
+    files.write_json_lines(corpus / "a.jsonl", [{"prompt": "Whom do I ask?", "completion": f"Write to {address} about it, please."}])
+    for action, remark in (("redact", "redacted"), ("off", "removed from view"), ("reject", "removed from view")):
+        run = Run.open(settings.model_copy(update={"personal_data": action}))
+        explorer = CorpusExplorer(reopened(run), base_model.load_tokenizer(settings.base_model))
+        assert "a.jsonl:1 " in explorer.head.value and "as a raw row</b> (secrets and personal data that" in explorer.raw.value
+        assert "&lt;EMAIL&gt;" in explorer.raw.value and remark in explorer.record.value
+        shown = "".join(re.sub("<[^>]+>", "", panel.value) for panel in (explorer.raw, explorer.record, explorer.tokens)) + explorer.plain
+        assert address not in shown and "doe" not in shown, "the tokens show none either, whatever the parameters keep"
 
 
 def test_raw_row_record_and_graded_tokens_are_shown_side_by_side(explorer: CorpusExplorer) -> None:

@@ -1,6 +1,7 @@
-"""The table of reasons: every row that was not kept is counted under its reason, and an example shows no secret."""
+"""The table of reasons and the graded rows: every row that was not kept is counted under its reason, and nothing shows a secret."""
 
 import random
+import re
 import string
 
 import orjson
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus import sources
 from mistral_lib.display import row_view
+from mistral_lib.model import base_model
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 
@@ -28,3 +30,13 @@ def test_every_dropped_row_is_counted_under_its_reason_with_an_example(settings,
     assert table["answer_too_short"]["its answer"] == "yes" and table["truncated_line"]["its answer"] == '{"prompt": "half'
     assert table["duplicate"]["for example"] == "strange.jsonl:4" and table["duplicate"]["which repeats"] == "red.jsonl:1"
     assert "color" in table["unknown_shape"]["its answer"] and not any(TOKEN in str(line) for line in table.values())
+
+
+def test_rows_are_shown_as_graded_tokens_without_their_secrets(tiny_model: str) -> None:
+    chat = [{"role": "user", "content": f"Is {TOKEN} the key?"}, {"role": "assistant", "content": "Yes, it is."}]
+    shown = row_view.graded(base_model.load_tokenizer(tiny_model), [{"source": "red.jsonl:1", "messages": chat}] * 2)
+    first, second = shown.plain.splitlines()
+    assert first == second and re.fullmatch(r"red\.jsonl:1: \d+ of \d+ tokens graded", first)
+    graded, everything = map(int, re.findall(r" (\d+)", first))
+    assert shown.shown.count("background:#cdebc5") == 2 * graded and shown.shown.count("opacity:.65") == 2 * (everything - graded)
+    assert TOKEN[8:20] not in re.sub("<[^>]+>", "", shown.shown) and row_view.graded(None, []).plain == "no chat"

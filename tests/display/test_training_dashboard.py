@@ -80,7 +80,12 @@ async def interrupted(page: training_dashboard.Dashboard) -> None:
 
 def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, capsys: pytest.CaptureFixture) -> None:
     long = other(prepared, max_steps=40, checkpoint_every_steps=40)
-    page = training_dashboard.start(long)
+    page = training_dashboard.Dashboard(long)
+    shown: list[str] = []
+    page.headline.observe(lambda change: shown.append(change.new), "value")
+    assert "not started" in page.headline.value, "shown before anything is read"
+    page.start()
+    assert "to see what has changed" in shown[0] and "loads its libraries" in shown[-1]
     assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
     assert "training: runs, because it never ran" in capsys.readouterr().err
     until(lambda: page.progress.value >= 3)
@@ -93,14 +98,18 @@ def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, caps
         asyncio.run(page.finished())
     saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     assert 3 <= saved == page.progress.value < 40 and "interrupted" in page.headline.value and page.stop.disabled
+    shown.clear()
     page.resume.click()
+    assert "starting" in shown[0], "the page answers the click before the trainer is started"
     assert asyncio.run(page.finished())["steps"] == 40
     assert "complete" in page.headline.value and page.resume.disabled
     assert trainer_process.stop(long) == "no trainer is at work"
-    again = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40))
+    again = training_dashboard.Dashboard(other(prepared, max_steps=40, checkpoint_every_steps=40))
+    again.start()
     assert not trainer_process.is_alive(long) and asyncio.run(again.finished())["steps"] == 40, "done already: nothing is started"
     capsys.readouterr()
-    priced = training_dashboard.start(other(prepared, max_steps=40, checkpoint_every_steps=40, instance="g5.xlarge"))
+    priced = training_dashboard.Dashboard(other(prepared, max_steps=40, checkpoint_every_steps=40, instance="g5.xlarge"))
+    priced.start()
     said = capsys.readouterr().err
     assert "because instance: 'cpu' became 'g5.xlarge'; it resumes from its last checkpoint, or is verified again" in said
     assert asyncio.run(priced.finished())["usd"] > 0 and len(training_log.steps(long.folder / "training" / "log.jsonl")) == 40

@@ -165,6 +165,18 @@ def test_the_plan_is_scored_against_what_was_measured(prepared: Run) -> None:
         assert usd["what"].endswith("USD") and usd["off"] == pytest.approx(off) and usd["within_plan"] == (off == 0)
 
 
+def test_a_notebook_shows_the_plan_in_two_lines_and_its_score_in_percent(prepared: Run) -> None:
+    work = workload.work_of(prepared.settings)
+    fit = fit_plan.as_set(prepared.settings, work)
+    line = plan_table.time_and_money(prepared.settings, work)
+    assert line == f"{work.origin}; {plan_table.span(*(seconds / 60 for seconds in fit.seconds))} minutes, 0.00 – 0.00 USD"
+    assert plan_table.memory_line(fit) == f"needs {fit.peak / 2**30:.2f} GiB of {fit.available / 2**30:.2f} GiB: fits"
+    full = fit_plan.as_set(prepared.settings.model_copy(update={"instance": "g4dn.xlarge", "micro_batch_size": 4096}), work)
+    assert not full.fits and "python -m mistral_lib plan" in plan_table.memory_line(full)
+    result = {"peak_memory_mib": 2 * fit.peak / MIB, "seconds": sum(fit.seconds) / 2, "usd": 0.0}
+    assert plan_table.score_table(prepared.settings, work, result)["off"].to_list() == ["+100%", "+0%", "+0%"]
+
+
 def test_the_command_prints_what_fits_and_fails_without_a_corpus(settings: params.Settings, home) -> None:
     import subprocess
     import sys

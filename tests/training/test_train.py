@@ -17,7 +17,7 @@ import torch
 
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files, sealed
-from mistral_lib.training import adapter_check, checkpoints, train, trainer_process, training_log
+from mistral_lib.training import adapter_check, checkpoints, plan_table, train, trainer_process, training_log
 from tests.support.corpora import other
 
 
@@ -61,6 +61,9 @@ def test_a_training_ends_complete_and_verified(prepared: Run) -> None:
     losses = result["validation_loss"]
     assert losses["adapter"] < losses["base"] and losses["adapter_reloaded"] == pytest.approx(losses["adapter"], rel=1e-3)
     assert result["status"] == "complete" and prepared.status("training") == "complete" and result["steps"] == 8
+    speed, batch = plan_table.used(prepared, result).splitlines()
+    assert f"{result['peak_memory_mib']:,} MiB at most" in speed and re.match(r"\d+ tokens/s", speed) and speed.endswith("0.00 USD")
+    assert batch == "micro batch 2, accumulation 1, out of memory 0 times, 0 steps skipped, attempts: 1"
     assert [str(f) for f in audit.audit(prepared.folder) if f.status != "verified"] == []
     trained = files.sha256(prepared.folder / "training" / "adapter" / "adapter_model.safetensors")
     assert finish(prepared)["seconds"] == result["seconds"], "a complete training is not trained again"
