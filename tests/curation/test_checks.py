@@ -224,3 +224,72 @@ def test_letters_of_every_script_are_letters():
     assert boilerplate.enough_letters("中文" * 5 + "1", 0.5)
     assert boilerplate.enough_letters(string.ascii_letters, 1.0)
     assert not boilerplate.enough_letters("1234567890 ab", 0.5)
+
+
+OFF = dict.fromkeys(CHECKS, "off")
+
+
+@pytest.mark.parametrize(
+    ("check", "limits", "kept", "found"),
+    [
+        ("answer_too_short", {"shortest_answer": 5}, "abcde", "abcd"),
+        ("mostly_html", {"html_share": 0.5}, "<b>abc", "<b>ab"),
+        ("low_letter_share", {"letter_share": 0.5}, "ab12", "ab123"),
+        ("low_script_share", {"script": "latin", "script_share": 0.5}, "abдж", "abджя"),
+    ],
+)
+def test_an_answer_exactly_at_a_limit_is_kept(check, limits, kept, found):
+    assert inspect(kept, **{**OFF, check: "reject", **limits}).reason == ""
+    assert inspect(found, **{**OFF, check: "reject", **limits}).reason == check
+
+
+def test_a_rejecting_check_comes_before_flags_and_the_flags_before_it_are_kept():
+    both = {**OFF, "refusal": "flag", "odd_code_fences": "reject"}
+    answer = "I can't help with that request, sorry.\n```python\nx"
+    assert inspect(answer, **both) == Outcome(None, "odd_code_fences"), "a rejected record needs no flags"
+    flagged = {**OFF, "refusal": "flag", "answer_too_short": "flag", "shortest_answer": 99, "secrets": "reject"}
+    rejected = inspect(answer + " password = 'hunter" + "2!x'", **flagged)
+    assert (rejected.texts, rejected.reason, rejected.flags) == (None, "secrets", ("answer_too_short", "refusal"))
+    assert inspect(answer, **{**flagged, "odd_code_fences": "flag"}).flags == ("answer_too_short", "refusal", "odd_code_fences")
+
+
+@pytest.mark.parametrize("group", ["secrets", "personal_data"])
+def test_values_are_found_in_any_message_and_only_of_the_group_that_is_asked_for(group):
+    value = {"secrets": "password = 'hunter" + "2!x'", "personal_data": "Ask anna@firma.org."}[group]
+    other = {"secrets": "personal_data", "personal_data": "secrets"}[group]
+    assert inspect(GOOD, f"{QUESTION} {value}", **{**OFF, group: "reject"}).reason == group
+    assert inspect(GOOD, f"{QUESTION} {value}", **{**OFF, group: "flag"}).flags == (group,)
+    assert inspect(GOOD, f"{QUESTION} {value}", **{**OFF, other: "reject"}) == Outcome([f"{QUESTION} {value}", GOOD])
+    redacted = inspect(GOOD, f"{QUESTION} {value}", **{**OFF, group: "redact"})
+    assert value not in redacted.texts[0] and redacted.flags == () and sum(redacted.redacted.values()) == 1
+    assert inspect(GOOD, f"{QUESTION} {value}", **{**OFF, other: "redact"}).redacted == {}
+
+
+@pytest.mark.parametrize("text", ["</s>", "[INST]", "<|im_end|>", "<<SYS>>", "<start_of_turn>"])
+def test_control_strings_of_any_message_are_found(text):
+    assert inspect(GOOD, f"{QUESTION} {text}", **{**OFF, "control_strings": "reject"}).reason == "control_strings"
+    assert inspect(f"{GOOD} {text}", **{**OFF, "control_strings": "flag"}).flags == ("control_strings",)
+    assert inspect("a < b and [1, 2]", f"{QUESTION} <INST> [s]", **{**OFF, "control_strings": "reject"}).reason == ""
+
+
+def test_what_is_left_of_a_record_is_judged_with_all_that_was_done_to_it():
+    empty = inspect(
+        "anna@firma.org", "See\xa0here", **{**OFF, "normalized": "redact", "personal_data": "redact", "answer_too_short": "flag"}
+    )
+    assert empty == Outcome(None, "empty_answer", {"email": 1}, ("answer_too_short",), ("normalized",))
+    question = inspect(GOOD, "anna@firma.org", **{**OFF, "personal_data": "redact"})
+    assert (question.texts, question.reason) == (["<EMAIL>", GOOD], ""), "only the answer may not be a placeholder alone"
+    assert inspect("<EMAIL>", **OFF) == Outcome([QUESTION, "<EMAIL>"]), "nothing was redacted"
+    assert inspect("\u200b", "\xa0x", **{**OFF, "normalized": "redact"}) == Outcome(None, "empty_answer", repairs=("normalized",))
+    assert inspect(" ", " ", **OFF).reason == "empty_answer"
+
+
+def test_newlines_are_unescaped_without_normalizing_and_only_if_asked():
+    text = r"First line here.\nSecond line here.\nThird."
+    assert inspect(text, "a\xa0b", **{**OFF, "unescaped_newlines": "redact"}) == Outcome(
+        ["a\xa0b", text.replace(r"\n", "\n")], repairs=("unescaped_newlines",)
+    )
+    assert inspect(text, "a\xa0b", **{**OFF, "normalized": "redact"}) == Outcome(["a b", text], repairs=("normalized",))
+    assert inspect(GOOD, "a\xa0b", **{**OFF, "unescaped_newlines": "redact"}) == Outcome(["a\xa0b", GOOD])
+    both = inspect(text, "a\xa0b", **{**OFF, "normalized": "redact", "unescaped_newlines": "redact"})
+    assert set(both.repairs) == {"normalized", "unescaped_newlines"} and len(both.repairs) == 2

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mistral_lib.curation import minhash, similarity
+from mistral_lib.curation import minhash, near_duplicates, similarity, verified_pairs
 from mistral_lib.curation.connected_components import components
 from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
 from mistral_lib.curation.verified_pairs import VerifiedPairs
@@ -225,6 +225,148 @@ def test_a_search_starts_empty_and_accepts_no_texts_afterwards(tmp_path):
     with pytest.raises(ValueError, match="after the search"):
         near.append(minhash.sign(["seven"], near.threshold, 42))
     assert NearDuplicates(tmp_path / "empty").clusters(lambda positions: []).tolist() == []
+
+
+def pairs_of(arrays) -> list[tuple[int, int]]:
+    """The pairs that `_all_pairs` yields, sorted."""
+    return sorted(pair for u, v in arrays for pair in zip(u.tolist(), v.tolist(), strict=True))
+
+
+def test_all_pairs_of_buckets_of_up_to_eight_texts_are_verified():
+    members = np.arange(2 + 8 + 9 + 3) * 10
+    expected = [*combinations(members[:2], 2), *combinations(members[2:10], 2), *combinations(members[19:], 2)]
+    assert pairs_of(near_duplicates._all_pairs(members, np.array([2, 8, 9, 3]))) == sorted((int(a), int(b)) for a, b in expected)
+
+
+class Families:
+    """In place of VerifiedPairs: texts are near each other if they are of one family. Keeps the pairs that were asked for."""
+
+    def __init__(self, family: list[int]) -> None:
+        self.family, self.asked, self.links = np.array(family), [], (np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        near = self.family[u] == self.family[v]
+        self.asked.append(list(zip(u.tolist(), v.tolist(), strict=True)))
+        self.links = tuple(np.concatenate([old, new[near]]) for old, new in zip(self.links, (u, v), strict=True))
+        return near
+
+    def component_of(self) -> np.ndarray:
+        return components(len(self.family), [self.links])
+
+
+def test_a_large_bucket_of_two_families_has_a_leader_for_each():
+    """Members that are linked to the first leader wait for no second one."""
+    verified = Families([0, 1, 0, 1, 1, 0, 1, 0, 0, 1])
+    near_duplicates._link_to_leaders(np.arange(10), np.array([10]), verified)
+    assert verified.asked[0] == [(0, other) for other in range(1, 10)], "everybody against the first"
+    assert sorted(verified.asked[1]) == [(1, other) for other in (0, 2, 3, 4, 5, 6, 7, 8, 9) if other != 1]
+    assert len(verified.asked) == 2
+    assert verified.component_of().tolist() == [0, 1, 0, 1, 1, 0, 1, 0, 0, 1]
+
+
+def test_a_large_bucket_has_eight_leaders_and_each_bucket_its_own():
+    verified = Families([n // 2 for n in range(20)] + [50] * 9)
+    near_duplicates._link_to_leaders(np.arange(29), np.array([20, 9]), verified)
+    linked = np.flatnonzero(verified.component_of() != np.arange(29)).tolist()
+    assert linked == [1, 3, 5, 7, 9, 11, 13, 15, *range(21, 29)], "the ninth and tenth family of the first bucket have none"
+    assert len(verified.asked) == 8
+    assert not any((u < 20) != (v < 20) for asked in verified.asked for u, v in asked), "no pair is of two buckets"
+
+
+def test_a_cluster_has_eight_leaders_too(tmp_path):
+    words = [f"c{number}" for number in range(120)]
+    chain = [" ".join(words[3 * n : 3 * n + 54]) for n in range(20)]  # only neighbors share 47 of 53 shingles
+    pairs, leader = search(tmp_path, chain)
+    assert pairs.tolist() == [[n, n + 1] for n in range(19)]
+    assert leader.tolist() == [*(n // 2 * 2 for n in range(16)), 16, 17, 18, 19]
+
+
+def test_a_text_of_five_words_can_be_a_near_duplicate_and_one_of_four_cannot(tmp_path):
+    texts = ["one two three four five", "one two three four five six", "one two three four", "one two three four seven"]
+    assert search(tmp_path, texts, threshold=0.5)[0].tolist() == [[0, 1]]
+
+
+def test_words_are_counted_before_and_after_a_search_and_forgotten_with_the_files(tmp_path):
+    near = NearDuplicates(tmp_path / "near")
+    near.append(minhash.sign(["one two", "", "three"], near.threshold, 42))
+    assert near.words().tolist() == [2, 0, 1] and near.first_equal().tolist() == [0, 1, 2]
+    near.pairs(lambda positions: [])
+    assert near.words().tolist() == [2, 0, 1]
+    near.forget()
+    assert not (tmp_path / "near").exists() and all(file.closed for file in near._files.values())
+
+
+def test_a_search_happens_once(tmp_path):
+    near, fetched = NearDuplicates(tmp_path), []
+    texts = [f"{' '.join(WORDS[:40])} {end}" for end in ("one", "two", "three")]
+    near.append(minhash.sign(texts, near.threshold, 42))
+
+    def text_of(positions):
+        fetched.append(list(positions))
+        return [texts[position] for position in positions]
+
+    first = near.pairs(text_of)
+    count = len(fetched)
+    assert near.pairs(pytest.fail) is first and first.tolist() == [[0, 1], [0, 2], [1, 2]] and count > 0
+    assert near.clusters(text_of).tolist() == [0, 0, 0] and len(fetched) == count
+
+
+# -- verified pairs -------------------------------------------------------------------------------------------------------
+
+
+def verifier(texts: list[str], threshold: float = 0.8, sketch: np.ndarray | None = None) -> tuple[VerifiedPairs, list[list[int]]]:
+    """A VerifiedPairs of these texts, and the positions that it fetches, call after call."""
+    fetched: list[list[int]] = []
+
+    def text_of(positions):
+        fetched.append(list(positions))
+        return [texts[position] for position in positions]
+
+    words = np.array([len(text.split()) for text in texts], np.int32)
+    return VerifiedPairs(text_of, words, np.zeros((len(texts), 2), np.uint64) if sketch is None else sketch, threshold), fetched
+
+
+def test_a_pair_is_verified_once_whatever_its_order_and_result():
+    texts = [text for tag in range(2) for text in ends_differ(13, f"at{tag}")]
+    verified, fetched = verifier(texts)
+    assert verified.check(np.array([1, 3, 0]), np.array([0, 2, 2])).tolist() == [True, True, False]
+    assert [part.tolist() for part in verified.accepted()] == [[0, 2], [1, 3]] and fetched == [[0, 1, 2, 3]]
+    assert verified.check(np.array([2, 0, 2]), np.array([0, 1, 3])).tolist() == [False, True, True] and len(fetched) == 1
+    assert verified.component_of().tolist() == [0, 0, 2, 2]
+    assert verified.check(np.array([3]), np.array([1])).tolist() == [False] and fetched[1:] == [[1, 3]]
+    assert verified.component_of() is verified.component_of(), "nothing was accepted since"
+    assert verified.check(np.empty(0, np.int64), np.empty(0, np.int64)).tolist() == []
+
+
+def test_components_follow_pairs_that_are_accepted_later():
+    texts = [" ".join([*(f"w{n}" for n in range(60)), end]) for end in ("one", "two", "three")]
+    verified, _ = verifier(texts)
+    verified.check(np.array([0]), np.array([1]))
+    assert verified.component_of().tolist() == [0, 0, 2]
+    verified.check(np.array([1]), np.array([2]))
+    assert verified.component_of().tolist() == [0, 0, 0]
+
+
+def test_texts_are_fetched_in_batches_of_bounded_words(monkeypatch):
+    monkeypatch.setattr(verified_pairs, "WORDS_AT_ONCE", 50)
+    texts = [" ".join(f"t{number}x{word}" for word in range(12)) for number in range(12)]  # 24 words a pair
+    verified, fetched = verifier(texts)
+    pairs = np.arange(0, 12, 2), np.arange(1, 12, 2)
+    assert not verified.check(*pairs).any()
+    assert fetched == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]  # 24 48 | 72 96 | 120 144 words
+
+
+def test_pairs_whose_sketches_differ_too_much_are_refused_unread():
+    least = minhash.least_agreement(0.8)
+    text = " ".join(f"w{n}" for n in range(30))
+    sketch = np.zeros((3, 128), np.uint8)
+    sketch[1, : 128 - least] = 1  # agrees with the first in exactly as many bits as needed
+    sketch[2, : 128 - least + 1] = 1  # in one less
+    texts = [f"{text} one", f"{text} two", f"{text} three"]
+    verified, fetched = verifier(texts, sketch=np.packbits(sketch, axis=1).view(np.uint64))
+    assert verified.check(np.array([0, 0]), np.array([1, 2])).tolist() == [True, False] and fetched == [[0, 1]]
+    verified.forget_sketches()
+    assert verified.check(np.array([0]), np.array([2])).tolist() == [True], "it was not remembered as refused"
 
 
 MEMORY = """

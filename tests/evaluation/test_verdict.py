@@ -163,3 +163,80 @@ def test_the_sentence_names_the_rule_that_stopped_it() -> None:
     with pytest.raises(verdict.NotToShip, match="do not ship"):
         verdict.require_ship(result, Settings(require_ship=True))
     verdict.require_ship({**result, "verdict": "ship"}, Settings(require_ship=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "outcome"),
+    [
+        ({"largest_logit_difference": 1e-6}, "adapter is active", "passed"),
+        ({"overall": facts(-0.3, -0.4, 0.0)}, "better overall", "unknown"),
+        ({"overall": facts(0.3, 0.0, 0.5)}, "better overall", "unknown"),
+        ({"domains": {"a": facts(0.0, None, None)}}, "no domain worse", "passed"),
+        ({"domains": {"a": facts(0.2, 0.1, 0.3, holm_p=0.05)}}, "no domain worse", "passed"),
+        ({"domains": {"a": facts(-0.2, -0.3, -0.1, holm_p=0.01)}}, "no domain worse", "passed"),
+        ({"domains": {"a": facts(0.2, 0.1, 0.3, holm_p=0.01), "b": facts(0.2, None, None)}}, "no domain worse", "failed"),
+        ({"prompt_worth": {**GOOD["prompt_worth"], "difference": 0.0, "low": -0.1, "high": 0.1}}, "prompts still count", "passed"),
+        ({"prompt_worth": {**GOOD["prompt_worth"], "difference": -0.1, "low": -0.2, "high": 0.0}}, "prompts still count", "unknown"),
+        ({"prompt_worth": {**GOOD["prompt_worth"], "difference": 0.1, "low": None, "high": None}}, "prompts still count", "unknown"),
+        ({"retention": {"overall": facts(0.05, 0.0, 0.1)}}, "little forgotten", "passed"),
+        ({"own_retention": {"overall": facts(0.05, 0.0, 0.1)}}, "own texts kept", "passed"),
+        ({"votes": {"adapter": 4, "base": 6, "share": 0.4, "low": 0.1, "high": 0.5}}, "preferred in a blind vote", "unknown"),
+        ({"votes": {"adapter": 9, "base": 1, "share": 0.9, "low": 0.6, "high": 1.0}}, "preferred in a blind vote", "passed"),
+    ],
+)
+def test_outcomes_exactly_at_a_threshold(changes: dict, rule: str, outcome: str) -> None:
+    assert judged(**changes)[1][rule] == outcome
+
+
+def test_a_share_of_answers_exactly_at_the_threshold_passes_and_an_interval_that_reaches_it_does_not_fail() -> None:
+    rates = {"count": 36, "of": 40, "share": 0.9, "low": 0.77, "high": 0.96}
+    answers = {"answers": 40, "base": {"stop_rate": rates}, "adapter": {"stop_rate": rates}}
+    assert [verdict.stopping(answers, threshold)["outcome"] for threshold in (0.9, 0.91, 0.96, 0.97)] == [
+        "passed", "unknown", "unknown", "failed"]  # fmt: skip
+    assert [verdict.fewest(threshold) for threshold in (0.0, 0.5, 0.9, 0.95, 0.999)] == [1, 2, 10, 20, 1000]
+
+
+def test_the_longest_document_is_named_from_a_fifth_of_the_tokens_or_if_it_decides() -> None:
+    def said(**more: object) -> bool:
+        return "one document holds" in verdict.overall(facts(-0.3, -0.4, -0.2, **more))["number"]
+
+    assert said(largest_share=0.2) and not said(largest_share=0.19)
+    assert not said(largest_share=0.9, without_largest=None), "there is no other document"
+    assert said(without_largest={"difference": 0.1, "low": 0.05, "high": 0.2})
+    assert said(without_largest={"difference": -0.1, "low": None, "high": None})
+    assert not said(without_largest={"difference": -0.1, "low": -0.2, "high": -0.05})
+
+
+def test_each_rule_has_its_question_number_and_threshold() -> None:
+    result = {**GOOD, "own_retention": {"overall": facts(0.02, None, None)}, "votes": voted(8, 4),
+              "domains": {"a": facts(0.2, 0.1, 0.3, holm_p=0.01), "b": facts(0.1, None, None), "c": facts(0.3, 0.1, 0.4, holm_p=0.02),
+                          "d": facts(-0.1, None, None), "e": facts(0.2, None, None)}}  # fmt: skip
+    low, high = result["votes"]["low"], result["votes"]["high"]
+    assert [(one["rule"], one["question"], one["number"], one["threshold"]) for one in verdict.rules(result, Settings(min_stop_rate=0.9))] == [
+        ("adapter is active", "Do logits differ when it is switched on?", "largest difference 4", "above 0"),
+        ("better overall", "Is held-out text predicted better?",
+         "-0.300 nats per token (-0.400 to -0.200), better on 31 of 40 documents", "interval below 0"),
+        ("no domain worse", "Did a domain get worse, beyond chance?",
+         "2 of 5 worse: a, c; higher loss, too few documents to judge: b, e", "0, Holm-corrected at 5 %"),
+        ("prompts still count", "Is the right prompt worth as much as to the base model?",
+         "0.400 → 0.450 nats per token, +0.050 (-0.010 to +0.100)", "no less"),
+        ("little forgotten", "Is text of other kinds predicted as well as before?",
+         "+0.005 nats per token (-0.002 to +0.010)", "interval at most +0.100"),
+        ("own texts kept", "Is text of other kinds predicted as well as before?",
+         "+0.020 nats per token (too few documents for an interval)", "interval at most +0.100"),
+        ("answers stop", "Do answers end by themselves?", "40 of 40 (91% to 100%); base model 40 of 40", "at least 90.0%"),
+        ("preferred in a blind vote", "Do people prefer the adapter's answers?", f"8 of 12 votes ({low:.0%} to {high:.0%})", "at least half"),
+    ]  # fmt: skip
+
+
+def test_the_sentence_has_the_numbers_and_counts_the_domains_that_got_better() -> None:
+    result = {**GOOD, "rules": verdict.rules(GOOD, Settings()), "verdict": "ship"}
+    assert verdict.sentence(result) == (
+        "ship: all 6 rules passed. 3.000 → 2.700 nats per supervised token, -0.300 (-0.400 to -0.200), on 40 held-out test records; "
+        "lower in 1 of 2 domains."
+    )
+    level = {**result, "domains": {"a": facts(0.0, None, None)}}
+    assert verdict.sentence(level).endswith("lower in 0 of 1 domains.")
+    found = [verdict.rule("x", "?", "1 of 2", "2", "unknown"), verdict.rule("y", "?", "3", "4", "failed"),
+             verdict.rule("z", "?", "5", "6", "failed"), verdict.rule("w", "?", "7", "8", "passed")]  # fmt: skip
+    assert verdict.because(found, "do not ship") == (": failed “y” — 3, required 4; “z” — 5, required 6; unknown “x” — 1 of 2, required 2")

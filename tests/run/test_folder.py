@@ -1,13 +1,17 @@
 """Run folders: which stages are skipped or run again and why, who may write, and that no earlier result is lost."""
 
+import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from mistral_lib.run import Run, RunInUse, files
+from mistral_lib.run import Run, RunInUse, all_runs, files
+from mistral_lib.run.folder import FORMAT, OLDER, summary
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import trainer_process
 from tests.support.corpora import other
@@ -137,14 +141,35 @@ def test_a_killed_stage_is_not_running_while_another_stage_holds_the_lock(run: R
 
 def test_a_killed_writer_leaves_no_half_file(home: Path) -> None:
     target = home / "big.json"
-    files.write_json(target, {"version": 1})
-    code = f"from pathlib import Path; from mistral_lib.run import files\nwhile True: files.write_json(Path({str(target)!r}), {{'version': 2, 'x': 'y' * 5_000_000}})"
-    for pause in (0.3, 0.37, 0.45):
-        process = subprocess.Popen([sys.executable, "-c", code])
+    code = (
+        f"from pathlib import Path; from mistral_lib.run import files\nfiles.write_json(Path({str(target)!r}), {{'version': 1}}); print('ready', flush=True)\n"
+        f"for version in range(2, 10**6): files.write_json(Path({str(target)!r}), {{'version': version, 'x': 'y' * 2_000_000}})"
+    )
+    versions = []
+    for pause in (0.1, 0.17, 0.25):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
         time.sleep(pause)
         process.kill()
         process.wait()
-        assert files.read_json(target)["version"] in (1, 2)
+        written = files.read_json(target)
+        versions.append(written["version"])
+        assert len(written.get("x", "")) in (0, 2_000_000)
+    assert max(versions) > 2, "it was overwritten while it was killed"
+
+
+def test_while_a_file_is_written_the_earlier_one_stays(home: Path) -> None:
+    target = home / "a.txt"
+    files.write_text(target, "first")
+    with files.atomic(target) as file:
+        file.write(b"second")
+        file.flush()
+        assert target.read_text() == "first"
+    assert target.read_text() == "second" and list(home.iterdir()) == [target]
+    with pytest.raises(KeyError), files.atomic(target) as file:
+        file.write(b"third")
+        raise KeyError
+    assert target.read_text() == "second" and list(home.iterdir()) == [target]
 
 
 def test_a_run_is_found_by_its_name_and_the_error_for_a_misspelled_one_lists_all_runs(run: Run, home: Path) -> None:
@@ -162,3 +187,155 @@ def test_the_error_for_a_stage_of_a_misspelled_run_names_the_run_that_has_it(run
 def test_hash64_is_the_same_on_every_machine_and_takes_any_text() -> None:
     assert files.hash64("a") == 0x40F89E395B66422F
     assert len({files.hash64(text) for text in ("", "a", "b", "\ud800")}) == 4
+
+
+def test_opening_with_other_parameters_writes_them_unless_the_run_is_in_use(run: Run) -> None:
+    place = run.folder / "params.yaml"
+    written = place.read_text()
+    assert Run.existing(run.folder).settings == run.settings
+    with run.lock("test"):
+        assert Run.open(run.settings).folder == run.folder, "with the same parameters there is nothing to write"
+        with pytest.raises(RunInUse, match="test, since"):
+            other(run, seed=7)
+        assert place.read_text() == written
+    assert other(run, seed=7).settings.seed == Run.existing(run.folder).settings.seed == 7 and place.read_text() != written
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(run: Run) -> None:
+    holding, free = threading.Event(), threading.Event()
+
+    def hold_shortly() -> None:
+        with run.lock("a moment"):
+            holding.set()
+            free.wait(0.25)
+
+    thread = threading.Thread(target=hold_shortly)
+    thread.start()
+    assert holding.wait(5) and run.holder()["what"] == "a moment" and run.holder()["pid"] == os.getpid()
+    with run.lock("afterwards"):
+        assert run.holder()["what"] == "afterwards"
+    thread.join()
+    assert run.holder() is None
+    with run.lock("held"):
+        begun = time.monotonic()
+        with pytest.raises(RunInUse), run.lock("too late"):
+            pytest.fail("two at a time")
+        assert 0.4 < time.monotonic() - begun < 2
+
+
+def test_without_a_lock_file_nobody_works_here(home: Path) -> None:
+    new = Run(home / "runs" / "new", Settings(run_name="new"))
+    assert new.holder() is None and not new.works_on("data") and new.manifest() == {"stages": {}} and new.entry("data") == {}
+    assert new.status("data") == "not started" and new.reasons_to_run("data", {}) == ["it never ran"] and not new.is_older("data")
+
+
+def test_a_stage_is_recorded_from_its_start_to_its_end(run: Run, capsys: pytest.CaptureFixture) -> None:
+    seen = {}
+
+    def work(folder: Path) -> dict:
+        assert folder != run.folder / "data" and (run.folder / "data" / "out.txt").read_text() == "first"
+        seen.update(run.entry("data"), status=run.status("data"), what=run.holder()["what"])
+        return write("second")(folder)
+
+    capsys.readouterr()
+    run.run_stage("data", {"a": "2"}, work)
+    assert "data: runs, because input a changed" in capsys.readouterr().err
+    assert (seen["status"], seen["what"], seen["ended"], seen["error"], seen["outputs"], seen["taken_over"]) == (
+        "running", "stage data", None, None, {}, None)  # fmt: skip
+    entry = run.entry("data")
+    assert (entry["status"], entry["inputs"], entry["figures"], entry["format"]) == ("complete", {"a": "2"}, {"letters": 6}, FORMAT["data"])
+    assert entry["outputs"]["data/out.txt"]["bytes"] == 6 and seen["started"] <= entry["ended"]
+    assert {"python", "system", "cores", "torch", "transformers", "peft"} <= set(entry["machine"]) and entry["machine"]["cores"] >= 1
+    run.run_stage("data", {"a": "2"}, lambda folder: pytest.fail("it ran again"))
+    assert capsys.readouterr().err.strip().endswith(f"data: unchanged, the result of {entry['ended']} is used")
+    with run.lock("test"):
+        run.record("data", note="kept")
+    assert run.entry("data") == {**entry, "note": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt("stop"), "interrupted"), (SystemExit(3), "interrupted"), (ValueError("no"), "failed")]
+)
+def test_a_stage_that_ends_early_is_recorded_with_its_error(run: Run, error: BaseException, status: str) -> None:
+    def work(folder: Path) -> dict:
+        raise error
+
+    with pytest.raises(type(error)):
+        run.run_stage("data", {"a": "2"}, work)
+    entry = run.entry("data")
+    assert (entry["status"], entry["error"]) == (status, f"{type(error).__name__}: {error}") and entry["ended"]
+    assert run.reasons_to_run("data", {"a": "2"}) == [f"it ended as {status}"]
+    run.run_stage("data", {"a": "2"}, write("second"))
+    assert run.entry("data")["error"] is None
+
+
+def test_all_reasons_are_found_and_three_of_them_named(run: Run) -> None:
+    (run.folder / "data" / "out.txt").unlink()
+    changed_run = other(run, max_tokens=64, seed=7)
+    assert changed_run.reasons_to_run("data", {"a": "2", "b": "1"}) == [
+        "seed: 42 became 7", "max_tokens: 512 became 64", "input a changed", "input b is new", "data/out.txt is missing"]  # fmt: skip
+    assert [summary(["a", "b", "c", "d", "e"][:count]) for count in range(1, 6)] == [
+        "a", "a; b", "a; b; c", "a; b; c; and 1 more reasons", "a; b; c; and 2 more reasons"]  # fmt: skip
+
+
+def test_a_file_of_another_size_or_content_is_altered(run: Run) -> None:
+    for text in ("First", "firs", "first!"):
+        (run.folder / "data" / "out.txt").write_text(text)
+        assert run.reasons_to_run("data", {"a": "1"}) == ["data/out.txt was altered"]
+    (run.folder / "data" / "out.txt").write_text("first")
+    assert run.reasons_to_run("data", {"a": "1"}) == []
+
+
+def test_earlier_results_of_one_second_have_names_of_their_own(run: Run) -> None:
+    places = []
+    for _ in range(4):
+        places.append(run.previous("data"))
+        assert places[-1].parent == run.folder / "previous" and places[-1].name.startswith("data-2") and not places[-1].exists()
+        places[-1].mkdir(parents=True)
+    assert len(set(places)) == 4
+
+
+def test_only_complete_runs_are_proposed_for_a_misspelled_one_and_at_most_five(run: Run) -> None:
+    unfinished = Run.open(run.settings.model_copy(update={"run_name": "unfinished"}))
+    with unfinished.lock("test"):
+        unfinished.record("data", status="failed")
+    assert run.require("data", "nothing")["status"] == "complete"
+    with pytest.raises(RuntimeError, match=r"runs/unfinished: stage data is failed, expected complete; do it \(or .* complete in r\)$"):
+        unfinished.require("data", "do it")
+    with pytest.raises(RuntimeError, match=r"runs/unfinished: stage training is not started, expected complete; do it$"):
+        unfinished.require("training", "do it")
+    for number in range(6):
+        shutil.copytree(run.folder, run.folder.with_name(f"copy{number}"))
+    with pytest.raises(RuntimeError, match=r"complete in copy0, copy1, copy2, copy3, copy4\)$"):
+        unfinished.require("data", "do it")
+
+
+def test_runs_are_listed_by_name_without_hidden_folders(run: Run, home: Path) -> None:
+    Run.open(Settings(run_name="b"))
+    (home / "runs" / ".hidden").mkdir()
+    (home / "runs" / ".hidden" / "params.yaml").write_text("")
+    (home / "runs" / "empty").mkdir()
+    assert [path.name for path in all_runs()] == ["b", "r"]
+    shutil.rmtree(home / "runs")
+    with pytest.raises(FileNotFoundError, match=r"^r: no params\.yaml there, so this is no run folder; runs/ holds: no runs yet$"):
+        Run.existing(Path("r"))
+
+
+def test_a_result_of_another_format_is_made_again_and_says_so(run: Run) -> None:
+    with run.lock("test"):
+        run.record("data", format=FORMAT["data"] - 1)
+    assert run.is_older("data") and run.reasons_to_run("data", {"a": "1"}) == [OLDER]
+    assert run.changes("data", {"a": "1"}, older=False) == [] and run.changes("data", {"a": "1"}) == [OLDER]
+    assert not run.keeps_older("data"), "nothing was trained on it"
+
+
+def test_data_of_another_format_are_kept_only_for_the_training_that_read_them(run: Run) -> None:
+    sha = run.entry("data")["outputs"]["data/out.txt"]["sha256"]
+    with run.lock("test"):
+        run.record("data", format=FORMAT["data"] - 1)
+        for status, read, kept in (("complete", sha, True), ("failed", sha, False), ("complete", "another", False)):
+            run.record("training", status=status, inputs={"data/out.txt": read, "base_model": "x"})
+            assert run.keeps_older("data") is kept and run.keeps_older("training") is (status == "complete")
+            assert not run.keeps_older("corpus") and not run.keeps_older("evaluation")
+        run.record("training", status="complete", inputs={"data/gone.txt": sha})
+        assert not run.keeps_older("data")
