@@ -1,7 +1,9 @@
 """Every container gives the same rows; every defect of its content is reported as a problem with its place, never as an exception."""
 
 import errno
+import io
 import json
+import time
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -12,10 +14,10 @@ import pytest
 
 from mistral_lib.corpus import readers, sources
 from mistral_lib.corpus.object_store import StoreError
+from mistral_lib.corpus.rows import Reading
 from mistral_lib.corpus.sources import Row, SourceError, SourceFile
-from mistral_lib.corpus.streams import Limits
+from mistral_lib.corpus.streams import Budget, Exhausted, Limits
 from mistral_lib.run.disk import DiskFull
-from tests.support import containers
 from tests.support.containers import DOCUMENTS, LINES, ROWS, STRUCTURED, compressed, json_lines, pdf, table, tarred, zipped
 
 
@@ -344,5 +346,151 @@ def test_an_endless_line_is_not_kept_in_memory(tmp_path):
     assert peak < 32 * 2**20
 
 
-def test_the_containers_of_these_tests_are_the_same_at_every_run():
-    assert containers.compressed(LINES, "gzip") == containers.compressed(LINES, "gzip")
+def test_the_containers_of_these_tests_are_the_same_at_every_run(monkeypatch):
+    """Also in another second: gzip writes the time into its header."""
+    made = [{name: build() for name, build in STRUCTURED.items()}]
+    monkeypatch.setattr(time, "time", lambda: 2_000_000_000.0)
+    made.append({name: build() for name, build in STRUCTURED.items()})
+    assert [name for name in STRUCTURED if made[0][name] != made[1][name]] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "codec"),
+    [("a.jsonl", "lines", None), ("A.JSON", "json", None), ("a.tar.gz", "tar", "gzip"), ("a.TGZ", "tar", "gzip"), ("a.tbz2", "tar", "bz2"),
+     ("a.tzst", "tar", "zstd"), ("a.b.csv.zst", "csv", "zstd"), ("notes", "unknown", None), ("a.gz", "unknown", "gzip"), ("x/a.md", "text", None)],
+)  # fmt: skip
+def test_the_kind_of_a_file_is_in_its_name(name, kind, codec):
+    assert readers.kind_of(name) == (kind, codec)
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("gpt3.5_law.jsonl.gz", "gpt3.5_law"), ("v1.2", "v1.2"), ("a.TGZ", "a"), ("a.csv.tgz", "a.csv"), ("a.b.gz", "a.b"), ("a.tar.zst", "a"), ("notes", "notes")],
+)  # fmt: skip
+def test_only_the_endings_of_a_format_are_removed(name, short):
+    assert readers.without_endings(name) == short
+
+
+class Broken(io.RawIOBase):
+    """A stream that fails with an error of the system."""
+
+    def __init__(self, number: int | None) -> None:
+        self.error = OSError("damaged") if number is None else OSError(number, "broken")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        raise self.error
+
+
+def rows_of_stream(stream, name: str = "a.jsonl") -> list[Row]:
+    return list(readers.read(stream, name, Reading(), Budget(Limits(), 1000)))
+
+
+@pytest.mark.parametrize("number", [None, errno.EINVAL])
+def test_an_error_of_the_content_is_a_problem(number):
+    assert outcome(rows_of_stream(io.BufferedReader(Broken(number)))) == [("a.jsonl", "unreadable")]
+
+
+def test_an_error_of_the_machine_is_raised_and_so_is_an_exhausted_budget(monkeypatch):
+    with pytest.raises(OSError, match="broken"):
+        rows_of_stream(io.BufferedReader(Broken(errno.EIO)))
+    with pytest.raises(Exhausted):
+        list(readers.read(io.BytesIO(compressed(LINES, "gzip")), "a.jsonl.gz", Reading(), Budget(Limits(total_bytes=10), 1000)))
+
+
+def test_texts_lose_their_byte_order_mark_and_carriage_returns(read):
+    assert read("a.txt", b"\xef\xbb\xbfone\r\ntwo\n")[0].value == {"text": "one\ntwo\n"}
+    assert read("a.txt", b"x" * 11, limits=Limits(in_memory_bytes=10))[0].problem == "too_large_to_hold"
+    assert read("a.txt", b"x" * 10, limits=Limits(in_memory_bytes=10))[0].problem is None
+
+
+def test_a_tab_separates_only_where_it_must(read):
+    assert read("a.tsv", b"a,b\tc\n1,2\t3\n")[0].value == {"a,b": "1,2", "c": "3"}
+    assert read("a.csv", b"a|b\n1|2\n")[0].value == {"a": "1", "b": "2"} and read("a.csv", b"a\tb\n1\t2\n")[0].value == {"a": "1", "b": "2"}
+
+
+# -- JSON that is damaged, worked out line by line -------------------------------------------------------------------------
+
+
+def test_numbers_of_eighteen_digits_stay_whole_in_lines_that_are_not_strict(read):
+    found = read("a.jsonl", b'{"text": "a", "n": 123456789012345678, "x": NaN}\n{"text": "a", "n": 1234567890123456789, "x": NaN}\n')
+    assert [type(row.value["n"]) for row in found] == [int, float] and found[0].value["n"] == 123456789012345678
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'x\n{"text": "a"}\ny\n{"text": "b"}\n', [("a.json", "not_json")]),  # half of the lines
+        (b'x\n{"text": "a"}\n{"text": "b"}\n', [("a.json:1", "not_json"), ("a.json:2", None), ("a.json:3", None)]),
+        (b'x\n{"text": "a"}\n\ny\n{"text": "b"}\n{"text": "c"}\n',
+         [("a.json:1", "not_json"), ("a.json:2", None), ("a.json:4", "not_json"), ("a.json:5", None), ("a.json:6", None)]),
+        (b'x\n{"text": "a"}\n', [("a.json", "not_json")]),  # one line is not a file of lines
+        (b'{"text": "a"}\nx\n', [("a.json:1", None), ("a.json:2", "not_json")]),  # it begins with an object
+        (b'[1]\n[2]\n', [("a.json", "not_json")]),
+        (b'{"text": "a"}\n', [("a.json", None)]),
+    ],
+)  # fmt: skip
+def test_when_a_json_file_is_read_as_lines(read, data, expected):
+    assert outcome(read("a.json", data)) == expected
+
+
+def test_a_second_line_of_exactly_the_longest_makes_lines_and_a_longer_one_does_not(read):
+    data = b'{"text": "a"}\n{"text": "bbbb"}\n'
+    assert outcome(read("a.json", data, limits=Limits(line_bytes=17))) == [("a.json:1", None), ("a.json:2", None)]
+    assert outcome(read("a.json", data, limits=Limits(line_bytes=16))) == [("a.json", "glued_json")]
+
+
+def test_a_first_line_beyond_memory_is_refused_and_one_of_exactly_that_length_is_not(read):
+    line = b'{"text": "aaaa"}\n'
+    assert outcome(read("a.json", line, limits=Limits(in_memory_bytes=len(line), line_bytes=5))) == [("a.json", None)]
+    assert outcome(read("a.json", line, limits=Limits(in_memory_bytes=len(line) - 1, line_bytes=5))) == [("a.json", "too_large_to_hold")]
+    assert outcome(read("a.json", b"[1,\n" + line, limits=Limits(in_memory_bytes=10, line_bytes=5))) == [("a.json", "too_large_to_hold")]
+
+
+@pytest.mark.parametrize(("blank", "streamed"), [(61, True), (62, False)])
+def test_a_second_row_within_64_lines_makes_a_file_of_lines_that_is_never_in_memory(read, blank, streamed):
+    data = b'\n{"text": "a"}\n' + b"\n" * blank + b'{"text": "b"}\n' * 50
+    found = read("a.json", data, limits=Limits(in_memory_bytes=300, line_bytes=100))
+    assert len(found) == (51 if streamed else 1) and found[0].problem == (None if streamed else "too_large_to_hold")
+
+
+def test_glued_objects_in_a_file_of_lines_are_salvaged_line_by_line(read):
+    found = read("a.json", b'{"text": "a"}{"text": "b"}\n{"text": "c"}\n{"text": "d"}\n', salvage=True)
+    assert [(row.source, row.note) for row in found] == [("a.json:1.1", "salvaged"), ("a.json:1.2", "salvaged"), ("a.json:2", ""), ("a.json:3", "")]
+    assert outcome(read("a.jsonl", b'{"text": "a"} and more\n', salvage=True)) == [("a.jsonl:1", "not_json")]
+
+
+def test_a_lone_surrogate_beside_a_number_that_json_forbids_cannot_be_repaired(read):
+    assert outcome(read("a.jsonl", b'{"text": "half \\ud83d", "x": NaN}\n')) == [("a.jsonl:1", "not_json")]
+
+
+def test_an_object_is_unwrapped_only_if_one_list_of_objects_is_in_it(read):
+    def values(value: object) -> list:
+        return [row.value for row in read("a.json", json.dumps(value).encode())]
+
+    rows = [{"text": "a"}, {"text": "b"}]
+    for key in ("data", "rows", "records", "examples", "items"):
+        assert values({"version": 1, key: rows}) == rows
+    for whole in ({"data": rows, "rows": rows}, {"data": [*rows, 5]}, {"others": rows}, {"data": rows, "text": "c"}, {"data": {"a": 1}}):
+        assert values(whole) == [whole]
+    assert [row.source for row in read("a.json", json.dumps({"data": rows}).encode())] == ["a.json:1", "a.json:2"]
+
+
+def test_what_is_shown_of_a_damaged_line_is_bounded(read):
+    long = b"x" * 30_000
+    for line in (long, b'{"text": "a"} {"text": "%s"}' % long, b'{"text": "\0%s"}' % long):
+        (row,) = read("a.jsonl", line + b"\n")
+        assert row.problem in ("not_json", "glued_json", "nul_bytes") and len(row.text) == 20_000 and row.text == line.decode()[:20_000]
+    rest = read("a.jsonl", b'{"text": "a"} {"text": "b"} ' + long + b"\n", salvage=True)
+    assert [(row.source, row.problem) for row in rest] == [("a.jsonl:1.1", None), ("a.jsonl:1.2", None), ("a.jsonl:1.3", "not_json")]
+    assert len(rest[2].text) == 20_000
+
+
+def test_values_that_are_no_objects_are_never_separated(read):
+    for line in (b"1 2\n", b'{"text": "a"} 2\n', b'"a" "b"\n'):
+        assert outcome(read("a.jsonl", line, salvage=True)) == [("a.jsonl:1", "not_json")]
+    assert read("a.jsonl", b'  {"x": NaN, "text": "a"} \n')[0].note == ""
+    (row,) = read("a.jsonl", b'{"text": "half \\ud83d"}{"text": "b"}\n', salvage=True)[:1]
+    assert (row.value, row.note) == ({"text": "half ?"}, "salvaged")

@@ -1,12 +1,14 @@
 """Every row shape of real corpora becomes a record without configuration, and every change of its text is reported."""
 
 import json
-import math
+import re
+from datetime import date
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mistral_lib.corpus import messages
 from mistral_lib.corpus.records import Record, Unmappable, file_domain, map_row, record_of, text_id
 from mistral_lib.corpus.row_shapes import COLUMNS
 from mistral_lib.corpus.rows import Row
@@ -87,6 +89,10 @@ def test_instructions_with_all_their_parts():
         {"prompt": [CHAT[0]], "chosen": [CHAT[1]], "rejected": [{"role": "assistant", "content": "5"}]},
         {"chosen": f"\n\nHuman: {ASK}\n\nAssistant: {REPLY}", "rejected": "\n\nHuman: x\n\nAssistant: y"},
         {"question": ASK, "chosen": REPLY, "rejected": "5"},
+        {"instruction": ASK, "chosen": REPLY, "rejected": "5"},
+        {"prompt": None, "question": "", "instruction": ASK, "chosen": CHAT, "rejected": "5"},
+        {"prompt": "", "chosen": CHAT, "rejected": "5", "system": "not used beside a complete conversation"},
+        {"chosen": f"Human: {ASK}\n\nAssistant: {REPLY}", "rejected": "y"},
         {"prompt": ASK, "chosen": CHAT, "rejected": CHAT, "messages": CHAT},
     ],
 )
@@ -201,6 +207,30 @@ def deep(value, levels: int = 300) -> list:
         ({"messages": [{"role": SECRET, "content": "a"}]}, "unknown_role"),
         ({"messages": [{"content": "a"}]}, "unknown_role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": SECRET}]}, CHAT[1]]}, "content_is_not_text"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": SECRET}]},
+                    CHAT[1],
+                ]
+            },
+            "content_is_not_text",
+        ),
+        ({"messages": [{"role": "user", "content": ["a", {"type": "text"}]}, CHAT[1]]}, "content_is_not_text"),
+        ({"messages": [{"role": "user", "content": None}, CHAT[1]]}, "text_is_not_a_string"),
+        ({"messages": [CHAT[0], {"role": "assistant"}]}, "text_is_not_a_string"),
+        ({"messages": [{"role": 5, "content": "a"}, CHAT[1]]}, "unknown_role"),
+        ({"messages": [CHAT[0], 5]}, "messages_are_not_a_list_of_objects"),
+        ({"messages": chat("a:hello", f"u:{SECRET}")}, "no_answer_at_the_end"),
+        ({"messages": chat(f"u:{SECRET}", "a:b", "u:", "a:c")}, "empty_message"),
+        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [5]}]}, "tool_calls_are_not_a_list_of_objects"),
+        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": 5}]}]}, "tool_call_without_a_name"),
+        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}]}, "tool_call_without_a_name"),
+        ({"instruction": "a", "output": "b", "history": [["x", "y", "z"]]}, "history_is_not_pairs"),
+        ({"instruction": "a", "output": "b", "history": [["x", "y"], "ab"]}, "history_is_not_pairs"),
+        ({"prompt": [], "completion": "b"}, "empty_message"),
+        ({"chosen": [CHAT[1]], "rejected": "b"}, "no_question"),
+        ({"data": {"name": "", "born": None}}, "empty_text"),
         ({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": 5}]}, "tool_calls_are_not_a_list_of_objects"),
         ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {}}]}]}, "tool_call_without_a_name"),
         ({"instruction": "a", "output": "b", "history": 5}, "history_is_not_pairs"),
@@ -326,4 +356,60 @@ def test_no_text_of_a_conversation_is_dropped_without_a_repair_code(talk):
 
 
 def test_text_id_takes_any_string():
-    assert text_id("half \ud83d") != text_id("half ?") and not math.isnan(int(text_id("a"), 16))
+    assert text_id("half \ud83d") != text_id("half ?")
+    assert all(re.fullmatch("[0-9a-f]{16}", text_id(text)) for text in ("", "a", "half \ud83d", "é" * 10_000))
+
+
+def test_a_question_of_messages_or_parts_takes_the_context_at_its_end():
+    row = {"question": chat("s:Be kind.", "u:Who?", "a:Ada.", "u:When?"), "answer": "1843.", "context": "She was born in 1815."}
+    assert mapped(row).messages == chat("s:Be kind.", "u:Who?", "a:Ada.", "u:When?\n\nShe was born in 1815.", "a:1843.")
+    parts = [{"type": "text", "text": "Who?"}, {"text": "And when?"}]
+    assert mapped({"prompt": parts, "completion": "Ada."}).messages == chat("u:Who?\nAnd when?", "a:Ada.")
+    assert mapped({"instruction": "", "input": "2 and 2", "output": "4"}).messages == chat("u:2 and 2", "a:4")
+    assert mapped({"instruction": "Add.", "input": [2, 2], "output": "4"}).messages == chat("u:Add.\n\n[2,2]", "a:4")
+    assert mapped({"instruction": "Add.", "input": 0, "context": "", "output": "4"}).messages == chat("u:Add.\n\n0", "a:4")
+
+
+def test_a_preference_keeps_its_system_text_and_asks_before_an_answer_alone():
+    row = {"prompt": ASK, "chosen": REPLY, "rejected": "5", "system": "You count."}
+    assert mapped(row).messages == [{"role": "system", "content": "You count."}, *CHAT]
+    assert mapped({"prompt": [*CHAT, *CHAT[:1]], "chosen": [CHAT[1]], "rejected": "5"}).messages == CHAT * 2
+    longer = "\n\nHuman: a\n\nAssistant: b\n\nHuman:c\n\nAssistant:d"
+    assert mapped({"chosen": longer, "rejected": ""}).messages == chat("u:a", "a:b", "u:c", "a:d")
+
+
+def test_a_title_of_blanks_is_none_and_a_table_in_a_table_is_text():
+    assert mapped({"content": "a document", "title": "  "}).text == "a document"
+    assert mapped({"content": "a document", "title": 5}).text == "a document"
+    assert mapped({"content": "a document", "title": " Its title "}).text == "Its title\n\na document"
+    assert mapped({"data": {"data": {"text": "inner"}, "n": 0, "empty": ""}}).text == 'data: {"text":"inner"}\nn: 0'
+
+
+def test_calls_are_written_with_their_text_and_any_kind_of_arguments():
+    def answer(**turn: object) -> str:
+        return mapped({"messages": [CHAT[0], {"role": "assistant", **turn}]}).answer
+
+    line = '{"name":"add","arguments":{"a":2}}'
+    assert answer(content="\n So: \n", tool_calls=[{"name": "add", "arguments": {"a": 2}}]) == f"So:\n\n{line}"
+    assert answer(content="", tool_calls=[{"function": {"name": "add", "arguments": '{"a": 2}'}}]) == line
+    assert answer(tool_calls=[], function_call={"name": "add"}) == '{"name":"add","arguments":null}'
+    with_calls = mapped({"messages": [CHAT[0], {"role": "assistant", "content": "Yes.", "tool_calls": None}]})
+    assert (with_calls.answer, with_calls.repairs) == ("Yes.", ())
+    assert messages.as_json({1: date(2026, 1, 2)}) == '{"1":"2026-01-02"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("  two blanks", "  two blanks"), (" \tpass", " \tpass"), (" x", "x"), (" a\nb\n c", " a\nb\n c"), ("x y", "x y")],
+)
+def test_only_a_single_leading_blank_is_removed(answer, expected):
+    assert mapped({"prompt": ASK, "completion": answer}).answer == expected
+
+
+def test_columns_without_a_value_leave_the_row_as_it_is():
+    assert mapped({"text": "a document", "body": None}, columns={"text": "body"}).shape == "text"
+    record = mapped({"ask": ASK, "completion": REPLY, "page": 1}, columns={"prompt": "ask", "title": "page"})
+    assert (record.shape, record.messages, record.metadata) == ("columns", CHAT, {"page": 1})
+    assert mapped({"prompt": "other", "ask": ASK, "completion": REPLY}, columns={"prompt": "ask"}).messages == CHAT
+    assert mapped({"text": "a document"}, columns={"answer": "text"}).shape == "text", "without a prompt the column makes no chat"
+    assert mapped({"context": ASK, "reply": REPLY}, columns={"prompt": "context", "answer": "reply"}).messages == CHAT, "it is no context too"

@@ -265,12 +265,23 @@ def test_a_large_bucket_of_two_families_has_a_leader_for_each():
 
 
 def test_a_large_bucket_has_eight_leaders_and_each_bucket_its_own():
-    verified = Families([n // 2 for n in range(20)] + [50] * 9)
-    near_duplicates._link_to_leaders(np.arange(29), np.array([20, 9]), verified)
-    linked = np.flatnonzero(verified.component_of() != np.arange(29)).tolist()
-    assert linked == [1, 3, 5, 7, 9, 11, 13, 15, *range(21, 29)], "the ninth and tenth family of the first bucket have none"
+    """Three buckets: the first and the last are of one family each, so they are done after one round."""
+    verified = Families([50] * 9 + [n // 2 for n in range(20)] + [60] * 9)
+    near_duplicates._link_to_leaders(np.arange(38), np.array([9, 20, 9]), verified)
+    linked = np.flatnonzero(verified.component_of() != np.arange(38)).tolist()
+    assert linked == [*range(1, 9), *range(10, 26, 2), *range(30, 38)], "the ninth and tenth family of the second bucket have no leader"
     assert len(verified.asked) == 8
-    assert not any((u < 20) != (v < 20) for asked in verified.asked for u, v in asked), "no pair is of two buckets"
+    bucket = [0] * 9 + [1] * 20 + [2] * 9
+    assert not any(bucket[u] != bucket[v] for asked in verified.asked for u, v in asked), "no pair is of two buckets"
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_a_bucket_of_eight_is_compared_completely_and_one_of_nine_with_leaders(tmp_path, count):
+    texts = family(random.Random(2), count, 60, 0)
+    others = family(random.Random(3), 12, 60, 0)
+    pairs, leader = search(tmp_path, texts + others)
+    assert leader.tolist() == [0] * count + [count] * 12
+    assert len(pairs) == {8: 28, 9: 8}[count] + 11
 
 
 def test_a_cluster_has_eight_leaders_too(tmp_path):
@@ -287,13 +298,16 @@ def test_a_text_of_five_words_can_be_a_near_duplicate_and_one_of_four_cannot(tmp
 
 
 def test_words_are_counted_before_and_after_a_search_and_forgotten_with_the_files(tmp_path):
-    near = NearDuplicates(tmp_path / "near")
+    near = NearDuplicates(tmp_path / "new" / "near")
     near.append(minhash.sign(["one two", "", "three"], near.threshold, 42))
     assert near.words().tolist() == [2, 0, 1] and near.first_equal().tolist() == [0, 1, 2]
     near.pairs(lambda positions: [])
     assert near.words().tolist() == [2, 0, 1]
     near.forget()
-    assert not (tmp_path / "near").exists() and all(file.closed for file in near._files.values())
+    near.forget()
+    assert not (tmp_path / "new" / "near").exists() and all(file.closed for file in near._files.values())
+    with pytest.raises(FileNotFoundError):
+        near.pairs(lambda positions: [])
 
 
 def test_a_search_happens_once(tmp_path):

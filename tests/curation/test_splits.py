@@ -451,14 +451,15 @@ def test_the_limit_of_large_components_in_numbers() -> None:
     assert splits.large_limit(65_536) == pytest.approx(1310.72) and splits.large_limit(7, 1.0) == 7 and splits.large_limit(1024, 0.5) == 512
 
 
+@pytest.mark.parametrize("split", [0, 1, 2])
 @pytest.mark.parametrize(("size", "large"), [(10, 0), (11, 1)])
-def test_a_component_of_ten_records_is_not_large_and_one_of_eleven_is(size: int, large: int) -> None:
+def test_a_component_of_ten_records_is_not_large_and_one_of_eleven_is(size: int, large: int, split: int) -> None:
     own = by_hash(np.arange(200, dtype=np.uint64))
-    test = int(np.flatnonzero(own == 2)[0])
-    others = [(int(group), 1000 + int(group), 0) for group in range(200) if group != test]
-    done = Rows.build([*((test, n, 0) for n in range(size)), *others], []).assign()
-    assert (done.large_components, done.in_large_components) == (large, large * size)
-    assert set(done.split[:size].tolist()) == {0 if large else 2}
+    chosen = int(np.flatnonzero(own == split)[0])
+    others = [(int(group), 1000 + int(group), 0) for group in range(200) if group != chosen]
+    done = Rows.build([*((chosen, n, 0) for n in range(size)), *others], []).assign()
+    assert (done.large_components, done.in_large_components) == (large, size if large and split else 0)
+    assert set(done.split[:size].tolist()) == {0 if large else split}
     links = Rows.build([(group, 5, 0) for group in range(5)], [])
     assert links.assign(large_share=NO_LARGE).large_components == 0, "with the rule off, not even the complete corpus is large"
 

@@ -85,8 +85,23 @@ def test_without_it_a_reopened_page_gets_no_reply(kernel, page, tmp_path) -> Non
     (tmp_path / "done").touch()
 
 
-def test_outside_a_kernel_it_does_nothing() -> None:
+def test_outside_a_kernel_it_starts_none_and_passes_errors_on() -> None:
+    from ipykernel.kernelbase import Kernel
+
     from mistral_lib.display import kernel_messages
 
-    with kernel_messages.while_waiting():
-        pass
+    assert not Kernel.initialized()
+    reached = False
+    with pytest.raises(KeyError), kernel_messages.while_waiting():
+        reached = True
+        raise KeyError
+    assert reached and not Kernel.initialized()
+
+
+def test_an_error_in_a_waiting_cell_ends_it_and_the_kernel_answers_again(kernel, page) -> None:
+    _, client = kernel
+    client.execute("with kernel_messages.while_waiting():\n    raise KeyError('in the cell')")
+    assert client.get_shell_msg(timeout=60)["content"]["ename"] == "KeyError"
+    assert asked(page, "kernel_info_request") == "kernel_info_reply"
+    client.execute("third = 3")
+    assert client.get_shell_msg(timeout=60)["content"]["status"] == "ok"

@@ -82,7 +82,9 @@ def test_it_measures_judges_and_reports(run: Run) -> None:
         "own texts kept",
         "answers stop",
     }
-    assert result["verdict"] == verdict.decide(result["rules"]) and result["sentence"].startswith(result["verdict"])
+    outcomes = {one["outcome"] for one in result["rules"]}
+    word = "do not ship" if "failed" in outcomes else "ship" if outcomes == {"passed"} else "not enough evidence"
+    assert result["verdict"] == word and result["sentence"].startswith(f"{word}: ")
     table = pq.read_table(run.folder / "evaluation" / "losses.parquet").to_pylist()
     assert sum(row["adapter_nats"] for row in table) / sum(row["supervised_tokens"] for row in table) == pytest.approx(
         result["overall"]["adapter"]
@@ -355,6 +357,9 @@ def test_tasks_without_lm_eval_are_refused_at_once_with_the_install_command(run:
 
 
 def test_samples_record_whether_each_answer_ended(run: Run) -> None:
-    evaluate.evaluate(run)
-    for sample in files.read_json_lines(run.folder / "evaluation" / "samples.jsonl"):
-        assert isinstance(sample["base_stopped"], bool) and isinstance(sample["adapter_stopped"], bool)
+    result = evaluate.evaluate(run)
+    samples = files.read_json_lines(run.folder / "evaluation" / "samples.jsonl")
+    assert len(samples) == run.settings.sample_count > 0
+    for who in ("base", "adapter"):
+        ended = [sample[f"{who}_stopped"] for sample in samples]
+        assert all(isinstance(one, bool) for one in ended) and sum(ended) == result["answers"][who]["stop_rate"]["count"]

@@ -178,8 +178,8 @@ def test_the_sentence_names_the_rule_that_stopped_it() -> None:
         ({"prompt_worth": {**GOOD["prompt_worth"], "difference": 0.0, "low": -0.1, "high": 0.1}}, "prompts still count", "passed"),
         ({"prompt_worth": {**GOOD["prompt_worth"], "difference": -0.1, "low": -0.2, "high": 0.0}}, "prompts still count", "unknown"),
         ({"prompt_worth": {**GOOD["prompt_worth"], "difference": 0.1, "low": None, "high": None}}, "prompts still count", "unknown"),
-        ({"retention": {"overall": facts(0.05, 0.0, 0.1)}}, "little forgotten", "passed"),
-        ({"own_retention": {"overall": facts(0.05, 0.0, 0.1)}}, "own texts kept", "passed"),
+        ({"retention": {"overall": facts(0.05, 0.0, 0.2)}}, "little forgotten", "passed"),
+        ({"own_retention": {"overall": facts(0.05, 0.0, 0.2)}}, "own texts kept", "passed"),
         ({"votes": {"adapter": 4, "base": 6, "share": 0.4, "low": 0.1, "high": 0.5}}, "preferred in a blind vote", "unknown"),
         ({"votes": {"adapter": 9, "base": 1, "share": 0.9, "low": 0.6, "high": 1.0}}, "preferred in a blind vote", "passed"),
     ],
@@ -212,7 +212,7 @@ def test_each_rule_has_its_question_number_and_threshold() -> None:
               "domains": {"a": facts(0.2, 0.1, 0.3, holm_p=0.01), "b": facts(0.1, None, None), "c": facts(0.3, 0.1, 0.4, holm_p=0.02),
                           "d": facts(-0.1, None, None), "e": facts(0.2, None, None)}}  # fmt: skip
     low, high = result["votes"]["low"], result["votes"]["high"]
-    assert [(one["rule"], one["question"], one["number"], one["threshold"]) for one in verdict.rules(result, Settings(min_stop_rate=0.9))] == [
+    assert [(one["rule"], one["question"], one["number"], one["threshold"]) for one in verdict.rules(result, Settings(min_stop_rate=0.9, max_retention_loss=0.1))] == [
         ("adapter is active", "Do logits differ when it is switched on?", "largest difference 4", "above 0"),
         ("better overall", "Is held-out text predicted better?",
          "-0.300 nats per token (-0.400 to -0.200), better on 31 of 40 documents", "interval below 0"),

@@ -12,6 +12,7 @@ from mistral_lib.corpus import exclusions
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, files
+from mistral_lib.run.folder import FORMAT, OLDER
 from mistral_lib.run.settings import Settings
 from tests.support.corpora import other
 
@@ -57,9 +58,12 @@ def test_a_changed_byte_is_altered(tmp_path: Path) -> None:
 
 
 def test_in_a_folder_without_an_adapter_everything_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "STATUS.txt").write_text("training COMPLETED")
-    assert all(finding.status == "missing" for finding in audit.audit(tmp_path))
-    assert audit.audit(tmp_path / "nowhere")[0].status == "missing"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "STATUS.txt").write_text("training COMPLETED")
+    names = ("adapter_config.json", "adapter_model.safetensors", "provenance.json")
+    assert statuses(audit.audit(tmp_path / "a")) == {f"a/{name}": "missing" for name in names}
+    assert audit.audit(tmp_path / "nowhere") == [audit.Finding(str(tmp_path / "nowhere"), "missing", "no such folder")]
+    assert audit.audit_adapter(tmp_path / "nowhere") == [audit.Finding("nowhere", "missing", "no such folder")]
 
 
 @pytest.fixture
@@ -147,3 +151,105 @@ def test_a_stage_is_done_only_if_its_record_says_so(prepared: Run) -> None:
         manifest = prepared.folder / "manifest.json"
         manifest.write_text(damage) if damage else manifest.unlink()
         assert audit.unverified(prepared, "data") and not notebook_runs.is_done(prepared, notebook)
+
+
+def reasons(findings: list[audit.Finding]) -> dict[str, str]:
+    return {finding.artefact: f"{finding.status}: {finding.reason}" for finding in findings}
+
+
+def test_an_adapter_is_trained_if_any_lora_b_is_not_zero(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    tensors = {f"{n}.lora_{part}.weight": torch.full((2, 2), float(n if part == "B" else 1)) for n in range(3) for part in "AB"}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    sha = files.sha256(folder / "adapter_model.safetensors")
+    files.write_json(folder / "provenance.json", {"weights_sha256": sha})
+    assert reasons(audit.audit(folder)) == {"a/adapter_model.safetensors": "verified: 6 finite tensors, 2 trained lora_B",
+                                            "a/provenance.json": f"verified: weights have sha256 {sha[:12]}"}  # fmt: skip
+    assert str(audit.audit(folder)[0]) == "verified  a/adapter_model.safetensors: 6 finite tensors, 2 trained lora_B"
+
+
+@pytest.mark.parametrize(
+    ("text", "artefact", "words"),
+    [("{", "provenance.json", "altered: cannot be read"), ("{}", "provenance.json", "altered: cannot be read: 'weights_sha256'"),
+     ("[]", "provenance.json", "altered: cannot be read"),
+     ('{"weights_sha256": "00"}', "adapter_model.safetensors", "altered: its content is not what training wrote")],
+)  # fmt: skip
+def test_a_provenance_of_other_weights_or_none_is_altered(tmp_path: Path, text: str, artefact: str, words: str) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    (folder / "provenance.json").write_text(text)
+    assert reasons(audit.audit(folder)[1:])[f"a/{artefact}"].startswith(words)
+
+
+def test_weights_that_cannot_be_read_are_altered_and_no_file_is_judged_twice(tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "a", torch.ones(3, 2))
+    (folder / "adapter_model.safetensors").write_bytes(b"no tensors")
+    files.write_json(folder / "provenance.json", {"weights_sha256": files.sha256(folder / "adapter_model.safetensors")})
+    first, second = audit.audit(folder)
+    assert (first.status, second.status) == ("altered", "verified") and first.reason.startswith("cannot be read: ")
+    (folder / "adapter_model.safetensors").unlink()
+    assert reasons(audit.audit(folder)) == {"a/adapter_model.safetensors": "missing: an adapter cannot be loaded without it"}
+
+
+def test_each_output_of_a_run_has_its_status_and_reason(run: Run, home: Path) -> None:
+    sha = files.sha256(run.folder / "data" / "out.txt")
+    assert reasons(audit.audit(Path("r"))) == {"r/data/out.txt": f"verified: sha256 {sha[:12]}"}
+    (run.folder / "data" / "out.txt").write_text("X")
+    assert reasons(audit.audit(run.folder)) == {"r/data/out.txt": "altered: its content is not what the stage wrote"}
+    assert [finding.status for finding in audit.unverified(run, "data")] == ["altered"]
+    (run.folder / "data" / "out.txt").unlink()
+    assert reasons(audit.audit(run.folder)) == {"r/data/out.txt": "missing: recorded as complete, but not on disk"}
+    with run.lock("test"):
+        run.record("data", status="failed", error="ValueError: no")
+    assert reasons(audit.audit(run.folder)) == {"r/data": "missing: not complete: failed (ValueError: no)"}
+    with run.lock("test"):
+        run.record("data", error=None)
+    assert reasons(audit.audit(run.folder)) == {"r/data": "missing: not complete: failed"}
+
+
+def test_a_manifest_without_stages_or_parameters_is_reported(run: Run) -> None:
+    (run.folder / "manifest.json").write_text('{"stages": {}}')
+    assert reasons(audit.audit(run.folder)) == {"r": "missing: no stage was ever started"}
+    (run.folder / "manifest.json").write_text("{}")
+    assert reasons(audit.audit(run.folder)) == {"r": "altered: its record cannot be read: 'stages'"}
+    assert reasons(audit.unverified(run, "data")) == {"r/data": "altered: the run's record cannot be read: 'stages'"}
+    (run.folder / "params.yaml").unlink()
+    assert reasons(audit.audit(run.folder)) == {"r/params.yaml": "missing: without it nothing in this folder can be verified"}
+    (run.folder / "manifest.json").unlink()
+    assert reasons(audit.audit_run(run.folder)) == {"r/params.yaml": "missing: without it nothing in this folder can be verified"}
+
+
+def test_a_training_is_audited_with_its_adapter(run: Run) -> None:
+    adapter(run.folder / "training" / "adapter", torch.zeros(3, 2))
+    with run.lock("test"):
+        run.record("training", status="complete", inputs={}, parameters=run.settings.stage("training"), format=FORMAT["training"])
+        run.complete("training", {})
+    found = reasons(audit.audit(run.folder))
+    assert found["r/training/adapter/adapter_model.safetensors"].startswith("missing: every lora_B is zero")
+    assert "r/training/adapter/provenance.json" in found and found["r/training/adapter/provenance.json"].startswith("verified: sha256")
+
+
+def test_the_table_counts_findings_and_repeats_what_each_run_claims(run: Run, home: Path) -> None:
+    with run.lock("test"):
+        run.record("training", status="failed", error="x")
+    other(run, max_tokens=64)
+    none = Run.open(Settings(run_name="none"))
+    with none.lock("test"):
+        files.write_json(none.folder / "manifest.json", {"stages": {}})
+    (home / "runs" / "broken").mkdir()
+    (home / "runs" / "broken" / "params.yaml").write_text("[")
+    (home / "runs" / "broken" / "manifest.json").write_text("{}")
+    counts = {"verified": 1, "missing": 1, "altered": 0, "stale": 1, "older": 0}
+    assert audit.table([run.folder, none.folder, home / "runs" / "broken"]) == [
+        {"run": "r", "claimed": "data complete, training failed", **counts},
+        {"run": "none", "claimed": "nothing", **dict.fromkeys(audit.STATUSES, 0), "missing": 1},
+        {"run": "broken", "claimed": "unreadable", **dict.fromkeys(audit.STATUSES, 0), "altered": 1},
+    ]
+
+
+def test_a_result_of_an_older_version_is_older_and_not_stale(run: Run) -> None:
+    with run.lock("test"):
+        run.record("data", format=FORMAT["data"] - 1)
+    assert reasons(audit.audit(run.folder))["r/data"] == f"older: {OLDER}; it is usable as it is"
+    assert [finding.status for finding in audit.unverified(run, "data")] == ["older"], "nothing was trained on it, so it is made again"
+    other(run, max_tokens=64)
+    assert reasons(audit.audit(run.folder))["r/data"].startswith("stale: max_tokens: 512 became 64")

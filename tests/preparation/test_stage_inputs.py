@@ -7,6 +7,7 @@ import pytest
 
 from mistral_lib.commands import notebook_runs
 from mistral_lib.corpus import sources
+from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, stage_inputs
 from mistral_lib.preparation.stage_inputs import StaleStage
 from mistral_lib.run import Run, files
@@ -185,3 +186,101 @@ def test_an_adapter_that_was_altered_is_not_evaluated(run: Run) -> None:
     assert "training is stale: training/adapter/adapter_model.safetensors was altered" in refusal(run, "evaluation")
     weights.unlink()
     assert "training/adapter/adapter_model.safetensors is missing" in refusal(run, "evaluation")
+
+
+def test_each_stage_reads_what_it_is_built_on_and_nothing_else(run: Run, home: Path) -> None:
+    retention = home / "kept.txt"
+    retention.write_text("A text that should still be predicted well.")
+    run = Run(run.folder, run.settings.model_copy(update={"retention_paths": [str(retention)]}))
+    files.write_text(run.folder / "excluded.txt", "a.jsonl:1\n")
+    files.write_text(run.folder / "training" / "record_ids.parquet", "ids")
+    files.write_text(run.folder / "data" / "report.json", "{}")
+    with run.lock("test"):
+        run.complete("training", {})
+        run.complete("data", {})
+    read = {stage: set(stage_inputs.hashes(run, stage)) for stage in STAGES}
+    assert read["corpus"] == {"corpus/a.jsonl", "tokenizer"} and read["data"] == {"corpus/a.jsonl", "exclusions", "tokenizer"}
+    assert read["training"] == {"data/train/a.arrow", "data/validation/a.arrow", "base_model"}
+    evaluated = {"training/adapter/adapter_model.safetensors", "training/record_ids.parquet", "data/test/a.arrow", "data/train/a.arrow",
+                 "data/records.parquet"}  # fmt: skip
+    assert read["evaluation"] == evaluated | set(sources.inputs(sources.of_retention(run.settings))) and len(read["evaluation"]) == 6
+    files.write_text(run.folder / stage_inputs.VOTES, "{}\n")
+    hashed = stage_inputs.hashes(run, "evaluation")
+    assert set(hashed) == read["evaluation"] | {"votes.jsonl"} and hashed["votes.jsonl"] == files.sha256(run.folder / "votes.jsonl")
+    assert hashed["data/test/a.arrow"] == files.sha256(run.folder / "data" / "test" / "a.arrow")
+    assert stage_inputs.hashes(run, "corpus", source_files=[]) == {"tokenizer": hashed_tokenizer(run)}, "files that the caller found"
+
+
+def hashed_tokenizer(run: Run) -> str:
+    return base_model.tokenizer_hash(base_model.load_tokenizer(run.settings.base_model))
+
+
+def test_a_base_model_that_is_not_fetched_keeps_the_hash_that_was_recorded(run: Run) -> None:
+    absent = Run(run.folder, run.settings.model_copy(update={"base_model": "nobody/has-this-model"}))
+    for stage, key in (("corpus", "tokenizer"), ("data", "tokenizer"), ("training", "base_model")):
+        recorded = run.entry(stage)["inputs"][key]
+        assert stage_inputs.base(absent, stage, fetch=False) == {key: recorded} == stage_inputs.base(run, stage, fetch=False)
+        assert stage_inputs.base(run, stage, fetch=True)[key] != ""
+        with run.lock("test"):
+            run.record(stage, inputs={})
+        assert stage_inputs.base(absent, stage, fetch=False) == {}
+    assert stage_inputs.base(absent, "evaluation", fetch=False) == {} == stage_inputs.base(run, "evaluation", fetch=True)
+    assert not [one for one in stage_inputs.outdated(absent, "training") if "read again" in one], "nothing was looked for on the hub"
+    weights = base_model.fingerprint(run.settings.base_model, weights=True)
+    assert stage_inputs.base(run, "training", fetch=True) == {"base_model": weights}
+    assert stage_inputs.base(run, "data", fetch=True) == {"tokenizer": hashed_tokenizer(run)}
+
+
+def test_sources_that_are_elsewhere_make_a_result_stale_where_nothing_is_built_on_it(run: Run, home: Path) -> None:
+    (home / "c" / "a.jsonl").unlink()
+    for stage in ("corpus", "data"):
+        (reason,) = [one for one in stage_inputs.outdated(run, stage) if "read again" in one]
+        assert reason.startswith("its inputs cannot be read again: ")
+    assert "data is stale" in stage_inputs.outdated(run, "training") and "training is stale" in stage_inputs.outdated(run, "evaluation")
+
+
+def test_the_refusal_names_all_stale_stages_and_how_to_run_them(run: Run) -> None:
+    found = refusal(other(run, seed=7), "evaluation")
+    assert found.startswith("runs/r: data is stale, and with it training: seed: 42 became 7; seed: 42 became 7. ")
+    assert "params.yaml --only 02 03` (or notebook 02_prepare_data) first" in found
+    alone = refusal(other(run, seed=42, lora_rank=run.settings.lora_rank + 1), "evaluation")
+    assert alone.startswith("runs/r: training is stale: lora_rank: ") and "--only 03` (or notebook 03_train_adapter) first" in alone
+    assert [stage_inputs.NOTEBOOKS[stage][:2] for stage in STAGES] == ["01", "02", "03", "04"]
+
+
+def test_a_page_is_not_changed_while_another_process_works_or_before_it_is_complete(run: Run) -> None:
+    page = run.folder / "evaluation" / "report.html"
+    fresh, changed_run = page.read_text(), other(run, seed=7)
+    with run.lock("another process"):
+        stage_inputs.note_in_report(changed_run)
+    assert page.read_text() == fresh
+    with run.lock("test"):
+        run.record("evaluation", status="failed")
+    stage_inputs.note_in_report(changed_run)
+    assert page.read_text() == fresh
+    with run.lock("test"):
+        run.record("evaluation", status="complete")
+    stage_inputs.note_in_report(changed_run)
+    noted, recorded = page.read_text(), run.entry("evaluation")["outputs"]
+    assert "evaluation: data is stale; training is stale; seed: 42 became 7" in noted and noted.startswith(
+        "<h1>evaluation/report.html</h1><!--"
+    )
+    assert recorded == {"evaluation/report.html": {"sha256": files.sha256(page), "bytes": page.stat().st_size}}
+    other(run, seed=42, corpus_paths=["c", "optional:nowhere"])
+    only_corpus = Run.existing(run.folder)
+    with run.lock("test"):
+        run.record("data", parameters={**run.entry("data")["parameters"], "corpus_paths": ["c", "optional:nowhere"]})
+    assert list(stage_inputs.stale_stages(only_corpus)) == ["corpus"]
+    stage_inputs.note_in_report(only_corpus)
+    assert page.read_text() == fresh, "the corpus stage is not what the page is about"
+    page.unlink()
+    stage_inputs.note_in_report(changed_run)
+    assert not page.exists()
+
+
+def test_only_complete_stages_are_stale(run: Run) -> None:
+    changed_run = other(run, seed=7)
+    with run.lock("test"):
+        run.record("training", status="failed")
+    assert set(stage_inputs.stale_stages(changed_run)) == {"data", "evaluation"}
+    assert stage_inputs.outdated(changed_run, "data") == ["seed: 42 became 7"]

@@ -156,5 +156,8 @@ def name(requirement: str) -> str:
 
 
 def test_nothing_made_at_run_time_is_committed() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone: there is no list of committed files")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {"README.md", "mistral_lib/__init__.py"} <= set(tracked)
     assert not [name for name in tracked if Path(name).parts[0] in ("runs", "models", "corpora", ".venv")]

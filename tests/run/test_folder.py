@@ -329,7 +329,7 @@ def test_a_result_of_another_format_is_made_again_and_says_so(run: Run) -> None:
     assert not run.keeps_older("data"), "nothing was trained on it"
 
 
-def test_data_of_another_format_are_kept_only_for_the_training_that_read_them(run: Run) -> None:
+def test_data_of_another_format_are_kept_only_for_the_training_that_read_them(run: Run, capsys: pytest.CaptureFixture) -> None:
     sha = run.entry("data")["outputs"]["data/out.txt"]["sha256"]
     with run.lock("test"):
         run.record("data", format=FORMAT["data"] - 1)
@@ -339,3 +339,7 @@ def test_data_of_another_format_are_kept_only_for_the_training_that_read_them(ru
             assert not run.keeps_older("corpus") and not run.keeps_older("evaluation")
         run.record("training", status="complete", inputs={"data/gone.txt": sha})
         assert not run.keeps_older("data")
+        run.record("training", status="complete", inputs={"data/out.txt": sha})
+    capsys.readouterr()
+    run.run_stage("data", {"a": "1"}, lambda folder: pytest.fail("it ran again"))
+    assert ", made by an older version of the library, is used" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from mistral_lib.run import Run, current_file, files, params, settings
+from mistral_lib.run import Run, current_file, files, parameter_faults, params, settings
 from mistral_lib.run import paths as places
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import Settings
@@ -388,3 +388,112 @@ def test_the_command_line_refuses_a_typo_and_prints_the_resolved_parameters() ->
     assert shown.returncode == 0 and "learning_rate: 0.0001  #" in shown.stdout
     assert shown.stdout.splitlines()[-1] == f"# valid: {len(Settings.names())} parameters"
     assert params.validate(yaml.safe_load(shown.stdout)) == short_run(learning_rate=1e-4), "the output is a parameter file"
+
+
+def faults(**values: object) -> list[str]:
+    return parameter_faults.contradictions(short_run(**values), params.instances())
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "words"),
+    [
+        ({"validation_share": 0.4, "test_share": 0.39}, {"validation_share": 0.4, "test_share": 0.4},
+         "validation_share + test_share = 0.80 leaves too little for training; expected less than 0.8"),
+        ({"domain_weights": {"a": 0.0, "b": 1.0}}, {"domain_weights": {"a": -0.1, "b": 1.0}}, "domain_weights: a = -0.1 is negative"),
+        *(({key: 512, "max_tokens": 512}, {key: 511, "max_tokens": 512}, f"{key} = 511 is less than one block of max_tokens = 512")
+          for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens")),
+        ({"max_probe_tokens": 0, "max_tokens": 512}, {"max_probe_tokens": 1, "max_tokens": 512}, "max_probe_tokens = 1 is less than one block"),
+        ({"max_steps": 4, "checkpoint_every_steps": 4}, {"max_steps": 4, "checkpoint_every_steps": 5},
+         "checkpoint_every_steps = 5 is above max_steps = 4: a killed run would start over"),
+        ({"max_steps": 0, "checkpoint_every_steps": 4}, {"max_steps": 1, "checkpoint_every_steps": 4}, "checkpoint_every_steps = 4 is above"),
+        ({"early_stopping_patience": 2, "validate_every_steps": 1}, {"early_stopping_patience": 2, "validate_every_steps": 0},
+         "early_stopping_patience = 2 needs validations: set validate_every_steps above 0"),
+        ({"early_stopping_patience": 0, "validate_every_steps": 0}, {"early_stopping_patience": 1, "validate_every_steps": 0}, "needs validations"),
+        ({"max_usd": 1.0, "instance": "g5.xlarge"}, {"max_usd": 1.0, "instance": "cpu"},
+         "max_usd = 1.0 is never reached: instance cpu is free; set max_hours instead"),
+        ({"max_usd": 0.0, "instance": "cpu"}, {"max_usd": 0.1, "instance": "cpu"}, "max_usd = 0.1 is never reached"),
+        ({"instance": "cpu"}, {"instance": "gpu"}, "unknown instance 'gpu'"),
+    ],
+)  # fmt: skip
+def test_each_contradiction_begins_exactly_at_its_limit(good: dict, bad: dict, words: str) -> None:
+    assert faults(**good) == []
+    (fault,) = faults(**bad)
+    assert words in fault
+
+
+def test_an_unknown_instance_names_the_file_of_instances() -> None:
+    assert faults(instance="nothing like it") == [
+        f"unknown instance 'nothing like it'; known are {', '.join(params.instances())} (params/instances.yaml)"
+    ]
+
+
+def test_a_name_that_is_like_no_other_lists_all_known_ones() -> None:
+    assert parameter_faults.unknown("color", "blu", ["red", "blue"]) == "unknown color 'blu'; did you mean 'blue'?"
+    assert parameter_faults.unknown("color", "xyz", ["red", "blue"]) == "unknown color 'xyz'; known are red, blue"
+
+
+def test_a_fault_of_a_value_names_its_meaning_and_pydantics_reason() -> None:
+    with pytest.raises(ParameterError) as caught:
+        params.validate({"seed": "many"}, "mine.yaml")
+    assert str(caught.value).startswith("mine.yaml: seed = 'many': Input should be a valid integer")
+    assert str(caught.value).endswith(f" — seed is: {params.meaning('seed')}")
+
+
+def test_overrides_are_read_as_yaml_and_need_an_equals_sign(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("max_steps: 3\ncheckpoint_every_steps: 3\n")
+    got = params.load(path, [" max_steps =5", "columns={prompt: a=b}"])
+    assert (got.max_steps, got.columns, got.checkpoint_every_steps) == (5, {"prompt": "a=b"}, 3)
+    with pytest.raises(ParameterError, match=r"^--set 'max_steps 5': expected key=value$"):
+        params.load(path, ["max_steps 5"])
+    with pytest.raises(ParameterError, match=r"mine\.yaml: seed = 'x'"):
+        params.load(path, ["seed=x"])
+
+
+def test_a_missing_file_lists_the_files_of_both_folders_and_no_instances(home: Path) -> None:
+    form_saves(Settings(run_name="mine"))
+    with pytest.raises(ParameterError) as caught:
+        params.load("runs/other.yaml")
+    assert str(caught.value).startswith("runs/other.yaml: no such parameter file; params/ holds ") and "; runs/ holds mine.yaml" in str(
+        caught.value
+    )
+    assert "demo.yaml" in str(caught.value) and "instances" not in str(caught.value)
+    (home / "runs" / "mine.yaml").unlink()
+    with pytest.raises(ParameterError) as caught:
+        params.load("runs/other.yaml")
+    assert "runs/ holds" not in str(caught.value)
+
+
+def test_a_file_beside_the_current_directory_comes_first(home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    form_saves(Settings(run_name="mine", max_tokens=256))
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    assert params.find_file("runs/mine.yaml") == home / "runs" / "mine.yaml" and params.find_file("nowhere.yaml") == Path("nowhere.yaml")
+    (here / "runs").mkdir()
+    (here / "runs" / "mine.yaml").write_text("max_tokens: 128\n")
+    assert params.load("runs/mine.yaml").max_tokens == 128
+
+
+def test_a_long_value_stays_on_one_line(tmp_path: Path) -> None:
+    long = Settings(corpus_paths=[f"corpora/number {number}/with a long name" for number in range(60)], columns={"prompt": "a # b"})
+    lines = params.to_yaml(long).splitlines()
+    assert len(lines) == len(Settings.names()) and all(params.meaning(line.split(":")[0]) in line for line in lines)
+    (tmp_path / "mine.yaml").write_text(params.to_yaml(long))
+    assert params.load(tmp_path / "mine.yaml") == long
+
+
+def test_saving_says_what_it_did_and_never_replaces_unasked(home: Path) -> None:
+    path, count = home / "runs" / "mine.yaml", len(Settings.names())
+    first, second = Settings(run_name="mine"), Settings(run_name="mine", seed=7, max_tokens=64)
+    assert params.save(first, path) == f"runs/mine.yaml written: {count} parameters"
+    assert params.save(first, path) == "runs/mine.yaml has exactly these values already"
+    with pytest.raises(FileExistsError, match=r"^runs/mine\.yaml exists with other values: .*; nothing was written$") as refused:
+        params.save(second, path)
+    assert set(str(refused.value).split(": ")[1].split(";")[0].split(", ")) == {"seed", "max_tokens"} and params.load(path) == first
+    assert params.save(second, path, replace=True) == f"runs/mine.yaml replaced: {count} parameters" and params.load(path) == second
+    path.write_text("# mine\n" + path.read_text())
+    with pytest.raises(FileExistsError, match="other values: its comments differ; nothing"):
+        params.save(second, path)
+    path.write_text(path.read_text().replace("seed: 7", "seed: 8"))
+    with pytest.raises(FileExistsError, match="other values: seed; nothing"):
+        params.save(second, path)

@@ -51,13 +51,14 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def tarred(members: dict[str, bytes], mode: str = "w") -> bytes:
+    """`mode`: w, or w:gz for a compressed one; the same bytes at every call."""
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode=mode) as archive:
+    with tarfile.open(fileobj=sink, mode="w") as archive:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    return sink.getvalue()
+    return compressed(sink.getvalue(), "gzip") if mode == "w:gz" else sink.getvalue()
 
 
 def pdf(text: str = "The first line.\nThe second line.") -> bytes:

@@ -4,6 +4,7 @@ import copy
 from functools import cache
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
@@ -144,11 +145,12 @@ def test_smollm2_grades_exactly_the_answers_and_their_end_tokens(smol, answer, s
     assert smol.decode(encoded.input_ids) == smol.apply_chat_template(messages, tokenize=False)
 
 
-def test_ids_are_those_of_the_rendered_text_if_they_contain_no_control_string(smol, mistral):
-    for tokenizer in (smol, mistral_tokenizer.load()):
+def test_ids_are_those_of_the_rendered_text_if_they_contain_no_control_string(smol):
+    published = with_template(mistral_tokenizer.load(), PUBLISHED)  # renders no system text before an answer
+    for tokenizer, system in ((smol, "s"), (mistral_tokenizer.load(), "s"), (published, "")):
         for text in TEXTS:
             if not any(token in text for token in CONTROL):
-                messages = chat(text, "ok " + text.strip(), system="s")
+                messages = chat(text, "ok " + text.strip(), system=system)
                 whole = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False).input_ids
                 assert encode(tokenizer, messages).input_ids == whole
 
@@ -180,9 +182,8 @@ def test_the_end_token_of_every_answer_of_real_records_is_graded(demo_records, s
             assert encoded.refusal == ""
             assert len(stretches) == len(answers)
             assert all(stretch[-1] == number and number not in stretch[:-1] for stretch in stretches)
-            assert (
-                tokenizer.decode(stretches[-1][:-1]).strip() == one.answer[1 if one.text and tokenizer is smol else 0 :].strip() or one.text
-            )
+            first = encoded.input_ids[:1] if one.text and tokenizer is smol else []  # of a document without a start token, ungraded
+            assert tokenizer.decode(first + stretches[-1][:-1]).strip() == one.answer.strip()
 
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ %s }}%s\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -260,3 +261,48 @@ def test_the_layout_is_computed_once_for_each_order_of_roles(smol):
 def test_show_mask_shows_the_answer_on_green(smol):
     shown = chat_format.show_mask(smol, encode(smol, chat("a", "<b>")))
     assert '<span style="background:#cdebc5;color:#113311;padding-bottom:2px">&lt;' in shown
+
+
+def test_the_mask_is_cut_after_the_longest_and_says_how_much_is_left(smol):
+    encoded = chat_format.Encoded(list(range(300, 310)), [IGNORED] * 4 + list(range(304, 310)))
+    shown = [chat_format.show_mask(smol, encoded, longest) for longest in (9, 10, 11)]
+    assert [page.count("<span") for page in shown] == [9, 10, 10]
+    assert [page.count("background:#cdebc5") for page in shown] == [5, 6, 6] and shown[0].count("opacity:.65") == 4
+    assert ["more tokens" in page for page in shown] == [True, False, False] and "<i> … and 1 more tokens</i></div>" in shown[0]
+    long = chat_format.show_mask(smol, chat_format.Encoded([300] * 170, [IGNORED] * 170))
+    assert long.count("<span") == 160 and "and 10 more tokens" in long
+    lines = chat_format.show_mask(smol, encode(smol, chat("a\nb", "c")))
+    assert "⏎<br>" in lines and "\n" not in lines
+
+
+def test_a_problem_comes_before_missing_tokens_and_graded_tokens_are_counted():
+    assert chat_format.Encoded([1, 2, 3], [IGNORED, 2, 3]).supervised == 2
+    assert chat_format.Encoded([], [], "why").refusal == "why" and chat_format.Encoded([1, 2], [IGNORED, 2]).refusal == ""
+
+
+def test_the_pieces_before_an_answer_end_with_its_header(smol, mistral):
+    for tokenizer in (smol, mistral):
+        asked = chat_format.pieces(tokenizer, chat("Why?"), for_answer=True)
+        assert tokenizer("".join(piece.text for piece in asked), add_special_tokens=False).input_ids == chat_format.prompt_ids(
+            tokenizer, chat("Why?")
+        )
+        assert [piece.role for piece in asked] == [None, "user", None] and asked[1].text == "Why?"
+    whole = chat_format.pieces(mistral, chat("Why?", "So.", "And?", "No."))
+    assert [piece.role for piece in whole] == [None, "user", None, "assistant", None, "user", None, "assistant", None]
+    assert whole[0].text.startswith("<s>[INST]") and whole[-1].text == "</s>" and whole[4].text.startswith("</s>")
+
+
+def test_encoding_many_records_gives_each_its_own_tokens_and_problem(smol):
+    tokenizer = with_template(smol, chatml("m['content'].split('!')[0]"))
+    found = chat_format.encode(tokenizer, [record(chat("a", "b")), record(chat("a!", "b")), record(chat("c", "d e f"))])
+    assert [bool(one.problem) for one in found] == [False, True, False] and found[1].input_ids == found[1].labels == []
+    assert found[2] == encode(tokenizer, chat("c", "d e f")) and found[0] == encode(tokenizer, chat("a", "b")) != found[2]
+    assert chat_format.encode(smol, []) == []
+
+
+def test_the_ignored_label_is_that_of_the_loss_and_a_control_token_may_have_the_id_0(smol):
+    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORED
+    tokenizer = with_template(smol, chatml(end="<|endoftext|>"))
+    assert tokenizer.convert_tokens_to_ids("<|endoftext|>") == 0
+    found = chat_format.pieces(tokenizer, chat("a", "b"))
+    assert "".join(piece.text for piece in found) == tokenizer.apply_chat_template(chat("a", "b"), tokenize=False)

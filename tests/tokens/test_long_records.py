@@ -1,5 +1,8 @@
 """Long records in windows: no graded token is lost or repeated, prompts are never graded, cuts are between turns, paragraphs or words."""
 
+import copy
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,13 +76,11 @@ def test_documents_without_paragraphs_are_cut_at_line_ends_and_else_between_word
     _, lines = fit(tokenizer, record(text=PARAGRAPHS.replace("\n\n", "\n")), 64)
     assert all(tokenizer.decode(window.input_ids).endswith("\n") for window in lines.windows[:-1])
     _, one_line = fit(tokenizer, record(text=PARAGRAPHS.replace("\n", " ")), 64)
-    text = PARAGRAPHS.replace("\n", " ")
-    place = 0
-    for window in one_line.windows[:-1]:
-        place += len(tokenizer.decode(graded(window)).strip()) + (place > 0)
-        assert len(window.input_ids) > 24
+    for window in one_line.windows[1:]:
+        first = next(token for token, label in zip(window.input_ids, window.labels, strict=True) if label != IGNORED)
+        assert tokenizer.convert_ids_to_tokens(first)[0] in "▁Ġ", "a window begins with the blank before a word"
+    assert all(len(window.input_ids) > 24 for window in one_line.windows[:-1]) and len(one_line.windows) > 5
     assert one_line.tokens_lost == 0
-    assert text[place - 1] != " "
 
 
 def test_each_window_of_a_long_answer_begins_with_the_prompt_and_only_the_last_ends(tokenizer):
@@ -142,3 +143,156 @@ def test_the_last_window_is_never_only_an_end_token(tokenizer):
     for count in range(55, 75):
         _, fitted = fit(tokenizer, chat("q", " ".join(["word"] * count)), prompt + 60)
         assert len(graded(fitted.windows[-1])) >= 15
+
+
+class Vocabulary:
+    """A tokenizer of a few words, whose cuts can be worked out by hand."""
+
+    bos_token_id = 0
+    tokens = ("<s>", "a", "▁b", "<0x0A>", "c<0x0A>", "Ġd", "Ċ", "ĊĊ", "ĉ", None, "", "</s>")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]:
+        return [self.tokens[number] for number in ids]
+
+    def ids(self, text: str) -> np.ndarray:
+        return np.array([self.tokens.index(token) for token in text.split()], np.int32)
+
+
+BOOK = Vocabulary()
+ANY, WORD, LINE, PARAGRAPH = range(4)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("a ▁b <0x0A> a <0x0A> <0x0A> a Ġd a", [WORD, ANY, LINE, ANY, ANY, PARAGRAPH, WORD, ANY, ANY]),
+        ("c<0x0A> Ċ a", [ANY, PARAGRAPH, ANY]),
+        ("c<0x0A> a c<0x0A> a", [LINE, ANY, LINE, ANY]),
+        ("a ĊĊ a", [ANY, PARAGRAPH, ANY]),
+        ("Ċ ĉ Ċ a", [LINE, ANY, PARAGRAPH, ANY]),
+        ("a ĉ a Ċ a Ċ", [WORD, ANY, ANY, LINE, ANY, LINE]),
+        ("ĊĊ Ċ", [ANY, PARAGRAPH]),
+        ("a Ċ c<0x0A> a", [ANY, LINE, LINE, ANY]),
+    ],
+)
+def test_how_good_a_cut_after_each_token_is(text: str, places: list[int]) -> None:
+    assert long_records._places(BOOK, BOOK.ids(text)).tolist() == places
+
+
+@pytest.mark.parametrize(
+    ("text", "room", "cuts"),
+    [
+        ("a " * 8, 8, [(0, 8)]),
+        ("a " * 9, 8, [(0, 7), (7, 9)]),  # the last window has at least a quarter of the room
+        ("a " * 20, 8, [(0, 8), (8, 16), (16, 20)]),
+        ("a " * 14, 12, [(0, 11), (11, 14)]),
+        ("a " * 5 + "Ċ " + "▁b " + "a " * 8, 8, [(0, 6), (6, 13), (13, 15)]),
+        ("a " * 4 + "Ċ " + "a " * 10, 8, [(0, 5), (5, 13), (13, 15)]),  # the first place of the second half
+        ("a " * 3 + "ĊĊ " + "a " * 11, 8, [(0, 8), (8, 15)]),  # a place of the first half is not used
+        ("a " * 4 + "Ċ a Ċ " + "a " * 8, 8, [(0, 7), (7, 15)]),  # the latest of the best
+        ("a " * 4 + "ĊĊ a Ċ " + "a " * 8, 8, [(0, 5), (5, 13), (13, 15)]),  # a paragraph before a line
+    ],
+)
+def test_cuts_worked_out_by_hand(text: str, room: int, cuts: list[tuple[int, int]]) -> None:
+    assert list(long_records._cuts(BOOK, BOOK.ids(text), room)) == cuts
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [([5, 5, 5], [(0, 2), (2, 3)]), ([5, 6, 4], [(0, 1), (1, 3)]), ([12, 3], [(0, 1), (1, 2)]), ([3, 12, 3], [(0, 1), (1, 2), (2, 3)]),
+     ([9, 9, 2], [(0, 1), (1, 2), (2, 3)]), ([3, 3, 3], [(0, 3)]), ([1, 9, 1], [(0, 2), (2, 3)])],
+)  # fmt: skip
+def test_as_many_turns_as_fit_are_in_a_group(lengths: list[int], groups: list[tuple[int, int]]) -> None:
+    assert long_records._groups(lengths, 10) == groups
+
+
+def answer_windows(prompt: str, answer: str, tail: str, max_tokens: int) -> tuple[list[tuple[str, str]], int]:
+    """((all tokens, the graded ones) of each window, tokens lost) of one answer after a prompt."""
+    ids = BOOK.ids(f"{prompt} {answer} {tail}")
+    graded = np.zeros(len(ids), bool)
+    graded[len(prompt.split()) : len(prompt.split()) + len(answer.split())] = True
+    found = long_records._one_answer(BOOK, (ids, graded), max_tokens)
+
+    def words(tokens: np.ndarray) -> str:
+        return " ".join(BOOK.convert_ids_to_tokens(tokens.tolist()))
+
+    return [(words(ids), words(ids[graded])) for ids, graded in found.windows], found.tokens_lost
+
+
+A = " ".join(["a"] * 8)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "tail", "max_tokens", "windows", "lost"),
+    [
+        ("<s> Ġd Ġd", f"{A} a </s>", "Ċ", 12, [(f"<s> Ġd Ġd {A[:15]}", A[:15]), ("<s> Ġd Ġd a </s> Ċ", "a </s>")], 0),
+        ("<s> Ġd Ġd Ġd", f"{A[:13]} </s>", "Ċ", 12, [(f"<s> Ġd Ġd Ġd {A[:13]} </s>", f"{A[:13]} </s>")], 1),  # 4 + 8 + 1: no room
+        ("<s> Ġd Ġd Ġd", f"{A[:11]} </s>", "Ċ", 12, [(f"<s> Ġd Ġd Ġd {A[:11]} </s> Ċ", f"{A[:11]} </s>")], 0),  # 4 + 7 + 1: it fits
+        ("<s> Ġd", "a </s>", "Ċ Ċ", 12, [("<s> Ġd a </s> Ċ Ċ", "a </s>")], 0),
+        ("<s> Ġd Ġd", f"{A} a {A} a a </s>", "Ċ", 12, [(f"<s> Ġd Ġd {A} a", f"{A} a"), (f"<s> Ġd Ġd {A} a", f"{A} a"), ("<s> Ġd Ġd a </s> Ċ", "a </s>")], 0),
+        ("<s> ▁b Ġd Ġd Ġd Ġd", "a </s>", "", 12, [("<s> ▁b Ġd Ġd Ġd Ġd a </s>", "a </s>")], 0),  # half a window, which is kept
+        ("<s> ▁b ▁b Ġd Ġd Ġd Ġd Ġd", "a </s>", "", 12, [("<s> Ġd Ġd Ġd Ġd Ġd a </s>", "a </s>")], 2),  # its end is kept
+        ("▁b ▁b ▁b Ġd Ġd Ġd Ġd Ġd", "a </s>", "", 12, [("▁b Ġd Ġd Ġd Ġd Ġd a </s>", "a </s>")], 2),  # no start token to keep
+        ("<s> ▁b ▁b Ġd Ġd Ġd Ġd", "a </s>", "", 13, [("<s> ▁b Ġd Ġd Ġd Ġd a </s>", "a </s>")], 1),
+    ],
+)  # fmt: skip
+def test_windows_of_one_answer_worked_out_by_hand(
+    prompt: str, answer: str, tail: str, max_tokens: int, windows: list[tuple[str, str]], lost: int
+) -> None:
+    assert answer_windows(prompt, answer, tail, max_tokens) == (windows, lost)
+
+
+def test_windows_of_a_document_begin_with_the_start_token_or_the_token_before() -> None:
+    document = "▁b a a a Ċ Ġd a a a </s>"
+    assert answer_windows("<s>", document, "", 8) == ([("<s> ▁b a a a Ċ", "▁b a a a Ċ"), ("<s> Ġd a a a </s>", "Ġd a a a </s>")], 0)
+    assert answer_windows("▁b", document[3:], "", 8) == ([("▁b a a a Ċ", "a a a Ċ"), ("Ċ Ġd a a a </s>", "Ġd a a a </s>")], 0)
+
+
+def test_a_record_of_exactly_max_tokens_is_unchanged_in_every_way_and_one_token_more_is_not(tokenizer):
+    one = chat("Tell me all.", PARAGRAPHS)
+    length = len(fit(tokenizer, one, 4096)[0].input_ids)
+    for way in long_records.WAYS:
+        whole, fitted = fit(tokenizer, one, length, way)
+        assert fitted == long_records.Fitted([whole])
+        assert fit(tokenizer, one, length - 1, way)[1] != long_records.Fitted([whole])
+    assert fit(tokenizer, one, length - 1, "truncate")[1].tokens_lost == 1
+
+
+def test_turns_of_exactly_max_tokens_are_one_window(tokenizer):
+    turn = ["Why is it so?", "It is so because it was so before, as everybody there knows, and so it will be."]
+    alone = chat_format.encode(tokenizer, [chat(*turn)])[0]
+    assert fit(tokenizer, chat(*turn, *turn), len(alone.input_ids))[1] == long_records.Fitted([alone, alone])
+    assert alone not in fit(tokenizer, chat(*turn, *turn), len(alone.input_ids) - 1)[1].windows
+
+
+def test_what_the_turns_of_a_chat_lose_is_summed(tokenizer):
+    one = chat("Hello.", "Yes.", "Read: " + "word " * 90, "Short.", "And: " + "more " * 90, "Done.", system="Be brief.")
+    _, fitted = fit(tokenizer, one, 64)
+    prompts = [len(chat_format.prompt_ids(tokenizer, [one.messages[0], one.messages[place]])) for place in (3, 5)]
+    assert fitted.tokens_lost == sum(prompts) - 2 * 32 and len(fitted.windows) == 3
+
+
+def test_a_record_that_cannot_be_encoded_is_refused_with_its_reason_and_all_its_tokens_are_lost() -> None:
+    ids = np.arange(20, dtype=np.int32)
+    for way in long_records.WAYS:
+        assert long_records.cut(BOOK, chat("a", "b"), (ids, ids > 3), "no_supervised_token", 64, way) == (
+            long_records.Fitted([], 20, "no_supervised_token"))  # fmt: skip
+
+
+def test_sixteen_tokens_are_room_enough_and_fifteen_are_not(tokenizer):
+    assert len(fit(tokenizer, record(text=PARAGRAPHS), 16)[1].windows) > 10
+    with pytest.raises(ValueError, match="max_tokens = 15; expected at least 16"):
+        fit(tokenizer, record(text=PARAGRAPHS), 15)
+    assert fit(tokenizer, record(text="word"), 15)[1].tokens_lost == 0, "it need not be split"
+
+
+def test_turns_that_cannot_be_written_alone_are_an_error_that_says_so() -> None:
+    tokenizer = copy.copy(base_model.load_tokenizer(demo_model.NAME))
+    tokenizer.chat_template = "{% if messages | length < 4 %}{{ raise_exception('too short') }}{% endif %}" + tokenizer.chat_template
+    one = chat("Why?", "So.", "And?", "word " * 90)
+    encoded = chat_format.Encoded(list(range(100)), list(range(100)))
+    with pytest.raises(chat_format.TemplateProblem, match=r"file:1: its turns cannot be written as separate chats: .*too short"):
+        long_records.fit(tokenizer, one, encoded, 64)

@@ -60,6 +60,50 @@ def test_records_too_long_or_empty_are_errors():
         block([Encoded([1], [1]), Encoded([], [], "refused")], 8, 0)
 
 
+def plainly(lengths: list[int], capacity: int) -> list[list[int]]:
+    """Best-fit decreasing as it is defined: the fullest bin with room, the earliest of equals."""
+    found: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        free = [capacity - sum(lengths[member] for member in members) for members in found]
+        roomy = [place for place in range(len(found)) if free[place] >= lengths[number]]
+        if roomy:
+            found[min(roomy, key=lambda place: free[place])].append(number)
+        else:
+            found.append([number])
+    return found
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(1, 20), max_size=40))
+def test_bins_are_those_of_a_plain_best_fit(lengths):
+    assert packing.bins(lengths, 20) == plainly(lengths, 20)
+
+
+def test_a_record_may_fill_a_block_and_the_error_for_a_longer_one_names_it():
+    assert packing.bins([8, 8], 8) == [[0], [1]] and packing.bins([], 8) == []
+    with pytest.raises(ValueError, match="record 1 has 9 tokens, more than a block of 8"):
+        packing.bins([8, 9], 8)
+    assert (packing.fill_rate(12, 2, 8), packing.fill_rate(16, 2, 8), packing.fill_rate(0, 0, 8)) == (0.75, 1.0, 1.0)
+
+
+def test_windows_follow_each_other_in_their_blocks():
+    """Two blocks of six tokens: windows of 3 and 2 tokens, and a window of 6."""
+    tokens, graded = np.arange(10, 21), np.array([1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1], bool)
+    made = packing.blocks(tokens, graded, np.array([3, 2, 6]), np.array([2, 1]), 6, 99)
+    assert made["input_ids"].tolist() == [[10, 11, 12, 13, 14, 99], [15, 16, 17, 18, 19, 20]]
+    assert made["labels"].tolist() == [[IGNORED, 11, IGNORED, IGNORED, 14, IGNORED], [IGNORED, 16, 17, IGNORED, 19, 20]]
+    assert made["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]]
+    assert {column.dtype for column in made.values()} == {np.dtype(np.int32)}
+    with pytest.raises(
+        ValueError, match="window 1 has 4 tokens and its block has room for 3; expected at least one token, and room for all"
+    ):
+        packing.blocks(tokens[:7], graded[:7], np.array([3, 4]), np.array([2]), 6, 99)
+    with pytest.raises(ValueError, match="window 0 has 9 tokens and its block has room for 8"):
+        packing.blocks(np.arange(19), np.ones(19, bool), np.array([9, 10]), np.array([2]), 8, 99)
+    with pytest.raises(ValueError, match="window 1 has 0 tokens and its block has room for 3"):
+        packing.blocks(tokens[:3], graded[:3], np.array([3, 0]), np.array([2]), 6, 99)
+
+
 @pytest.fixture(scope="module", params=["none", "nf4"])
 def model(request):
     return base_model.load_base(Settings(quantization=request.param, dtype="float32")).eval()

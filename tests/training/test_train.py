@@ -124,8 +124,8 @@ def test_killed_at_random_moments_it_resumes_to_the_same_loss(long: Run) -> None
     assert killed["attempts"] == KILLS + 1
     undisturbed = finish_forked(other(long, run_name="undisturbed")) if copy_data(long, "undisturbed") else {}
     print(f"validation loss {killed['validation_loss']['adapter']:.6f}, undisturbed {undisturbed['validation_loss']['adapter']:.6f}")
-    assert killed["validation_loss"]["adapter"] == pytest.approx(undisturbed["validation_loss"]["adapter"], rel=0.01)
-    assert killed["validation_curve"] == pytest.approx(undisturbed["validation_curve"], rel=0.01)
+    assert killed["validation_loss"]["adapter"] == pytest.approx(undisturbed["validation_loss"]["adapter"], rel=1e-5)
+    assert killed["validation_curve"] == pytest.approx(undisturbed["validation_curve"], rel=1e-5), "on a CPU resuming changes nothing"
 
 
 def log_of(run: Run) -> list[dict]:
