@@ -70,4 +70,6 @@ def kept_answers(settings: Settings, tokenizer: Any, model: Callable[[], Any], a
 def _answers(tokenizer: Any, model: Any, prompts: list[str]) -> list[dict[str, Any]]:
     """In one batch: a step of 60 short rows takes hardly longer than one of 20, since 4-bit weights are unpacked in each step."""
     with model.disable_adapter():
-        return generation.generate(model, tokenizer, [chat_format.prompt_ids(tokenizer, _chat(prompt)) for prompt in prompts], ANSWER_TOKENS)
+        return generation.generate(
+            model, tokenizer, [chat_format.prompt_ids(tokenizer, _chat(prompt)) for prompt in prompts], ANSWER_TOKENS
+        )

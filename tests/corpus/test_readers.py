@@ -458,7 +458,12 @@ def test_a_second_row_within_64_lines_makes_a_file_of_lines_that_is_never_in_mem
 
 def test_glued_objects_in_a_file_of_lines_are_salvaged_line_by_line(read):
     found = read("a.json", b'{"text": "a"}{"text": "b"}\n{"text": "c"}\n{"text": "d"}\n', salvage=True)
-    assert [(row.source, row.note) for row in found] == [("a.json:1.1", "salvaged"), ("a.json:1.2", "salvaged"), ("a.json:2", ""), ("a.json:3", "")]
+    assert [(row.source, row.note) for row in found] == [
+        ("a.json:1.1", "salvaged"),
+        ("a.json:1.2", "salvaged"),
+        ("a.json:2", ""),
+        ("a.json:3", ""),
+    ]
     assert outcome(read("a.jsonl", b'{"text": "a"} and more\n', salvage=True)) == [("a.jsonl:1", "not_json")]
 
 

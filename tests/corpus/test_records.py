@@ -412,4 +412,6 @@ def test_columns_without_a_value_leave_the_row_as_it_is():
     assert (record.shape, record.messages, record.metadata) == ("columns", CHAT, {"page": 1})
     assert mapped({"prompt": "other", "ask": ASK, "completion": REPLY}, columns={"prompt": "ask"}).messages == CHAT
     assert mapped({"text": "a document"}, columns={"answer": "text"}).shape == "text", "without a prompt the column makes no chat"
-    assert mapped({"context": ASK, "reply": REPLY}, columns={"prompt": "context", "answer": "reply"}).messages == CHAT, "it is no context too"
+    assert mapped({"context": ASK, "reply": REPLY}, columns={"prompt": "context", "answer": "reply"}).messages == CHAT, (
+        "it is no context too"
+    )

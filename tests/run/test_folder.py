@@ -282,7 +282,10 @@ def test_a_file_of_another_size_or_content_is_altered(run: Run) -> None:
     for text in ("First", "firs", "first!"):
         (run.folder / "data" / "out.txt").write_text(text)
         assert run.reasons_to_run("data", {"a": "1"}) == ["data/out.txt was altered"]
-    assert run.damages("data") == run.damages("data", below="data/") == ["data/out.txt was altered"] and run.damages("data", below="data/x") == []
+    assert (
+        run.damages("data") == run.damages("data", below="data/") == ["data/out.txt was altered"]
+        and run.damages("data", below="data/x") == []
+    )
     (run.folder / "data" / "out.txt").write_text("first")
     assert run.reasons_to_run("data", {"a": "1"}) == []
 

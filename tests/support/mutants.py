@@ -8,6 +8,7 @@ import ast
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt),
@@ -26,7 +27,7 @@ class Mutant:
     line: int
     before: str
     after: str
-    source: str  # of the complete module
+    number: int  # in the order of the source; `changed` writes it
 
     def __str__(self) -> str:
         return f"{self.module}.py:{self.line}  {_short(self.before)} → {_short(self.after)}"
@@ -34,13 +35,22 @@ class Mutant:
 
 def of_source(module: str, source: str) -> Iterator[Mutant]:
     """Every mutant of a module, in the order of its source."""
+    for number, (_, _, _, node, new) in enumerate(_all_variants(ast.parse(source))):
+        yield Mutant(module, node.lineno, ast.unparse(node), ast.unparse(new), number)
+
+
+def changed(source: str, number: int) -> str:
+    """The source of a module with one of its mutants."""
     tree = ast.parse(source)
-    for parent, name, number, node in _places(tree):
+    parent, name, place, node, new = next(islice(_all_variants(tree), number, None))
+    _put(parent, name, place, ast.copy_location(new, node))
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+def _all_variants(tree: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST, ast.AST]]:
+    for parent, name, place, node in _places(tree):
         for new in _variants(node, name):
-            ast.copy_location(new, node)
-            _put(parent, name, number, new)
-            yield Mutant(module, node.lineno, ast.unparse(node), ast.unparse(new), ast.unparse(ast.fix_missing_locations(tree)))
-            _put(parent, name, number, node)
+            yield parent, name, place, node, new
 
 
 def _places(parent: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:

@@ -94,15 +94,15 @@ class Result:
     seconds: float
 
 
-# Runs in a copy. Loads what most tests need once; for each line of pytest's arguments, a forked process runs the tests.
+# They run in a copy: what most tests need is loaded once; for each line of pytest's arguments, a forked process runs the tests.
+PRELOADED = """
+import hypothesis, numpy, pyarrow.parquet, scipy.stats
+import datasets, peft, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+"""
 SERVER = """
 import os, sys
-import hypothesis, numpy, pyarrow.parquet, pytest, scipy.stats
-try:
-    import datasets, peft, torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-except ImportError:
-    pass
+import pytest
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -126,7 +126,7 @@ class Copy:
         self.home.mkdir()
         environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         environment.setdefault("MISTRAL_WORKBOOK_HOME", str(self.home))
-        self.server = subprocess.Popen([sys.executable, "-c", SERVER], cwd=folder, env=environment, text=True,
+        self.server = subprocess.Popen([sys.executable, "-c", PRELOADED + SERVER], cwd=folder, env=environment, text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
         self.seconds: dict[str, float] = {}  # module → seconds of its tests without a mutant
 
@@ -160,7 +160,7 @@ class Copy:
         place = self.folder / "mistral_lib" / f"{mutant.module}.py"
         original = place.read_text()
         try:
-            place.write_text(mutant.source)
+            place.write_text(mutants.changed(original, mutant.number))
             return self.run(mutant.module, max(LEAST, PATIENCE * self.seconds[mutant.module]))
         finally:
             place.write_text(original)

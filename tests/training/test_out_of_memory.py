@@ -135,7 +135,10 @@ def test_evidence_of_a_kill_for_lack_of_memory_exactly_at_its_limits(kernel: dic
     assert why(machine=4, left=0.25) is None and f"({system_memory.MACHINE})" in why(machine=4, left=0.2499)
     assert f"({system_memory.MACHINE})" in why(machine=4), "without a note nothing speaks against it"
     assert why(left=0.05) is None
-    assert why(left=0.049, events=(began, {"event": "loading"}, step)) == "the process was killed while step, without an error, with 4.9% of the memory left"
+    assert (
+        why(left=0.049, events=(began, {"event": "loading"}, step))
+        == "the process was killed while step, without an error, with 4.9% of the memory left"
+    )
     assert why(group=6, events=()) is None and why(group=6, events=(step,)) is None
     for word in ("stopping", "failed", "verified"):
         assert why(group=6, events=(began, {"event": word}, step)) is None
