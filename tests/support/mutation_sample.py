@@ -125,6 +125,7 @@ class Copy:
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
         self.home.mkdir()
         environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # nbval's alone takes seconds to load
         environment.setdefault("MISTRAL_WORKBOOK_HOME", str(self.home))
         self.server = subprocess.Popen([sys.executable, "-c", PRELOADED + SERVER], cwd=folder, env=environment, text=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
