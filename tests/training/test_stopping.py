@@ -12,7 +12,7 @@ import torch
 from datasets import load_from_disk
 from torch.nn.modules.module import register_module_forward_hook
 
-from mistral_lib.run import Run
+from mistral_lib.run import Run, params
 from mistral_lib.training import checkpoints, largest_batch, stopping, train, training_log
 from tests.support.corpora import short_run
 from tests.support.disturbed_training import after_step, events, log_of
