@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_notebook_shows_the_plan_in_two_lines_and_its_score_in_percent(prepare
     line = plan_table.time_and_money(prepared.settings, work)
     assert line == f"{work.origin}; {plan_table.span(*(seconds / 60 for seconds in fit.seconds))} minutes, 0.00 – 0.00 USD"
     assert plan_table.memory_line(fit) == f"needs {fit.peak / 2**30:.2f} GiB of {fit.available / 2**30:.2f} GiB: fits"
-    full = fit_plan.as_set(prepared.settings.model_copy(update={"instance": "g4dn.xlarge", "micro_batch_size": 4096}), work)
+    full = replace(fit, available=fit.peak - 1)
     assert not full.fits and "python -m mistral_lib plan" in plan_table.memory_line(full)
     result = {"peak_memory_mib": 2 * fit.peak / MIB, "seconds": sum(fit.seconds) / 2, "usd": 0.0}
     assert plan_table.score_table(prepared.settings, work, result)["off"].to_list() == ["+100%", "+0%", "+0%"]
