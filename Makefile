@@ -11,11 +11,11 @@ TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
 help:
 	@echo "make demo   set up and run the complete workbook on the embedded corpus and model (CPU, minutes)"
-	@echo "make lab    set up and open JupyterLab at the first notebook"
+	@echo "make lab    set up and open JupyterLab at a working copy of the first notebook"
 	@echo "make test   set up, lint, run all tests, and re-run the notebooks against their stored outputs"
 	@echo "make book   set up, run the notebooks with their defaults, and store their outputs"
 	@echo "make bench  set up, install TRL to compare with, and run the benchmarks"
-	@echo "make clean  remove the environment; runs/, models/ and corpora/ stay"
+	@echo "make clean  remove the environment; runs/, models/, corpora/ and workbook/ stay"
 
 setup: .venv/.done
 

@@ -1,9 +1,10 @@
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | audit | runs | lab.
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | ask | audit | runs | lab.
 
 A command's function returns the exit code, None for 0, and imports what loads slowly.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,13 @@ def compare(arguments: argparse.Namespace) -> None:
     print("\n".join([*compare_runs.sentence(found), f"page: {paths.short(place)}"]))
 
 
+def ask(arguments: argparse.Namespace) -> None:
+    from mistral_lib.commands import ask
+
+    width = shutil.get_terminal_size().columns
+    ask.ask(Run.existing(arguments.run_folder), arguments.question, arguments.max_new_tokens, width)
+
+
 def audit(arguments: argparse.Namespace) -> int:
     from mistral_lib.preparation import audit
 
@@ -100,7 +108,7 @@ def delete(arguments: argparse.Namespace) -> None:
 
 
 def lab(arguments: argparse.Namespace) -> None:
-    jupyter_lab.open_lab(arguments.port, arguments.jupyter)
+    jupyter_lab.open_lab(arguments.port, arguments.jupyter, arguments.fresh)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,8 +116,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
     _add_notebook_commands(commands)
     _add_run_commands(commands)
-    command = _add(commands, lab, "JupyterLab at the first notebook, on this machine only, with a token")
+    command = _add(commands, lab, "JupyterLab at the first notebook, as a working copy in workbook/; on this machine only, with a token")
     command.add_argument("--port", type=int, help="default: the first free one from 8888 on")
+    command.add_argument("--fresh", action="store_true", help="move changed copies to workbook/previous/ and copy all notebooks again")
     command.add_argument("jupyter", nargs="*", metavar="-- option", help="further options for `jupyter lab`, after --")
     return top
 
@@ -155,6 +164,9 @@ def _add_run_commands(commands: Any) -> None:
     command = _add(commands, compare, "two or more evaluated runs, paired on the same test records, as one HTML page")
     command.add_argument("run_folders", type=Path, nargs="+")
     command.add_argument("--out", type=Path, help="where the page is written; default: runs/comparisons/")
+    command = _add(commands, ask, "base model and adapter answer questions, side by side", folder)
+    command.add_argument("question", nargs="+", help="one or more, each in quotation marks")
+    command.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens of the longest answer; default: max_new_tokens of the run")
     command = _add(commands, audit, "check runs or an adapter folder again; non-zero if anything is missing, altered or stale")
     command.add_argument("folder", type=Path, nargs="?")
 

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,3 +97,34 @@ def prepared(settings: params.Settings) -> Run:
     run = Run.open(settings)
     prepare.prepare(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def trained_home(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one trained run, not quantized and in float32, made once."""
+    from mistral_lib.preparation import prepare
+    from mistral_lib.training import train
+
+    place = tmp_path_factory.mktemp("trained_home")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}  # the trainer replaces them
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MISTRAL_WORKBOOK_HOME", str(place))
+        for domain in ("red", "green"):
+            files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 120))
+        run = Run.open(params.Settings(
+            run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=6,
+            checkpoint_every_steps=6, validate_every_steps=0, learning_rate=5e-3, lora_rank=16, validation_share=0.15, test_share=0.15,
+            max_validation_tokens=1024, max_new_tokens=8, quantization="none", dtype="float32",
+        ))  # fmt: skip
+        prepare.prepare(run)
+        train.train(run)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return place
+
+
+@pytest.fixture
+def trained_run(trained_home: Path, home: Path) -> Run:
+    """A copy of the trained run in an empty home."""
+    shutil.copytree(trained_home, home, dirs_exist_ok=True)
+    return Run.existing(home / "runs" / "small")

@@ -1,4 +1,4 @@
-"""The command line's work beyond one stage: headless notebooks, sweeps, comparisons, run folders, JupyterLab.
+"""The command line's work beyond one stage: headless notebooks, sweeps, comparisons, run folders, questions, JupyterLab.
 
 notebook_runs     runs the numbered notebooks headless with papermill, into runs/<name>/notebooks/
 sweep             a sweep file: one parameter file and the alternatives to try; every fault is listed before anything runs
@@ -7,5 +7,8 @@ stage_reuse       takes over a complete stage of another run that would compute 
 sweep_comparison  the alternatives of a sweep in one table and one figure, from their verified results
 compare_runs      compares two or more runs, paired on the same test records, or refuses with the reason
 run_folders       lists, renames and deletes the runs below runs/
-lab               JupyterLab at the first notebook, on this machine only, with a token
+ask               base model and adapter answer questions side by side in the terminal
+workbook          the working copies of the notebooks, which git ignores
+read_only_book    JupyterLab's access to files, with the tracked notebooks read-only
+lab               JupyterLab at the first working copy, on this machine only, with a token
 """

@@ -1,4 +1,5 @@
-"""JupyterLab at the first notebook, with this environment's Python. It listens on this machine only and asks for a token.
+"""JupyterLab at the working copy of the first notebook, with this environment's Python. It listens on this machine only and asks for a
+token.
 
 Over ssh it prints the line that forwards the page to one's own machine.
 """
@@ -11,11 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mistral_lib.commands import workbook
 from mistral_lib.run import files, paths
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::", "*", "")  # every address that this machine has
-FIRST = "notebooks/00_start_here.ipynb"
+FIRST = "workbook/00_start_here.ipynb"  # below JupyterLab's root, which is the workbook's home
+BOOK = "mistral_lib.commands.read_only_book.ReadOnlyBook"
 OVER_SSH = "SSH_CONNECTION"  # set in a shell that was opened over ssh: the browser is on another machine
 SETTINGS = {  # JupyterLab's defaults for this workbook; a user's own settings win
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -23,15 +26,19 @@ SETTINGS = {  # JupyterLab's defaults for this workbook; a user's own settings w
 }
 
 
-def open_lab(port: int | None = None, requested: Sequence[str] = ()) -> None:
-    """Start JupyterLab and wait until it ends. It takes the first free port from 8888 on; a requested port that is taken ends it."""
+def open_lab(port: int | None = None, requested: Sequence[str] = (), fresh: bool = False) -> None:
+    """Copy the notebooks to workbook/, start JupyterLab and wait until it ends.
+
+    It takes the first free port from 8888 on; a requested port that is taken ends it. fresh: as in `workbook.refresh`.
+    """
     from jupyterlab.labapp import LabApp
 
+    copied = workbook.refresh(fresh)
     files.write_json(settings_folder() / "overrides.json", SETTINGS)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, whatever kernels the user has
     token = secrets.token_hex(24)
     server = LabApp.initialize_server(argv=options(token, port, requested))  # an argument list inside this process: `ps` does not show it
-    print(welcome(server.ip, server.port, token, os.environ), file=sys.stderr, flush=True)
+    print(welcome(server.ip, server.port, token, os.environ), *copied, sep="\n", file=sys.stderr, flush=True)
     server.start()
 
 
@@ -41,7 +48,8 @@ def options(token: str, port: int | None = None, requested: Sequence[str] = ()) 
     Address and token are JupyterLab's defaults, given here because a user's configuration file may hold others.
     """
     own = [
-        f"--ip={LOOPBACK}", f"--ServerApp.root_dir={paths.project()}", f"--LabApp.default_url=/lab/tree/{FIRST}",
+        f"--ip={LOOPBACK}", f"--ServerApp.root_dir={paths.home()}", f"--LabApp.default_url=/lab/tree/{FIRST}",
+        f"--ServerApp.contents_manager_class={BOOK}",
         "--KernelSpecManager.allowed_kernelspecs=python3", f"--LabApp.app_settings_dir={settings_folder()}",
     ]  # fmt: skip
     own += [f"--port={port}", "--ServerApp.port_retries=0"] if port else []

@@ -1,23 +1,16 @@
-"""Ask base model and adapter the same question and watch both answers side by side, token by token.
-
-The model is loaded once; a batch has two rows, one without the adapter and one with it.
-Source: peft, "Mixing different LoRA adapters in the same batch" (`adapter_names`).
-"""
+"""Ask base model and adapter the same question and watch both answers side by side, token by token."""
 
 import html
 import threading
-from collections.abc import Callable
-from typing import Any
+import time
 
 import ipywidgets
 
 from mistral_lib.display import figure
 from mistral_lib.display.widget_base import PlainTextBox, button
-from mistral_lib.model import base_model
+from mistral_lib.model import paired_answers
 from mistral_lib.run import Run
-from mistral_lib.tokens import chat_format
 
-ROWS = ("__base__", "default")  # peft's names for no adapter and for the loaded one
 PLAIN = "(side-by-side chat: one prompt, base and adapter answering next to each other; open this notebook in JupyterLab to ask)"
 ANSWER = (
     '<div style="border:1px solid #999;border-top:4px solid {color};border-radius:4px;padding:6px 10px;margin:0 6px 6px 0"><b>{who}</b> '
@@ -25,58 +18,6 @@ ANSWER = (
     '<pre style="white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.4;min-height:3em;margin:4px 0 0">{text}</pre></div>'
 )
 COLORS = {"base model": figure.BASE, "adapter": figure.ADAPTER}
-
-Watcher = Callable[[list[str], list[bool]], bool | None]
-
-
-class TwoAnswers:
-    """The streamer of generate(): passes the texts so far, and which of them have ended, to `watch` after each token."""
-
-    def __init__(self, tokenizer: Any, watch: Watcher):
-        self.tokenizer, self.watch, self.stopped = tokenizer, watch, False
-        self.ids: list[list[int]] = [[], []]
-        self.ended = [False, False]
-
-    def put(self, tokens: Any) -> None:
-        """tokens: the prompt first, (2, tokens), then one token a row, (2,)."""
-        if tokens.ndim == 2:
-            return
-        for row, token in enumerate(tokens.tolist()):
-            self.ended[row] |= token == self.tokenizer.eos_token_id
-            if not self.ended[row]:
-                self.ids[row].append(token)
-        self.stopped = bool(self.watch(self.texts(), list(self.ended)))
-
-    def texts(self) -> list[str]:
-        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in self.ids]
-
-    def end(self) -> None:
-        """generate() calls this at its end; put() has passed on everything."""
-
-
-def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, watch: Watcher) -> TwoAnswers:
-    """Greedy answers of base and adapter to one prompt. `watch(texts, ended)` is called per token; if it returns True, both stop.
-
-    Errors: TemplateProblem if the prompt does not fit the chat format; ValueError if it is empty.
-    """
-    import torch
-    from transformers import StoppingCriteriaList
-
-    if not prompt.strip():
-        raise ValueError("the prompt is empty; write a question")
-    ids = chat_format.prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
-    batch = torch.tensor([ids, ids], device=next(model.parameters()).device)  # (2, tokens)
-    streamer = TwoAnswers(tokenizer, watch)
-
-    def stops(input_ids: Any, scores: Any, **_: Any) -> Any:
-        return torch.full((2,), streamer.stopped, device=input_ids.device)
-
-    model.eval()  # mixing rows with and without the adapter is for inference only
-    model.generate(
-        input_ids=batch, attention_mask=torch.ones_like(batch), adapter_names=list(ROWS), max_new_tokens=max_new_tokens, do_sample=False,
-        use_cache=True, pad_token_id=tokenizer.pad_token_id, streamer=streamer, stopping_criteria=StoppingCriteriaList([stops]),
-    )  # fmt: skip
-    return streamer
 
 
 class Chat(PlainTextBox):
@@ -90,7 +31,7 @@ class Chat(PlainTextBox):
         self.ask = button("Ask both", self._ask, icon="play", button_style="primary")
         self.stop = button("Stop", self._stop, icon="stop", disabled=True)
         self.note = ipywidgets.HTML()
-        self.answers = [ipywidgets.HTML(layout={"width": "50%"}) for _ in ROWS]
+        self.answers = [ipywidgets.HTML(layout={"width": "50%"}) for _ in COLORS]
         buttons = ipywidgets.HBox([self.ask, self.stop, self.longest], layout={"flex_flow": "row wrap"})
         super().__init__([self.prompt, buttons, self.note, ipywidgets.HBox(self.answers)], PLAIN)
         self._show(["", ""], [False, False], "")
@@ -114,17 +55,18 @@ class Chat(PlainTextBox):
     def _answer(self) -> None:
         try:
             self._load()
-            done = answer(self.model, self.tokenizer, self.prompt.value, self.longest.value, self._watch)
+            self.note.value, began = "answering …", time.perf_counter()
+            done = paired_answers.answer(self.model, self.tokenizer, self.prompt.value, self.longest.value, self._watch)
             self._show(done.texts(), done.ended, "stopped" if self._stop_requested else "cut here")
+            self.note.value = f"answered in {time.perf_counter() - began:.0f} s"
         except Exception as error:  # an error in a thread is shown nowhere else
             self.note.value = f"{type(error).__name__}: {html.escape(str(error))}"
         finally:
             self.ask.disabled, self.stop.disabled = False, True
 
+    def _say(self, text: str) -> None:
+        self.note.value = html.escape(text)
+
     def _load(self) -> None:
         if self.model is None:
-            self.note.value = "loading the base model and the adapter …"
-            self.run.require("training", "train first: notebook 03_train_adapter")
-            self.tokenizer = base_model.load_tokenizer(self.run.settings.base_model)
-            self.model = base_model.load_adapter(self.run.settings, self.run.folder / "training" / "adapter")
-        self.note.value = ""
+            self.model, self.tokenizer = paired_answers.load(self.run, self._say)

@@ -1,24 +1,19 @@
 """The model card and the dataset card, in the Hugging Face metadata format, from the results of a run.
 
-They are written to evaluation/, since the adapter's folder keeps exactly what training wrote. To publish the adapter, copy
-model_card.md to its README.md.
+They are written to evaluation/, since the adapter's folder keeps exactly what training wrote. To publish the adapter, give model_card.md
+with it: the README of its folder has no verdict.
 """
 
 from bisect import bisect
 from typing import Any
 
-import yaml
-
 from mistral_lib.display import votes
 from mistral_lib.evaluation import verdict
-from mistral_lib.model import base_model
+from mistral_lib.model import adapter_readme, base_model
+from mistral_lib.model.adapter_readme import front_matter
 from mistral_lib.run import Run, files
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")  # the hub's size categories
-
-
-def _front_matter(metadata: dict[str, Any]) -> str:
-    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -32,7 +27,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
     provenance = files.read_json(run.folder / "training" / "adapter" / "provenance.json")
     facts = result["overall"]
     metadata = {
-        "base_model": base_model.shown_name(settings.base_model), "library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "qlora"],
+        **adapter_readme.metadata(settings),
         "model-index": [{"name": run.folder.name, "results": [{
             "task": {"type": "text-generation"}, "dataset": {"name": f"{run.folder.name}, test split", "type": "private"},
             "metrics": [{"type": "loss", "name": f"{who}, nats per supervised token", "value": round(facts[who], 4)} for who in ("base", "adapter")],
@@ -42,7 +37,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
     by_domain = [[name, f["records"], f"{f['base']:.3f}", f"{f['adapter']:.3f}", f"{f['difference']:+.3f}{verdict.span(f)}"]
                  for name, f in result["domains"].items()]  # fmt: skip
     return "\n\n".join([
-        _front_matter(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model.shown_name(settings.base_model)}",
+        front_matter(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model.shown_name(settings.base_model)}",
         f"**Verdict: {result['sentence']}**",
         "## Rules\n\n" + table(["rule", "measured", "required", "outcome"], rules),
         "## Training\n\n" + f"{training['steps']} steps, {training['trainable_parameters']:,} trainable parameters, rank {settings.lora_rank}, "
@@ -79,7 +74,7 @@ def dataset_card(run: Run) -> str:
         dropped += [["near-duplicate", f"{report['duplicates_near']:,}"]]
     near = "not measured" if report["leaked_near"] is None else report["leaked_near"]
     return "\n\n".join([
-        _front_matter(metadata) + f"# The corpus of run {run.folder.name}",
+        front_matter(metadata) + f"# The corpus of run {run.folder.name}",
         f"Sources: {', '.join(f'`{path}`' for path in settings.corpus_paths + settings.operatives_paths)}. "
         f"{report['records_read']:,} rows read, {report['records_kept']:,} records kept.",
         "## Splits\n\n" + table(["split", "records", "tokens"], [[name, f"{count:,}", f"{report['tokens'][name]:,}"]

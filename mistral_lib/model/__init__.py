@@ -12,6 +12,8 @@ likelihood         how well a model predicts the supervised tokens: the loss of 
 fused_layers       LoRA projections, norms and gated MLP with fewer passes over memory
 fused_loss         cross-entropy of a frozen output head in chunks, so that not all logits are in memory
 paired_layers      base model and adapter in one forward pass, for measuring
+paired_answers     base model and adapter answer the same prompt, loaded as the adapter was trained
+adapter_readme     README.md of an adapter's folder: what it is, the counts of its training, how to load it
 cpu_attention      for CPUs only: attention record by record in packed blocks
 row_threads        for CPUs only: the rows of a batch in parallel threads
 step_memory        the memory of a training step, from the model's shapes and without its weights

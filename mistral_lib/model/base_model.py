@@ -5,6 +5,7 @@ torch is imported inside the functions that need weights: preparing data needs o
 
 import hashlib
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -21,6 +22,7 @@ from mistral_lib.run import hardware, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_template
 
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}  # of transformers' BitsAndBytesConfig
 CONTROL_LIKE = re.compile(r"<\|[^|<>\s]+\|>|</?s>|\[/?[A-Z_]+\]|<(?:start|end)_of_turn>")  # what control tokens of models look like
 
 
@@ -133,11 +135,31 @@ def fingerprint(name: str, weights: bool = True) -> str:
 
 
 def shown_name(name: str) -> str:
-    """For others to read: a hub id without its revision, the name of an embedded model, or of a local folder without its path."""
-    if is_hub_id(name):
+    """For others to read: a hub id without its revision, the name of an embedded model, or that of a folder or s3:// prefix without its path."""
+    if _on_hub(name):
         return hub_model.repository(name)
-    local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return Path(name).name if local else name.removeprefix("demo:")
+    place = paths.home() / Path(name.removeprefix("demo:")).expanduser()
+    return Path(os.path.normpath(place)).name  # the name of the folder that `.` or `models/x/` means
+
+
+def portable_id(name: str) -> tuple[str, str | None]:
+    """What an adapter's files call its base model: a hub id and the commit; else `demo:…` or a name without its path, and None."""
+    if _on_hub(name):
+        return hub_model.repository(name), fingerprint(name)
+    return (name if name == demo_model.NAME else shown_name(name)), None
+
+
+def pinned(name: str, trained: str) -> str:
+    """The name by which to load the model whose fingerprint was `trained` at its training: on the hub that commit, not the newest one.
+    Errors: BaseModelError if the model on this machine has other weights or another configuration now."""
+    if _on_hub(name):
+        return f"{hub_model.repository(name)}@{trained}"
+    if (found := fingerprint(name)) != trained:
+        raise BaseModelError(
+            f"{shown_name(name)}: its weights or config.json are not those that the adapter was trained on (fingerprint {found[:12]}, expected "
+            f"{trained[:12]}); put that model back, or train again (notebook 03_train_adapter)"
+        )
+    return name
 
 
 def _on_hub(name: str) -> bool:
@@ -156,7 +178,7 @@ def load_base(settings: Settings) -> Any:
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers warns of its own name
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    nf4 = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
     model, loaded = AutoModelForCausalLM.from_pretrained(
         folder(settings.base_model),
         dtype=dtype,
@@ -166,10 +188,6 @@ def load_base(settings: Settings) -> Any:
         output_loading_info=True,
     )
     require_all_weights(settings.base_model, loaded)
-    if _on_hub(settings.base_model):
-        # peft writes these into the adapter: hub id and commit, not the path of this machine's cache
-        model.name_or_path = hub_model.repository(settings.base_model)
-        model.hub_commit = fingerprint(settings.base_model)
     disable_cpu_repacking(model)
     model.config.use_cache = False
     return model.requires_grad_(False)
@@ -206,7 +224,6 @@ def attach_lora(model: Any, settings: Settings) -> Any:
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",
-        revision=getattr(model, "hub_commit", None),
     )
     return install_kernels(get_peft_model(model, config))
 
@@ -245,6 +262,6 @@ def adapter_hash(model: Any) -> str:
     from peft import get_peft_model_state_dict
 
     total = hashlib.sha256()
-    for name, tensor in sorted(get_peft_model_state_dict(model).items()):
+    for name, tensor in sorted(get_peft_model_state_dict(model, save_embedding_layers=False).items()):
         total.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     return total.hexdigest()

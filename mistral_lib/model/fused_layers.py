@@ -13,6 +13,8 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
+from mistral_lib.run import system_memory
+
 
 def install(model: Any) -> None:
     """Replace the forward pass of every layer that has a fused one, in place."""
@@ -46,6 +48,22 @@ def weight_of(linear: Any) -> torch.Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(linear.weight.data, quantized)
+
+
+def unpack(model: Any) -> bool:
+    """Replace every 4-bit linear layer by a plain one with the same weights, in place, so that generating does not unpack all of them for
+    each token. For inference on a CPU. Returns False, and changes nothing, if that takes more than half of the memory that is left."""
+    linears = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+    packed = {name: linear for name, linear in linears if getattr(linear.weight, "quant_state", None)}
+    needed = sum(linear.in_features * linear.out_features * linear.weight.quant_state.dtype.itemsize for linear in packed.values())
+    if needed > system_memory.left_bytes() / 2:
+        return False
+    for name, linear in packed.items():
+        plain = torch.nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+        plain.weight, plain.bias = torch.nn.Parameter(weight_of(linear), requires_grad=False), linear.bias
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, plain)
+    return True
 
 
 class LoraProjections(Function):

@@ -1,6 +1,6 @@
 """Where runs, models, corpora, parameters and notebooks are; no other module decides it.
 
-Runs, models and corpora are made in the workbook's home: the folder that MISTRAL_WORKBOOK_HOME names, or else the project itself.
+Runs, models, corpora and the working copies of the notebooks are made in the workbook's home: the folder that MISTRAL_WORKBOOK_HOME names, or else the project itself.
 Never the current directory: papermill, JupyterLab and nbval each start notebooks in a different one.
 """
 
@@ -23,7 +23,7 @@ def project() -> Path:
 
 
 def home() -> Path:
-    """The folder under which `runs/`, `models/` and `corpora/` are made."""
+    """The folder under which `runs/`, `models/`, `corpora/` and `workbook/` are made."""
     chosen = os.environ.get(VARIABLE)
     return Path(chosen).expanduser().resolve() if chosen else project()
 
@@ -40,11 +40,17 @@ def corpora() -> Path:
     return home() / "corpora"
 
 
+def workbook() -> Path:
+    """The working copies of the notebooks, which `lab` opens."""
+    return home() / "workbook"
+
+
 def params() -> Path:
     return project() / "params"
 
 
 def notebooks() -> Path:
+    """The tracked notebooks; only `make book` writes there."""
     return project() / "notebooks"
 
 

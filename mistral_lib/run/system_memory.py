@@ -12,15 +12,25 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 def left_share() -> float:
     """The smallest share of memory that is left, over the machine and every control group with a limit."""
-    machine = _table(Path("/proc/meminfo"))
-    shares = [machine["MemAvailable:"] / machine["MemTotal:"]] if machine.get("MemTotal:") else [1.0]
+    return max(0.0, min((left / total for left, total in _left()), default=1.0))
+
+
+def left_bytes() -> int:
+    """The memory that this process can still take; 0 if nothing tells."""
+    return max(0, min((left for left, _ in _left()), default=0))
+
+
+def _left() -> list[tuple[int, int]]:
+    """Bytes that are left, and bytes in all: of the machine and of every control group with a limit."""
+    machine = _table(Path("/proc/meminfo"))  # in KiB
+    found = [(machine["MemAvailable:"] * 1024, machine["MemTotal:"] * 1024)] if machine.get("MemTotal:") else []
     for folder in chain.from_iterable(_control_groups()):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
         usage = _table(folder / "memory.stat")
         anonymous = usage.get("anon", usage.get("total_rss"))  # the kernel can drop the file cache
         if limit and anonymous is not None and limit < 2**60:  # version 1 writes "no limit" as a huge number
-            shares.append(1 - anonymous / limit)
-    return max(0.0, min(shares))
+            found.append((limit - anonymous, limit))
+    return found
 
 
 def kernel_kills() -> dict[str, int]:

@@ -152,7 +152,8 @@ class Training:
             before = self.baseline(model)  # 4
             ended = self.steps.train(model, blocks, likelihood.mean(before))  # 5
             after = self.measured.get(f"after step {ended.adapter_step}") or self.measure(model, "after training")  # 6
-        adapter = adapter_check.save(model, self.settings, self.folder, initial)  # 7
+        numbers = adapter_check.trained_on(blocks, int(counts.sum()), ended, self.steps.effective_batch())
+        adapter = adapter_check.save(model, self.settings, self.folder, initial, numbers)  # 7
         del model  # and release its memory: there are never two models at a time
         allocator.release_unused_memory()
         reloaded = self.check(adapter, initial, after)  # 8

@@ -33,22 +33,25 @@ def label(name: str) -> str:
 
 
 class Server:
-    """`python -m mistral_lib lab` over one folder of notebooks; its kernels use the home of the tests."""
+    """`python -m mistral_lib lab` over one folder of notebooks; its kernels use the home of the tests.
 
-    def __init__(self, folder: Path, theme: str = "JupyterLab Light"):
+    project: start that one's `lab` instead, over the folder that it opens by itself.
+    """
+
+    def __init__(self, folder: Path, theme: str = "JupyterLab Light", project: Path | None = None):
         quiet = {"notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}, "themes": {"theme": theme}}
         for name, values in quiet.items():
             place = folder / ".settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(values))
-        environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "PYTHONPATH": str(paths.project()),
+        environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"), "PYTHONPATH": str(project or paths.project()),
                        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
         environment.pop("SSH_CONNECTION", None)
-        command = [sys.executable, "-m", "mistral_lib", "lab", "--", "--port=18888", f"--ServerApp.root_dir={folder}",
-                   "--no-browser", "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+        command = [sys.executable, "-m", "mistral_lib", "lab", "--", "--port=18888", "--no-browser", "--LabApp.expose_app_in_browser=True"]
+        command += [] if project else [f"--ServerApp.root_dir={folder}"]
         self.words = folder / ".server.out"
         with open(self.words, "wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=project, env=environment, start_new_session=True)
         self.port, self.token = self._address()
 
     def _address(self) -> tuple[int, str]:

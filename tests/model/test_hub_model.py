@@ -112,21 +112,44 @@ def test_the_error_for_an_unreachable_hub_names_a_workaround(tmp_path: Path) -> 
     assert "hf download open/tiny" in words and "set base_model: models/tiny" in words
 
 
-def test_the_adapter_names_the_hub_model_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
-    code = (
-        "import sys; from pathlib import Path; from mistral_lib.run import params; from mistral_lib.model import base_model\n"
-        "settings = params.load(Path(sys.argv[1])); model = base_model.attach_lora(base_model.load_base(settings), settings)\n"
-        "print(model.peft_config['default'].base_model_name_or_path, base_model.fingerprint(settings.base_model), "
-        "model.peft_config['default'].revision, len(base_model.load_tokenizer(settings.base_model)))\n"
-        "model.save_pretrained(sys.argv[2]); print(base_model.load_adapter(settings, Path(sys.argv[2])).peft_config['default'].revision)"
-    )
-    from mistral_lib.run import params
+SAVE = """
+import sys
+from pathlib import Path
+import torch
+from mistral_lib.model import base_model
+from mistral_lib.run import params
+from mistral_lib.training import adapter_check
+settings = params.load(Path(sys.argv[1]))
+model = base_model.attach_lora(base_model.load_base(settings), settings)
+initial = base_model.adapter_hash(model)
+for name, parameter in model.named_parameters():
+    if "lora_B" in name:
+        torch.nn.init.normal_(parameter)
+numbers = dict.fromkeys(("records", "blocks", "block_tokens", "supervised_tokens", "steps", "adapter_step", "blocks_per_step"), 1)
+folder = adapter_check.save(model, settings, Path(sys.argv[2]), initial, numbers)
+print(base_model.adapter_hash(base_model.load_adapter(settings, folder)) == base_model.adapter_hash(model))
+"""
 
-    (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny@v1"})))
+
+def test_the_adapter_names_the_hub_model_and_its_commit_and_not_this_machines_cache(hub, tmp_path: Path, settings) -> None:
+    from mistral_lib.run import files, params
+    from tests.support.corpora import files_with
+
+    (tmp_path / "hub.yaml").write_text(params.to_yaml(settings.model_copy(update={"base_model": "open/tiny@v1", "quantization": "none"})))
     environment = {**os.environ, "HF_ENDPOINT": hub[0], "HF_HOME": str(tmp_path / "cache")}
-    words = [sys.executable, "-c", code, str(tmp_path / "hub.yaml"), str(tmp_path / "adapter")]
+    words = [sys.executable, "-c", SAVE, str(tmp_path / "hub.yaml"), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == ["open/tiny", *2 * [hub_server.OLDER], "49152", hub_server.OLDER], done.stderr
+    assert done.stdout.split() == ["True"], done.stderr
+    folder = tmp_path / "adapter"
+    config, provenance = files.read_json(folder / "adapter_config.json"), files.read_json(folder / "provenance.json")
+    assert [config["base_model_name_or_path"], config["revision"]] == ["open/tiny", hub_server.OLDER]
+    assert [provenance[key] for key in ("base_model", "base_revision", "base_identity")] == ["open/tiny", *2 * [hub_server.OLDER]]
+    assert provenance["parameters"]["base_model"] == "open/tiny" and files_with(folder, str(tmp_path)) == []
+    readme = (folder / "README.md").read_text()
+    assert readme.startswith("---\nbase_model: open/tiny\n") and f"`open/tiny` at commit `{hub_server.OLDER}`" in readme
+    program = readme.split("```python\n")[1].split("```")[0]
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
+    assert loaded.returncode == 0 and loaded.stdout.strip(), loaded.stderr
 
 
 def test_the_requested_revision_is_used(hub, tmp_path: Path) -> None:

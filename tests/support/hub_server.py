@@ -14,6 +14,7 @@ OLDER = "fedcba9876543210fedcba9876543210fedcba98"
 REVISIONS = {"main": COMMIT, COMMIT: COMMIT, "v1": OLDER, OLDER: OLDER}
 GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model is restricted."}
 NO_REVISION = {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
+NO_FILE = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
 UNKNOWN = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
 
 
@@ -74,6 +75,8 @@ def reply(folder: Path, name: str, rest: list[str], token: str, api: bool) -> tu
         return 200, {}, json.dumps([fact(path) for path in sorted(folder.iterdir())]).encode()
     if name == "gated/tiny" and token != "good":
         return (403 if token else 401), GATED, b"{}"
+    if not (folder / rest[-1]).is_file():
+        return 404, {**NO_FILE, "X-Repo-Commit": commit}, b"{}"
     body = (folder / rest[-1]).read_bytes()
     return 200, {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": commit}, body
 
