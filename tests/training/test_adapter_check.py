@@ -15,6 +15,9 @@ from mistral_lib.training import adapter_check, checkpoints
 from mistral_lib.training.adapter_check import TrainingFailed
 
 
+NUMBERS = {"records": 9, "blocks": 4, "block_tokens": 512, "supervised_tokens": 700, "steps": 2, "adapter_step": 2, "blocks_per_step": 2}
+
+
 @pytest.mark.parametrize("repeated", [2.0, 2.0019, 1.9981])
 def test_a_loss_within_a_thousandth_is_the_same(repeated: float) -> None:
     adapter_check.require_same(repeated, 2.0)
@@ -67,10 +70,10 @@ def test_an_adapter_is_saved_with_its_provenance_over_a_leftover(model: Any, set
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "leftover").write_text("of an attempt that was killed")
     with pytest.raises(TrainingFailed, match="before training"):
-        adapter_check.save(model, settings, tmp_path, initial)
+        adapter_check.save(model, settings, tmp_path, initial, NUMBERS)
     assert (tmp_path / "adapter" / "leftover").exists(), "nothing is replaced by an adapter that is not worth keeping"
     lora(model, "B").fill_(0.25)
-    place = adapter_check.save(model, settings, tmp_path, initial)
+    place = adapter_check.save(model, settings, tmp_path, initial, NUMBERS)
     assert place == tmp_path / "adapter" and [path.name for path in tmp_path.iterdir()] == ["adapter"]
     assert not (place / "leftover").exists() and (place / "adapter_config.json").is_file()
     provenance = json.loads((place / "provenance.json").read_text())
@@ -89,5 +92,5 @@ def test_without_room_nothing_is_written(model: Any, settings: Settings, tmp_pat
     lora(model, "B").fill_(0.25)
     monkeypatch.setattr(disk, "RESERVE", 2**60)
     with pytest.raises(disk.DiskFull, match=r"no room on disk for the adapter: .*The checkpoints are complete\."):
-        adapter_check.save(model, settings, tmp_path, initial)
+        adapter_check.save(model, settings, tmp_path, initial, NUMBERS)
     assert list(tmp_path.iterdir()) == []
