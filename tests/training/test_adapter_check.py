@@ -14,7 +14,6 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.training import adapter_check, checkpoints
 from mistral_lib.training.adapter_check import TrainingFailed
 
-
 NUMBERS = {"records": 9, "blocks": 4, "block_tokens": 512, "supervised_tokens": 700, "steps": 2, "adapter_step": 2, "blocks_per_step": 2}
 
 
