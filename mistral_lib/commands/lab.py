@@ -1,5 +1,4 @@
-"""JupyterLab at the working copy of the first notebook, with this environment's Python. It listens on this machine only and asks for a
-token.
+"""JupyterLab at the first working copy, with this environment's Python. It listens on this machine only and asks for a token.
 
 Over ssh it prints the line that forwards the page to one's own machine.
 """

@@ -72,7 +72,7 @@ def counts(settings: Settings, provenance: dict[str, Any]) -> str:
     rows = {
         "training split": f"{made['records']:,} records, {made['supervised_tokens']:,} supervised tokens, in {made['blocks']:,} blocks of "
                           f"{made['block_tokens']:,} tokens",
-        "training": f"{made['steps']:,} optimizer steps of {made['blocks_per_step']} blocks: {passes:.2g} passes over the training split",
+        "training": f"{made['steps']:,} optimizer steps of {made['blocks_per_step']} blocks: {passes:.2f} passes over the training split",
         "adapter": f"of step {made['adapter_step']:,}; rank {settings.lora_rank}, alpha {settings.lora_alpha}, on {settings.lora_targets}",
         "learning rate": f"{settings.learning_rate}, seed {settings.seed}",
         "base weights": f"{settings.quantization}, compute type {provenance['dtype']}",
