@@ -111,10 +111,10 @@ def trained_home(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.setenv("MISTRAL_WORKBOOK_HOME", str(place))
         for domain in ("red", "green"):
             files.write_json_lines(place / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 120))
-        run = Run.open(params.Settings(
-            run_name="small", corpus_paths=["corpora/small"], operatives_paths=[], base_model=tiny_model, max_tokens=128, max_steps=6,
-            checkpoint_every_steps=6, validate_every_steps=0, learning_rate=5e-3, lora_rank=16, validation_share=0.15, test_share=0.15,
-            max_validation_tokens=1024, max_new_tokens=8, quantization="none", dtype="float32",
+        run = Run.open(short_run(
+            run_name="small", corpus_paths=["corpora/small"], base_model=tiny_model, max_tokens=128, max_steps=6, checkpoint_every_steps=6,
+            validate_every_steps=0, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
+            max_new_tokens=8, quantization="none", dtype="float32",
         ))  # fmt: skip
         prepare.prepare(run)
         train.train(run)
