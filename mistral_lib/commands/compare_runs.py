@@ -21,14 +21,14 @@ from mistral_lib.run import Run, files, paths
 SHOWN = 3  # differing records that an error names
 
 
-class NotComparable(ValueError):
+class NotComparableError(ValueError):
     """Runs that were not measured on the same records, or one of them is not verified; the message names it and the reason."""
 
 
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
-    """The comparison of the runs' evaluations as plain figures. Errors: NotComparable."""
+    """The comparison of the runs' evaluations as plain figures. Errors: NotComparableError."""
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        raise NotComparable(f"{len(folders)} run folders were given; expected two or more different ones")
+        raise NotComparableError(f"{len(folders)} run folders were given; expected two or more different ones")
     runs = [Run.existing(folder) for folder in folders]
     for run in runs:
         refuse_unverified(run)
@@ -49,25 +49,27 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def refuse_unverified(run: Run) -> None:
-    """Errors: NotComparable."""
+    """Errors: NotComparableError."""
     place = paths.short(run.folder)
     if run.status("evaluation") != "complete":
-        raise NotComparable(f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter")
+        raise NotComparableError(
+            f"{place}: its evaluation is {run.status('evaluation')}, expected complete; run notebook 04_evaluate_adapter"
+        )
     if faults := audit.unverified(run, "evaluation"):
-        raise NotComparable(f"{place} is not verified: {faults[0]}; evaluate it again")
+        raise NotComparableError(f"{place} is not verified: {faults[0]}; evaluate it again")
 
 
 def refuse_other_test(first: Run, one: list[dict[str, Any]], second: Run, two: list[dict[str, Any]]) -> None:
-    """Errors: NotComparable if the test records, or their tokens, are not the same."""
+    """Errors: NotComparableError if the test records, or their tokens, are not the same."""
     left, right = ({row["record_id"]: row["supervised_tokens"] for row in table} for table in (one, two))
     where = f"{paths.short(first.folder)} and {paths.short(second.folder)}"
     if alone := sorted(left.keys() ^ right.keys()):
-        raise NotComparable(
+        raise NotComparableError(
             f"{where} were measured on different test records: {len(left)} and {len(right)}, {len(left.keys() & right.keys())} of them the same "
             f"(not in both: {', '.join(alone[:SHOWN])}{' …' if len(alone) > SHOWN else ''}); use the same corpus, seed, shares and max_test_tokens"
         )
     if other := sorted(key for key in left if left[key] != right[key]):
-        raise NotComparable(
+        raise NotComparableError(
             f"{where}: {len(other)} of {len(left)} test records have other tokens ({other[0]}: {left[other[0]]} and {right[other[0]]} supervised), "
             "so that nats per token are different units: use the same base model and max_tokens"
         )
@@ -126,7 +128,7 @@ def page(found: dict[str, Any]) -> str:
 
 
 def write(folders: Sequence[Path], place: Path | None = None) -> tuple[dict[str, Any], Path]:
-    """Compare the runs and write the page: to `place`, or beside the runs' own folders in runs/comparisons/. Errors: NotComparable."""
+    """Compare the runs and write the page: to `place`, or beside the runs' own folders in runs/comparisons/. Errors: NotComparableError."""
     found = compare(folders)
     place = place or paths.runs() / "comparisons" / ("_".join(Path(run["name"]).name for run in found["runs"])[:120] + ".html")
     files.write_text(place, page(found))

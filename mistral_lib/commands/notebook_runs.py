@@ -37,7 +37,7 @@ def select(only: Sequence[str] = ()) -> list[Path]:
 
 
 def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
-    """Run the notebooks; 0 if all are done, 1 if one failed. Errors before anything runs: SourceError, BaseModelError, RunInUse."""
+    """Run the notebooks; 0 if all are done, 1 if one failed. Errors before anything runs: SourceError, BaseModelError, RunInUseError."""
     chosen = select(only)
     sources.of_settings(settings)  # paths that are not there stop the run here
     base_model.folder(settings.base_model, weights=False)  # and so does a base model that cannot be used

@@ -39,7 +39,7 @@ def _row(folder: Path) -> tuple[str, ...]:
 def rename(old: str, new: str) -> str:
     """Rename a run: its folder, `run_name` in its params.yaml, and its saved file runs/<name>.yaml. Returns a text that says so.
 
-    Errors: ParameterError for a name that no run can have, FileNotFoundError, FileExistsError, RunInUse.
+    Errors: ParameterError for a name that no run can have, FileNotFoundError, FileExistsError, RunInUseError.
     """
     run = _find(old)
     settings = params.validate({**run.settings.model_dump(), "run_name": new}, "runs rename")
@@ -62,7 +62,7 @@ def rename(old: str, new: str) -> str:
 def delete(name: str, confirmed: bool = False) -> str:
     """Delete a run folder, after a question on the terminal unless `confirmed`, but not runs/<name>.yaml. Returns a text that says so.
 
-    Errors: FileNotFoundError, ParameterError, RunInUse, RuntimeError without a terminal.
+    Errors: FileNotFoundError, ParameterError, RunInUseError, RuntimeError without a terminal.
     """
     run = _find(name)
     run.refuse_if_in_use()

@@ -16,7 +16,7 @@ SHARED = ("corpus", "data")  # what training reads; a training itself is never t
 
 
 def take_over(run: Run, others: Iterable[Run]) -> dict[str, str]:
-    """Take over the shared stages from other runs; returns `{stage: name of the other run}`. Errors: RunInUse."""
+    """Take over the shared stages from other runs; returns `{stage: name of the other run}`. Errors: RunInUseError."""
     taken = {}
     candidates = [other for other in others if other.folder != run.folder]
     for stage in SHARED:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mistral_lib.commands import notebook_runs, stage_reuse, sweep_comparison
 from mistral_lib.commands.sweep import Alternative, Sweep
-from mistral_lib.run import Run, RunInUse, paths
+from mistral_lib.run import Run, RunInUseError, paths
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 
@@ -14,7 +14,7 @@ from mistral_lib.run.settings import STAGES
 def run(sweep: Sweep, only: Sequence[str] = ()) -> int:
     """Run every alternative and write the comparison; 0 if all are done, 1 if one failed.
 
-    Errors: ParameterError for `only`; RunInUse if a process works in one of the runs, because two trainings cannot share a GPU.
+    Errors: ParameterError for `only`; RunInUseError if a process works in one of the runs, because two trainings cannot share a GPU.
     """
     notebook_runs.select(only)
     for alternative in sweep.alternatives:
@@ -34,12 +34,12 @@ def run(sweep: Sweep, only: Sequence[str] = ()) -> int:
 
 
 def failure(sweep: Sweep, alternative: Alternative, only: Sequence[str]) -> str | None:
-    """Run one alternative; returns its error, which does not end the sweep, or None. Errors: RunInUse."""
+    """Run one alternative; returns its error, which does not end the sweep, or None. Errors: RunInUseError."""
     try:
         run_ = Run.open(alternative.settings)
         stage_reuse.take_over(run_, earlier(sweep, alternative))
         return last_error(run_) if notebook_runs.run(alternative.settings, only) else None
-    except RunInUse:
+    except RunInUseError:
         raise
     except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
         text = f"{type(error).__name__}: {error}"

@@ -44,7 +44,7 @@ class _CarefulTarInfo(tarfile.TarInfo):
 
 
 def zip_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
-    """Errors: Exhausted, zipfile.BadZipFile and other FAULTS if the archive cannot be read at all."""
+    """Errors: ExhaustedError, zipfile.BadZipFile and other FAULTS if the archive cannot be read at all."""
     names: set[PurePosixPath] = set()
     with zipfile.ZipFile(seekable(stream, budget.limits.in_memory_bytes)) as archive:
         for info in sorted(archive.infolist(), key=lambda i: (i.filename, i.header_offset)):
@@ -75,7 +75,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget,
 
 
 def tar_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
-    """Errors: Exhausted, tarfile.TarError if the archive is damaged or cut short."""
+    """Errors: ExhaustedError, tarfile.TarError if the archive is damaged or cut short."""
     names: set[PurePosixPath] = set()
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CarefulTarInfo) as archive:
         while (info := archive.next()) is not None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.corpus.streams import Refused, lines, read_all
+from mistral_lib.corpus.streams import RefusedError, lines, read_all
 
 BOM = b"\xef\xbb\xbf"
 BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # between glued objects: white space, or the two characters \ and n
@@ -45,7 +45,7 @@ def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Ite
 
 
 def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
-    """The rows of a .json file: an array of rows, one object, or one object a line. Errors: Refused if too large for memory."""
+    """The rows of a .json file: an array of rows, one object, or one object a line. Errors: RefusedError if too large for memory."""
     start = _start(stream, reading)
     filled = [line for line in start if _filled(line)]
     if len(filled) > 1 and len(filled[1]) <= reading.limits.line_bytes and _is_object(filled[0]):
@@ -63,12 +63,12 @@ def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row
 
 
 def _start(stream: BinaryIO, reading: Reading) -> list[bytes]:
-    """The lines up to the second one that is not blank, or PEEKED lines. Errors: Refused if the first line is too large for memory."""
+    """The lines up to the second one that is not blank, or PEEKED lines. Errors: RefusedError if the first line is too large for memory."""
     start: list[bytes] = []
     most, filled = reading.limits.in_memory_bytes, 0
     while filled < 2 and len(start) < PEEKED and (line := stream.readline(most + 1)):
         if not filled and len(line) > most:
-            raise Refused("too_large_to_hold")
+            raise RefusedError("too_large_to_hold")
         start.append(line)
         if _filled(line):
             most, filled = reading.limits.line_bytes, filled + 1

@@ -22,14 +22,14 @@ CALLS = ("function_call", "tool_call")  # a tool call, which the model writes: t
 OUTPUTS = ("tool", "function", "observation", "tool_response", "ipython")  # the result of a tool: read, like a user's text
 
 
-class Unmappable(ValueError):
+class UnmappableError(ValueError):
     """A row that cannot become a record; the message is a reason code without any content of the row."""
 
 
 def turns(value: Any) -> list[tuple[str, str, str]]:
-    """(role, text, repair) of each message, with the keys of OpenAI or ShareGPT. Errors: Unmappable."""
+    """(role, text, repair) of each message, with the keys of OpenAI or ShareGPT. Errors: UnmappableError."""
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise Unmappable("messages_are_not_a_list_of_objects")
+        raise UnmappableError("messages_are_not_a_list_of_objects")
     return [_turn(turn) for turn in value]
 
 
@@ -37,7 +37,7 @@ def _turn(turn: Mapping[str, Any]) -> tuple[str, str, str]:
     role, content = first_of(turn, "role", "from"), first_of(turn, "content", "value")
     role = role.strip().lower() if isinstance(role, str) else ""
     if role not in ROLES:
-        raise Unmappable("unknown_role")
+        raise UnmappableError("unknown_role")
     calls = _calls(turn)
     text = "" if content is None and calls else text_of(content)
     if calls or role in CALLS:
@@ -51,36 +51,36 @@ def first_of(row: Mapping[str, Any], *keys: str) -> Any:
 
 
 def text_of(content: Any) -> str:
-    """Text as it is, or the text parts of OpenAI's list of parts joined. Errors: Unmappable for anything else."""
+    """Text as it is, or the text parts of OpenAI's list of parts joined. Errors: UnmappableError for anything else."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part for part in content]
         if not all(isinstance(part, str) for part in parts):
-            raise Unmappable("content_is_not_text")  # a picture, a sound
+            raise UnmappableError("content_is_not_text")  # a picture, a sound
         return "\n".join(parts)
-    raise Unmappable("text_is_not_a_string")
+    raise UnmappableError("text_is_not_a_string")
 
 
 def as_json(value: Any) -> str:
-    """A value that is not text as one line of JSON. Errors: Unmappable if it is nested too deep to be written (254 levels)."""
+    """A value that is not text as one line of JSON. Errors: UnmappableError if it is nested too deep to be written (254 levels)."""
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
-        raise Unmappable("nested_too_deep") from None
+        raise UnmappableError("nested_too_deep") from None
 
 
 def _calls(turn: Mapping[str, Any]) -> list[str]:
     """Each call as a line of JSON with its name and arguments, since a plain chat format has no other place for it."""
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise Unmappable("tool_calls_are_not_a_list_of_objects")
+        raise UnmappableError("tool_calls_are_not_a_list_of_objects")
     return [_call(call.get("function", call)) for call in calls]
 
 
 def _call(function: Any) -> str:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise Unmappable("tool_call_without_a_name")
+        raise UnmappableError("tool_call_without_a_name")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         with suppress(orjson.JSONDecodeError):  # arguments that are not JSON are kept as text
@@ -89,14 +89,14 @@ def _call(function: Any) -> str:
 
 
 def regular(given: Iterable[tuple[str, str, str]]) -> tuple[list[Message], tuple[str, ...]]:
-    """The messages and the codes of the repairs. Errors: Unmappable if no question with an answer is left."""
+    """The messages and the codes of the repairs. Errors: UnmappableError if no question with an answer is left."""
     repairs: list[str] = []
     sound = [(role, _without_lead(trimmed(text), repairs), repair) for role, text, repair in given]
     found = _system_first([turn for turn in sound if turn[1] or turn[0] != "system"], repairs)
     system, talk = (found[:1], found[1:]) if found and found[0][0] == "system" else ([], found)
     talk = _from_question_to_answer(talk, repairs)
     if any(not text for _, text in talk):
-        raise Unmappable("empty_message")
+        raise UnmappableError("empty_message")
     return [{"role": role, "content": text} for role, text in [*system, *_merged(talk, repairs)]], tuple(dict.fromkeys(repairs))
 
 
@@ -132,9 +132,9 @@ def _from_question_to_answer(talk: list[tuple[str, str]], repairs: list[str]) ->
     answers = [number for number, (role, _) in enumerate(talk) if role == "assistant"]
     questions = [number for number, (role, _) in enumerate(talk) if role == "user"]
     if not answers or (questions and questions[0] > answers[-1]):
-        raise Unmappable("no_answer_at_the_end")
+        raise UnmappableError("no_answer_at_the_end")
     if not questions:
-        raise Unmappable("no_question")
+        raise UnmappableError("no_question")
     repairs += ["dropped_leading_answer"] if questions[0] > 0 else []
     repairs += ["cut_after_last_answer"] if answers[-1] < len(talk) - 1 else []
     return talk[questions[0] : answers[-1] + 1]

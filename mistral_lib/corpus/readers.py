@@ -18,7 +18,7 @@ from mistral_lib.corpus import archives
 from mistral_lib.corpus.json_rows import json_document, json_lines
 from mistral_lib.corpus.pdf_text import pdf_rows
 from mistral_lib.corpus.rows import Reading, Row
-from mistral_lib.corpus.streams import CODECS, Budget, Exhausted, Refused, decompressed, read_all
+from mistral_lib.corpus.streams import CODECS, Budget, ExhaustedError, RefusedError, decompressed, read_all
 from mistral_lib.corpus.tables import parquet, separated
 
 KINDS = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
@@ -47,7 +47,7 @@ def without_endings(name: str) -> str:
 def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
     """The rows of one file or member; one row with a problem if there is nothing to yield.
 
-    Errors: Exhausted if the file costs more than its limits allow; for faults of the machine OSError with an errno, MemoryError, ImportError.
+    Errors: ExhaustedError if the file costs more than its limits allow; for faults of the machine OSError with an errno, MemoryError, ImportError.
     """
     empty = True
     for row in _guarded(stream, name, reading, budget, depth):
@@ -60,9 +60,9 @@ def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: i
 def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
     try:
         yield from _rows(stream, name, reading, budget, depth)
-    except (Exhausted, AssertionError):
+    except (ExhaustedError, AssertionError):
         raise
-    except Refused as refused:
+    except RefusedError as refused:
         yield Row(name, None, refused.code)
     except Exception as error:
         for fault in (error, error.__context__):  # zipfile takes every fault of reading for damage, and raises its own error

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mistral_lib.corpus.document_keys import source_document
-from mistral_lib.corpus.messages import Message, Unmappable
+from mistral_lib.corpus.messages import Message, UnmappableError
 from mistral_lib.corpus.readers import without_endings
 from mistral_lib.corpus.row_shapes import shaped
 from mistral_lib.corpus.rows import Row
@@ -76,13 +76,13 @@ def text_id(text: str) -> str:
 def map_row(
     value: Any, source: str, domain_key: str = "domain", group_key: str = "", columns: Mapping[str, str] | None = None, note: str = ""
 ) -> Record:
-    """The record in a row. Errors: Unmappable with a reason code, without any content of the row.
+    """The record in a row. Errors: UnmappableError with a reason code, without any content of the row.
 
     columns: which of the row's keys is the `prompt`, the `answer`, the `text`, … (see COLUMNS), for shapes that are not recognized.
     group_key: the key that names the source document; empty: one of the usual keys. note: the first of the record's repairs.
     """
     if not isinstance(value, dict):
-        raise Unmappable("not_an_object")
+        raise UnmappableError("not_an_object")
     shape, content, used = shaped(value, columns or {})
     repairs = (*([note] if note else []), *content.pop("repairs", ()))
     places = [value, *(inner for inner in (value.get("metadata"), value.get("meta")) if isinstance(inner, dict))]
@@ -100,9 +100,9 @@ def map_row(
 
 
 def record_of(row: Row, settings: Any) -> Record:
-    """The record in a row, by the parameters of a run. Errors: Unmappable with the row's problem, or as map_row."""
+    """The record in a row, by the parameters of a run. Errors: UnmappableError with the row's problem, or as map_row."""
     if row.problem:
-        raise Unmappable(row.problem)
+        raise UnmappableError(row.problem)
     return map_row(row.value, row.source, settings.domain_key, settings.group_key, settings.columns, row.note)
 
 
@@ -110,7 +110,7 @@ def record_or_reason(row: Row, settings: Any) -> tuple[Record | None, str]:
     """The record in a row and "", or None and the reason code."""
     try:
         return record_of(row, settings), ""
-    except Unmappable as reason:
+    except UnmappableError as reason:
         return None, str(reason)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mistral_lib.corpus.messages import Unmappable, as_json, first_of, regular, text_of, trimmed, turns
+from mistral_lib.corpus.messages import UnmappableError, as_json, first_of, regular, text_of, trimmed, turns
 
 Content = dict[str, Any]  # messages or text, and repairs
 Builder = Callable[[Mapping[str, Any]], Content]
@@ -17,7 +17,7 @@ MARKED_TURN = re.compile(r"\n\n(Human|Assistant): ?")  # a complete dialogue in 
 
 
 def shaped(value: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, Content, set[str]]:
-    """(name of the shape, content, the keys of the row that were used). Errors: Unmappable."""
+    """(name of the shape, content, the keys of the row that were used). Errors: UnmappableError."""
     named = {target: value[column] for target, column in columns.items() if value.get(column) is not None} if columns else {}
     if named:
         rest = {key: part for key, part in value.items() if key not in columns.values()}
@@ -27,7 +27,7 @@ def shaped(value: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, C
             return "columns", build({**rest, **named}), {columns.get(key, key) for key in used}
     shape = _shape(value)
     if shape is None:
-        raise Unmappable("unknown_shape" if value else "empty_row")
+        raise UnmappableError("unknown_shape" if value else "empty_row")
     name, build, used = shape
     return name, build(value), used
 
@@ -47,7 +47,7 @@ def _chat(given: list[tuple[str, str, str]], *more: str) -> Content:
 def _document(text: Any) -> Content:
     text = trimmed(text_of(text))
     if not text:
-        raise Unmappable("empty_text")
+        raise UnmappableError("empty_text")
     return {"text": text}
 
 
@@ -79,7 +79,7 @@ def _history(value: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Alpaca's earlier rounds: [[question, answer], …]."""
     history = value.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
-        raise Unmappable("history_is_not_pairs")
+        raise UnmappableError("history_is_not_pairs")
     return [(role, text_of(text), "") for pair in history for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
@@ -95,7 +95,7 @@ def _preference(value: Mapping[str, Any]) -> Content:
         return _chat([_system(value), *_side("user", question), *_side("assistant", chosen)], repair)
     _, *marked = MARKED_TURN.split("\n\n" + text_of(chosen).lstrip())
     if not marked:
-        raise Unmappable("preference_without_prompt")
+        raise UnmappableError("preference_without_prompt")
     spoken = zip(marked[::2], marked[1::2], strict=True)
     return _chat([("user" if who == "Human" else "assistant", text, "") for who, text in spoken], repair)
 
@@ -110,7 +110,7 @@ def _table_row(value: Mapping[str, Any]) -> Content:
     """A row of a table under `data`: one of the other shapes if its columns fit, otherwise a line per cell."""
     cells = value["data"]
     if not isinstance(cells, dict):
-        raise Unmappable("data_is_not_an_object")
+        raise UnmappableError("data_is_not_an_object")
     inner = _shape(cells)
     if inner is not None and inner[0] != "data":
         return inner[1](cells)

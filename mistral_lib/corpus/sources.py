@@ -14,7 +14,7 @@ from typing import Any
 from mistral_lib.corpus import readers
 from mistral_lib.corpus.rows import Reading, Row
 from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of, shown_place
-from mistral_lib.corpus.streams import LIMITS, Budget, Exhausted, Limits
+from mistral_lib.corpus.streams import LIMITS, Budget, ExhaustedError, Limits
 from mistral_lib.run import files, paths
 
 OPTIONAL = "optional:"
@@ -146,7 +146,7 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
     try:
         with file.open() as stream:
             yield from readers.read(stream, file.name, Reading(salvage, pdf_characters, limits), Budget(limits, file.size))
-    except Exhausted as exhausted:  # the rows before are kept, the rest of the file is not read
+    except ExhaustedError as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
     except OSError as error:
         raise _unreadable(file, error) from None

@@ -31,7 +31,7 @@ class Limits:
 LIMITS = Limits()
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """A stream is not read further; `code` is the reason. The rest of its archive is still read."""
 
     def __init__(self, code: str) -> None:
@@ -39,12 +39,12 @@ class Refused(ValueError):
         self.code = code
 
 
-class Exhausted(Refused):
+class ExhaustedError(RefusedError):
     """The file has reached a limit: nothing more of it is read."""
 
 
 class Budget:
-    """Counts what one file has expanded to so far, with all nested archives and compressions. Errors: Exhausted."""
+    """Counts what one file has expanded to so far, with all nested archives and compressions. Errors: ExhaustedError."""
 
     def __init__(self, limits: Limits, compressed_bytes: int) -> None:
         self.limits, self.compressed_bytes = limits, compressed_bytes
@@ -53,18 +53,18 @@ class Budget:
     def charge(self, count: int) -> None:
         self.expanded += count
         if self.expanded > self.limits.total_bytes:
-            raise Exhausted("expands_beyond_total_limit")
+            raise ExhaustedError("expands_beyond_total_limit")
         if self.expanded > max(self.limits.ratio_from, self.limits.ratio * self.compressed_bytes):
-            raise Exhausted("expands_too_much")
+            raise ExhaustedError("expands_too_much")
 
     def count_member(self) -> None:
         self.members += 1
         if self.members > self.limits.members:
-            raise Exhausted("archive_too_many_members")
+            raise ExhaustedError("archive_too_many_members")
 
 
 class Metered(io.RawIOBase):
-    """A stream whose bytes are counted as they are read. Errors: Exhausted by the budget, Refused above `most` bytes."""
+    """A stream whose bytes are counted as they are read. Errors: ExhaustedError by the budget, RefusedError above `most` bytes."""
 
     def __init__(self, inner: BinaryIO, budget: Budget | None = None, most: int | None = None) -> None:
         self.inner, self.budget, self.most, self.count = inner, budget, most, 0
@@ -79,7 +79,7 @@ class Metered(io.RawIOBase):
         if self.budget is not None:
             self.budget.charge(len(data))
         if self.most is not None and self.count > self.most:
-            raise Refused("archive_member_too_large")
+            raise RefusedError("archive_member_too_large")
         return len(data)
 
 
@@ -104,13 +104,13 @@ def lines(stream: BinaryIO, most: int) -> Iterator[bytes | None]:
 
 
 def read_all(stream: BinaryIO, most: int) -> bytes:
-    """All bytes of a stream. Errors: Refused above `most` bytes."""
+    """All bytes of a stream. Errors: RefusedError above `most` bytes."""
     data = stream.read(most + 1)
     if len(data) > most:
-        raise Refused("too_large_to_hold")
+        raise RefusedError("too_large_to_hold")
     return data
 
 
 def seekable(stream: BinaryIO, most: int) -> BinaryIO:
-    """The stream itself if it is seekable, otherwise its bytes in memory. Errors: Refused above `most` bytes."""
+    """The stream itself if it is seekable, otherwise its bytes in memory. Errors: RefusedError above `most` bytes."""
     return stream if stream.seekable() else io.BytesIO(read_all(stream, most))

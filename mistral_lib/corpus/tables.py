@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.corpus.streams import Budget, Refused, lines, seekable
+from mistral_lib.corpus.streams import Budget, RefusedError, lines, seekable
 
 BATCH = 500  # rows of a Parquet file in memory at once
 _FAULTS = (OSError, ValueError, OverflowError, pa.ArrowException)  # what pyarrow raises on damaged bytes
@@ -29,7 +29,7 @@ class _Text:
         line = next(self.found)
         self.number += 1
         if line is None:
-            raise Refused("line_too_long")
+            raise RefusedError("line_too_long")
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8", "surrogateescape")
 
 
@@ -69,7 +69,7 @@ def _cells(reader: Any, text: _Text, name: str) -> Iterator[tuple[str, list[str]
             return
         except csv.Error:
             problem = "csv_damaged"
-        except Refused as refused:
+        except RefusedError as refused:
             problem = refused.code
         if cells or problem:
             yield f"{name}:{start}", cells, problem, f"lines {start}-{text.number}" if problem and text.number > start else ""

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, Unmappable, map_row, record_of
+from mistral_lib.corpus.records import Record, UnmappableError, map_row, record_of
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import checks
 from mistral_lib.curation.redaction import redact, redact_all
@@ -146,7 +146,7 @@ def _example_text(row: Row, settings: Settings) -> str:
     """The answer of a record, or the content of a row that is no record; "" if it is not text. Redacted, in one line."""
     try:
         return cut(" ".join(redact(record_of(row, settings).answer)[0].split()), LONGEST_EXAMPLE)
-    except Unmappable:
+    except UnmappableError:
         return " ".join(raw_row(row, LONGEST_EXAMPLE).split())
 
 

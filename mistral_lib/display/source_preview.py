@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Unmappable, record_of
+from mistral_lib.corpus.records import UnmappableError, record_of
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 
@@ -59,7 +59,7 @@ def first_row(file: sources.SourceFile, settings: Settings) -> str:
     row = next(sources.rows_of(file, settings))
     try:
         return record_of(row, settings).shape
-    except Unmappable as problem:
+    except UnmappableError as problem:
         return f"{NO_RECORD} ({problem}{_hint(str(problem), row.value)})"
 
 

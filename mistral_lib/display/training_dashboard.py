@@ -40,11 +40,11 @@ class PlainError(RuntimeError):
         return [f"{type(self).__name__}: {self}"]
 
 
-class TrainingStopped(PlainError):
+class TrainingStoppedError(PlainError):
     """The training saved a checkpoint and stopped on request; the message says how to resume it."""
 
 
-class WaitingStopped(PlainError):
+class WaitingStoppedError(PlainError):
     """The cell was interrupted; the training continues."""
 
 
@@ -97,7 +97,7 @@ class Dashboard(PlainTextBox):
     async def finished(self) -> dict[str, Any]:
         """Wait for the end and return training/result.json. Meanwhile the buttons work, and a reopened page is answered.
 
-        Interrupting this cell ends only the waiting. Errors: WaitingStopped, TrainingStopped, TrainerDied.
+        Interrupting this cell ends only the waiting. Errors: WaitingStoppedError, TrainingStoppedError, TrainerDiedError.
         """
         warned = 0.0
         with kernel_messages.while_waiting():
@@ -107,7 +107,7 @@ class Dashboard(PlainTextBox):
         self.refresh()
         now = training_status.status(self.run)
         if now.word == "interrupted" and (now.error or "").startswith(Stopped.__name__):
-            raise TrainingStopped(
+            raise TrainingStoppedError(
                 f"the training saved at step {now.step} and stopped on request; to resume, press “Resume” above and run this cell again"
             )
         return trainer_process.result(self.run)
@@ -166,12 +166,12 @@ class Dashboard(PlainTextBox):
 
 
 async def _wait_a_moment(run: Run) -> None:
-    """Errors: WaitingStopped if the cell is interrupted, which cancels the wait."""
+    """Errors: WaitingStoppedError if the cell is interrupted, which cancels the wait."""
     try:
         await asyncio.sleep(trainer_process.POLL)
     except (asyncio.CancelledError, KeyboardInterrupt):
         holder = run.holder() or {}
-        raise WaitingStopped(
+        raise WaitingStoppedError(
             f"only this cell was interrupted: the training continues in its own process {holder.get('pid', '')}. "
             "Run this cell again to wait for it; “Stop and save” stops it"
         ) from None

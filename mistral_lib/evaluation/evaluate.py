@@ -45,8 +45,8 @@ WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 def evaluate(run: Run) -> dict[str, Any]:
     """Run the evaluation stage unless it is complete, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete, StaleStage if it is stale; ModuleNotFoundError if lm_eval_tasks needs lm-eval;
-    ValueError if a test record was trained on; SourceError, NoRetentionSet, NotFinite.
+    Errors: RuntimeError if training is not complete, StaleStageError if it is stale; ModuleNotFoundError if lm_eval_tasks needs lm-eval;
+    ValueError if a test record was trained on; SourceError, NoRetentionSetError, NotFiniteError.
     """
     lm_eval_tasks.require_lm_eval(run.settings.lm_eval_tasks)
     stage_inputs.require_current(run, "training")

@@ -19,7 +19,7 @@ from mistral_lib.run.progress import bar
 KEY = "key.json"
 
 
-class NotFinite(ValueError):
+class NotFiniteError(ValueError):
     """A loss is NaN or infinite; the message names the record and what to do."""
 
 
@@ -47,7 +47,7 @@ class Measurements:
     def losses(self, name: str, model: Callable[[], Any], blocks: Any, micro_batch_size: int) -> dict[str, list[RecordLoss]]:
         """`base` and `adapter` losses of every record in packed blocks, each batch measured with the adapter off and on.
 
-        model: returns the model; called only if a batch is not measured yet. Errors: NotFinite, before anything of that batch is written.
+        model: returns the model; called only if a batch is not measured yet. Errors: NotFiniteError, before anything of that batch is written.
         """
 
         def measure(start: int) -> dict[str, list[tuple[Any, ...]]]:
@@ -62,11 +62,11 @@ class Measurements:
 
 
 def refuse_not_finite(name: str, found: dict[str, list[RecordLoss]], dtype: Any) -> None:
-    """Refuses NaN, which is neither above nor below a threshold and could pass a rule. Errors: NotFinite."""
+    """Refuses NaN, which is neither above nor below a threshold and could pass a rule. Errors: NotFiniteError."""
     for who, losses in found.items():
         for loss in losses:
             if not math.isfinite(loss.nats):
-                raise NotFinite(
+                raise NotFiniteError(
                     f"{name}: record {loss.record_id} ({loss.domain}) has a loss of {loss.nats} with the {who} model, computed in {dtype}; "
                     "try dtype=float32 (training then runs again as well), or if it is float32, train with a lower learning_rate"
                 )

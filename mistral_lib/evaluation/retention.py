@@ -28,14 +28,14 @@ class RetentionSet:
     name: str = "retention"  # of its measurements
 
 
-class NoRetentionSet(ValueError):
+class NoRetentionSetError(ValueError):
     """No record of the retention set can be measured; the message says why."""
 
 
 def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet:
     """The retention set in packed blocks of at most max_probe_tokens in total. trained: ids of the training records.
 
-    Errors: NoRetentionSet, SourceError.
+    Errors: NoRetentionSetError, SourceError.
     """
     left_out: Counter[str] = Counter()
     records = heapq.nsmallest(MOST_RECORDS, _records(settings, trained, left_out), key=lambda record: record.record_id)
@@ -48,7 +48,7 @@ def build(settings: Settings, tokenizer: Any, trained: set[str]) -> RetentionSet
         for window in _windows(tokenizer, record, settings, left_out)
     ]
     if not windows:
-        raise NoRetentionSet(
+        raise NoRetentionSetError(
             f"retention_paths: no record of {settings.retention_paths} can be measured ({dict(left_out)}); give texts that are not in "
             "the training data, or set retention_paths: [] to skip the test of forgetting"
         )
@@ -72,7 +72,7 @@ def _windows(tokenizer: Any, record: Record, settings: Settings, left_out: Count
     encoded = chat_format.encode(tokenizer, [record])[0]
     try:
         fitted = long_records.fit(tokenizer, record, encoded, settings.max_tokens, settings.long_records)
-    except chat_format.TemplateProblem:
+    except chat_format.TemplateError:
         left_out["turns_cannot_stand_alone"] += 1
         return []
     left_out.update([fitted.refusal] if fitted.refusal else [])

@@ -21,7 +21,7 @@ FEWEST_VOTES = 10  # decided votes from which the blind vote is a rule
 Facts = Mapping[str, Any]
 
 
-class NotToShip(RuntimeError):
+class NotToShipError(RuntimeError):
     """`require_ship` is set and the verdict is not `ship`."""
 
 
@@ -187,6 +187,6 @@ def because(found: Sequence[Facts], verdict: str) -> str:
 
 
 def require_ship(result: Facts, settings: Settings) -> None:
-    """Errors: NotToShip if require_ship is set and the verdict is not `ship`; a headless run then exits with an error."""
+    """Errors: NotToShipError if require_ship is set and the verdict is not `ship`; a headless run then exits with an error."""
     if settings.require_ship and result["verdict"] != SHIP:
-        raise NotToShip(f"require_ship is set, and the verdict is: {result['sentence']}")
+        raise NotToShipError(f"require_ship is set, and the verdict is: {result['sentence']}")

@@ -113,7 +113,7 @@ def require_end_token(name: str, tokenizer: Any) -> None:
     chat = ("user", "assistant")
     try:
         chat_template.layout(tokenizer, chat)
-    except chat_template.NoEndToken as problem:
+    except chat_template.NoEndTokenError as problem:
         text = chat_template.render(tokenizer, [{"role": role, "content": "x"} for role in chat], False)
         unknown = [mark for mark in dict.fromkeys(CONTROL_LIKE.findall(text)) if mark not in tokenizer.get_vocab()]
         why = f"it writes {', '.join(unknown[:4])}, which tokenizer.json does not have" if unknown else str(problem)

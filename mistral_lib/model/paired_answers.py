@@ -73,7 +73,7 @@ def load(run: Run, say: Callable[[str], Any]) -> tuple[Any, Any]:
 def answer(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int, watch: Watcher) -> TwoAnswers:
     """Greedy answers of base and adapter to one prompt. `watch(texts, ended)` is called per token; if it returns True, both stop.
 
-    Errors: TemplateProblem if the prompt does not fit the chat format; ValueError if it is empty.
+    Errors: TemplateError if the prompt does not fit the chat format; ValueError if it is empty.
     """
     import torch
     from transformers import StoppingCriteriaList

@@ -21,7 +21,7 @@ GZIP = b"\x1f\x8b"
 Header = dict[str, dict[str, Any]]  # tensor name → dtype, shape, data_offsets
 
 
-class DamagedFile(ValueError):
+class DamagedFileError(ValueError):
     """A file with another content than its name promises; the message has the reason and what to do, without the name."""
 
 
@@ -39,7 +39,7 @@ def wrong_content(start: bytes, path: Path) -> str | None:
 
 
 def header(path: Path) -> Header:
-    """The tensors of a safetensors file. Errors: DamagedFile if its header and its size do not match."""
+    """The tensors of a safetensors file. Errors: DamagedFileError if its header and its size do not match."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(64)
@@ -51,10 +51,10 @@ def header(path: Path) -> Header:
         end = max((fact["data_offsets"][1] for fact in tensors.values()), default=0)
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, IndexError):
         unreadable = f"has no readable header: the header should have {length:,} bytes, the file has {size:,}; download it again"
-        raise DamagedFile(wrong_content(start, path) or unreadable) from None
+        raise DamagedFileError(wrong_content(start, path) or unreadable) from None
     if size != (expected := 8 + length + end):
         fault = "cut short" if size < expected else "too long"
-        raise DamagedFile(f"is {fault}: it has {size:,} bytes, its header requires {expected:,}; download it again")
+        raise DamagedFileError(f"is {fault}: it has {size:,} bytes, its header requires {expected:,}; download it again")
     return tensors
 
 
@@ -73,7 +73,7 @@ def examine(folder: Path, weight_map: dict[str, str]) -> tuple[Header, list[str]
             continue
         try:
             found = header(path)
-        except DamagedFile as damage:
+        except DamagedFileError as damage:
             faults.append(f"{name}: {damage}")
             continue
         tensors |= found

@@ -45,18 +45,18 @@ LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "
 EARLIER_KEPT = "Earlier results are untouched."
 
 
-class EmptySplit(ValueError):
+class EmptySplitError(ValueError):
     """A split, or the corpus, has no record; the message reports the fate of the rows."""
 
 
-class TooMuchLost(ValueError):
+class TooMuchLostError(ValueError):
     """More rows were rejected than the parameters allow; the message reports how many, and why."""
 
 
 def prepare(run: Run) -> dict[str, Any]:
     """Run the data stage unless it is complete, and return data/report.json.
 
-    Errors: SourceError if a path yields nothing, TooMuchLost, EmptySplit.
+    Errors: SourceError if a path yields nothing, TooMuchLostError, EmptySplitError.
     """
     found = sources.resolve(run.settings)
     for missing in found.absent:
@@ -170,11 +170,11 @@ class Preparation:
     def _assigned(self, rows: RowColumns, duplicates: Duplicates) -> AssignedSplits:
         """Dropped copies link groups as well: what repeats a test record must not bring its document into training.
 
-        Errors: EmptySplit if nothing is left.
+        Errors: EmptySplitError if nothing is left.
         """
         mapped, pairs, s = duplicates.mapped, duplicates.pairs, self.settings
         if not len(rows.kept()):
-            raise EmptySplit(data_report.what_was_lost(rows, "no usable record"))
+            raise EmptySplitError(data_report.what_was_lost(rows, "no usable record"))
         group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
         random_leak = splits.random_leak(group, answer, key, pairs, s.seed)
         shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
@@ -221,7 +221,7 @@ class Preparation:
         return chosen
 
     def _refuse_empty_splits(self, rows: RowColumns, assigned: AssignedSplits) -> None:
-        """Errors: EmptySplit."""
+        """Errors: EmptySplitError."""
         sizes = np.bincount(assigned.split[assigned.split >= 0], minlength=len(splits.SPLITS))
         empty = [name for name, size in zip(splits.SPLITS, sizes, strict=True) if not size]
         if empty:
@@ -232,17 +232,17 @@ class Preparation:
                 f" named by {', '.join(named)}" if named else ""
             )
             remedy = "Add source documents, name another key (group_key), or raise validation_share and test_share"
-            raise EmptySplit(data_report.what_was_lost(rows, seen, remedy))
+            raise EmptySplitError(data_report.what_was_lost(rows, seen, remedy))
 
     def _refuse_losses(self, rows: RowColumns) -> None:
-        """Errors: TooMuchLost."""
+        """Errors: TooMuchLostError."""
         intended = ("objective_is_", EXCLUDED)
         unwanted = [number for number, reason in enumerate(rows.reasons) if not reason.startswith(intended)]
         lost = int(np.isin(rows.reason, unwanted).sum())
         allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(rows.fate)
         if lost > allowed:
             limit = "strict is set" if self.settings.strict else f"max_rejected_share = {self.settings.max_rejected_share}"
-            raise TooMuchLost(data_report.what_was_lost(rows, f"{lost} of {len(rows.fate)} rows were rejected, and {limit}"))
+            raise TooMuchLostError(data_report.what_was_lost(rows, f"{lost} of {len(rows.fate)} rows were rejected, and {limit}"))
 
     def _mixed(self, rows: RowColumns, assigned: AssignedSplits, tokens: TokenStore) -> tuple[np.ndarray, mixture.Mixture]:
         """The windows of the training split, int32, and which of them are trained on. Errors: ValueError for a weight of an unknown domain."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mistral_lib.corpus import exclusions, sources
 from mistral_lib.corpus.sources import SourceError, SourceFile
 from mistral_lib.model import base_model
-from mistral_lib.run import Run, RunInUse, files, paths
+from mistral_lib.run import Run, RunInUseError, files, paths
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
@@ -23,7 +23,7 @@ STALE_NOTE = ("<!-- stale -->", "<!-- /stale -->")  # in report.html, around the
 STALE_HTML = '<p class="stale"><b>Stale: this page is not about the run as it is now.</b> {}. Run notebook 04_evaluate_adapter again.</p>'
 
 
-class StaleStage(RuntimeError):
+class StaleStageError(RuntimeError):
     """A stage was asked to build on a result that is stale; the message names the stage, the reasons and the command to run."""
 
 
@@ -104,7 +104,7 @@ def require_current(run: Run, stage: str) -> None:
     """Check that a stage and all that it is built on are complete and not stale, and that an adapter is the one that was recorded.
 
     Sources that are not on this machine are not compared, and that is said: data may be prepared on one machine and used on another.
-    Errors: RuntimeError if one is not complete, StaleStage if one is stale.
+    Errors: RuntimeError if one is not complete, StaleStageError if one is stale.
     """
     stale: dict[str, list[str]] = {}
     for name in (*BUILT_ON[stage], stage):
@@ -113,7 +113,7 @@ def require_current(run: Run, stage: str) -> None:
         if reasons or any(earlier in stale for earlier in BUILT_ON[name]):
             stale[name] = reasons
     if stale:
-        raise StaleStage(_refusal(run, stale))
+        raise StaleStageError(_refusal(run, stale))
 
 
 def _refusal(run: Run, stale: dict[str, list[str]]) -> str:
@@ -140,7 +140,7 @@ def note_in_report(run: Run) -> None:
     note = STALE_HTML.format(html.escape(reasons)) if "evaluation" in stale else ""
     noted = before + begin + note + end + rest.partition(end)[2]
     if rest and noted != text:
-        with suppress(RunInUse), run.lock("noting in report.html that it is stale"):
+        with suppress(RunInUseError), run.lock("noting in report.html that it is stale"):
             files.write_text(page, noted)
             fact = {"sha256": files.sha256(page), "bytes": page.stat().st_size}
             run.record("evaluation", outputs={**run.entry("evaluation")["outputs"], "evaluation/report.html": fact})

@@ -15,7 +15,7 @@ from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import long_records
 from mistral_lib.tokens.batch_encoding import EncodedBatch, encode_batches
-from mistral_lib.tokens.chat_format import TemplateProblem
+from mistral_lib.tokens.chat_format import TemplateError
 from mistral_lib.tokens.long_records import Fitted, Tokens
 
 BATCH = 512  # records tokenized at once; a multiple of it is a part
@@ -84,5 +84,5 @@ def _fit(tokenizer: Any, batch: EncodedBatch, place: int, settings: Settings) ->
     refusal = batch.problems.get(place) or ("" if batch.supervised[place] else "no_supervised_token")
     try:
         return long_records.cut(tokenizer, batch.records[place], tokens, refusal, settings.max_tokens, settings.long_records)
-    except TemplateProblem:
+    except TemplateError:
         return Fitted([], len(tokens[0]), "turns_cannot_stand_alone")

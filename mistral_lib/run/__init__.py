@@ -17,6 +17,6 @@ allocator         when the C library keeps freed memory and when it returns it
 system_memory     how much memory is left, and how often the kernel has killed a process for lack of it
 """
 
-from mistral_lib.run.folder import Run, RunInUse, all_runs, machine
+from mistral_lib.run.folder import Run, RunInUseError, all_runs, machine
 
-__all__ = ["Run", "RunInUse", "all_runs", "machine"]
+__all__ = ["Run", "RunInUseError", "all_runs", "machine"]

@@ -15,7 +15,7 @@ CHECKPOINTS = 3  # two are kept, and a third is written before the oldest is del
 ADAPTERS = 4  # the best one and the result, each with its partial copy while it is written
 
 
-class DiskFull(OSError):
+class DiskFullError(OSError):
     """The disk has no room for what must be saved; the message says how much is missing, what is kept and what to do."""
 
 
@@ -49,7 +49,7 @@ def used_bytes(folder: Path) -> int:
 
 
 def require(folder: Path, needed: int, what: str, kept: str | Callable[[], str] = "") -> None:
-    """Errors: DiskFull if the disk of `folder` has less than `needed` bytes and the reserve free.
+    """Errors: DiskFullError if the disk of `folder` has less than `needed` bytes and the reserve free.
 
     kept: a sentence for the message that says what is on disk already, or a function that returns it.
     """
@@ -59,7 +59,7 @@ def require(folder: Path, needed: int, what: str, kept: str | Callable[[], str] 
 
 @contextmanager
 def full_reported(folder: Path, needed: int, what: str, kept: str | Callable[[], str], *partial: Path) -> Iterator[None]:
-    """Reports a full disk clearly and deletes the partial output. Parameters as in `require`. Errors: DiskFull."""
+    """Reports a full disk clearly and deletes the partial output. Parameters as in `require`. Errors: DiskFullError."""
     try:
         yield
     except Exception as error:
@@ -77,14 +77,14 @@ def _is_full(folder: Path, error: Exception) -> bool:
     return isinstance(error, (OSError, RuntimeError)) and shutil.disk_usage(folder).free < MIB
 
 
-def _disk_full(folder: Path, needed: int, what: str, kept: str | Callable[[], str]) -> DiskFull:
+def _disk_full(folder: Path, needed: int, what: str, kept: str | Callable[[], str]) -> DiskFullError:
     free, needed = shutil.disk_usage(folder).free, needed + RESERVE
     sentences = [
         f"no room on disk for {what}: {_mib(needed)} are needed, {_mib(free)} are free at {paths.short(folder)}.",
         kept if isinstance(kept, str) else kept(),
         f"Free at least {_mib(max(MIB, needed - free))}, or set {paths.VARIABLE} to a folder on a larger disk, then run this again",
     ]
-    return DiskFull(errno.ENOSPC, " ".join(filter(None, sentences)))
+    return DiskFullError(errno.ENOSPC, " ".join(filter(None, sentences)))
 
 
 def _mib(size: float) -> str:

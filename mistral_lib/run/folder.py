@@ -27,7 +27,7 @@ NOT_HASHED = ("checkpoints", "tensorboard")  # folders that a stage may hold bes
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
-class RunInUse(RuntimeError):
+class RunInUseError(RuntimeError):
     """Another process works in this run folder."""
 
 
@@ -46,7 +46,7 @@ class Run:
     def open(cls, settings: params.Settings) -> "Run":
         """The run named in the settings; created if it is new. Its params.yaml then holds these settings.
 
-        Errors: RunInUse if another process works in the folder with other settings.
+        Errors: RunInUseError if another process works in the folder with other settings.
         """
         run = cls(paths.runs() / settings.run_name, settings)
         place, text = run.folder / "params.yaml", params.to_yaml(settings)
@@ -120,12 +120,12 @@ class Run:
         return what.split(",")[0] == f"stage {stage}"
 
     def refuse_if_in_use(self) -> None:
-        """Errors: RunInUse if any process works in the folder."""
+        """Errors: RunInUseError if any process works in the folder."""
         if (holder := self.holder()) is not None:
             raise self._in_use(holder)
 
-    def _in_use(self, holder: Mapping[str, Any]) -> RunInUse:
-        return RunInUse(
+    def _in_use(self, holder: Mapping[str, Any]) -> RunInUseError:
+        return RunInUseError(
             f"{paths.short(self.folder)} is in use by process {holder.get('pid')} on {holder.get('host')} "
             f"({holder.get('what')}, since {holder.get('since')}); wait for it, stop it, or choose another run_name"
         )

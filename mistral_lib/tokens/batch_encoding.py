@@ -15,7 +15,7 @@ import numpy as np
 from mistral_lib.corpus.records import Record
 from mistral_lib.tokens import chat_segments, control_tokens
 from mistral_lib.tokens.chat_segments import Segment
-from mistral_lib.tokens.chat_template import TemplateProblem
+from mistral_lib.tokens.chat_template import TemplateError
 
 THREADS = 3  # batches in the tokenizer at once: its threads have work while one batch waits for Python's lock
 AHEAD = 4  # batches in the tokenizer or waiting for it, while others are rendered and joined
@@ -39,7 +39,7 @@ class EncodedBatch:
 
 
 def encode_batches(tokenizer: Any, batches: Iterable[Sequence[Record]]) -> Iterator[EncodedBatch]:
-    """Each batch encoded, in order. Errors: NoEndToken."""
+    """Each batch encoded, in order. Errors: NoEndTokenError."""
     waiting: deque[tuple[Sequence[Record], Rendered, Future]] = deque()
     with ThreadPoolExecutor(THREADS) as threads:
         for records in batches:
@@ -57,7 +57,7 @@ def _next_joined(tokenizer: Any, waiting: deque) -> EncodedBatch:
 
 
 def encode_batch(tokenizer: Any, records: Sequence[Record]) -> EncodedBatch:
-    """One batch encoded, without threads. Errors: NoEndToken."""
+    """One batch encoded, without threads. Errors: NoEndTokenError."""
     rendered = _rendered(tokenizer, records)
     return _joined(tokenizer, records, rendered, *token_ids(tokenizer, _segments(rendered)))
 
@@ -71,7 +71,7 @@ def _rendered(tokenizer: Any, records: Sequence[Record]) -> Rendered:
                 if record.messages is not None
                 else chat_segments.document(tokenizer, record.text)
             )
-        except TemplateProblem as problem:
+        except TemplateError as problem:
             rendered.append(str(problem))
     return rendered
 

@@ -15,9 +15,9 @@ import numpy as np
 from mistral_lib.corpus.records import Message, Record
 from mistral_lib.tokens import chat_segments
 from mistral_lib.tokens.batch_encoding import encode_batch, token_ids
-from mistral_lib.tokens.chat_template import NoEndToken, TemplateProblem
+from mistral_lib.tokens.chat_template import NoEndTokenError, TemplateError
 
-__all__ = ["IGNORED", "Encoded", "NoEndToken", "Piece", "TemplateProblem", "encode", "pieces", "prompt_ids", "show_mask"]
+__all__ = ["IGNORED", "Encoded", "NoEndTokenError", "Piece", "TemplateError", "encode", "pieces", "prompt_ids", "show_mask"]
 
 IGNORED = -100  # the label that PyTorch's cross_entropy skips
 
@@ -48,7 +48,7 @@ class Piece:
 
 
 def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Piece]:
-    """The rendered chat, split at the ends of its contents. for_answer: end before the answer. Errors: TemplateProblem, NoEndToken."""
+    """The rendered chat, split at the ends of its contents. for_answer: end before the answer. Errors: TemplateError, NoEndTokenError."""
     layout, contents = chat_segments.layout_and_contents(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:
@@ -64,7 +64,7 @@ def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
     """Token ids and labels of each record, tokenized in one batch.
 
     Text that looks like a control token, `</s>` for one, is encoded as text. A chat that the template cannot express comes
-    back empty, with its problem. Errors: NoEndToken.
+    back empty, with its problem. Errors: NoEndTokenError.
     """
     batch = encode_batch(tokenizer, records)
     labels = np.where(batch.graded, batch.ids, IGNORED)
@@ -75,7 +75,7 @@ def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """The token ids after which the assistant's answer begins. Errors: TemplateProblem."""
+    """The token ids after which the assistant's answer begins. Errors: TemplateError."""
     return token_ids(tokenizer, chat_segments.segments(tokenizer, messages, for_answer=True))[0].tolist()
 
 

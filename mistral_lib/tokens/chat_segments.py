@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mistral_lib.corpus.records import Message
 from mistral_lib.tokens import chat_template, control_tokens
-from mistral_lib.tokens.chat_template import Part, TemplateProblem
+from mistral_lib.tokens.chat_template import Part, TemplateError
 from mistral_lib.tokens.template_analysis import copies_contents
 
 
@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 
 def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
-    """The layout of a chat, and its contents as the format writes them. Errors: TemplateProblem if the template changes them."""
+    """The layout of a chat, and its contents as the format writes them. Errors: TemplateError if the template changes them."""
     layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
     contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
     if copies_contents(tokenizer.chat_template):
@@ -37,12 +37,12 @@ def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer:
     words = [message["content"] for message in shown] if shown is not messages else contents
     expected = "".join(words[piece] if isinstance(piece, int) else piece for piece in layout.rendered)
     if chat_template.render(tokenizer, shown, for_answer) != expected:
-        raise TemplateProblem("the chat template changes this chat's contents, so its answers cannot be located")
+        raise TemplateError("the chat template changes this chat's contents, so its answers cannot be located")
     return layout, contents
 
 
 def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Segment]:
-    """The segments of a chat. for_answer: up to the start of the assistant's answer. Errors: TemplateProblem, NoEndToken."""
+    """The segments of a chat. for_answer: up to the start of the assistant's answer. Errors: TemplateError, NoEndTokenError."""
     layout, contents = layout_and_contents(tokenizer, messages, for_answer)
     steps = _steps(layout, control_tokens.of(tokenizer))
     found = (step if isinstance(step, Segment) else _text_segment(step, contents) for step in steps)

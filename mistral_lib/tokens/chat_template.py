@@ -19,11 +19,11 @@ EDGE = "\n\u2003\n"  # white space that no template writes by itself: is it kept
 EDITS = {(True, True): str, (False, True): str.lstrip, (True, False): str.rstrip, (False, False): str.strip}  # by (left, right) kept
 
 
-class NoEndToken(ValueError):
+class NoEndTokenError(ValueError):
     """The template writes no end token after an answer: a model trained with it would never learn to stop."""
 
 
-class TemplateProblem(ValueError):
+class TemplateError(ValueError):
     """The template cannot express a chat; the message says why."""
 
 
@@ -45,7 +45,7 @@ class Layout:
 
 
 def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False) -> Layout:
-    """How a chat of these roles is written. for_answer: up to the start of the answer. Errors: TemplateProblem, NoEndToken."""
+    """How a chat of these roles is written. for_answer: up to the start of the answer. Errors: TemplateError, NoEndTokenError."""
     return _layout(tokenizer, tokenizer.chat_template, tuple(roles), for_answer)
 
 
@@ -58,18 +58,18 @@ def _layout(tokenizer: Any, template: str, roles: tuple[str, ...], for_answer: b
         written, lead = _with_dropped(complete, asked), _lead(complete, asked)
     missing = [f"{role} message {number + 1}" for number, role in enumerate(roles) if written.count(number) != 1]
     if missing:
-        raise TemplateProblem(f"the chat template drops or repeats {', '.join(missing)} of {'-'.join(roles)}")
+        raise TemplateError(f"the chat template drops or repeats {', '.join(missing)} of {'-'.join(roles)}")
     parts = _parts(control_tokens.of(tokenizer), written, () if for_answer else roles, lead)
     return Layout(tuple(parts), _edits(tokenizer, roles, for_answer), tuple(complete))
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
-    """The chat as text. Errors: TemplateProblem with the template's own message."""
+    """The chat as text. Errors: TemplateError with the template's own message."""
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=for_answer)
     except Exception as error:  # a template may fail in any way: its raise_exception, a missing key, a wrong type
         roles = "-".join(message["role"] for message in messages)
-        raise TemplateProblem(f"the chat template refuses {roles}: {error}") from error
+        raise TemplateError(f"the chat template refuses {roles}: {error}") from error
 
 
 def _marked(tokenizer: Any, roles: Sequence[str], for_answer: bool, edge: str = "") -> list[str | int]:
@@ -126,13 +126,13 @@ def _template_part(piece: int | str, graded: bool) -> Part:
 
 
 def _end_of_answer(template: Sequence[int | str]) -> int:
-    """How many parts after an answer belong to it: white space, if any, and the end token. Errors: NoEndToken."""
+    """How many parts after an answer belong to it: white space, if any, and the end token. Errors: NoEndTokenError."""
     for place, piece in enumerate(template):
         if isinstance(piece, int):
             return place + 1
         if not piece.isspace():
             break
-    raise NoEndToken("the chat template writes no end token after the assistant's answer; use a base model whose template does")
+    raise NoEndTokenError("the chat template writes no end token after the assistant's answer; use a base model whose template does")
 
 
 def _edits(tokenizer: Any, roles: Sequence[str], for_answer: bool) -> tuple[Callable[[str], str], ...]:

@@ -44,7 +44,7 @@ def fit(tokenizer: Any, record: Record, encoded: Encoded, max_tokens: int, way: 
 
 
 def cut(tokenizer: Any, record: Record, tokens: Tokens, refusal: str, max_tokens: int, way: str = "split") -> Fitted[Tokens]:
-    """The same on arrays. refusal: why no model can learn from the record, "" if one can. Errors: as `fit`, and TemplateProblem."""
+    """The same on arrays. refusal: why no model can learn from the record, "" if one can. Errors: as `fit`, and TemplateError."""
     if way not in WAYS:
         raise ValueError(f"long_records = {way!r}; expected one of {', '.join(WAYS)}")
     if refusal:
@@ -102,7 +102,7 @@ def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]
     found = chat_format.encode(tokenizer, parts)
     problems = [one.problem for one in found if one.problem]
     if problems:
-        raise chat_format.TemplateProblem(f"{record.source}: its turns cannot be written as separate chats: {problems[0]}")
+        raise chat_format.TemplateError(f"{record.source}: its turns cannot be written as separate chats: {problems[0]}")
     return list(map(_tokens, found))
 
 

@@ -17,20 +17,20 @@ from mistral_lib.training.optimizer_steps import Ended
 SAME_LOSS = 1e-3  # relative: how closely the reloaded adapter must repeat the validation loss
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailedError(RuntimeError):
     """The result of a training did not pass the checks; the message says what was seen, expected and to do."""
 
 
 def verify(model: Any, initial: str) -> None:
-    """Errors: TrainingFailed if the adapter holds NaN or infinity, or is the initial one, whose hash is `initial`."""
+    """Errors: TrainingFailedError if the adapter holds NaN or infinity, or is the initial one, whose hash is `initial`."""
     weights = {name: p for name, p in model.named_parameters() if "lora_" in name}
     broken = [name for name, p in weights.items() if not torch.isfinite(p).all()]
     if broken:
-        raise TrainingFailed(
+        raise TrainingFailedError(
             f"{len(broken)} of {len(weights)} adapter tensors hold NaN or infinity ({broken[0]}, ...); lower learning_rate and train again"
         )
     if base_model.adapter_hash(model) == initial:
-        raise TrainingFailed(
+        raise TrainingFailedError(
             "the adapter is what it was before training; check that the data has supervised tokens and learning_rate is not tiny"
         )
 
@@ -49,7 +49,7 @@ def trained_on(blocks: Any, supervised_tokens: int, ended: Ended, blocks_per_ste
 
 
 def save(model: Any, settings: Settings, folder: Path, initial: str, numbers: dict[str, int]) -> Path:
-    """Save the adapter with its provenance and a README. numbers: `trained_on`. Errors: TrainingFailed, DiskFull."""
+    """Save the adapter with its provenance and a README. numbers: `trained_on`. Errors: TrainingFailedError, DiskFullError."""
     verify(model, initial)
     trainable, _ = model.get_nb_trainable_parameters()
     disk.require(folder, disk.adapter_bytes(trainable), "the adapter", "The checkpoints are complete.")
@@ -69,9 +69,9 @@ def save(model: Any, settings: Settings, folder: Path, initial: str, numbers: di
 
 
 def require_same(repeated: float, expected: float) -> None:
-    """Errors: TrainingFailed if the adapter read back from disk has another validation loss than the trained one."""
+    """Errors: TrainingFailedError if the adapter read back from disk has another validation loss than the trained one."""
     if not abs(repeated - expected) <= SAME_LOSS * expected:
-        raise TrainingFailed(
+        raise TrainingFailedError(
             f"the adapter read back from disk has a validation loss of {repeated:.5f}, the trained one had {expected:.5f}: "
             "what was saved is not what was trained; check the disk and the peft version"
         )

@@ -26,7 +26,7 @@ def last_complete(folder: Path) -> Path | None:
 def new_checkpoint(place: Path, needed: int, what: str) -> Iterator[Path]:
     """Yields an empty folder to write into; it stands at `place`, complete, when the block ends.
 
-    needed: bytes that must be free. Errors: DiskFull; the partial folder is deleted then.
+    needed: bytes that must be free. Errors: DiskFullError; the partial folder is deleted then.
     """
     kept = partial(_kept, place.parent)
     with sealed.new_folder(place) as folder:

@@ -18,12 +18,12 @@ from mistral_lib.tokens.chat_format import IGNORED
 ROWS = 256  # blocks in memory at a time
 
 
-class NothingToLearn(ValueError):
+class NothingToLearnError(ValueError):
     """Data from which a training would learn nothing; the message says what was seen and what to do."""
 
 
 def loaded(place: Path, split: str) -> Any:
-    """A packed split. Errors: NothingToLearn if it has no block."""
+    """A packed split. Errors: NothingToLearnError if it has no block."""
     from datasets import load_from_disk
 
     try:
@@ -31,7 +31,7 @@ def loaded(place: Path, split: str) -> Any:
     except IndexError:  # datasets saves an empty one without a file, and cannot read that back
         blocks = ()
     if not len(blocks):
-        raise NothingToLearn(
+        raise NothingToLearnError(
             f"the {split} split holds no block, expected at least one: see {paths.short(place.parent / 'report.json')} for the fate of "
             "the rows, and prepare the data again (notebook 02)"
         )
@@ -39,11 +39,11 @@ def loaded(place: Path, split: str) -> Any:
 
 
 def refuse_useless(blocks: Any, split: str) -> np.ndarray:
-    """The supervised tokens of each block: (blocks,). Errors: NothingToLearn if the split has no label at all."""
+    """The supervised tokens of each block: (blocks,). Errors: NothingToLearnError if the split has no label at all."""
     batches = blocks.select_columns(["labels"]).with_format("numpy").iter(ROWS)
     counts = np.concatenate([(batch["labels"] != IGNORED).sum(axis=1) for batch in batches])
     if not counts.any():
-        raise NothingToLearn(
+        raise NothingToLearnError(
             f"all labels of the {split} split are masked: none of its {len(blocks)} blocks has a supervised token, so every loss would be 0/0. "
             "The chat format found no answer: correct objective, columns or the chat template, and prepare the data again (notebook 02)"
         )

@@ -47,7 +47,7 @@ class OptimizerSteps:
         self.shape, self.measure = shape, measure
 
     def shrink(self, why: str) -> None:
-        """Use a smaller micro batch from now on. Errors: OutOfMemory if there is none."""
+        """Use a smaller micro batch from now on. Errors: OutOfMemoryError if there is none."""
         self.shape = out_of_memory.shrunk(self.shape, why, self.settings, self.log)
 
     def effective_batch(self) -> int:

@@ -22,11 +22,11 @@ EXPLAINED = ("stopping", "failed", "verified")  # events that explain the end of
 Result = TypeVar("Result")
 
 
-class OutOfMemory(RuntimeError):
+class OutOfMemoryError(RuntimeError):
     """There is no smaller micro batch left; the message has what to change."""
 
 
-class SharedShortage(MemoryError):
+class SharedShortageError(MemoryError):
     """Raised in every process after the same step, if memory ran out in any of them."""
 
 
@@ -61,10 +61,10 @@ def shape_now(settings: Settings, events: list[dict[str, Any]]) -> BatchShape:
 
 
 def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchShape:
-    """The next smaller shape, written to the log. Errors: OutOfMemory if there is none."""
+    """The next smaller shape, written to the log. Errors: OutOfMemoryError if there is none."""
     smaller = shape.smaller()
     if smaller is None:
-        raise OutOfMemory(f"{why}; a single block of max_tokens = {settings.max_tokens} does not fit. {advice(settings)}")
+        raise OutOfMemoryError(f"{why}; a single block of max_tokens = {settings.max_tokens} does not fit. {advice(settings)}")
     log.write("out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), **asdict(smaller))
     return smaller
 
@@ -101,8 +101,8 @@ def retry_on_out_of_memory(attempt: Callable[[], Result], shrink: Callable[[str]
         try:
             return attempt()
         except (MemoryError, RuntimeError, OSError) as error:
-            retry = isinstance(error, SharedShortage) if together else is_shortage(error)
-            if isinstance(error, OutOfMemory) or not retry:
+            retry = isinstance(error, SharedShortageError) if together else is_shortage(error)
+            if isinstance(error, OutOfMemoryError) or not retry:
                 raise
             why = describe(error)
         allocator.release_unused_memory()  # outside of the except clause: the error refers to the failed step's frames and so to its tensors
@@ -147,9 +147,9 @@ def made_progress(events: list[dict[str, Any]]) -> bool:
 
 
 def refuse_if_loading(why: str | None, events: list[dict[str, Any]], settings: Settings) -> None:
-    """Errors: OutOfMemory if the process was killed while loading the base model, which a smaller micro batch cannot help."""
+    """Errors: OutOfMemoryError if the process was killed while loading the base model, which a smaller micro batch cannot help."""
     if why and events[-1]["event"] == "loading":
-        raise OutOfMemory(
+        raise OutOfMemoryError(
             f"{why}: loading {settings.base_model} needs more memory than there is; "
             "end other programs, raise the container's limit, or choose an instance with more memory"
         )

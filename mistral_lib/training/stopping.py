@@ -108,7 +108,7 @@ def validations_since_best(validations: list[dict[str, Any]]) -> int:
 # -- losses that went wrong ----------------------------------------------------------------------------------------------
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """The losses or weights went wrong; the message says what was seen and what to change."""
 
 
@@ -123,28 +123,30 @@ class DivergenceCheck:
         self.skipped, self.in_a_row, self.hopeless = skipped, 0, 0
 
     def skip(self, step: int, because: str) -> dict[str, Any]:
-        """Count a skipped step, and return what to log. Errors: Diverged if there were too many."""
+        """Count a skipped step, and return what to log. Errors: DivergedError if there were too many."""
         self.skipped += 1
         self.in_a_row += 1
         bound = max(SKIPPED_IN_A_ROW, math.ceil(SKIPPED_SHARE * self.steps))
         if self.in_a_row >= SKIPPED_IN_A_ROW or self.skipped > bound:
-            raise Diverged(f"step {step}: {because}; skipped {self.in_a_row} steps in a row and {self.skipped} in total. {self.advice()}")
+            raise DivergedError(
+                f"step {step}: {because}; skipped {self.in_a_row} steps in a row and {self.skipped} in total. {self.advice()}"
+            )
         return {"step": step, "because": because, "in_a_row": self.in_a_row, "in_all": self.skipped}
 
     def step(self, step: int, loss: float) -> None:
-        """Count a step that was made. Errors: Diverged if the losses have been worse than guessing for too long."""
+        """Count a step that was made. Errors: DivergedError if the losses have been worse than guessing for too long."""
         self.in_a_row = 0
         self.hopeless = self.hopeless + 1 if loss > HOPELESS * self.uniform_loss else 0
         if self.hopeless >= HOPELESS_STEPS:
-            raise Diverged(
+            raise DivergedError(
                 f"step {step}: a loss of {loss:.2f} nats per supervised token, the {self.hopeless}th in a row above "
                 f"{HOPELESS} x {self.uniform_loss:.2f}, which is worse than guessing. {self.advice()}"
             )
 
-    def broken_adapter(self, step: int, last: Path | None) -> Diverged:
+    def broken_adapter(self, step: int, last: Path | None) -> DivergedError:
         """The error for an adapter with NaN or infinity, which is never saved over a good one. last: the last checkpoint."""
         safe = f"the last good checkpoint is {last.name}" if last else "there is no checkpoint yet"
-        return Diverged(f"the adapter became NaN or infinite by step {step}, so it is not saved; {safe}. {self.advice()}")
+        return DivergedError(f"the adapter became NaN or infinite by step {step}, so it is not saved; {safe}. {self.advice()}")
 
     def advice(self) -> str:
         s = self.settings

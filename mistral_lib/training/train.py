@@ -41,8 +41,8 @@ def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
     Of several processes the first one leads; the others take their share of the steps and return nothing.
-    Errors: RunInUse, TrainingFailed, OutOfMemory, Diverged, NothingToLearn, DiskFull, Stopped; RuntimeError if the data stage is not
-    complete, StaleStage if it is stale; ModuleNotFoundError if the tracker's package is missing.
+    Errors: RunInUseError, TrainingFailedError, OutOfMemoryError, DivergedError, NothingToLearnError, DiskFullError, Stopped; RuntimeError if the data stage is not
+    complete, StaleStageError if it is stale; ModuleNotFoundError if the tracker's package is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     trackers.require(run.settings.report_to)
@@ -207,7 +207,7 @@ class Training:
         return found
 
     def check(self, adapter: Path, initial: str, after: list[RecordLoss]) -> float:
-        """Load what was saved into a fresh base model and measure again. Errors: TrainingFailed."""
+        """Load what was saved into a fresh base model and measure again. Errors: TrainingFailedError."""
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
         adapter_check.verify(model, initial)

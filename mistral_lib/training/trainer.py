@@ -85,10 +85,12 @@ class SupervisedTrainer(Trainer):
         return torch.zeros((), device=self.args.device)
 
     def _average_or_give_up(self, model: Any) -> None:
-        """Errors: SharedShortage in every process if any ran out of memory."""
+        """Errors: SharedShortageError in every process if any ran out of memory."""
         if distributed.any_of(self.shortage is not None, self.args.device):
             short = {rank: why for rank, why in enumerate(distributed.gathered(self.shortage)) if why}
-            raise out_of_memory.SharedShortage("; ".join(f"process {rank} of {distributed.count()}: {why}" for rank, why in short.items()))
+            raise out_of_memory.SharedShortageError(
+                "; ".join(f"process {rank} of {distributed.count()}: {why}" for rank, why in short.items())
+            )
         distributed.average_gradients(model.parameters())
 
     # -- broken steps -----------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ class SupervisedTrainer(Trainer):
         return str(self.saving_into) if self.saving_into else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written into a hidden folder, sealed, and renamed into place. Errors: DiskFull; Diverged if the adapter is not finite."""
+        """Written into a hidden folder, sealed, and renamed into place. Errors: DiskFullError; DivergedError if the adapter is not finite."""
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         if not distributed.is_first():
             return self._save_into(sealed.partial(place / name), model, trial)

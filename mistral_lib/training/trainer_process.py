@@ -20,7 +20,7 @@ POLL = 1.0  # seconds between two looks at the log
 _started: dict[str, subprocess.Popen] = {}  # trainers started by this process, by run folder; a child must be waited for
 
 
-class TrainerDied(RuntimeError):
+class TrainerDiedError(RuntimeError):
     """The trainer ended without a verified adapter; the message has its last output and what to do."""
 
 
@@ -53,13 +53,13 @@ def stop(run: Run) -> str:
 
 
 def result(run: Run) -> dict[str, Any]:
-    """training/result.json of a training that has ended. Errors: TrainerDied if it ended without one."""
+    """training/result.json of a training that has ended. Errors: TrainerDiedError if it ended without one."""
     status, process, output = run.status("training"), _started.get(str(run.folder)), run.folder / "training.out"
     if status == "complete":
         return files.read_json(run.folder / "training" / "result.json")
     code = f", exit status {process.returncode}" if process is not None else ""
     tail = "\n".join(output.read_text(errors="replace").splitlines()[-12:]) if output.exists() else ""
-    raise TrainerDied(
+    raise TrainerDiedError(
         f"training of {run.folder.name} is {status}{code}: {run.entry('training').get('error') or 'the process was killed'}. "
         f"There is no adapter. Run this again to resume from the last checkpoint.\nLast output of the trainer:\n{tail}"
     )

@@ -72,19 +72,19 @@ def test_runs_with_different_domain_names_are_compared_on_the_domains_they_share
     ],
 )
 def test_another_test_set_is_refused_with_the_reason(home: Path, change: dict, reason: str) -> None:
-    with pytest.raises(compare_runs.NotComparable, match=reason):
+    with pytest.raises(compare_runs.NotComparableError, match=reason):
         compare_runs.compare([evaluated("one", 0.1), evaluated("two", 0.1, **change)])
 
 
 def test_a_run_that_is_not_verified_is_refused(home: Path) -> None:
     one, two = evaluated("one", 0.1), evaluated("two", 0.2)
-    with pytest.raises(compare_runs.NotComparable, match="expected two or more different ones"):
+    with pytest.raises(compare_runs.NotComparableError, match="expected two or more different ones"):
         compare_runs.compare([one, one])
     never = Run.open(Settings(run_name="never")).folder
-    with pytest.raises(compare_runs.NotComparable, match="runs/never: its evaluation is not started"):
+    with pytest.raises(compare_runs.NotComparableError, match="runs/never: its evaluation is not started"):
         compare_runs.compare([one, never])
     files.write_json(two / "evaluation" / "result.json", {"verdict": "ship"})
-    with pytest.raises(compare_runs.NotComparable, match=r"is not verified: altered .*result\.json"):
+    with pytest.raises(compare_runs.NotComparableError, match=r"is not verified: altered .*result\.json"):
         compare_runs.compare([one, two])
 
 

@@ -71,7 +71,7 @@ def test_all_notebooks_run_one_after_another_on_the_small_corpus(params_file: Pa
     strict = command(params_file, "--only", "04", "--set", "require_ship=true")
     verdict = files.read_json(folder / "evaluation" / "result.json")["verdict"]
     assert verdict != "ship", "two answers are too few for the verdict ship"
-    assert strict.returncode == 1 and f"NotToShip: require_ship is set, and the verdict is: {verdict}" in strict.stderr
+    assert strict.returncode == 1 and f"NotToShipError: require_ship is set, and the verdict is: {verdict}" in strict.stderr
     assert Run.existing(folder).status("evaluation") == "complete", "the stage is complete, whatever the verdict"
     no_evaluation_on_records_that_were_trained_on(params_file, folder)
 
@@ -82,7 +82,9 @@ def no_evaluation_on_records_that_were_trained_on(params_file: Path, folder: Pat
     assert "Stale:" not in report.read_text()
     refused = command(params_file, "--only", "02", "04", "--set", "seed=7")
     assert (
-        refused.returncode == 1 and "StaleStage" in refused.stderr and "runs/small: training is stale: seed: 42 became 7" in refused.stderr
+        refused.returncode == 1
+        and "StaleStageError" in refused.stderr
+        and "runs/small: training is stale: seed: 42 became 7" in refused.stderr
     )
     assert "`python -m mistral_lib run runs/small/params.yaml --only 03`" in refused.stderr
     assert (
@@ -105,7 +107,7 @@ def test_a_failing_cell_ends_the_run_with_its_error_and_the_next_run_resumes(par
         path.write_text('{"text": " "}\n' * 9)
     failed = command(params_file, "--only", "00", "02")
     assert failed.returncode == 1 and "FAILED" in failed.stderr
-    assert "EmptySplit: no usable record: of 27 rows 0 are usable" in failed.stderr
+    assert "EmptySplitError: no usable record: of 27 rows 0 are usable" in failed.stderr
     assert Run.existing(tmp_path / "runs" / "small").status("data") == "failed"
     for path, data in kept.items():
         path.write_bytes(data)

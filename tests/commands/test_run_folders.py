@@ -10,7 +10,7 @@ import pytest
 
 from mistral_lib.commands import notebook_runs, run_folders
 from mistral_lib.preparation import audit, stage_inputs
-from mistral_lib.run import Run, RunInUse, all_runs, current_file, files, params, paths
+from mistral_lib.run import Run, RunInUseError, all_runs, current_file, files, params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import Settings
 from tests.support.corpora import other
@@ -111,7 +111,7 @@ def test_a_run_in_use_is_neither_renamed_nor_deleted(run: Run) -> None:
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "in use\n"
     for refused in (lambda: run_folders.rename("a", "b"), lambda: run_folders.delete("a", True)):
-        with pytest.raises(RunInUse, match=rf"runs/a is in use by process {holder.pid}"):
+        with pytest.raises(RunInUseError, match=rf"runs/a is in use by process {holder.pid}"):
             refused()
     holder.communicate("\n")
     assert Run.existing(run.folder).settings.run_name == "a"

@@ -9,7 +9,7 @@ import pytest
 
 from mistral_lib.commands import stage_reuse, sweep, sweep_comparison, sweep_runs
 from mistral_lib.preparation import audit, prepare
-from mistral_lib.run import Run, RunInUse, files, params
+from mistral_lib.run import Run, RunInUseError, files, params
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.paths import project
 from mistral_lib.run.settings import Settings
@@ -122,7 +122,7 @@ def test_a_sweep_does_not_start_while_one_of_its_runs_is_in_use(home: Path, sett
     busy = Run.open(found.alternatives[1].settings)
     with (
         busy.lock("stage training"),
-        pytest.raises(RunInUse, match=r"runs/try-seed-2 is in use by process \d+ on \S+ \(stage training, since .*\); wait"),
+        pytest.raises(RunInUseError, match=r"runs/try-seed-2 is in use by process \d+ on \S+ \(stage training, since .*\); wait"),
     ):
         sweep_runs.run(found)
     assert not (home / "runs" / "try").exists() and not (home / "runs" / "try-seed-1").exists()

@@ -16,8 +16,8 @@ from mistral_lib.corpus import readers, sources
 from mistral_lib.corpus.object_store import StoreError
 from mistral_lib.corpus.rows import Reading
 from mistral_lib.corpus.sources import Row, SourceError, SourceFile
-from mistral_lib.corpus.streams import Budget, Exhausted, Limits
-from mistral_lib.run.disk import DiskFull
+from mistral_lib.corpus.streams import Budget, ExhaustedError, Limits
+from mistral_lib.run.disk import DiskFullError
 from tests.support.containers import DOCUMENTS, LINES, ROWS, STRUCTURED, compressed, json_lines, pdf, table, tarred, zipped
 
 
@@ -191,7 +191,7 @@ def test_a_file_without_rows_has_a_reason(read, name, data, problem):
     assert found[0].value is None and found[0].source.startswith(name)
 
 
-class OwnFault(Exception):
+class OwnFaultError(Exception):
     """As a parsing library may have one, of no common base."""
 
 
@@ -203,9 +203,9 @@ def raising(error: Exception):
 
 
 def test_a_parsers_own_exception_is_a_problem_and_the_others_are_read(read, monkeypatch):
-    monkeypatch.setattr(readers, "pdf_rows", raising(OwnFault("damaged")))
+    monkeypatch.setattr(readers, "pdf_rows", raising(OwnFaultError("damaged")))
     found = read("a.zip", zipped({"a.pdf": pdf(), "b.jsonl": LINES}))
-    assert (found[0].source, found[0].problem, found[0].note) == ("a.zip!a.pdf", "unreadable", "OwnFault")
+    assert (found[0].source, found[0].problem, found[0].note) == ("a.zip!a.pdf", "unreadable", "OwnFaultError")
     assert [row.value for row in found[1:]] == ROWS
 
 
@@ -215,7 +215,7 @@ def test_a_parsers_own_exception_is_a_problem_and_the_others_are_read(read, monk
         (MemoryError(), MemoryError),
         (ImportError("no such package"), ImportError),
         (KeyboardInterrupt(), KeyboardInterrupt),
-        (DiskFull(errno.ENOSPC, "full"), SourceError),
+        (DiskFullError(errno.ENOSPC, "full"), SourceError),
         (StoreError("the server does not answer"), SourceError),
     ],
 )
@@ -396,7 +396,7 @@ def test_an_error_of_the_content_is_a_problem(number):
 def test_an_error_of_the_machine_is_raised_and_so_is_an_exhausted_budget(monkeypatch):
     with pytest.raises(OSError, match="broken"):
         rows_of_stream(io.BufferedReader(Broken(errno.EIO)))
-    with pytest.raises(Exhausted):
+    with pytest.raises(ExhaustedError):
         list(readers.read(io.BytesIO(compressed(LINES, "gzip")), "a.jsonl.gz", Reading(), Budget(Limits(total_bytes=10), 1000)))
 
 

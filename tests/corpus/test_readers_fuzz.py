@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Unmappable, map_row
+from mistral_lib.corpus.records import UnmappableError, map_row
 from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.corpus.streams import Limits
 from tests.support.containers import DOCUMENTS, ROWS, STRUCTURED
@@ -63,7 +63,7 @@ def check(found: list[sources.Row], name: str) -> None:
         if row.problem is None:
             try:
                 map_row(row.value, row.source, note=row.note)
-            except Unmappable as reason:
+            except UnmappableError as reason:
                 assert str(reason)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_lib.corpus import messages
-from mistral_lib.corpus.records import Record, Unmappable, file_domain, map_row, record_of, text_id
+from mistral_lib.corpus.records import Record, UnmappableError, file_domain, map_row, record_of, text_id
 from mistral_lib.corpus.row_shapes import COLUMNS
 from mistral_lib.corpus.rows import Row
 from mistral_lib.run.settings import Settings
@@ -249,7 +249,7 @@ def deep(value, levels: int = 300) -> list:
     ],
 )
 def test_a_row_that_cannot_be_mapped_has_a_reason_without_its_content(row, reason):
-    with pytest.raises(Unmappable) as error:
+    with pytest.raises(UnmappableError) as error:
         mapped(row)
     assert str(error.value) == reason and SECRET not in str(error.value)
 
@@ -268,7 +268,7 @@ def test_columns_take_precedence_over_keys_and_recognized_shapes_still_work():
     columns = {"prompt": "ask", "answer": "reply"}
     assert mapped({"ask": ASK, "reply": REPLY, "text": "also here"}, columns=columns).messages == CHAT
     assert mapped({"text": "a document"}, columns=columns).shape == "text"
-    with pytest.raises(Unmappable, match="unknown_shape"):
+    with pytest.raises(UnmappableError, match="unknown_shape"):
         mapped({"ask": ASK}, columns=columns)
     assert {"prompt", "answer", "text", "messages"} <= set(COLUMNS)
 
@@ -296,7 +296,7 @@ def test_a_row_becomes_a_record_by_the_parameters_of_its_run():
     row = Row("a.jsonl:3", {"ask": ASK, "reply": REPLY, "field": "law", "url": "u"}, note="salvaged")
     record = record_of(row, run)
     assert (record.domain, record.source_group, record.shape, record.repairs) == ("law", "u", "columns", ("salvaged",))
-    with pytest.raises(Unmappable, match=r"^truncated_line$"):
+    with pytest.raises(UnmappableError, match=r"^truncated_line$"):
         record_of(Row("a.jsonl:4", None, "truncated_line"), run)
 
 
@@ -325,7 +325,7 @@ ROW = st.dictionaries(st.sampled_from(KEYS), JSON | st.lists(TURN, max_size=4) |
 def test_any_json_value_is_a_record_or_unmappable(value, columns):
     try:
         record = mapped(value, columns=columns)
-    except Unmappable as reason:
+    except UnmappableError as reason:
         assert str(reason).replace("_", "").isalpha()
         return
     assert (record.messages is None) != (record.text is None)
@@ -345,7 +345,7 @@ def test_no_text_of_a_conversation_is_dropped_without_a_repair_code(talk):
     messages = chat(*(f"{who}:{text}" for who, text in talk))
     try:
         record = mapped({"messages": messages})
-    except Unmappable:
+    except UnmappableError:
         return
     kept = sorted(part for message in record.messages for part in message["content"].split("\n\n"))
     lossy = {"cut_after_last_answer", "dropped_leading_answer"} & set(record.repairs)

@@ -89,12 +89,12 @@ def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, caps
     assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
     assert "training: runs, because it never ran" in capsys.readouterr().err
     until(lambda: page.progress.value >= 3)
-    with pytest.raises(training_dashboard.WaitingStopped, match=r"the training continues in its own process [0-9]+"):
+    with pytest.raises(training_dashboard.WaitingStoppedError, match=r"the training continues in its own process [0-9]+"):
         asyncio.run(interrupted(page))
     page.stop.click()
     assert page.question.layout.display == "", "the page asks before it stops the training"
     page.confirm.click()
-    with pytest.raises(training_dashboard.TrainingStopped, match="saved at step"):
+    with pytest.raises(training_dashboard.TrainingStoppedError, match="saved at step"):
         asyncio.run(page.finished())
     saved = checkpoints.step_of(checkpoints.last_complete(long.folder / "training" / "checkpoints"))
     assert 3 <= saved == page.progress.value < 40 and "interrupted" in page.headline.value and page.stop.disabled

@@ -173,7 +173,7 @@ def test_an_adapter_with_zero_b_changes_nothing_and_gives_not_enough_evidence(ru
 def test_a_loss_that_is_not_finite_ends_the_evaluation_and_names_the_record(run: Run) -> None:
     put_adapter(run, lambda name, tensor: torch.full_like(tensor, float("nan")) if "layers.1" in name and "lora_B" in name else tensor)
     with pytest.raises(
-        measurements.NotFinite,
+        measurements.NotFiniteError,
         match=r"test: record [0-9a-f]{16} \(\w+\) has a loss of nan with the adapter model, computed in torch\.\w+;.*try dtype=float32",
     ):
         evaluate.evaluate(run)
@@ -202,7 +202,7 @@ def test_an_adapter_trained_on_reversed_answers_does_not_ship(run: Run, home: Pa
     judged.complete("training", {})
     result = evaluate.evaluate(judged)
     assert result["verdict"] == "do not ship" and result["overall"]["low"] > 0
-    with pytest.raises(verdict.NotToShip, match="require_ship is set"):
+    with pytest.raises(verdict.NotToShipError, match="require_ship is set"):
         verdict.require_ship(result, settings.model_copy(update={"require_ship": True}))
 
 
@@ -252,7 +252,7 @@ def test_retention_records_that_are_in_training_are_left_out_and_an_empty_set_is
     assert measured and not measured & trained and kept.left_out["in_training"] > 100
     files.write_json_lines(home / "same.jsonl", rows("red", 200))
     everything = trained | measured
-    with pytest.raises(retention.NoRetentionSet, match="in_training"):
+    with pytest.raises(retention.NoRetentionSetError, match="in_training"):
         retention.build(run.settings.model_copy(update={"retention_paths": ["same.jsonl"]}), tokenizer, everything)
 
 

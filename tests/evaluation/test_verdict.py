@@ -160,7 +160,7 @@ def test_the_sentence_names_the_rule_that_stopped_it() -> None:
         "do not ship: failed “little forgotten” — +0.250 nats per token (+0.220 to +0.300), required interval at most +0.200."
     )
     verdict.require_ship(result, Settings())
-    with pytest.raises(verdict.NotToShip, match="do not ship"):
+    with pytest.raises(verdict.NotToShipError, match="do not ship"):
         verdict.require_ship(result, Settings(require_ship=True))
     verdict.require_ship({**result, "verdict": "ship"}, Settings(require_ship=True))
 

@@ -87,7 +87,7 @@ def test_too_few_documents_are_refused_with_the_key_that_names_them(settings: pa
     for path in corpus.iterdir():
         path.unlink()
     files.write_json_lines(corpus / "site.jsonl", [{**row, "url": "one"} for row in rows("site", 50)])
-    with pytest.raises(prepare.EmptySplit, match=r"from 1 source documents named by url: .*name another key \(group_key\)"):
+    with pytest.raises(prepare.EmptySplitError, match=r"from 1 source documents named by url: .*name another key \(group_key\)"):
         prepare.prepare(Run.open(settings.model_copy(update={"group_key": ""})))
 
 
@@ -138,7 +138,7 @@ def test_an_empty_corpus_is_an_error(settings: params.Settings, corpus: Path) ->
         prepare.prepare(Run.open(settings))
     for path in corpus.iterdir():
         path.write_text('{"text": "  "}\n' * 3)
-    with pytest.raises(prepare.EmptySplit, match=r"no usable record: of 9 rows 0 are usable.*empty_text"):
+    with pytest.raises(prepare.EmptySplitError, match=r"no usable record: of 9 rows 0 are usable.*empty_text"):
         prepare.prepare(Run.open(settings))
 
 
@@ -207,10 +207,10 @@ def test_a_near_copy_of_a_record_that_is_refused_later_is_kept(settings: params.
 
 def test_too_many_lost_rows_stop_the_run(prepared: Run, corpus: Path) -> None:
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
-    with pytest.raises(prepare.TooMuchLost, match=r"61 of 661 rows were rejected, and max_rejected_share = 0.05.*unknown_shape"):
+    with pytest.raises(prepare.TooMuchLostError, match=r"61 of 661 rows were rejected, and max_rejected_share = 0.05.*unknown_shape"):
         prepare.prepare(other(prepared, max_rejected_share=0.05))
     assert (prepared.folder / "data" / "report.json").exists(), "the earlier result is untouched"
-    with pytest.raises(prepare.TooMuchLost, match="strict is set"):
+    with pytest.raises(prepare.TooMuchLostError, match="strict is set"):
         prepare.prepare(other(prepared, max_rejected_share=0.5, strict=True))
 
 

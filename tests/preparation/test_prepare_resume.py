@@ -18,7 +18,7 @@ from mistral_lib.preparation import part_cache, prepare
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import PART
 from mistral_lib.run import Run, files, params
-from mistral_lib.run.disk import DiskFull
+from mistral_lib.run.disk import DiskFullError
 from mistral_lib.run.settings import keeping_work
 from tests.support.corpora import artefacts, other, rows, twins
 
@@ -97,12 +97,12 @@ def test_stopped_while_replacing_refused_records_it_resumes_there(settings: para
     files.write_json_lines(corpus / "twins.jsonl", twins())
     run = Run.open(settings.model_copy(update={"long_records": "reject"}))
     work = run.folder / ".data.work"
-    with pytest.raises(prepare.TooMuchLost):
+    with pytest.raises(prepare.TooMuchLostError):
         prepare.prepare(other(run, strict=True))
     (work / "tokens-2-00000" / "complete.json").unlink()  # as after a kill during the second replacements
     sealed = {path: path.stat().st_mtime_ns for path in work.glob("tokens-*/complete.json")}
     assert {path.parent.name for path in sealed} == {"tokens-0-00000", "tokens-1-00000"}
-    with pytest.raises(prepare.TooMuchLost):
+    with pytest.raises(prepare.TooMuchLostError):
         prepare.prepare(other(run, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed and (work / "tokens-2-00000" / "complete.json").exists()
     prepare.prepare(run)
@@ -144,13 +144,13 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     parted: Run, corpus: Path, capsys: pytest.CaptureFixture
 ) -> None:
     files.write_json_lines(corpus / "broken.jsonl", [{"colour": "blue"}] * 61)
-    with pytest.raises(prepare.TooMuchLost):
+    with pytest.raises(prepare.TooMuchLostError):
         prepare.prepare(other(parted, max_rejected_share=0.01))
     sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/complete.json")}
     assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-0-00000", "tokens-0-00001"}
     changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
     assert set(changed) < keeping_work("data")
-    with pytest.raises(prepare.TooMuchLost):
+    with pytest.raises(prepare.TooMuchLostError):
         prepare.prepare(other(parted, **changed, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # no part was made again
     prepare.prepare(other(parted, **changed))
@@ -190,7 +190,7 @@ def test_a_full_disk_is_reported_and_the_earlier_result_is_kept(small_disk: Path
     large = [{**row, "completion": f"{row['completion']} {row['prompt'] * 20}"} for row in rows("large", 4000)]
     files.write_json_lines(corpus / "large.jsonl", large)
     with pytest.raises(
-        DiskFull, match=r"no room on disk for the prepared data.* free at runs/small.*untouched.*Free at least .*run this again"
+        DiskFullError, match=r"no room on disk for the prepared data.* free at runs/small.*untouched.*Free at least .*run this again"
     ):
         prepare.prepare(run)
     assert artefacts(run) == before and run.status("data") == "failed"

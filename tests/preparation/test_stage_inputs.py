@@ -9,7 +9,7 @@ from mistral_lib.commands import notebook_runs
 from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, stage_inputs
-from mistral_lib.preparation.stage_inputs import StaleStage
+from mistral_lib.preparation.stage_inputs import StaleStageError
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import FORMAT
 from mistral_lib.run.settings import STAGES, Settings, stages_of
@@ -61,7 +61,7 @@ def refusal(run: Run, stage: str) -> str:
     before = {"training": "data", "evaluation": "training"}[stage]
     try:
         stage_inputs.require_current(run, before)
-    except StaleStage as error:
+    except StaleStageError as error:
         return str(error)
     return ""
 

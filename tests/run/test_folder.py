@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib.run import Run, RunInUse, all_runs, files
+from mistral_lib.run import Run, RunInUseError, all_runs, files
 from mistral_lib.run.folder import FORMAT, OLDER, summary
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import trainer_process
@@ -115,7 +115,7 @@ def hold(run: Run, work: str = "time.sleep(60)") -> subprocess.Popen:
 def test_a_second_process_is_refused_and_a_dead_one_holds_no_lock(run: Run) -> None:
     process = hold(run)
     assert run.status("data") == "running"
-    with pytest.raises(RunInUse, match=f"process {process.pid} .*stage data"):
+    with pytest.raises(RunInUseError, match=f"process {process.pid} .*stage data"):
         run.run_stage("data", {"a": "9"}, write("second"))
     process.kill()
     process.wait()
@@ -131,7 +131,7 @@ def test_a_killed_stage_is_not_running_while_another_stage_holds_the_lock(run: R
         assert run.works_on("data") and not run.works_on("training") and run.status("training") == "interrupted"
         assert trainer_process.stop(run) == "no trainer is at work", "it would have ended this process"
         with pytest.raises(
-            RunInUse, match=r"runs/r is in use by process \d+ on \S+ \(stage data, from training_base, since .*\); wait for it"
+            RunInUseError, match=r"runs/r is in use by process \d+ on \S+ \(stage data, from training_base, since .*\); wait for it"
         ):
             run.refuse_if_in_use()
     run.refuse_if_in_use()
@@ -195,7 +195,7 @@ def test_opening_with_other_parameters_writes_them_unless_the_run_is_in_use(run:
     assert Run.existing(run.folder).settings == run.settings
     with run.lock("test"):
         assert Run.open(run.settings).folder == run.folder, "with the same parameters there is nothing to write"
-        with pytest.raises(RunInUse, match="test, since"):
+        with pytest.raises(RunInUseError, match="test, since"):
             other(run, seed=7)
         assert place.read_text() == written
     assert other(run, seed=7).settings.seed == Run.existing(run.folder).settings.seed == 7 and place.read_text() != written
@@ -218,7 +218,7 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(run: Run) -> None:
     assert run.holder() is None
     with run.lock("held"):
         begun = time.monotonic()
-        with pytest.raises(RunInUse), run.lock("too late"):
+        with pytest.raises(RunInUseError), run.lock("too late"):
             pytest.fail("two at a time")
         assert 0.4 < time.monotonic() - begun < 2
 

@@ -212,7 +212,7 @@ def test_a_template_that_changes_contents_is_a_problem_and_not_a_wrong_mask(smol
 
 def test_a_template_without_end_token_is_refused(smol):
     for end in ("", "END", " and more<|im_end|>"):
-        with pytest.raises(chat_format.NoEndToken, match="no end token"):
+        with pytest.raises(chat_format.NoEndTokenError, match="no end token"):
             encode(with_template(smol, chatml(end=end)), chat("a", "b"))
     assert encode(with_template(smol, chatml(end=" <|im_end|>")), chat("a", "b")).supervised == 3
 
@@ -223,7 +223,7 @@ def test_a_template_that_refuses_a_role_says_so_for_that_record_only(smol):
     good, bad = chat_format.encode(tokenizer, [record(chat("a", "b")), record(chat("a", "b", system="s"))])
     assert good.refusal == ""
     assert bad.refusal == "the chat template refuses system-user-assistant: no system here"
-    with pytest.raises(chat_format.TemplateProblem, match="no system here"):
+    with pytest.raises(chat_format.TemplateError, match="no system here"):
         chat_format.prompt_ids(tokenizer, chat("a", system="s"))
 
 

@@ -294,5 +294,5 @@ def test_turns_that_cannot_be_written_alone_are_an_error_that_says_so() -> None:
     tokenizer.chat_template = "{% if messages | length < 4 %}{{ raise_exception('too short') }}{% endif %}" + tokenizer.chat_template
     one = chat("Why?", "So.", "And?", "word " * 90)
     encoded = chat_format.Encoded(list(range(100)), list(range(100)))
-    with pytest.raises(chat_format.TemplateProblem, match=r"file:1: its turns cannot be written as separate chats: .*too short"):
+    with pytest.raises(chat_format.TemplateError, match=r"file:1: its turns cannot be written as separate chats: .*too short"):
         long_records.fit(tokenizer, one, encoded, 64)

@@ -12,7 +12,7 @@ from mistral_lib.model import base_model
 from mistral_lib.run import disk, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import adapter_check, checkpoints
-from mistral_lib.training.adapter_check import TrainingFailed
+from mistral_lib.training.adapter_check import TrainingFailedError
 
 NUMBERS = {"records": 9, "blocks": 4, "block_tokens": 512, "supervised_tokens": 700, "steps": 2, "adapter_step": 2, "blocks_per_step": 2}
 
@@ -25,7 +25,9 @@ def test_a_loss_within_a_thousandth_is_the_same(repeated: float) -> None:
 
 @pytest.mark.parametrize("repeated", [2.0021, 1.9979, 4.0, 0.0, math.nan, math.inf])
 def test_another_loss_is_refused_with_both_numbers(repeated: float) -> None:
-    with pytest.raises(TrainingFailed, match=rf"has a validation loss of {repeated:.5f}, the trained one had 2\.00000: what was saved"):
+    with pytest.raises(
+        TrainingFailedError, match=rf"has a validation loss of {repeated:.5f}, the trained one had 2\.00000: what was saved"
+    ):
         adapter_check.require_same(repeated, 2.0)
 
 
@@ -45,17 +47,17 @@ def lora(model: Any, part: str) -> torch.Tensor:
 
 def test_only_a_finite_adapter_that_changed_is_accepted(model: Any) -> None:
     initial = base_model.adapter_hash(model)
-    with pytest.raises(TrainingFailed, match="the adapter is what it was before training"):
+    with pytest.raises(TrainingFailedError, match="the adapter is what it was before training"):
         adapter_check.verify(model, initial)
     lora(model, "B")[0, 0] = 1.0
     adapter_check.verify(model, initial)
     for broken in (math.nan, math.inf, -math.inf):
         lora(model, "A")[0, 0] = broken
-        with pytest.raises(TrainingFailed, match=r"^1 of 4 adapter tensors hold NaN or infinity \(.*layers\.0\..*lora_A"):
+        with pytest.raises(TrainingFailedError, match=r"^1 of 4 adapter tensors hold NaN or infinity \(.*layers\.0\..*lora_A"):
             adapter_check.verify(model, initial)
     for name, parameter in model.named_parameters():
         parameter.data += math.nan if "lora_A" in name else 0.0
-    with pytest.raises(TrainingFailed, match=r"^2 of 4 adapter tensors hold NaN or infinity \(.*layers\.0\."):
+    with pytest.raises(TrainingFailedError, match=r"^2 of 4 adapter tensors hold NaN or infinity \(.*layers\.0\."):
         adapter_check.verify(model, initial)
     for part in (p for name, p in model.named_parameters() if "lora_A" in name):
         part.data.fill_(0.5)
@@ -68,7 +70,7 @@ def test_an_adapter_is_saved_with_its_provenance_over_a_leftover(model: Any, set
     initial = base_model.adapter_hash(model)
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "leftover").write_text("of an attempt that was killed")
-    with pytest.raises(TrainingFailed, match="before training"):
+    with pytest.raises(TrainingFailedError, match="before training"):
         adapter_check.save(model, settings, tmp_path, initial, NUMBERS)
     assert (tmp_path / "adapter" / "leftover").exists(), "nothing is replaced by an adapter that is not worth keeping"
     lora(model, "B").fill_(0.25)
@@ -90,6 +92,6 @@ def test_without_room_nothing_is_written(model: Any, settings: Settings, tmp_pat
     initial = base_model.adapter_hash(model)
     lora(model, "B").fill_(0.25)
     monkeypatch.setattr(disk, "RESERVE", 2**60)
-    with pytest.raises(disk.DiskFull, match=r"no room on disk for the adapter: .*The checkpoints are complete\."):
+    with pytest.raises(disk.DiskFullError, match=r"no room on disk for the adapter: .*The checkpoints are complete\."):
         adapter_check.save(model, settings, tmp_path, initial, NUMBERS)
     assert list(tmp_path.iterdir()) == []

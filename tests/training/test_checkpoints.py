@@ -82,13 +82,13 @@ def test_of_two_best_adapters_the_lower_loss_counts_and_a_new_one_replaces_both(
 
 def test_without_room_for_a_best_adapter_the_message_names_it_and_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "RESERVE", 2**60)
-    with pytest.raises(disk.DiskFull, match=r"for the best adapter so far, of step 4: .*There is no checkpoint yet\."):
+    with pytest.raises(disk.DiskFullError, match=r"for the best adapter so far, of step 4: .*There is no checkpoint yet\."):
         checkpoints.keep_best(Model(), tmp_path, 4, 1.5)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(disk, "RESERVE", 0)
     sealed_folder(tmp_path / "checkpoint-2")
     monkeypatch.setattr(disk, "RESERVE", 2**60)
-    with pytest.raises(disk.DiskFull, match=r"The checkpoint of step 2 is complete\."):
+    with pytest.raises(disk.DiskFullError, match=r"The checkpoint of step 2 is complete\."):
         checkpoints.keep_best(Model(), tmp_path, 4, 1.5)
     assert checkpoints.KEPT == 2 == disk.CHECKPOINTS - 1, "a third one is written before the oldest is deleted"
 
@@ -115,12 +115,12 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Pat
     run = opened(max_steps=8)
     with (
         after_step(3, lambda _: fill(small_disk, 8 * disk.MIB)),
-        pytest.raises(disk.DiskFull, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is complete"),
+        pytest.raises(disk.DiskFullError, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is complete"),
     ):
         train.train(run)
     assert run.status("training") == "failed" and "checkpoint of step 2 is complete" in run.entry("training")["error"]
     assert checkpoints.last_complete(run.folder / "training" / "checkpoints").name == "checkpoint-2"
-    with pytest.raises(disk.DiskFull, match="no room on disk for a training"):
+    with pytest.raises(disk.DiskFullError, match="no room on disk for a training"):
         train.train(run)
     (small_disk / "filler").unlink()
     assert train.train(run)["steps"] == 8
@@ -132,7 +132,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_dis
     with checkpoints.new_checkpoint(place / "checkpoint-5", 100, "five") as new:
         (new / "weights").write_bytes(b"5" * 1000)
     with (
-        pytest.raises(disk.DiskFull, match=r"for ten: .*checkpoint of step 5 is complete"),
+        pytest.raises(disk.DiskFullError, match=r"for ten: .*checkpoint of step 5 is complete"),
         checkpoints.new_checkpoint(place / "checkpoint-10", 100, "ten") as new,
     ):
         fill(small_disk, 0)

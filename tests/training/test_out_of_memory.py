@@ -48,7 +48,7 @@ def test_a_smaller_shape_is_logged_and_taken_again_for_the_same_request() -> Non
     assert out_of_memory.shape_now(settings, events[:2]) == first and out_of_memory.shape_now(settings, []) == requested
     other = Settings(micro_batch_size=2, gradient_accumulation_steps=6)
     assert out_of_memory.shape_now(other, events) == out_of_memory.BatchShape(2, 6), "another request is tried as it is"
-    with pytest.raises(out_of_memory.OutOfMemory, match=r"^why; a single block of max_tokens = 64 does not fit\. In this order: "):
+    with pytest.raises(out_of_memory.OutOfMemoryError, match=r"^why; a single block of max_tokens = 64 does not fit\. In this order: "):
         out_of_memory.shrunk(second, "why", Settings(max_tokens=64), log)
     assert len(log.events) == 2
 
@@ -104,11 +104,11 @@ def test_an_attempt_is_repeated_until_memory_suffices(monkeypatch: pytest.Monkey
         "done",
     )
     assert len(released) == 2
-    none_left, other = out_of_memory.OutOfMemory("out of memory: none left"), RuntimeError("shapes")
+    none_left, other = out_of_memory.OutOfMemoryError("out of memory: none left"), RuntimeError("shapes")
     assert retried(none_left) == ([], none_left) and retried(other) == ([], other) and retried(OSError(5, "x"), "done")[0] == []
-    alone, shared = MemoryError("a"), out_of_memory.SharedShortage("in process 1")
+    alone, shared = MemoryError("a"), out_of_memory.SharedShortageError("in process 1")
     assert retried(alone, "done", together=True) == ([], alone), "the other processes have not seen it"
-    assert retried(shared, "done", together=True) == (["SharedShortage: in process 1"], "done")
+    assert retried(shared, "done", together=True) == (["SharedShortageError: in process 1"], "done")
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_only_the_last_attempt_counts(kernel: dict, tmp_path: Path) -> None:
     kernel["kills"] = {system_memory.MACHINE: 3, "/group": 5}
     assert out_of_memory.killed_for_memory([*second, *first[:2], *second], tmp_path) is None
     settings = Settings(base_model="mine/model")
-    with pytest.raises(out_of_memory.OutOfMemory, match=r"^killed: loading mine/model needs more memory than there is; "):
+    with pytest.raises(out_of_memory.OutOfMemoryError, match=r"^killed: loading mine/model needs more memory than there is; "):
         out_of_memory.refuse_if_loading("killed", [*first, *second], settings)
     out_of_memory.refuse_if_loading("killed", [*second, {"event": "step"}], settings)
     out_of_memory.refuse_if_loading(None, second, settings)
@@ -183,7 +183,7 @@ def test_out_of_memory_at_step_3_ends_complete_with_the_same_effective_batch(ope
 
 def test_a_training_that_does_not_fit_fails_before_the_first_step_and_says_what_to_change(opened: Callable[..., Run]) -> None:
     run = opened(micro_batch_size=4, learning_rate=4e-3)
-    with at_forward(lambda n: True), pytest.raises(out_of_memory.OutOfMemory, match=r"activation_checkpointing.*max_tokens.*instance"):
+    with at_forward(lambda n: True), pytest.raises(out_of_memory.OutOfMemoryError, match=r"activation_checkpointing.*max_tokens.*instance"):
         train.train(run)
     assert [event["micro_batch_size"] for event in events(run, "out_of_memory")] == [2, 1]
     assert run.status("training") == "failed" and not events(run, "step") and not events(run, "validation")

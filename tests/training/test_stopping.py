@@ -37,7 +37,7 @@ def test_scattered_skips_end_a_training_above_a_tenth_of_its_steps_and_above_eig
         divergence.skip(2 * step, "infinite")
         divergence.step(2 * step + 1, 1.0)
     with pytest.raises(
-        stopping.Diverged, match=rf"^step 999: NaN; skipped 1 steps in a row and {allowed + 1} in total\. Lower learning_rate"
+        stopping.DivergedError, match=rf"^step 999: NaN; skipped 1 steps in a row and {allowed + 1} in total\. Lower learning_rate"
     ):
         divergence.skip(999, "NaN")
 
@@ -46,7 +46,7 @@ def test_eight_skips_in_a_row_end_a_training_of_any_length() -> None:
     divergence = check(steps=10_000)
     for step in range(7):
         divergence.skip(step, "NaN")
-    with pytest.raises(stopping.Diverged, match="skipped 8 steps in a row and 8 in total"):
+    with pytest.raises(stopping.DivergedError, match="skipped 8 steps in a row and 8 in total"):
         divergence.skip(7, "NaN")
 
 
@@ -62,7 +62,7 @@ def test_a_loss_of_exactly_the_limit_is_not_hopeless_and_one_better_loss_starts_
     for step in range(7):
         divergence.step(step, 12.01)
     with pytest.raises(
-        stopping.Diverged, match=r"step 99: a loss of 12\.01 nats per supervised token, the 8th in a row above 1\.2 x 10\.00, which"
+        stopping.DivergedError, match=r"step 99: a loss of 12\.01 nats per supervised token, the 8th in a row above 1\.2 x 10\.00, which"
     ):
         divergence.step(99, 12.01)
 
@@ -183,7 +183,7 @@ def test_data_that_teach_nothing_are_refused_each_with_its_own_message(opened: C
         useless.save_to_disk(run.folder / "useless")
         shutil.rmtree(place)
         (run.folder / "useless").rename(place)
-        with pytest.raises(largest_batch.NothingToLearn, match=words):
+        with pytest.raises(largest_batch.NothingToLearnError, match=words):
             train.train(run)
         assert run.status("training") == "failed" and words in run.entry("training")["error"]
 
@@ -193,7 +193,7 @@ def test_an_adapter_that_became_nan_is_neither_saved_nor_complete(opened: Callab
         optimizer.param_groups[0]["params"][0].data.fill_(math.nan)
 
     run = opened(validate_every_steps=2)
-    with after_step(4, break_it), pytest.raises(stopping.Diverged, match=r"NaN or infinite by step 4.*checkpoint-2.*learning_rate"):
+    with after_step(4, break_it), pytest.raises(stopping.DivergedError, match=r"NaN or infinite by step 4.*checkpoint-2.*learning_rate"):
         train.train(run)
     assert run.status("training") == "failed"
     assert checkpoints.last_complete(run.folder / "training" / "checkpoints").name == "checkpoint-2"
@@ -208,7 +208,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted_and_too_many_end_the_
     assert [event["step"] for event in events(run, "skipped")] == [3]
     assert [step["step"] for step in training_log.steps(log_of(run))] == [1, 2, 4, 5, 6]
     run = opened(max_steps=40)
-    with infinite_at(lambda n: n > 4), pytest.raises(stopping.Diverged, match=r"8 steps in a row.*Lower learning_rate"):
+    with infinite_at(lambda n: n > 4), pytest.raises(stopping.DivergedError, match=r"8 steps in a row.*Lower learning_rate"):
         train.train(run)
     assert run.status("training") == "failed" and len(events(run, "skipped")) == 7
 
@@ -237,7 +237,7 @@ def test_losses_worse_than_guessing_end_a_training() -> None:
     for step in range(7):
         check.step(step, 15.0)
     check.step(7, 11.0)
-    with pytest.raises(stopping.Diverged, match=r"the 8th in a row.*worse than guessing"):
+    with pytest.raises(stopping.DivergedError, match=r"the 8th in a row.*worse than guessing"):
         [check.step(step, 15.0) for step in range(8, 16)]
 
 

@@ -199,10 +199,10 @@ def test_an_adapter_that_did_not_change_or_is_not_finite_fails_the_check(prepare
     from mistral_lib.model import base_model
 
     model = base_model.attach_lora(base_model.load_base(prepared.settings), prepared.settings)
-    with pytest.raises(adapter_check.TrainingFailed, match="what it was before training"):
+    with pytest.raises(adapter_check.TrainingFailedError, match="what it was before training"):
         adapter_check.verify(model, base_model.adapter_hash(model))
     next(p for n, p in model.named_parameters() if "lora_A" in n).data[0, 0] = torch.nan
-    with pytest.raises(adapter_check.TrainingFailed, match="NaN"):
+    with pytest.raises(adapter_check.TrainingFailedError, match="NaN"):
         adapter_check.verify(model, "another")
 
 
@@ -243,7 +243,7 @@ def test_a_second_start_attaches_and_a_killed_trainer_is_reported(prepared: Run)
         time.sleep(0.05)
     os.kill(long.holder()["pid"], signal.SIGKILL)
     wait_for_the_end(long)
-    with pytest.raises(trainer_process.TrainerDied, match=r"is interrupted.*the process was killed.*resume from the last checkpoint"):
+    with pytest.raises(trainer_process.TrainerDiedError, match=r"is interrupted.*the process was killed.*resume from the last checkpoint"):
         trainer_process.result(long)
     short = other(prepared, max_steps=8)
     trainer_process.start(short)

@@ -66,9 +66,9 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
         other = training_status.status(run)
         assert (other.word, other.alive, other.pid) == ("interrupted", False, None), "the lock is that of another stage"
     with run.lock("test"):
-        run.record("training", status="failed", error="Diverged: step 9: loss nan")
+        run.record("training", status="failed", error="DivergedError: step 9: loss nan")
     failed = training_status.status(run)
-    assert (failed.word, failed.exit_code, failed.error) == ("failed", 1, "Diverged: step 9: loss nan")
+    assert (failed.word, failed.exit_code, failed.error) == ("failed", 1, "DivergedError: step 9: loss nan")
     fresh = Run.open(short_run(run_name="fresh"))
     assert (training_status.status(fresh).word, training_status.status(fresh).exit_code) == ("not started", 6)
     assert "start it with" in training_status.describe(training_status.status(fresh))
