@@ -1,5 +1,6 @@
 """Near-duplicates against brute force, at the threshold itself, in any batches and order, and in bounded memory."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -275,13 +276,14 @@ def test_a_large_bucket_has_eight_leaders_and_each_bucket_its_own():
     assert not any(bucket[u] != bucket[v] for asked in verified.asked for u, v in asked), "no pair is of two buckets"
 
 
-@pytest.mark.parametrize("count", [8, 9])
-def test_a_bucket_of_eight_is_compared_completely_and_one_of_nine_with_leaders(tmp_path, count):
-    texts = family(random.Random(2), count, 60, 0)
-    others = family(random.Random(3), 12, 60, 0)
-    pairs, leader = search(tmp_path, texts + others)
-    assert leader.tolist() == [0] * count + [count] * 12
-    assert len(pairs) == {8: 28, 9: 8}[count] + 11
+def test_a_bucket_of_eight_is_compared_completely_and_one_of_nine_only_with_leaders():
+    """Whole searches cannot show it: in some band a text of nine may stand apart, which leaves a bucket of eight."""
+    pairs = [
+        (int(one), int(other))
+        for ones, others in near_duplicates._all_pairs(np.arange(19), np.array([8, 9, 2]))
+        for one, other in zip(ones, others, strict=True)
+    ]
+    assert sorted(pairs) == [*itertools.combinations(range(8), 2), (17, 18)]
 
 
 def test_a_cluster_has_eight_leaders_too(tmp_path):

@@ -69,7 +69,7 @@ def test_kept_memory_is_reused_without_new_pages_and_given_back_afterwards() -> 
         assert faults() < usual / 5
         inside = resident()
     assert faults(64 * MIB, 4) >= usual / 2, "as many as before; larger pieces, since the heap may have gaps of 48 MiB"
-    assert falls_below(inside)
+    assert falls_below(inside), f"{resident() / MIB:.0f} MiB after, {inside / MIB:.0f} inside"
 
 
 def falls_below(limit: int, seconds: float = 5.0) -> bool:
