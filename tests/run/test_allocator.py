@@ -1,10 +1,10 @@
 """Freed memory goes back to the system, although the C library would keep it because of memory in use behind it."""
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -49,35 +49,37 @@ def test_a_checkpointed_pass_gives_memory_back_between_its_layers(tiny_model: st
     assert resident() < before - 150 * MIB and len(last) > 0
 
 
+KEPT_MEMORY = """
+import json, resource
+import torch
+from mistral_lib.run import allocator
+from tests.run.test_allocator import MIB, resident
+
+def faults(floats=12 * MIB, times=20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(floats)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+usual = faults()
+with allocator.keep_freed_memory():
+    faults()  # the first one fetches the pages
+    kept, inside = faults(), resident()
+print(json.dumps({"usual": usual, "kept": kept, "again": faults(64 * MIB, 4), "inside": inside, "after": resident()}))
+"""
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="the C library is not glibc")
 def test_kept_memory_is_reused_without_new_pages_and_given_back_afterwards() -> None:
-    """With tensors as large as those of a batch, allocated again and again."""
-    import resource
+    """Page faults for pieces of 48 MiB, more than the size from which glibc maps each piece separately, as large as those of a batch.
 
-    import torch
-
-    def faults(floats: int = 12 * MIB, times: int = 20) -> int:
-        """Page faults for pieces of 48 MiB, more than the size from which glibc maps each piece separately."""
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(times):
-            torch.ones(floats)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    usual = faults()
-    with allocator.keep_freed_memory():
-        faults()  # the first one fetches the pages
-        assert faults() < usual / 5
-        inside = resident()
-    assert faults(64 * MIB, 4) >= usual / 2, "as many as before; larger pieces, since the heap may have gaps of 48 MiB"
-    assert falls_below(inside), f"{resident() / MIB:.0f} MiB after, {inside / MIB:.0f} inside"
-
-
-def falls_below(limit: int, seconds: float = 5.0) -> bool:
-    """Whether the resident memory falls below a limit: the kernel's count of it lags behind on a busy machine."""
-    deadline = time.monotonic() + seconds
-    while resident() >= limit and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return resident() < limit
+    In a process of its own, whose heap holds nothing of other tests. `again` has larger pieces, since the heap may have gaps of 48 MiB.
+    """
+    output = subprocess.run([sys.executable, "-c", KEPT_MEMORY], check=True, capture_output=True, text=True).stdout
+    seen = json.loads(output)
+    assert seen["kept"] < seen["usual"] / 5
+    assert seen["again"] >= seen["usual"] / 2, "as many as before"
+    assert seen["after"] < seen["inside"] - 32 * MIB, seen
 
 
 KEEPS = """
