@@ -165,4 +165,6 @@ def preference(votes: Iterable[Mapping[str, Any]]) -> Preference:
         return Preference(**counts)
     test = binomtest(found["adapter"], decided)
     interval = test.proportion_ci(method="wilson")
-    return Preference(**counts, share=found["adapter"] / decided, low=interval.low, high=interval.high, p_value=test.pvalue)
+    return Preference(
+        **counts, share=found["adapter"] / decided, low=float(interval.low), high=float(interval.high), p_value=float(test.pvalue)
+    )

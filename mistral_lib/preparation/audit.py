@@ -58,8 +58,8 @@ def unverified(run: Run, stage: str) -> list[Finding]:
 
     A result of an older version is no finding if `Run.keeps_older` says that it is used.
     """
-    accepted = ("verified", "older") if run.keeps_older(stage) else ("verified",)
     try:
+        accepted = ("verified", "older") if run.keeps_older(stage) else ("verified",)
         return [finding for finding in _stage(run, stage) if finding.status not in accepted]
     except (ValueError, KeyError) as error:
         return [Finding(f"{run.folder.name}/{stage}", "altered", f"the run's record cannot be read: {error}")]

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from mistral_lib.display import data_plots, figure, flow_plot, loss_plots, training_curve
-from mistral_lib.display.figure import Picture
+from mistral_lib.display.figure import DARK, Picture
 from mistral_lib.evaluation import paired_difference, report
 from mistral_lib.run import paths
 
@@ -172,7 +172,7 @@ def test_the_alternative_text_is_also_the_plain_form(name: str) -> None:
     picture = Picture(CASES[name]())
     shown = picture._repr_mimebundle_()
     assert shown["text/plain"] == picture.alt_text and any(digit in picture.alt_text for digit in "123456789")
-    assert shown["text/html"].startswith("<img ") and 'alt="' in shown["text/html"] and picture.png.startswith(b"\x89PNG")
+    assert shown["text/html"] == DARK + picture.tag() and 'alt="' in shown["text/html"] and picture.png.startswith(b"\x89PNG")
     assert not plt.get_fignums(), "a figure that stays open is shown twice"
 
 

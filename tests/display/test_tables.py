@@ -10,9 +10,9 @@ from mistral_lib.corpus import sources
 from mistral_lib.display import tables
 from mistral_lib.display.tables import TextTable
 from mistral_lib.preparation import explore, prepare
-from mistral_lib.run import Run, files
+from mistral_lib.run import Run, files, params
 from mistral_lib.run.settings import Settings
-from tests.support.corpora import rows
+from tests.support.corpora import rows, short_run
 
 ROWS = [
     {"reason": "near_duplicate", "rows": 1258, "its answer": "a <b> of\nmany words " * 20},
@@ -50,7 +50,12 @@ def test_the_tables_of_parameters_have_values_and_meanings(settings: Settings) -
         ("run_name", "small", "rented"),
         ("max_steps", "8", "0"),
     ]
-    assert "max_tokens = 128" in tables.chosen(settings) and tables.chosen(Settings()) == "nothing differs from the defaults"
+    assert "max_tokens = 128" in tables.chosen(settings)
+    assert tables.chosen(short_run()) == f"nothing differs from {params.base_name(short_run())}"
+    assert tables.chosen(Settings(corpus_paths=["corpora/mine"])).splitlines() == [
+        "corpus_paths = ['corpora/mine']",
+        "all others: the defaults",
+    ]
     folded = tables.all_parameters(settings)._repr_mimebundle_()["text/html"]
     assert f"all {len(Settings.names())} parameters" in folded and "max_tokens: 128  # tokens per packed block" in folded
 

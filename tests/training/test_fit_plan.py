@@ -102,7 +102,7 @@ def test_validation_tokens_are_computed_from_stated_training_tokens() -> None:
 def test_without_data_the_tokens_are_guessed_from_the_files(settings: params.Settings, corpus: Path) -> None:
     work, size = workload.work_of(settings.model_copy(update={"max_steps": 0})), sum(path.stat().st_size for path in corpus.iterdir())
     tokens = int(size / 4 * 0.7)
-    assert work.origin.startswith(f"about {tokens:,} training tokens, guessed from {size / 2**20:,.2f} MiB")
+    assert work.origin.startswith(f"about {tokens:,} training tokens, guessed from {files.size_text(size)};")
     assert work.steps == work.steps_of_a_pass == math.ceil(math.ceil(tokens / (workload.FILL * 128)) / 2)
     assert workload.work_of(settings, source_files=[]).origin.startswith("about 1 training tokens"), "the files that the caller has"
     with pytest.raises(
