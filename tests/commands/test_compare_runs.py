@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,20 @@ import pytest
 from mistral_lib.commands import compare_runs
 from mistral_lib.evaluation import paired_difference, verdict
 from mistral_lib.model.likelihood import RecordLoss
+from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
 from mistral_lib.run.params import Settings
 from tests.evaluation.test_evaluate import refuse_outside_requests
 
 
-def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int = 20, domain: str = "d", **more: object) -> Path:
+@pytest.fixture
+def evaluated(home: Path, tiny_model: str) -> Callable[..., Path]:
+    """Makes evaluated runs on a corpus and a model that are on this machine, as the inputs of their stages are compared."""
+    files.write_json_lines(home / "corpora" / "small" / "rows.jsonl", [{"prompt": "What is it?", "completion": "It is a row."}])
+    return partial(evaluated_run, corpus_paths=["corpora/small"], base_model=tiny_model)
+
+
+def evaluated_run(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int = 20, domain: str = "d", **more: object) -> Path:
     """A run folder whose evaluation is complete: 120 test records of 40 documents, measured `gain` nats per token below the base."""
     run = Run.open(Settings(run_name=name, retention_paths=[], **more))
     base = np.random.default_rng(1).uniform(1, 4, 120)
@@ -34,12 +44,12 @@ def evaluated(name: str, gain: float, seed: int = 0, first: int = 0, tokens: int
         rules = [verdict.overall(overall), verdict.domains(domains)]
         files.write_json(folder / "result.json", {"overall": overall, "domains": domains, "rules": rules, "verdict": "ship"})
         for stage in ("data", "training", "evaluation"):
-            with run.recording(stage, {}):
+            with run.recording(stage, stage_inputs.hashes(run, stage)):
                 run.complete(stage, {})
     return run.folder
 
 
-def test_the_better_run_is_found_and_the_page_requests_nothing_from_outside(home: Path) -> None:
+def test_the_better_run_is_found_and_the_page_requests_nothing_from_outside(home: Path, evaluated: Callable[..., Path]) -> None:
     folders = [
         evaluated("low", 0.1, learning_rate=1e-4),
         evaluated("high", 0.3, 1, learning_rate=1e-3),
@@ -59,7 +69,7 @@ def test_the_better_run_is_found_and_the_page_requests_nothing_from_outside(home
     refuse_outside_requests(page)
 
 
-def test_runs_with_different_domain_names_are_compared_on_the_domains_they_share(home: Path) -> None:
+def test_runs_with_different_domain_names_are_compared_on_the_domains_they_share(home: Path, evaluated: Callable[..., Path]) -> None:
     found, place = compare_runs.write([evaluated("a", 0.1), evaluated("b", 0.3, domain="other")])
     assert found["records"] == 120 and ">d0<" in place.read_text() and "other1" not in place.read_text()
 
@@ -71,12 +81,12 @@ def test_runs_with_different_domain_names_are_compared_on_the_domains_they_share
         ({"tokens": 21}, r"120 of 120 test records have other tokens \(r000: 20 and 21 supervised\)"),
     ],
 )
-def test_another_test_set_is_refused_with_the_reason(home: Path, change: dict, reason: str) -> None:
+def test_another_test_set_is_refused_with_the_reason(home: Path, change: dict, reason: str, evaluated: Callable[..., Path]) -> None:
     with pytest.raises(compare_runs.NotComparableError, match=reason):
         compare_runs.compare([evaluated("one", 0.1), evaluated("two", 0.1, **change)])
 
 
-def test_a_run_that_is_not_verified_is_refused(home: Path) -> None:
+def test_a_run_that_is_not_verified_is_refused(home: Path, evaluated: Callable[..., Path]) -> None:
     one, two = evaluated("one", 0.1), evaluated("two", 0.2)
     with pytest.raises(compare_runs.NotComparableError, match="expected two or more different ones"):
         compare_runs.compare([one, one])
@@ -88,7 +98,7 @@ def test_a_run_that_is_not_verified_is_refused(home: Path) -> None:
         compare_runs.compare([one, two])
 
 
-def test_the_command_writes_the_page_or_says_why_not(home: Path) -> None:
+def test_the_command_writes_the_page_or_says_why_not(home: Path, evaluated: Callable[..., Path]) -> None:
     one, two, other = evaluated("one", 0.1), evaluated("two", 0.3, 1), evaluated("other", 0.3, first=50)
     command = [sys.executable, "-m", "mistral_lib", "compare", str(one)]
     done = subprocess.run([*command, str(two), "--out", str(home / "page.html")], capture_output=True, text=True)
