@@ -5,7 +5,7 @@ The words are English: in other languages these checks find little and do no har
 
 import re
 
-from mistral_lib.curation.redaction_rules import words
+from mistral_lib.detection.rules import words
 
 # One of these makes a short paragraph boilerplate; a long one needs two, since an answer may explain a cookie banner.
 PHRASES = (

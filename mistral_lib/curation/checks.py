@@ -33,8 +33,9 @@ class Checks:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.actions = settings, settings.check_actions()
-        self.redacting = tuple(group for group in redaction.GROUPS if self.actions[group] == "redact")
-        self.looking = tuple(group for group in redaction.GROUPS if self.actions[group] in ("flag", "reject"))
+        searched = {"secrets": ("secrets",), "personal_data": ("personal_data", *settings.more_personal_data)}
+        self.redacting = tuple(group for name, groups in searched.items() if self.actions[name] == "redact" for group in groups)
+        self.looking = {name: groups for name, groups in searched.items() if self.actions[name] in ("flag", "reject")}
         judges = self._judges()
         # Rejecting checks first: a rejected record needs no flags.
         self.judges = [(name, judges[name]) for action in ("reject", "flag") for name in judges if self.actions[name] == action]
@@ -86,6 +87,6 @@ class Checks:
     def _failed(self, texts: list[str]) -> Iterator[str]:
         """The checks that found something: first those of the answer, then those of every message."""
         yield from (name for name, judge in self.judges if judge(texts[-1]))
-        yield from (group for group in self.looking if any(redaction.find(text, (group,)) for text in texts))
+        yield from (name for name, groups in self.looking.items() if any(redaction.find(text, groups) for text in texts))
         if self.actions["control_strings"] != "off" and any(("<" in t or "[" in t) and CONTROL_STRINGS.search(t) for t in texts):
             yield "control_strings"

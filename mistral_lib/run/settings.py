@@ -16,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Action = Literal["redact", "flag", "reject", "off"]
 Judgment = Literal["reject", "flag", "off"]
 ComputeType = Literal["auto", "bfloat16", "float16", "float32"]
+PersonalKind = Literal[
+    "social_security_number", "national_id", "passport_number", "license_plate", "vehicle_number",
+    "ip_address", "mac_address", "date_of_birth", "street_address", "person_name",
+]  # fmt: skip
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
 STAGES = ("corpus", "data", "training", "evaluation")
@@ -68,7 +72,10 @@ class Settings(BaseModel):
     normalized: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line ending, no invisible characters")
     unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: backslash-n instead of newlines in a text that has none")
     secrets: Action = _check("redact", "private keys, provider tokens, URL credentials, secret-like assignments")
-    personal_data: Action = _check("redact", "e-mail addresses, telephone, IBAN and card numbers, user names in home paths")
+    personal_data: Action = _check("redact", "e-mail addresses, telephone, IBAN, account and card numbers, user names in home paths")
+    more_personal_data: list[PersonalKind] = _field(
+        [], f"kinds that personal_data looks for as well: {', '.join(get_args(PersonalKind))}", "data"
+    )
     answer_too_short: Judgment = _check("reject", "the answer has fewer characters than shortest_answer")
     boilerplate: Judgment = _check("reject", "cookie banner, license header, error page or menu instead of an answer")
     placeholder_answer: Judgment = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
@@ -97,7 +104,7 @@ class Settings(BaseModel):
     long_records: Literal["split", "truncate", "reject"] = _field(
         "split", "records above max_tokens: split, truncate, reject", "data evaluation"
     )
-    shortest_answer: int = _field(20, "characters of the shortest accepted answer", "data", ge=1)
+    shortest_answer: int = _field(1, "characters of the shortest accepted answer", "data", ge=1)
     domain_weights: dict[str, float] = _field(
         {}, "how often a domain's training records are used: 0.5 half of them, 2 each twice", "data", keeps="data"
     )
