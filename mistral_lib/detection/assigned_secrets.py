@@ -50,7 +50,7 @@ STEMS = {
 END = r"(?P<rest>(?:s|[_-][A-Za-z0-9_-]{0,24}|[A-Z][A-Za-z0-9_]{0,24})?+)"
 BETWEEN = (
     r"(?:[\"']\]|\\?[\"'`]|\])?+"
-    r"(?:[ \t]{0,4}+(?::=|=>|={1,3}|:|：|=)[ \t]{0,4}+|(?:,\s{0,40})?[\"']?value[\"']?\s?[:=]\s?|\s{1,40}value:\s?|>|[ (](?=[\"']))"
+    r"(?:[ \t]{0,4}+(?::=|=>|={1,3}|:|：|=)[ \t]{0,4}+|[\s,]{0,40}[\"']?value[\"']?\s?[:=]\s?|\s{1,40}value:\s?|>|[ (](?=[\"']))"
 )
 VALUE = (
     r"(?:[brf]?\\?(?:\"(?P<double>[^\"\s\\]{6,4096}+)|(?P<quote>['`])(?P<single>[^'`\s\\]{6,4096}+))"
@@ -131,7 +131,7 @@ ENV_LINE = Rule(
 
 def _env_value(value: str) -> bool:
     symbols = re.search(r"[,;()\[\]{}|&<>\\]", value) is not None  # without one, the rules above see the complete value
-    return symbols and is_password(value) and re.search("[0-9]", value) is not None and not re.search(r"\w\(", value)
+    return symbols and is_password(value) and re.search("[0-9]", value) is not None and not re.search(r"\w\(.*\)\Z", value)
 
 
 # ---------------------------------------------------------------------------------------------------------- headers

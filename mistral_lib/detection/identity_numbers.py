@@ -101,7 +101,7 @@ NATIONAL_IDS = (
 PASSPORT = "passport_number"
 PASSPORTS = (
     _after(PASSPORT, ("assport", "ASSPORT", "eisepass", "asseport", "asaporte", "assaporto", "aspoort", "护照", "パスポート"), "passport|reisepass(?:nummer)?|passeport|pasaporte|passaporto|paspoort(?:nummer)?|护照(?:号码?)?|パスポート(?:番号)?",
-           r"(?=[A-Z0-9]{0,3}[0-9]{3})[A-Z0-9]{6,10}"),
+           r"(?=(?:[A-Z]{0,6}[0-9]){4})[A-Z0-9]{6,10}"),
     # Machine readable lines. Source: ICAO Doc 9303
     Rule(PASSPORT, "<PASSPORT_NUMBER>", ("<<",), re.compile(r"(?<![A-Z0-9<])(?=[A-Z0-9<]{0,40}<<)(?:[PIACV][A-Z<][A-Z<]{3}[A-Z0-9<]{20,45}|[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{6}[0-9<][MFX<][0-9]{6}[0-9<][A-Z0-9<]{7,16}|[A-Z]{2,24}<<[A-Z<]{8,40})(?![A-Z0-9<])")),
     Rule(PASSPORT, "<PASSPORT_NUMBER>", ("<<",), re.compile(r"(?<![A-Z0-9<])[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{7}[MFX<][0-9]{7}[A-Z0-9<]{7,16}(?![A-Z0-9<])")),

@@ -73,7 +73,7 @@ SHAPES = {
 def _api_token(prefix: str, rest: str) -> Rule:
     """A pattern that begins with literal characters is searched fastest, so the character before them is looked at afterwards."""
     start = re.escape(prefix)
-    gate = LONG_WORD if len(prefix) < 4 else ALWAYS
+    gate = LONG_WORD if len(prefix) < 4 and prefix.isalnum() else ALWAYS
     return Rule("api_token", "<API_TOKEN>", (prefix,), re.compile(rf"{start}(?<![A-Za-z0-9]{start})(?:{rest})"), random_looking, gate)
 
 

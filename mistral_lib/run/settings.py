@@ -77,10 +77,12 @@ class Settings(BaseModel):
         [], f"kinds that personal_data looks for as well: {', '.join(get_args(PersonalKind))}", "data"
     )
     answer_too_short: Judgment = _check("reject", "the answer has fewer characters than shortest_answer")
-    boilerplate: Judgment = _check("reject", "cookie banner, license header, error page or menu instead of an answer")
+    boilerplate: Judgment = _check(
+        "reject", "cookie banner, license header, error page or menu instead of an answer, unless the prompt asks for one"
+    )
     placeholder_answer: Judgment = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
     refusal: Judgment = _check("flag", "the answer is an assistant's refusal")
-    mostly_html: Judgment = _check("reject", "HTML tags are more than html_share of the answer")
+    mostly_html: Judgment = _check("reject", "HTML tags are more than html_share of the answer, and the prompt asks for no code")
     low_letter_share: Judgment = _check("flag", "letters are fewer than letter_share of the answer")
     low_script_share: Judgment = _check("off", "letters of the script are fewer than script_share of all letters")
     odd_code_fences: Judgment = _check("flag", "a code block is opened and never closed")
@@ -90,7 +92,10 @@ class Settings(BaseModel):
     script: Script = _field("latin", "expected script, for low_script_share", "data")
     script_share: float = _field(0.5, "share of an answer's letters, for low_script_share", "data", ge=0, le=1)
     most_repeated_pattern: int = _field(
-        50, "answers that may differ only in names and numbers; more are rejected as placeholder_text; 0: no limit", "data", ge=0
+        50,
+        "records with one prompt and one answer that differ only in a name which the answer copies, such as a file's; more are rejected as placeholder_text; 0: no limit",
+        "data",
+        ge=0,
     )
     near_duplicate_threshold: float = _field(
         0.8, "Jaccard similarity of word 5-grams from which records are near-duplicates; 1: no search", "data", gt=0.3, le=1
