@@ -26,7 +26,9 @@ def is_placeholder(value: str) -> bool:
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
 WORDS = re.compile(r"[A-Za-z]+(?:[_\-. /:][A-Za-z]+)*[_-]?[0-9]{0,2}\Z")  # token-classification, my_key_2: words, no secret
 PIECES = re.compile(r"(?:[A-Za-z]+|[0-9]+)(?:[-_./:](?:[A-Za-z]+|[0-9]+))*\Z")  # SHA-256-hashed
-PLACE = re.compile(r"(?i)(?:\.{0,2}/|~|[a-z]:\\|https?:|s3:|file:|\w+://|arn:).*|.*\.(?:pem|key|json|ya?ml|txt|py|crt|env|toml|cfg|ini)\Z")
+PLACE = re.compile(
+    r"(?i)(?:\.{0,2}/|~|[a-z]:\\|https?:|s3:|file:|\w+://|arn:).*|[0-9]{4}-[0-9]{2}-[0-9]{2}T.*|.*\.(?:pem|key|json|ya?ml|txt|py|crt|env|toml|cfg|ini)\Z"
+)
 WORD_AND_NUMBER = re.compile(r"[A-Z][a-z]{3,}[0-9]{2,6}\Z")  # Winter2024
 
 
@@ -112,9 +114,9 @@ def _key(name: str, value: str, bare: bool, stem: str) -> bool:
         return False
     if bare and symbol and not re.fullmatch(r"[\w+/=.~!%-]+", value):
         return False
-    if bare and IDENTIFIER.match(value) and len(value) < 20 and not mixed(value):
-        return False
-    return entropy(value) >= 3.0 and not PIECES.fullmatch(value) or re.fullmatch("[0-9a-f]{24,}", value) is not None
+    if bare and IDENTIFIER.match(value) and ("." in value or (len(value) < 20 and not mixed(value))):
+        return False  # a variable or an attribute
+    return (entropy(value) >= 3.0 and not PIECES.fullmatch(value)) or re.fullmatch("[0-9a-f]{24,}", value) is not None
 
 
 ASSIGNMENTS = tuple(_assigned(stem, before, form) for stem, before in STEMS.items() for form in spellings(stem))
@@ -161,7 +163,7 @@ BEARER = Rule(
 COOKIE = Rule(
     "cookie",
     "<COOKIE>",
-    spellings("cookie: ", "cookie': ") + ('ookie": ', "okie: "),
+    (*spellings("cookie: ", "cookie': "), 'ookie": ', "okie: "),
     re.compile(r"(?i:\b(?:set-)?cookie)[\"']?: ?[\"']?(?P<value>[\w.-]{1,64}=[^\n\"']{16,4096})"),
     lambda match: (
         match.span("value") if any(_random(value) for value in re.findall(r"=([A-Za-z0-9%+/._~-]{16,})", match["value"])) else None

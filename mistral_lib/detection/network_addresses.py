@@ -16,6 +16,8 @@ def public(match: re.Match[str]) -> Span | None:
         address = ipaddress.ip_address(match.string[start : match.end()])
     except ValueError:
         return None
+    if match.group().startswith(":") and len(first.group()) < 3:
+        return None  # 0::2 is a slice in code
     before = match.string[max(0, start - 12) : start]
     if not address.is_global or address.is_multicast or VERSION.search(before) or re.search(r"[\w:.]\Z", before):
         return None

@@ -3,6 +3,7 @@
 Lengths, prefixes and separators exclude numbers that only look like one. What is reserved for fiction (555-0100) is kept.
 """
 
+import itertools
 import re
 
 from mistral_lib.detection.rules import SEVEN_DIGITS, Rule, Span
@@ -43,7 +44,7 @@ def national(match: re.Match[str]) -> Span | None:
 def printed(match: re.Match[str]) -> Span | None:
     """A national number without a word before it. Pairs of digits in equal steps (05 10 15 20 25) are a list."""
     pairs = re.findall(r"(?<![0-9])[0-9]{2}(?![0-9])", match.group())
-    steps = {int(b) - int(a) for a, b in zip(pairs, pairs[1:], strict=False)}
+    steps = {int(b) - int(a) for a, b in itertools.pairwise(pairs)}
     return None if len(pairs) == 5 and len(steps) == 1 else national(match)
 
 

@@ -33,7 +33,7 @@ TOKENS = {
     "Facebook": "EA" + "A" + text(120), "Databricks": "da" + "pi" + hexadecimal(32) + "-2", "Discord bot": "MT" + text(24) + "." + text(6) + "." + text(38), "Cloudflare": "v1" + ".0-" + hexadecimal(24) + "-" + hexadecimal(146),
     "Bitcoin WIF": "5" + text(50, BASE58), "Bitcoin WIF compressed": "L" + text(51, BASE58), "Bitcoin extended": "xp" + "rv" + text(107, BASE58), "Mapbox": "sk.ey" + "J" + text(60) + ".ey" + "J" + text(30) + "." + text(22),
     "Discord webhook": "https://disc" + "ord.com/api/webhooks/" + digits(18) + "/" + text(68), "Slack webhook": "https://hooks." + "slack.com/services/T" + upper(8) + "/B" + upper(8) + "/" + text(24),
-    "Teams webhook": f"https://x.webhook.off" + f"ice.com/webhookb2/{uuid()}@{uuid()}/IncomingWebhook/{hexadecimal(32)}/{uuid()}", "Zapier": "https://hooks.zap" + "ier.com/hooks/catch/" + digits(7) + "/" + lower(7),
+    "Teams webhook": "https://x.webhook.off" + f"ice.com/webhookb2/{uuid()}@{uuid()}/IncomingWebhook/{hexadecimal(32)}/{uuid()}", "Zapier": "https://hooks.zap" + "ier.com/hooks/catch/" + digits(7) + "/" + lower(7),
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ ASSIGNED = [
 @pytest.mark.parametrize(("frame", "value"), ASSIGNED, ids=lambda value: value[:24])
 def test_values_that_their_place_marks_as_secret_are_replaced_completely(frame: str, value: str) -> None:
     shown, counts = redact(f"Before it.\n{frame.format(value)}\nAfter it.", SECRETS)
-    assert counts and not any(value[start : start + 5] in shown for start in range(0, len(value) - 4)), shown
+    assert counts and not any(value[start : start + 5] in shown for start in range(len(value) - 4)), shown
     assert shown.startswith("Before it.\n") and shown.endswith("\nAfter it.")
     assert redact(shown, SECRETS) == (shown, {})
 
