@@ -12,7 +12,7 @@ from functools import lru_cache
 from ahocorasick_rs import AhoCorasick, Implementation, MatchKind
 
 from mistral_lib.detection import kinds
-from mistral_lib.detection.rules import Rule, is_open
+from mistral_lib.detection.rules import Rule, open_gates
 
 GROUPS: dict[str, tuple[Rule, ...]] = kinds.GROUPS
 USUAL = ("secrets", "personal_data")  # the groups that are searched by default; the others are the kinds that are off by default
@@ -29,7 +29,8 @@ class Finder:
         for place, rule in enumerate(self.rules):
             for needle in rule.needles:
                 called.setdefault(needle, set()).add(place)
-        self.without_needles = {place for place, rule in enumerate(self.rules) if not rule.needles}
+        without = [(place, rule.gate) for place, rule in enumerate(self.rules) if not rule.needles]
+        self.by_gate = {gate: {place for place, own in without if own == gate} for _, gate in without}
         self.by_character = [(needle, places) for needle, places in called.items() if len(needle) == 1]  # `in` is faster for these
         longer = {needle: places for needle, places in called.items() if len(needle) > 1}
         self.by_needle = list(longer.values())
@@ -37,11 +38,16 @@ class Finder:
 
     def possible(self, text: str) -> list[Rule]:
         """The rules whose needles and gates the text has, in their order. Nearly always there is none, and this case has to be fast."""
-        found = {match[0] for match in self.automaton.find_matches_as_indexes(text, overlapping=True)}
-        characters = [places for needle, places in self.by_character if needle in text]
-        places = self.without_needles.union(*[self.by_needle[needle] for needle in found], *characters)
-        gates = {gate: is_open(gate, text) for gate in {self.rules[place].gate for place in places}}
-        return [rule for place in sorted(places) if gates[(rule := self.rules[place]).gate]]
+        places: set[int] = set()
+        for needle in {match[0] for match in self.automaton.find_matches_as_indexes(text, overlapping=True)}:
+            places |= self.by_needle[needle]
+        for needle, own in self.by_character:
+            if needle in text:
+                places |= own
+        gates = open_gates(text)
+        for gate in gates & self.by_gate.keys():
+            places |= self.by_gate[gate]
+        return [rule for place in sorted(places) if (rule := self.rules[place]).gate in gates]
 
 
 @lru_cache(maxsize=16)

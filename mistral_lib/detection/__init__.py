@@ -3,7 +3,9 @@
 rules              a rule: a kind, strings to look for first, a precise pattern, a check of the value
 private_keys       blocks of private keys: PEM, PGP, OpenSSH, PuTTY, JSON web keys
 provider_tokens    tokens whose shape names their provider, web hooks, keys of Bitcoin
-assigned_secrets   values that a name marks as secret: assignments, headers, sentences
+secret_values      whether a value can be a secret, or is what a manual prints in its place
+assigned_secrets   values that a name marks as secret: settings, assignments, tags
+told_secrets       secrets in headers and in sentences
 credentials        secrets in addresses, command lines and password files; password hashes, seed phrases
 contact_data       e-mail addresses, user names in home paths and commands
 telephone          telephone numbers, international and national

@@ -1,45 +1,10 @@
-"""Values that a name marks as secret: assignments, settings, headers, and sentences such as "the password is …".
-
-What a manual prints where a secret belongs (your-key, ${DB_PASSWORD}, a type, a call, a path) is documentation and stays.
-"""
+"""Values that a name marks as secret: `password: …`, `API_KEY=…`, `<token>…</token>`, `name: DB_PASSWORD, value: …`."""
 
 import re
 
-from mistral_lib.detection.rules import Rule, Span, entropy, mixed, spellings, words
+from mistral_lib.detection.rules import Rule, Span, entropy, mixed, spellings
+from mistral_lib.detection.secret_values import IDENTIFIER, NO_PASSWORD, PIECES, PLACE, WORD_AND_NUMBER, WORDS, is_password, is_placeholder
 
-PLACEHOLDER_WORDS = words(
-    """password passwd pass pwd secret mysecret mypassword my_password my-password your_password yourpassword token mytoken my_token
-    user username credentials none null true false test testing example changeme change_me dummy foo bar foobar baz string value
-    key api_key apikey pw port p xxx xyz passphrase"""
-)
-PLACEHOLDER_PART = re.compile(
-    r"(?i)your[_-]|yours?\b|<|>|\$\{|\{\{|%\(|\.\.\.|\*\*\*|xxxx|change.?me|example|placeholder|dummy|redacted|insert|replace|…|os\.environ|getenv|process\.env|\bmy[_-]"
-)
-
-
-def is_placeholder(value: str) -> bool:
-    """Whether a manual would print this where a secret belongs."""
-    plain = value.strip("\"'`$%{}[]()")
-    return len(set(plain)) < 3 or plain.lower() in PLACEHOLDER_WORDS or PLACEHOLDER_PART.search(value) is not None or value[0] in "$%{["
-
-
-IDENTIFIER = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
-WORDS = re.compile(r"[A-Za-z]+(?:[_\-. /:][A-Za-z]+)*[_-]?[0-9]{0,2}\Z")  # token-classification, my_key_2: words, no secret
-PIECES = re.compile(r"(?:[A-Za-z]+|[0-9]+)(?:[-_./:](?:[A-Za-z]+|[0-9]+))*\Z")  # SHA-256-hashed
-PLACE = re.compile(
-    r"(?i)(?:\.{0,2}/|~|[a-z]:\\|https?:|s3:|file:|\w+://|arn:).*|[0-9]{4}-[0-9]{2}-[0-9]{2}T.*|.*\.(?:pem|key|json|ya?ml|txt|py|crt|env|toml|cfg|ini)\Z"
-)
-WORD_AND_NUMBER = re.compile(r"[A-Z][a-z]{3,}[0-9]{2,6}\Z")  # Winter2024
-
-
-def is_password(value: str) -> bool:
-    """Whether a value could be a password: letters with digits or symbols, no example, no path. A plain word is none."""
-    if len(value) < 6 or is_placeholder(value) or PLACE.match(value):
-        return False
-    return re.search("[A-Za-z]", value) is not None and re.search(r"[0-9]|[^\w.-]", value) is not None
-
-
-# ------------------------------------------------------------------------------------------------------ assignments
 PASSWORDS = ("password", "passwd", "passphrase", "passwort", "kennwort", "passcode", "pwd")
 # Stems in any spelling; what must stand before a stem so that it names a secret.
 STEMS = {
@@ -61,18 +26,13 @@ VALUE = (
 
 
 def _assigned(stem: str, before: str, form: str) -> Rule:
-    """The rule for one spelling of a stem. It begins with literal characters, which are searched fastest."""
-    start = re.escape(form)
-    lookbehind = rf"(?P<name>{start})"
-    pattern = re.compile(rf"{lookbehind}{END}{BETWEEN}{VALUE}")
-    named = re.compile(rf"(?:{before})\Z") if before and not before.startswith("(?<") else None
-    guard = re.compile(rf"{before}{start}") if before.startswith("(?<") else None
+    """The rule for one spelling of a stem. It begins with literal characters, which are searched fastest; then what is before is looked at."""
+    pattern = re.compile(rf"(?P<name>{re.escape(form)}){END}{BETWEEN}{VALUE}")
+    preceded = re.compile(rf"(?:{before}){re.escape(form)}\Z")
 
     def span(match: re.Match[str]) -> Span | None:
-        start = match.start()
-        if (named and not named.search(match.string, max(0, start - 32), start)) or (guard and not guard.match(match.string, start)):
-            return None
-        return assigned_secret(match, stem)
+        named = not before or preceded.search(match.string, max(0, match.start() - 32), match.end("name"))
+        return assigned_secret(match, stem) if named else None
 
     return Rule("secret_assignment", "<SECRET>", (form,), pattern, span)
 
@@ -87,11 +47,13 @@ def assigned_secret(match: re.Match[str], stem: str) -> Span | None:
         return None
     start = match.start(group)
     name = re.search(r"[\w-]*\Z", match.string[max(0, match.start() - 32) : match.start()])[0] + match["name"] + match["rest"]
-    secret = _password(match, name, value, group == "bare") if stem in WEAK_STEMS else _key(name, value, group == "bare", stem)
+    secret = _password(match, name, value, group == "bare") if stem in OF_PASSWORDS else _key(stem, value, group == "bare")
     return (start, start + len(value)) if secret else None
 
 
-WEAK_STEMS = frozenset(STEMS) - {"secret", "token", "credential", "apikey", "pat", "key", "sessionid", "session_id", "auth"}  # of passwords
+OF_KEYS = frozenset({"secret", "token", "credential", "apikey", "pat", "key", "sessionid", "session_id", "auth"})
+OF_PASSWORDS = frozenset(STEMS) - OF_KEYS
+SHORTEST_KEY = dict.fromkeys(("sessionid", "session_id", "auth", "pat"), 20)  # characters; of the other stems 12
 
 
 def _password(match: re.Match[str], name: str, value: str, bare: bool) -> bool:
@@ -103,14 +65,13 @@ def _password(match: re.Match[str], name: str, value: str, bare: bool) -> bool:
     line = match.string.rfind("\n", 0, match.start()) + 1
     alone = not match.string[line : match.start()].strip(" \t-\"'") and match["after"] == ""
     if IDENTIFIER.match(value):
-        return alone and WORD_AND_NUMBER.match(value) is not None
+        return alone and WORD_AND_NUMBER.match(value) is not None and not NO_PASSWORD.search(value)
     return re.search("[0-9]", value) is not None and not PIECES.match(value)
 
 
-def _key(name: str, value: str, bare: bool, stem: str) -> bool:
+def _key(stem: str, value: str, bare: bool) -> bool:
     digit, symbol = re.search("[0-9]", value), re.search(r"[^\w.-]", value)
-    shortest = 20 if stem in ("sessionid", "session_id", "auth", "pat") else 12
-    if not digit or not re.search("[A-Za-z]", value) or len(value) < shortest or WORDS.match(value):
+    if not digit or not re.search("[A-Za-z]", value) or len(value) < SHORTEST_KEY.get(stem, 12) or WORDS.match(value):
         return False
     if bare and symbol and not re.fullmatch(r"[\w+/=.~!%-]+", value):
         return False
@@ -121,99 +82,21 @@ def _key(name: str, value: str, bare: bool, stem: str) -> bool:
 
 ASSIGNMENTS = tuple(_assigned(stem, before, form) for stem, before in STEMS.items() for form in spellings(stem))
 
+
+def env_value(match: re.Match[str]) -> Span | None:
+    """A value with a symbol at which the rules above would end. What looks like a call is code."""
+    value = match["value"]
+    odd = re.search(r"[,;()\[\]{}|&<>\\]", value) and not re.search(r"\w\(.*\)\Z", value)
+    return match.span("value") if odd and re.search("[0-9]", value) and is_password(value) else None
+
+
 # A line of an .env file, NAME=value: the value is the rest of the line, whatever symbols it has.
 ENV_LINE = Rule(
     "secret_assignment",
     "<SECRET>",
     ("PASS", "SECRET", "TOKEN", "KEY", "PWD", "_PW"),
     re.compile(r"^[ \t]{0,8}(?:export |set |ENV )?[A-Z][A-Z0-9_]{0,60}?(?:PASS(?:WORD|WD|PHRASE)?|SECRET|TOKEN|PWD|_PW|_KEY)[A-Z0-9_]{0,24}=(?P<value>[^\s\"'`$<{]\S{7,512})[ \t]*$", re.M),
-    lambda match: match.span("value") if _env_value(match["value"]) else None,
+    env_value,
 )  # fmt: skip
 
-
-def _env_value(value: str) -> bool:
-    symbols = re.search(r"[,;()\[\]{}|&<>\\]", value) is not None  # without one, the rules above see the complete value
-    return symbols and is_password(value) and re.search("[0-9]", value) is not None and not re.search(r"\w\(.*\)\Z", value)
-
-
-# ---------------------------------------------------------------------------------------------------------- headers
-AWS_SECRET = Rule(
-    "aws_secret",
-    "<AWS_SECRET>",
-    ("aws", "AWS", "ecretAccessKey"),
-    re.compile(r"(?:[aA][wW][sS]|[sS]ecretAccessKey)[^\n=:]{0,40}?(?:=>?|:)\s{0,4}\\?[\"']?(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"),
-    lambda match: match.span("value") if _random(match["value"]) and not match["value"].endswith("EXAMPLEKEY") else None,
-)
-
-
-def _random(value: str) -> bool:
-    mixture = re.search("[0-9]", value) and re.search("[A-Za-z]", value) and len(re.findall("[A-Z0-9]", value)) >= 4
-    return bool(mixture) and entropy(value) >= 3.0
-
-
-BEARER = Rule(
-    "bearer_token",
-    "<BEARER_TOKEN>",
-    ("earer ", "EARER ", "asic ", ": Token ", ": token ", "igest ", "piKey "),
-    re.compile(
-        r"(?:[bB]earer|BEARER|(?<=[:\"'] )(?:[bB]asic|[tT]oken|[aA]piKey|[dD]igest)|(?<=[:\"'])(?:[bB]asic|[tT]oken)) {1,4}(?P<value>[A-Za-z0-9._~+/-]{16,4096}+={0,2})"
-    ),
-    lambda match: match.span("value") if _random(match["value"]) and not WORDS.match(match["value"]) else None,
-)
-COOKIE = Rule(
-    "cookie",
-    "<COOKIE>",
-    (*spellings("cookie: ", "cookie': "), 'ookie": ', "okie: "),
-    re.compile(r"(?i:\b(?:set-)?cookie)[\"']?: ?[\"']?(?P<value>[\w.-]{1,64}=[^\n\"']{16,4096})"),
-    lambda match: (
-        match.span("value") if any(_random(value) for value in re.findall(r"=([A-Za-z0-9%+/._~-]{16,})", match["value"])) else None
-    ),
-)
-
-# -------------------------------------------------------------------------------------------------------- sentences
-TOLD = Rule(
-    "password",
-    "<PASSWORD>",
-    spellings(*PASSWORDS, "contraseña", "mot de passe", "senha"),
-    re.compile(
-        r"\b(?i:password|passwd|passphrase|passwort|kennwort|passcode|contraseña|mot de passe|senha)(?i: for [\w. -]{1,40}?)?(?i: ?(?:is|was|ist|lautet|war|est|es|é|to|→|->)(?: now)?:?|,|:)? [\"'“‘`]?(?P<value>[^\s\"'“”‘’`]{6,64})"
-    ),
-    lambda match: _told(match),
-)  # fmt: skip
-
-
-def _told(match: re.Match[str]) -> Span | None:
-    start, value = match.start("value"), match["value"].rstrip(".,;:)?")
-    both = re.search("[a-z]", value) and re.search("[A-Z]", value)
-    strong = re.search("[0-9]", value) and (both or re.search(r"[^\w.:/-]", value)) and not PIECES.match(value)
-    if (
-        not strong
-        or not is_password(value)
-        or re.search(r"[(=\[{]", value)
-        or (both and not mixed(value) and not re.search(r"[^\w-]", value))
-    ):
-        return (start, start + len(value)) if strong and WORD_AND_NUMBER.match(value) and is_password(value) else None
-    return start, start + len(value)
-
-
-TWO_WORDS = re.compile(r"(?i:\b(?:api|access|secret|private|auth(?:entication)?|client|signing|encryption|account|refresh|deploy)[ _-])\Z")
-
-
-def _unprefixed(match: re.Match[str]) -> Span | None:
-    """A generated value after a word: `key 7Qx…`. Digits and small letters alone may be a hash, unless two words name it: `api key`."""
-    start, value = match.start("value"), match["value"].rstrip(".")
-    plain = re.sub("[^A-Za-z0-9]", "", value)
-    if PLACE.match(value) or is_placeholder(value) or PIECES.fullmatch(value) or not _random(value) or not mixed(plain):
-        return None
-    both_cases = re.search("[a-z]", value) and re.search("[A-Z]", value)
-    named = len(value) >= 32 and TWO_WORDS.search(match.string, max(0, match.start() - 16), match.start())
-    return (start, start + len(value)) if both_cases or named else None
-
-
-UNPREFIXED = tuple(
-    Rule("secret_assignment", "<SECRET>", (word,),
-         re.compile(rf"{word}(?i:(?:is|was|id|ist|=|value):? )?[\"'`]?(?P<value>[A-Za-z0-9_+/=.~-]{{20,512}})(?![A-Za-z0-9_])"), _unprefixed)
-    for stem in ("key", "token", "secret", "credential") for word in spellings(f"{stem} ", f"{stem}: ")
-)  # fmt: skip
-
-RULES = (AWS_SECRET, BEARER, COOKIE, ENV_LINE, *ASSIGNMENTS, TOLD, *UNPREFIXED)
+RULES = (ENV_LINE, *ASSIGNMENTS)

@@ -57,7 +57,7 @@ ENCODED = Rule(  # anna%40firma.de, anna&#64;firma.de
 )
 
 
-LOCAL = re.compile(rf"(?<![{LETTERS}_%+.-])[A-Za-z0-9_+][A-Za-z0-9._+-]{{1,63}}\Z")
+LOCAL = re.compile(rf"(?<![{LETTERS}_%+.-])[A-Za-z0-9_+][A-Za-z0-9._+-]{{1,63}}[ \t]?\Z")
 
 
 def written_out(match: re.Match[str]) -> Span | None:
@@ -74,7 +74,7 @@ WRITTEN_OUT = Rule(
     "<EMAIL>",
     ("at)", "at]", "at}", "at>", "AT)", "AT]", "At)", "At]", "ät)", "ä]", "@)", "@]", " dot ", " DOT ", " punkt ", " @ "),
     re.compile(
-        r"(?:(?P<bracket>[ \t]?[(\[{<][ \t]?(?:at|AT|At|ät|ä|@)[ \t]?[)\]}>][ \t]?)|[ \t](?:at|AT|@)[ \t])"
+        r"[ \t(\[{<](?:(?P<bracket>(?<=[(\[{<])[ \t]?(?:at|AT|At|ät|ä|@)[ \t]?[)\]}>][ \t]?)|(?<=[ \t])(?:at|AT|@)[ \t])"
         r"(?P<domain>[A-Za-z0-9][A-Za-z0-9-]{0,62}+(?:(?:\.|(?P<dotted>[ \t]?[(\[{<][ \t]?(?:dot|DOT|Dot|punkt|Punkt|\.)[ \t]?[)\]}>][ \t]?|[ \t](?:dot|DOT|punkt|\.)[ \t]))[A-Za-z0-9-]{2,63}+){1,4})(?![A-Za-z0-9])"
     ),
     written_out,

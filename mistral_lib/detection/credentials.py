@@ -2,8 +2,8 @@
 
 import re
 
-from mistral_lib.detection.assigned_secrets import is_password, is_placeholder
 from mistral_lib.detection.rules import Rule, Span, entropy, words
+from mistral_lib.detection.secret_values import is_password, is_placeholder
 
 
 def url_login(match: re.Match[str]) -> Span | None:

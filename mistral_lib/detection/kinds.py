@@ -11,11 +11,19 @@ from mistral_lib.detection import (
     private_keys,
     provider_tokens,
     telephone,
+    told_secrets,
 )
 from mistral_lib.detection.rules import Rule
 
 # Precise shapes first, so that a token in an assignment is counted as a token.
-SECRETS = (*private_keys.RULES, *credentials.RULES, *provider_tokens.RULES, *assigned_secrets.RULES)
+SECRETS = (
+    *private_keys.RULES,
+    *credentials.RULES,
+    *provider_tokens.RULES,
+    *told_secrets.HEADERS,
+    *assigned_secrets.RULES,
+    *told_secrets.SENTENCES,
+)
 PERSONAL_DATA = (*contact_data.RULES, *payment_data.RULES, *telephone.RULES)
 MORE: dict[str, tuple[Rule, ...]] = {**identity_numbers.KINDS, **network_addresses.KINDS, **people.KINDS}
 GROUPS: dict[str, tuple[Rule, ...]] = {"secrets": SECRETS, "personal_data": PERSONAL_DATA, **MORE}

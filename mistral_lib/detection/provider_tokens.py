@@ -7,7 +7,7 @@ is no token, and neither is one that ends in EXAMPLE, as in the documentation of
 import re
 from collections.abc import Callable
 
-from mistral_lib.detection.rules import ALWAYS, LONG_WORD, Rule, Span, entropy, whole_value
+from mistral_lib.detection.rules import ALWAYS, LONG_WORD, LONGER_WORD, Rule, Span, entropy, whole_value
 
 FEWEST_DISTINCT = 8  # characters, the prefix included: with fewer it is a row of x in a manual
 EXAMPLE = re.compile(r"EXAMPLE(?:KEY)?\Z|(?i:your[_-]|x{6})")
@@ -108,13 +108,13 @@ RULES = (
     _token("sendgrid_key", ("SG.",), r"SG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,64}"),
     _token("twilio_key", ("SK", "AC"), r"(?:SK|AC)[0-9a-f]{32}(?![A-Za-z0-9])", varied, LONG_WORD),
     _token("telegram_token", (":AA",), r"[0-9]{8,10}:AA[A-Za-z0-9_-]{32,34}(?![A-Za-z0-9_-])"),
-    Rule("discord_token", "<DISCORD_TOKEN>", (), re.compile(r"[MNO](?<![A-Za-z0-9].)[A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}(?![A-Za-z0-9_-])"), random_looking, LONG_WORD),
+    Rule("discord_token", "<DISCORD_TOKEN>", (), re.compile(r"[MNO](?<![A-Za-z0-9].)[A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40}(?![A-Za-z0-9_-])"), random_looking, LONGER_WORD),
     _token("mailchimp_key", ("-us",), r"[0-9a-f]{32}-us[0-9]{1,2}(?![A-Za-z0-9])", varied, LONG_WORD),
     _token("cloudflare_key", ("v1.0-",), r"v1\.0-[0-9a-f]{24}-[0-9a-f]{146}"),
     _token("fly_token", ("fm1", "fm2", "fm3"), r"(?:FlyV1 )?fm[123][a-z]?_[A-Za-z0-9+/=_-]{60,2048}(?:,fm[123][a-z]?_[A-Za-z0-9+/=_-]{60,2048}){0,8}"),
     _token("terraform_token", (".atlasv1.",), r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{60,80}"),
     # Wallet import format and extended private keys of Bitcoin
-    Rule("bitcoin_key", "<BITCOIN_KEY>", (), re.compile(rf"[5KL](?<![A-Za-z0-9].)[{BASE58}]{{50,51}}(?![A-Za-z0-9])"), random_looking, LONG_WORD),
+    Rule("bitcoin_key", "<BITCOIN_KEY>", (), re.compile(rf"[5KL](?<![A-Za-z0-9].)[{BASE58}]{{50,51}}(?![A-Za-z0-9])"), random_looking, LONGER_WORD),
     _token("bitcoin_key", ("prv",), rf"[xyzt]prv[{BASE58}]{{100,112}}", random_looking),
     *API_TOKENS,
     Rule("jwt", "<JWT>", ("eyJ",), re.compile(r"(?<![A-Za-z0-9_-])(?:[sptk]{2}\.)?eyJ[A-Za-z0-9_-]{8,4096}+\.eyJ[A-Za-z0-9_-]{8,8192}+(?:\.[A-Za-z0-9_-]{0,4096}+)?"), varied, ALWAYS),

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 Span = tuple[int, int]
 
 # Gates: what a text must contain, beside a needle, before a pattern is tried. Substrings of its bytes tell it fast.
-ALWAYS, LONG_WORD, SEVEN_DIGITS = "always", "long word", "seven digits"
+ALWAYS, LONG_WORD, LONGER_WORD, SEVEN_DIGITS = "always", "long word", "longer word", "seven digits"
 WORD_BYTES = bytes(ord("w") if chr(b).isascii() and chr(b).isalnum() else ord(" ") for b in range(256))
 DIGIT_BYTES = bytes(ord("0") if chr(b) in "0123456789" else ord("a") for b in range(256))
+NO_DIGITS = bytes(b for b in range(256) if chr(b) not in "0123456789")
 SEPARATORS = b" .-()/\xc2\xa0\xe2\x80\x90\x91\x93"  # between the digits of one number; the last ones: NBSP and hyphens in UTF-8
-LONG = b"w" * 16  # the shortest row of letters and digits in the tokens of these rules
-SHORTEST_NUMBER = b"0" * 7  # digits
+LONG, LONGER = b"w" * 16, b"w" * 23  # letters and digits in a row
+FEWEST_DIGITS = 7
 
 
 def words(listing: str) -> frozenset[str]:
@@ -42,12 +43,18 @@ class Rule:
     gate: str = ALWAYS
 
 
-def is_open(gate: str, text: str) -> bool:
-    """Whether the text meets the condition of a gate."""
-    if gate == ALWAYS:
-        return True
+def open_gates(text: str) -> set[str]:
+    """The gates whose condition the text meets."""
     raw = text.encode("utf-8", "surrogatepass")
-    return LONG in raw.translate(WORD_BYTES) if gate == LONG_WORD else SHORTEST_NUMBER in raw.translate(DIGIT_BYTES, SEPARATORS)
+    gates = {ALWAYS}
+    marked = raw.translate(WORD_BYTES)
+    if LONG in marked:
+        gates.add(LONG_WORD)
+        if LONGER in marked:
+            gates.add(LONGER_WORD)
+    if len(raw.translate(None, NO_DIGITS)) >= FEWEST_DIGITS and b"0" * FEWEST_DIGITS in raw.translate(DIGIT_BYTES, SEPARATORS):
+        gates.add(SEVEN_DIGITS)
+    return gates
 
 
 def entropy(value: str) -> float:
