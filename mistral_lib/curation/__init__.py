@@ -3,11 +3,10 @@
 checks                the checks of a record, each off, flag, redact or reject by parameter
 text_cleaning         one Unicode form, one line end, nothing invisible; code stays as it is
 boilerplate           detects cookie banners, menus, placeholders, refusals, HTML in place of an answer
-repeated_patterns     detects one sentence that many records repeat with other names or numbers
+code_requests         whether a prompt asks for code or markup
+repeated_patterns     detects one sentence that many records repeat with another name, copied from the prompt
+rejections            which parameter decides a rejection; reasons that take a large share of a source
 redaction             replaces secrets and personal data by typed placeholders such as <EMAIL>
-redaction_rules       a redaction rule: a kind, words to look for first, a precise pattern, a check of the value
-secret_patterns       rules for private keys, provider tokens, URL credentials, assigned secrets
-personal_data         rules for e-mail, telephone, account and card numbers, user names in home paths
 near_duplicates       exact and near-duplicates among many texts: candidates by banding, then verified
 similarity            the exact similarity of two texts, and from where they are near-duplicates
 minhash               MinHash signatures: sketches of texts that propose candidates

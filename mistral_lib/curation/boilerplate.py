@@ -1,11 +1,14 @@
-"""Detects what web pages and failed extractions leave in place of an answer. Each function judges one text.
+"""Detects what web pages and failed extractions leave in place of an answer. Each function judges an answer, some with its prompt.
 
-The words are English: in other languages these checks find little and do no harm.
+The words are English: in other languages these checks find little and do no harm. An answer is kept if it can be an honest one: a label
+(`none`, `404 Not Found`), a symbol, or the cookie banner that the prompt asks for.
 """
 
 import re
 
-from mistral_lib.curation.redaction_rules import words
+from ahocorasick_rs import AhoCorasick, Implementation
+
+from mistral_lib.detection.rules import words
 
 # One of these makes a short paragraph boilerplate; a long one needs two, since an answer may explain a cookie banner.
 PHRASES = (
@@ -22,6 +25,12 @@ PHRASES = (
 STEMS = ("cookie", "policy", "terms of", "rights reserved", "not found", "404", "javascript", "newsletter", "skip to", "navigation", "back to top",
          "denied", "been blocked", "are human", "your browser", "many requests", "looking for", "requested could", "redistribution", "hereby", "licen",
          "copyright", "warrant", "the name of")  # fmt: skip
+# A prompt with one of these is about such texts.
+TOPICS = re.compile(
+    r"(?i)cookie|policy|policies|terms of|rights reserved|not found|\b404\b|javascript|newsletter|navigation|\bnav\b|menu|denied|captcha|redistribut|licen[cs]|copyright"
+    r"|warrant|disclaimer|\bspdx|\bgpl\b|\bgnu\b|error (?:page|message|code)|status code|boilerplate|website|web ?page|home ?page|header|footer|legal"
+)
+LABEL = 25  # characters: a shorter answer is a label or a name, such as `404 Not Found` or `privacy policy`
 SHORT_PARAGRAPH = 240  # characters
 BOILERPLATE_SHARE = 0.5  # of a text's characters, from which the text is boilerplate
 MENU_WORDS = words(
@@ -34,15 +43,23 @@ MENU_BREAK = re.compile(r"[\n|•·»›>/]+")
 FEWEST_MENU_ITEMS = 5
 
 
-def is_boilerplate(text: str) -> bool:
-    """Whether cookie banners, license headers, error pages or menus make up half of the text."""
-    lowered = text.lower()
-    if [stem for stem in STEMS if stem in lowered]:
-        paragraphs = lowered.split("\n\n")
-        found = sum(len(paragraph) for paragraph in paragraphs if _is_boilerplate_paragraph(paragraph))
-        if found >= BOILERPLATE_SHARE * sum(map(len, paragraphs)):
-            return True
-    return _is_menu(lowered)
+STEM_SEARCH = AhoCorasick(STEMS, implementation=Implementation.DFA)
+
+
+def is_boilerplate(answer: str, prompt: str = "") -> bool:
+    """Whether cookie banners, license headers, error pages or menus make up half of the answer, and the prompt is not about them."""
+    if len(answer) <= LABEL:
+        return False
+    lowered = answer.lower()
+    return (_is_page_text(lowered) or _is_menu(lowered)) and not TOPICS.search(prompt)
+
+
+def _is_page_text(lowered: str) -> bool:
+    if not STEM_SEARCH.find_matches_as_indexes(lowered):
+        return False
+    paragraphs = lowered.split("\n\n")
+    found = sum(len(paragraph) for paragraph in paragraphs if _is_boilerplate_paragraph(paragraph))
+    return found >= BOILERPLATE_SHARE * sum(map(len, paragraphs))
 
 
 def _is_boilerplate_paragraph(paragraph: str) -> bool:
@@ -60,12 +77,15 @@ def _is_menu(lowered: str) -> bool:
 
 # -------------------------------------------------------------------------------------- placeholders for an answer
 EMPTY_ANSWERS = re.compile(
-    r"(?i)[\s\W]*(?:todo|tbd|t\.b\.d\.|fixme|n/?a|none|null|nan|undefined|placeholder|coming soon|no (?:answer|content|text)(?: available| found)?|under construction|xxx+|answer)?[\s\W]*"
+    r"(?i)[\s\W]*(?:(?:todo|tbd|t\.b\.d\.|fixme|placeholder|coming soon|no (?:content|text)(?: available| found)?|under construction|xxx+)[\s\W]*"
+    r"|(?:\.{3,}|…|_{2,}|-{3,}|\?{2,})\s*)"
 )
+LEFTOVERS = re.compile(r"(?i)\W*(nan|null|undefined)\W*")  # of a failed export, unless the prompt offers the word or is about code
 PLACEHOLDERS = re.compile(
     r"(?i)\s*(?:processed content (?:from|of)\b|content (?:from|of) (?:the )?file\b|(?:extracted|parsed) (?:text|content) (?:from|of)\b"
     r"|\[?(?:insert|add|your) (?:[a-z]+ ){0,4}here\b|this is a (?:placeholder|dummy|sample) (?:text|answer|response|document)\b|(?:todo|tbd|fixme)\b)"
 )  # fmt: skip
+CODE = re.compile(r"(?i)\b(?:code|python|javascript|java|sql|json|function|return|output|print|value|type|variable|expression)|[`=;{}()]")
 LONGEST_PLACEHOLDER = 200  # characters: "TODO: ..." above a real answer is a note, not a placeholder
 REFUSALS = re.compile(
     r"(?i)\s*(?:i['’]?m sorry,? (?:but )?|sorry,? (?:but )?|unfortunately,? )?(?:as an ai\b|as a (?:large )?language model\b"
@@ -75,11 +95,17 @@ REFUSALS = re.compile(
 LONGEST_REFUSAL = 600  # characters: a longer answer is more than a refusal
 
 
-def is_placeholder_answer(answer: str) -> bool:
-    """Whether the answer has no content: "TODO", lorem ipsum, "Processed content from <file>"."""
+def is_placeholder_answer(answer: str, prompt: str = "") -> bool:
+    """Whether the answer has no content: "TODO", lorem ipsum, "Processed content from <file>". What the prompt names is an answer."""
     if len(answer) > LONGEST_PLACEHOLDER:
-        return "lorem ipsum dolor" in answer[:400].lower()
-    return bool(EMPTY_ANSWERS.fullmatch(answer) or PLACEHOLDERS.match(answer)) or "lorem ipsum" in answer.lower()
+        return "lorem ipsum dolor" in answer[:400].lower() and "lorem" not in prompt.lower()
+    if "lorem ipsum" in answer.lower():
+        return "lorem" not in prompt.lower()
+    if leftover := LEFTOVERS.fullmatch(answer):
+        return leftover[1].lower() not in prompt.lower() and not CODE.search(prompt)
+    if EMPTY_ANSWERS.fullmatch(answer):
+        return not set(re.findall(r"\w+", answer.lower())) & set(re.findall(r"\w+", prompt.lower()))
+    return PLACEHOLDERS.match(answer) is not None
 
 
 def is_refusal(answer: str) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mistral_lib.curation import boilerplate, redaction, text_cleaning
+from mistral_lib.curation import boilerplate, code_requests, redaction, text_cleaning
 from mistral_lib.run.settings import Settings
 
 # Control strings in the chat templates of Mistral, Llama, ChatML, GPT, Gemma and Phi. The tokenizer reads them as plain text here.
@@ -22,7 +22,7 @@ CONTROL_STRINGS = re.compile(
 @dataclass(frozen=True, slots=True)
 class Outcome:
     texts: list[str] | None  # cleaned and redacted; None if rejected
-    reason: str = ""  # of the rejection: the name of a check, empty_answer or empty_message
+    reason: str = ""  # of the rejection: the name of a check, empty_answer, empty_message or redacted_answer
     redacted: dict[str, int] = field(default_factory=dict)  # kind → number of values replaced
     flags: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
@@ -33,24 +33,27 @@ class Checks:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.actions = settings, settings.check_actions()
-        self.redacting = tuple(group for group in redaction.GROUPS if self.actions[group] == "redact")
-        self.looking = tuple(group for group in redaction.GROUPS if self.actions[group] in ("flag", "reject"))
+        searched = {"secrets": ("secrets",), "personal_data": ("personal_data", *settings.more_personal_data)}
+        self.redacting = tuple(group for name, groups in searched.items() if self.actions[name] == "redact" for group in groups)
+        self.looking = {name: groups for name, groups in searched.items() if self.actions[name] in ("flag", "reject")}
         judges = self._judges()
         # Rejecting checks first: a rejected record needs no flags.
         self.judges = [(name, judges[name]) for action in ("reject", "flag") for name in judges if self.actions[name] == action]
 
-    def _judges(self) -> dict[str, Callable[[str], bool]]:
-        """For each check of the answer, whether an answer fails it."""
+    def _judges(self) -> dict[str, Callable[[str, str], bool]]:
+        """For each check of the answer, whether an answer fails it, given its prompt ("" for a document)."""
         limits = self.settings
         return {
-            "answer_too_short": lambda answer: len(answer) < limits.shortest_answer,
+            "answer_too_short": lambda answer, prompt: len(answer) < limits.shortest_answer,
             "placeholder_answer": boilerplate.is_placeholder_answer,
-            "refusal": boilerplate.is_refusal,
+            "refusal": lambda answer, prompt: boilerplate.is_refusal(answer),
             "boilerplate": boilerplate.is_boilerplate,
-            "mostly_html": lambda answer: boilerplate.tag_share(answer) > limits.html_share,
-            "low_letter_share": lambda answer: not boilerplate.enough_letters(answer, limits.letter_share),
-            "low_script_share": lambda answer: boilerplate.script_share(answer, limits.script) < limits.script_share,
-            "odd_code_fences": boilerplate.odd_code_fences,
+            "mostly_html": lambda answer, prompt: (
+                boilerplate.tag_share(answer) > limits.html_share and not code_requests.asks(prompt, answer)
+            ),
+            "low_letter_share": lambda answer, prompt: not boilerplate.enough_letters(answer, limits.letter_share),
+            "low_script_share": lambda answer, prompt: boilerplate.script_share(answer, limits.script) < limits.script_share,
+            "odd_code_fences": lambda answer, prompt: boilerplate.odd_code_fences(answer),
         }
 
     def inspect(self, texts: list[str]) -> Outcome:
@@ -62,8 +65,8 @@ class Checks:
         if reason:
             return Outcome(None, reason, flags=flags, repairs=repairs)
         texts, redacted = redaction.redact_all(texts, self.redacting)
-        if redacted and not redaction.PLACEHOLDER.sub("", texts[-1]).strip():
-            return Outcome(None, "empty_answer", redacted, flags, repairs)  # only placeholders are left
+        if redacted and not redaction.PLACEHOLDER.sub("", texts[-1]).strip() and not _copied(texts):
+            return Outcome(None, "redacted_answer", redacted, flags, repairs)
         return Outcome(texts, "", redacted, flags, repairs)
 
     def _cleaned(self, texts: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -85,7 +88,14 @@ class Checks:
 
     def _failed(self, texts: list[str]) -> Iterator[str]:
         """The checks that found something: first those of the answer, then those of every message."""
-        yield from (name for name, judge in self.judges if judge(texts[-1]))
-        yield from (group for group in self.looking if any(redaction.find(text, (group,)) for text in texts))
+        prompt = "\n".join(texts[:-1])
+        yield from (name for name, judge in self.judges if judge(texts[-1], prompt))
+        yield from (name for name, groups in self.looking.items() if any(redaction.find(text, groups) for text in texts))
         if self.actions["control_strings"] != "off" and any(("<" in t or "[" in t) and CONTROL_STRINGS.search(t) for t in texts):
             yield "control_strings"
+
+
+def _copied(texts: list[str]) -> bool:
+    """Whether an answer of placeholders alone copies them from the prompt: "Which address is in this text?" can be learnt, "Whose is it?" not."""
+    prompt = "\n".join(texts[:-1])
+    return all(placeholder in prompt for placeholder in redaction.PLACEHOLDER.findall(texts[-1]))

@@ -1,6 +1,8 @@
-"""Placeholder text that shows in the complete corpus: many records repeat one sentence with other names or numbers.
+"""Placeholder text that shows in the complete corpus: many records repeat one sentence that only copies a name from the prompt.
 
-Each text is reduced to a skeleton (names, numbers, paths and quotations masked), and equal skeletons are counted by their hashes.
+"Processed content from report_7.pdf" says nothing that the prompt does not say. So only file names, paths, addresses and identifiers are
+masked, and in an answer only those that its prompt contains: a value that is not in the prompt is to be learnt. Equal prompt and answer,
+masked, are a pattern; patterns are counted by their hashes. Labels, canned replies, code and calls of tools are no pattern.
 """
 
 import re
@@ -10,26 +12,28 @@ import numpy as np
 from mistral_lib.run.files import hash64
 
 MASK = "·"
-VARIABLE = re.compile(
-    r"""\"[^\"\n]{1,200}\" | (?<!\w)'[^'\n]{1,200}'(?!\w) | `[^`\n]{1,200}` | <[^<>\n]{1,200}>
-    | [a-z]{2,10}://\S+ | (?<!\S)(?:[A-Za-z]:)?[\w.~-]{0,80}[/\\]\S*      # addresses and paths
-    | (?<![\w.])[\w-]{1,120}\.[A-Za-z][A-Za-z0-9]{0,9}(?!\w)              # file names
-    | (?<!\w)[A-Z][\w'’-]*+(?:[ ][A-Z][\w'’-]*+)*+(?:\.[A-Za-z][A-Za-z0-9]{0,9}(?!\w))?                        # names, however many words (Annual Review.docx)
-    | [0-9]\w*(?:[.,:][0-9]+)*""",
+MACHINE_NAME = re.compile(
+    r"""[a-z]{2,10}://\S+ | (?<!\S)(?:[A-Za-z]:)?[\w.~-]{0,80}[/\\]\S*   # addresses and paths
+    | (?<![\w.])[\w-]{1,120}\.[A-Za-z][A-Za-z0-9]{0,9}(?!\w)             # file names
+    | (?<!\w)[A-Za-z]\w{0,60}(?:_\w{1,60}|[0-9]{1,12})(?!\w)             # identifiers: module_17, part3""",
     re.VERBOSE,
 )
-MASKS = re.compile(rf"{MASK}(?:[\s,.:;-]*{MASK})++")
-LONGEST = 1000  # characters that are compared: placeholder texts are short
+LONGEST = 300  # characters of a pattern: placeholder texts are short, and masking takes time
+STRUCTURE = re.compile(r"\s*[\[{(<`]|[^\n]*[\n{}<>`]|\w+\(|[\w ]{1,30}[:=] ")  # code, calls, JSON, markup, several lines, `key: value`
 
 
-def skeleton(text: str) -> str:
-    """The text with names, numbers, quotations, paths and file names masked."""
-    return " ".join(MASKS.sub(MASK, VARIABLE.sub(MASK, text[:LONGEST])).split())
+def pattern(answer: str, prompt: str | None) -> str:
+    """Prompt and answer with the copied names masked; "" for a record that is a pattern of its own. prompt: None for a document."""
+    if len(answer) > LONGEST or len(prompt or "") > LONGEST or STRUCTURE.match(answer):
+        return ""
+    masked = MACHINE_NAME.sub(lambda found: MASK if prompt is None or found.group() in prompt else found.group(), answer)
+    return f"{MACHINE_NAME.sub(MASK, prompt or '')}\x1f{' '.join(masked.split())}" if masked != answer else ""
 
 
-def skeleton_hash(text: str) -> int:
-    """The 64-bit hash of a text's skeleton."""
-    return hash64(skeleton(text))
+def pattern_hash(answer: str, prompt: str | None) -> int | None:
+    """The 64-bit hash of a record's pattern; None if it is one of its own."""
+    found = pattern(answer, prompt)
+    return hash64(found) if found else None
 
 
 def repeated(hashes: np.ndarray, more_than: int) -> np.ndarray:

@@ -34,6 +34,15 @@ SCANNER = re.compile(
     | (?P<newline> (?:\\r)? \\n )""",
     re.VERBOSE,
 )
+# A literal \n that stands as a word: after a blank or an opening bracket, before a blank, a mark or the end.
+AS_A_WORD = re.compile(r"(?:(?<=[\s(\[\"'“‘,])|\A)(?:\\r)?(?:\\n)+(?=[\s.,;:!?)\]\"'”’]|\Z)")
+SENTENCE_END = re.compile(r"[.!?:;。！？：][\"')\]*`]*\s*\Z")
+# What only a text about escapes or patterns has: their names, [^\n], \s, \n+ as a quantifier
+ABOUT_ESCAPES = re.compile(
+    r"(?i)\b(?:newlines?|new[ -]line|line ?feeds?|line ?breaks?|carriage returns?|escape[ds]?|escaping|escape sequences?|backslash(?:es)?|regex(?:es|p)?|regular expressions?"
+    r"|printf|whitespace)\b|\[\^\\n|\\[sdwbt](?![a-z])|\\n[+*?]\S|换行|改行|Zeilenumbruch|saut de ligne|salto de línea"
+)
+FEW = 4  # literal newlines: a text about escapes has few of them, an escaped text with the word `newline` has many
 
 
 def clean(text: str, unescape: bool = True) -> tuple[str, tuple[str, ...]]:
@@ -76,11 +85,25 @@ def unescape_newlines(text: str) -> str:
 
     Only if the text has no real newline, no Windows path, and at least two literal ones that are not in inline code, quoted
     strings or LaTeX commands and not after another backslash. Those are kept, so a code string such as "a\\nb" is not broken in two.
+    A text about newlines, in which they stand as words, is kept as well.
     """
     if "\n" in text or text.count("\\n") < 2 or WINDOWS_PATH.search(text):
         return text
     free = [piece.span() for piece in SCANNER.finditer(text) if piece.lastgroup == "newline"]
-    if len(free) < 2:
+    if len(free) < 2 or _is_about_newlines(text, len(free)):
         return text
     starts, ends = zip(*free, strict=True)
     return "\n".join([text[start:end] for start, end in zip((0, *ends), (*starts, len(text)), strict=True)])
+
+
+def _is_about_newlines(text: str, count: int) -> bool:
+    """Whether literal newlines are what the text speaks of: they stand as words within sentences, or it names escapes and has few of them.
+
+    count: of the literal newlines outside of code and quotations.
+    """
+    words = [
+        found
+        for found in AS_A_WORD.finditer(text)
+        if found.start() and not SENTENCE_END.search(text, max(0, found.start() - 8), found.start())
+    ]
+    return bool(words) or (count <= FEW and ABOUT_ESCAPES.search(text) is not None)

@@ -13,7 +13,7 @@ import orjson
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, UnmappableError, map_row, record_of
 from mistral_lib.corpus.rows import Row
-from mistral_lib.curation import checks
+from mistral_lib.curation import checks, rejections
 from mistral_lib.curation.redaction import redact, redact_all
 from mistral_lib.curation.splits import SPLITS
 from mistral_lib.display.tables import Html
@@ -122,6 +122,7 @@ def reasons_table(ledger: Any, found: Sequence[sources.SourceFile], settings: Se
         {
             "reason": reason,
             "rows": int(counts[reason]),
+            "decided by": ", ".join(rejections.parameters_of(reason)),
             "for example": row["source"],
             "which repeats": row["reason"] if row["fate"] != "rejected" else "",
             "its answer": texts.get(row["source"], ""),

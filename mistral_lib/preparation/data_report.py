@@ -1,5 +1,6 @@
 """The fate of every input row: the ledger, the rejects, the kept records, and the figures of the report, which reconcile."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus import document_keys
 from mistral_lib.corpus.records import text_id
-from mistral_lib.curation import mixture, splits
+from mistral_lib.curation import mixture, rejections, splits
 from mistral_lib.preparation.prepared import Prepared
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, RowColumns
 from mistral_lib.run import files
@@ -22,6 +23,7 @@ LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "doma
                     *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost"))])  # fmt: skip
 RECORDS = pa.schema([(name, pa.string()) for name in
                      ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text")])  # fmt: skip
+PLACE_IN_FILE = r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)$"  # in the source of a row, after the file's name
 FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
 
@@ -77,6 +79,18 @@ def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
     columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
                "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"]}  # fmt: skip
     return pa.table(columns, schema=RECORDS)
+
+
+def large_rejections(folder: Path) -> list[dict[str, Any]]:
+    """The reasons that reject more than a tenth of the rows of a file, from ledger.parquet; as `rejections.large`."""
+    rows, counts = Counter(), Counter()
+    with pq.ParquetFile(folder / "ledger.parquet") as ledger:
+        for batch in ledger.iter_batches(columns=["source", "fate", "reason"]):
+            file = pc.replace_substring_regex(batch["source"], PLACE_IN_FILE, "").to_pylist()
+            rows.update(file)
+            refused = pc.equal(batch["fate"], "rejected").to_pylist()
+            counts.update((name, reason) for name, reason, lost in zip(file, batch["reason"].to_pylist(), refused, strict=True) if lost)
+    return rejections.large(counts, rows)
 
 
 def figures(prep: Prepared, blocks: dict[str, int]) -> dict[str, Any]:
@@ -198,5 +212,11 @@ def what_was_lost(rows: RowColumns, what: str, remedy: str = "Add data, or chang
     fates = np.bincount(rows.fate, minlength=4)
     return (
         f"{what}: of {len(rows.fate)} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
-        f"rejected: {rejected(rows) or 'none'}. {remedy}"
+        f"rejected: {_rejected_text(rows)}. {remedy}"
     )
+
+
+def _rejected_text(rows: RowColumns) -> str:
+    """`answer_too_short 28 (shortest_answer ...)`, the most frequent reason first."""
+    found = sorted(rejected(rows).items(), key=lambda one: (-one[1], one[0]))
+    return ", ".join(f"{count} as {rejections.explained(reason)}" for reason, count in found) or "none"

@@ -21,7 +21,7 @@ import numpy as np
 import mistral_lib
 from mistral_lib.corpus import document_keys, sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
-from mistral_lib.curation import mixture, splits
+from mistral_lib.curation import mixture, rejections, splits
 from mistral_lib.curation.near_duplicates import NearDuplicates
 from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.model import base_model
@@ -40,8 +40,8 @@ from mistral_lib.run.settings import Settings
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
-PACKAGES = ("run", "curation", "corpus", "tokens", "preparation")
-LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
+PACKAGES = ("run", "detection", "curation", "corpus", "tokens", "preparation")
+LIBRARIES = ("ahocorasick-rs", "numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
 EARLIER_KEPT = "Earlier results are untouched."
 
 
@@ -76,7 +76,10 @@ def prepare(run: Run) -> dict[str, Any]:
 
     run.run_stage("data", inputs, work_in)
     stage_inputs.note_in_report(run)
-    return files.read_json(run.folder / "data" / "report.json")
+    report = files.read_json(run.folder / "data" / "report.json")
+    for sentence in rejections.sentences(report.get("large_rejections", ())):
+        say(sentence)
+    return report
 
 
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
@@ -108,7 +111,7 @@ class Preparation:
             with freeze_gc():
                 prepared = self.steps(found.files, opened)
                 blocks = self.write(prepared)
-            report = {**data_report.figures(prepared, blocks), "absent_sources": found.absent,
+            report = {"large_rejections": data_report.large_rejections(self.folder), **data_report.figures(prepared, blocks), "absent_sources": found.absent,
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)

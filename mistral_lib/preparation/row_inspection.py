@@ -14,14 +14,13 @@ import numpy as np
 from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation import checks, minhash
-from mistral_lib.curation.repeated_patterns import skeleton_hash
+from mistral_lib.curation.repeated_patterns import pattern_hash
 from mistral_lib.preparation.columns import GrownColumn, StoredColumn
 from mistral_lib.preparation.record_store import batch_of
 from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row before the splits
-LONGEST_PATTERN = 300  # characters: placeholder texts are short, and masking names takes time
 ORIGINS = ("corpus", "operatives")
 COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1",
            "reason": "i4"}  # fmt: skip
@@ -37,7 +36,7 @@ class RowColumns:
     answer: StoredColumn  # uint64: hash of the answer
     group: StoredColumn  # uint64: hash of the source document's name
     document_key: StoredColumn  # uint8: number in ("", *document_keys.searched(group_key)) of the key that names the source document
-    skeleton: StoredColumn  # uint64: hash of the answer's pattern, names and numbers masked
+    skeleton: StoredColumn  # uint64: hash of the pattern of prompt and answer, copied names masked
     domain: np.ndarray  # int32: number of the domain, -1 if the row was rejected before its domain was read
     origin: np.ndarray  # uint8: number in ORIGINS
     fate: np.ndarray  # uint8: KEPT, REJECTED, DUPLICATE or NEAR_DUPLICATE; the steps change it
@@ -122,8 +121,8 @@ class Inspector:
         counts = {name: Counter() for name in COUNTED}
         found = [self._record(row, counts) for _, row in rows]
         domains, reasons = [], []
-        longest = LONGEST_PATTERN if self.settings.most_repeated_pattern else 0
-        columns = zip(*(_numbers(record, reason, domains, reasons, longest) for record, reason in found), strict=True)
+        patterns = self.settings.most_repeated_pattern > 0
+        columns = zip(*(_numbers(record, reason, domains, reasons, patterns) for record, reason in found), strict=True)
         named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
         named["origin"] = [origin for origin, _ in rows]
         named["document_key"] = [self.keys.index(record.document_key) if record else 0 for record, _ in found]
@@ -151,10 +150,11 @@ class Inspector:
         return checked, outcome.reason
 
 
-def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], longest_pattern: int) -> tuple[int, ...]:
+def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], patterns: bool) -> tuple[int, ...]:
     """key, answer, group, skeleton, domain, fate, reason."""
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
-    pattern = skeleton_hash(answer) if len(answer) <= longest_pattern else key  # a long answer is its own pattern
-    return key, hash64(answer), hash64(record.source_group), pattern, _number(domains, record.domain), KEPT, -1
+    prompt = None if record.text is not None else "\n".join(record.texts[:-1])
+    pattern = pattern_hash(answer, prompt) if patterns else None
+    return key, hash64(answer), hash64(record.source_group), key if pattern is None else pattern, _number(domains, record.domain), KEPT, -1

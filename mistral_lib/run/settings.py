@@ -16,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Action = Literal["redact", "flag", "reject", "off"]
 Judgment = Literal["reject", "flag", "off"]
 ComputeType = Literal["auto", "bfloat16", "float16", "float32"]
+PersonalKind = Literal[
+    "social_security_number", "national_id", "passport_number", "license_plate", "vehicle_number",
+    "ip_address", "mac_address", "date_of_birth", "street_address", "person_name",
+]  # fmt: skip
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
 STAGES = ("corpus", "data", "training", "evaluation")
@@ -68,12 +72,17 @@ class Settings(BaseModel):
     normalized: Literal["redact", "off"] = _check("redact", "repair: one Unicode form, one line ending, no invisible characters")
     unescaped_newlines: Literal["redact", "off"] = _check("redact", "repair: backslash-n instead of newlines in a text that has none")
     secrets: Action = _check("redact", "private keys, provider tokens, URL credentials, secret-like assignments")
-    personal_data: Action = _check("redact", "e-mail addresses, telephone, IBAN and card numbers, user names in home paths")
+    personal_data: Action = _check("redact", "e-mail addresses, telephone, IBAN, account and card numbers, user names in home paths")
+    more_personal_data: list[PersonalKind] = _field(
+        [], f"kinds that personal_data looks for as well: {', '.join(get_args(PersonalKind))}", "data"
+    )
     answer_too_short: Judgment = _check("reject", "the answer has fewer characters than shortest_answer")
-    boilerplate: Judgment = _check("reject", "cookie banner, license header, error page or menu instead of an answer")
+    boilerplate: Judgment = _check(
+        "reject", "cookie banner, license header, error page or menu instead of an answer, unless the prompt asks for one"
+    )
     placeholder_answer: Judgment = _check("reject", "TODO, lorem ipsum, 'Processed content from <file>'")
     refusal: Judgment = _check("flag", "the answer is an assistant's refusal")
-    mostly_html: Judgment = _check("reject", "HTML tags are more than html_share of the answer")
+    mostly_html: Judgment = _check("reject", "HTML tags are more than html_share of the answer, and the prompt asks for no code")
     low_letter_share: Judgment = _check("flag", "letters are fewer than letter_share of the answer")
     low_script_share: Judgment = _check("off", "letters of the script are fewer than script_share of all letters")
     odd_code_fences: Judgment = _check("flag", "a code block is opened and never closed")
@@ -83,7 +92,10 @@ class Settings(BaseModel):
     script: Script = _field("latin", "expected script, for low_script_share", "data")
     script_share: float = _field(0.5, "share of an answer's letters, for low_script_share", "data", ge=0, le=1)
     most_repeated_pattern: int = _field(
-        50, "answers that may differ only in names and numbers; more are rejected as placeholder_text; 0: no limit", "data", ge=0
+        50,
+        "records with one prompt and one answer that differ only in a name which the answer copies, such as a file's; more are rejected as placeholder_text; 0: no limit",
+        "data",
+        ge=0,
     )
     near_duplicate_threshold: float = _field(
         0.8, "Jaccard similarity of word 5-grams from which records are near-duplicates; 1: no search", "data", gt=0.3, le=1
@@ -97,7 +109,7 @@ class Settings(BaseModel):
     long_records: Literal["split", "truncate", "reject"] = _field(
         "split", "records above max_tokens: split, truncate, reject", "data evaluation"
     )
-    shortest_answer: int = _field(20, "characters of the shortest accepted answer", "data", ge=1)
+    shortest_answer: int = _field(1, "characters of the shortest accepted answer", "data", ge=1)
     domain_weights: dict[str, float] = _field(
         {}, "how often a domain's training records are used: 0.5 half of them, 2 each twice", "data", keeps="data"
     )

@@ -74,7 +74,7 @@ LEFT_ALONE = [
 
 @pytest.mark.parametrize(("check", "answer"), FOUND)
 def test_a_check_rejects_or_flags_or_is_off_as_configured(check, answer):
-    others = dict.fromkeys(CHECKS, "off")
+    others = {**dict.fromkeys(CHECKS, "off"), "shortest_answer": 20}
     rejected = inspect(answer, **{**others, check: "reject"})
     assert (rejected.texts, rejected.reason) == (None, check)
     flagged = inspect(answer, **{**others, check: "flag"})
@@ -116,7 +116,8 @@ def test_documents_are_repaired_too():
 def test_what_is_empty_after_cleaning_or_redaction_is_rejected():
     assert inspect("\u200b\ufeff").reason == "empty_answer"
     assert inspect(GOOD, "\u200b").reason == "empty_message"
-    assert inspect("anna@firma.org", answer_too_short="off").reason == "empty_answer"
+    assert inspect("anna@firma.org").reason == "redacted_answer"
+    assert inspect("anna@firma.org", "Which address is in this text? Write to bob@firma.org").texts[1] == "<EMAIL>", "it can be copied"
 
 
 def test_all_faults_of_the_settings_are_reported_at_once():
@@ -167,33 +168,60 @@ def test_hostile_text_takes_no_more_than_linear_time(piece):
     answer = (piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH]
     started = time.process_time()
     inspect(answer)
-    repeated_patterns.skeleton(answer)
+    repeated_patterns.pattern(answer, answer)
+    repeated_patterns.pattern(answer[:300], answer[:300])
     assert time.process_time() - started < 1
 
 
-def test_placeholder_texts_share_a_skeleton_and_real_ones_do_not():
-    same = [
-        "Processed content from report_2021.pdf (12 pages)",
-        "Processed content from Annual Review.docx (3 pages)",
-        "Processed content from data/in/x.pdf (111 pages)",
-    ]
-    assert len({repeated_patterns.skeleton(text) for text in same}) == 1
+NAMES = ["report_2021.pdf", "data/in/x.pdf", "module_17", "https://x.org/a?b=1"]
+
+
+def patterns(answer: str, prompt: str | None) -> set[str]:
+    """The patterns of records that differ in a name. "" is a record that is a pattern of its own."""
+    return {repeated_patterns.pattern(answer.format(name), prompt and prompt.format(name)) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("What does {} say?", "Processed content from {}"),
+        ("Explain {}", "There is no documentation for {} yet."),
+        (None, "Content of {} was not extracted."),
+    ],
+)
+def test_an_answer_that_only_copies_a_name_from_its_prompt_is_a_pattern(prompt: str | None, answer: str) -> None:
+    found = patterns(answer, prompt)
+    assert len(found) == 1 and "" not in found
+    assert repeated_patterns.pattern_hash(answer.format(NAMES[0]), prompt and prompt.format(NAMES[0])) < 2**64
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("What is the capital of Apple?", "The capital of Apple is Orchard."),
+        ("Weather in Paris for 3 days?", '[{{"name": "get_weather", "arguments": {{"city": "Paris", "days": 3}}}}]'),
+        ("Read {}", '{{"tool": "read_file", "path": "{}"}}'),
+        ("Read {}", "read_file({})"),
+        ("Where is the class defined?", "It is defined in {}."),
+        ("Classify: {}", "The sentiment of this review is positive."),
+        ("Book a table for 4 at Luigi's", "I have booked a table for 4 at Luigi's."),
+        ("Cancel order 1234", "Order 1234 is cancelled."),
+        ("Fix {}", "```python\nopen('{}')\n```"),
+        (None, "file: {}\nlabel: cat"),
+        (None, "A document about number 7, long enough to be kept."),
+    ],
+)
+def test_what_is_to_be_learnt_is_not_masked(prompt: str | None, answer: str) -> None:
+    assert patterns(answer, prompt) == {""} and repeated_patterns.pattern_hash(answer.format(NAMES[0]), prompt) is None
+
+
+def test_a_pattern_joins_prompt_and_answer() -> None:
+    one = repeated_patterns.pattern_hash("Nothing on a_1 yet.", "What is a_1?")
+    assert one == repeated_patterns.pattern_hash("Nothing on b_2 yet.", "What is b_2?")
+    assert one != repeated_patterns.pattern_hash("Nothing on b_2 yet.", "Who is b_2?"), "another prompt"
     assert (
-        len(
-            {
-                repeated_patterns.skeleton(f"{name} is a city with {n:,} people.")
-                for name, n in [("Bern", 1), ("New York", 8_000_000), ("Zürich", 400)]
-            }
-        )
-        == 1
+        repeated_patterns.pattern("Nothing on b_2 yet.", "x" * 301) == "" == repeated_patterns.pattern("b_2" + " y" * 200, "What is b_2?")
     )
-    assert repeated_patterns.skeleton("the list is sorted in place") != repeated_patterns.skeleton("the list is copied first")
-    assert (
-        repeated_patterns.skeleton_hash(same[0])
-        == repeated_patterns.skeleton_hash(same[1])
-        != repeated_patterns.skeleton_hash("another one")
-    )
-    assert 0 <= repeated_patterns.skeleton_hash("") < 2**64
 
 
 @settings(max_examples=30)
@@ -274,9 +302,11 @@ def test_control_strings_of_any_message_are_found(text):
 
 def test_what_is_left_of_a_record_is_judged_with_all_that_was_done_to_it():
     empty = inspect(
-        "anna@firma.org", "See\xa0here", **{**OFF, "normalized": "redact", "personal_data": "redact", "answer_too_short": "flag"}
+        "anna@firma.org",
+        "See\xa0here",
+        **{**OFF, "normalized": "redact", "personal_data": "redact", "answer_too_short": "flag", "shortest_answer": 20},
     )
-    assert empty == Outcome(None, "empty_answer", {"email": 1}, ("answer_too_short",), ("normalized",))
+    assert empty == Outcome(None, "redacted_answer", {"email": 1}, ("answer_too_short",), ("normalized",))
     question = inspect(GOOD, "anna@firma.org", **{**OFF, "personal_data": "redact"})
     assert (question.texts, question.reason) == (["<EMAIL>", GOOD], ""), "only the answer may not be a placeholder alone"
     assert inspect("<EMAIL>", **OFF) == Outcome([QUESTION, "<EMAIL>"]), "nothing was redacted"
@@ -293,3 +323,25 @@ def test_newlines_are_unescaped_without_normalizing_and_only_if_asked():
     assert inspect(GOOD, "a\xa0b", **{**OFF, "unescaped_newlines": "redact"}) == Outcome(["a\xa0b", GOOD])
     both = inspect(text, "a\xa0b", **{**OFF, "normalized": "redact", "unescaped_newlines": "redact"})
     assert set(both.repairs) == {"normalized", "unescaped_newlines"} and len(both.repairs) == 2
+
+
+HONEST = [
+    ("Which of toxic, insult, none?", "none"), ("Is it a bug?", "None"), ("What is missing?", "N/A"), ("What does find() return?", "undefined"), ("One of null, some", "null"), ("2 + 2?", "4"), ("Positive?", "+"), ("Which emotion?", "😊"),
+    ("什么颜色？", "红"), ("What is 404?", "Page not found"), ("Classify the answer of the server", "404 Not Found"), ("Which intent?", "privacy policy"), ("Which operator?", "!="), ("Is there an answer?", "no answer"),
+    ("Write a cookie banner for my shop", COOKIES), ("Add a license to this file", LICENSE), ("Make a navigation menu", MENU), ("Give me filler text, lorem ipsum", "Lorem ipsum dolor sit amet."), ("What does TODO mean?", "TODO"),
+    ("Write an HTML form", '<form action="/a"><input id="x" name="x"/><button type="submit" class="btn">Go</button></form>'), ("Fix this: <div>a", '<div class="a"><b>a</b></div>'), ("Create a button with an icon", '<a class="btn" href="#"><i class="x"></i></a>'),
+    ("Schreibe ein HTML-Formular", '<form class="abc" id="def"></form>'), ("画一个网页", '<div class="abc" id="def"></div>'), ("Draw a house", '<div class="abc" id="def"></div>'),
+    ("A house, please", '<svg viewBox="0 0 10 10"><path d="M0 0L1 1"/><path d="M1 1L2 2"/></svg>'), ("Extract as JSON: Anna, 7", '{"name": "Anna", "age": 7}'), ("Convert to XML", "<a><b>1</b></a>"),
+]  # fmt: skip
+LEFTOVERS = [("What is in it?", "nan", "placeholder_answer"), ("What is in it?", "NULL", "placeholder_answer"), ("What is in it?", "...", "placeholder_answer"), ("What is in it?", "TODO", "placeholder_answer"), ("How do I log in?", COOKIES, "boilerplate"),
+             ("How do I sort a list of pages?", '<div class="row"><span style="color:red"><a href="https://x.org/a">Home</a></span></div>', "mostly_html")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompt", "answer"), HONEST)
+def test_no_default_rejects_a_kind_of_honest_answer(prompt: str, answer: str) -> None:
+    assert inspect(answer, prompt).texts == [prompt, answer]
+
+
+@pytest.mark.parametrize(("prompt", "answer", "reason"), LEFTOVERS)
+def test_what_a_failed_extraction_left_is_still_rejected(prompt: str, answer: str, reason: str) -> None:
+    assert inspect(answer, prompt).reason == reason

@@ -72,6 +72,26 @@ def test_literal_newlines_of_code_paths_and_formulas_stay(text):
     assert clean(text) == (text, ())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"In C, printf uses \n for a newline and \t for a tab; on Windows \r\n is used.", r"Unix ends lines with \n, old Mac with \r and Windows with \r\n.", r"The pattern [^\n]* stops at \n, and \s matches \n as well.",
+        r"Split at \n\n to get paragraphs, then at \n to get lines.", r"In JSON a line break is written as \n and a tab as \t, so \n may not appear raw.", r"A string with A\nB and C\nD shows two escaped newlines.",
+        r"正则表达式中 \n 表示换行，\r\n 表示回车换行。", r"Use \n or \r\n, whichever the file has.", r"Both (\n) and (\r\n) count.",
+    ],
+)  # fmt: skip
+def test_literal_newlines_of_which_a_text_speaks_stay(text):
+    assert clean(text) == (text, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"Line one. \n Line two. \n Line three.", r"Steps:\n1. open\n2. newline handling\n3. close\n4. done\n5. end", r"def f():\n\treturn 1\n\nprint(f())", r"Hello Anna,\n\nthanks for your mail.\n\nBest\nBob"],
+)  # fmt: skip
+def test_a_text_that_was_escaped_once_too_often_is_repaired(text):
+    assert UNESCAPED in clean(text)[1] and r"\n" not in clean(text)[0]
+
+
 def test_unescaping_can_be_switched_off():
     assert clean(r"One.\nTwo.\nThree.", unescape=False) == (r"One.\nTwo.\nThree.", ())
 

@@ -170,10 +170,19 @@ def test_the_objective_decides_what_is_kept(prepared: Run, corpus: Path) -> None
     assert prepare.prepare(wanted)["rejected"] == {"objective_is_documents": 600}, "records outside the objective are not losses"
 
 
-def test_a_pattern_that_repeats_too_often_is_placeholder_text(prepared: Run, corpus: Path) -> None:
+def test_a_pattern_that_repeats_too_often_is_placeholder_text(prepared: Run, corpus: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [
+        {"prompt": f"What does part_{n}.txt say?", "completion": f"No text was found in part_{n}.txt yet.", "module": n} for n in range(100)
+    ]
+    files.write_json_lines(corpus / "parts.jsonl", rows)
     files.write_json_lines(corpus / "documents.jsonl", documents(100))
-    assert prepare.prepare(prepared)["rejected"] == {"placeholder_text": 100}
-    assert prepare.prepare(other(prepared, most_repeated_pattern=0))["rejected"] == {}
+    report = prepare.prepare(prepared)
+    assert report["rejected"] == {"placeholder_text": 100}, "documents that say something of their own stay"
+    large = {"source": "parts.jsonl", "reason": "placeholder_text", "rejected": 100, "rows": 100, "parameters": ["most_repeated_pattern"]}
+    assert next(iter(report.items())) == ("large_rejections", [large])
+    assert "parts.jsonl: 100 of 100 rows (100%) are rejected as placeholder_text (most_repeated_pattern" in capsys.readouterr().err
+    kept = prepare.prepare(other(prepared, most_repeated_pattern=0))
+    assert kept["rejected"] == {} and kept["large_rejections"] == []
 
 
 def test_near_duplicates_are_dropped_and_named(prepared: Run, corpus: Path) -> None:
