@@ -14,7 +14,7 @@ record_store        records on disk while they are prepared, read in order or by
 columns             columns of numbers, in memory or on disk
 token_store         token ids on disk between tokenizing and packing
 tokenization        token windows of all kept records, made in parts
-prepared            what the steps found: the input of the splits, the ledger and the report
+prepared            how the records are linked and split, and all else that the steps found: the input of ledger and report
 split_writer        the windows of each split, ordered, packed into blocks and written
 data_report         the fate of every input row: ledger, rejects, kept records, and the figures of the report
 audit               artefacts against their records: verified, missing, altered, stale or older, with the reason

@@ -99,7 +99,9 @@ def _row_figures(prep: Prepared) -> dict[str, Any]:
         "split_sizes": {name: int(mask.sum()) for name, mask in in_split.items()},
         "domains": {name: _names(rows.domain[mask], rows.domains) for name, mask in in_split.items()},
         "origins": _names(rows.origin[split >= 0], ORIGINS),
+        "label_domains": prep.splits.labels,
         "source_documents": _source_documents(prep),
+        "divided_documents": prep.splits.divided,
         "documents": {name: _documents(rows, mask) for name, mask in in_split.items()},
     }
 
@@ -130,7 +132,18 @@ def documents_text(report: dict[str, Any]) -> str:
     found = report.get("source_documents", [])  # an older version of the library did not count them
     named = [f"{one['documents']:,} named by the key {one['key']} ({one['records']:,} records)" for one in found if one["key"]]
     alone = [f"{one['records']:,} records that name none and count as a document each" for one in found if not one["key"]]
-    return f"source documents: {'; '.join([*named, *alone]) or 'not counted'}"
+    divided = [divided_text(report["divided_documents"])] if report.get("divided_documents") else []
+    return f"source documents: {'; '.join([*named, *alone]) or 'not counted'}" + "".join(f". {one}" for one in divided)
+
+
+def divided_text(divided: dict[str, Any]) -> str:
+    """Which documents had to be divided, and what that means. divided: of data/report.json."""
+    which = "all records are of one document" if divided["documents"] == 1 else f"all records are of {divided['documents']} documents"
+    return (
+        f"{which[0].upper()}{which[1:]}, too few for three splits, so they are split by their {divided['into']}: {divided['into']} of one "
+        "document are in training and held out, and the test shows less than new documents would. To change it, "
+        + (f"name a key with more values (group_key; now {divided['key']})" if divided["key"] else "add documents")
+    )
 
 
 def _in_split(prep: Prepared) -> dict[str, np.ndarray]:
@@ -144,6 +157,7 @@ def _leak_figures(prep: Prepared) -> dict[str, Any]:
     return {
         "leaked_exact": leak["exact"] + leak["answer"],
         "leaked_near": leak["near"] if prep.near_duplicates_searched else None,
+        "leaked_prompt": leak["prompt"],
         "leaked_document": leak["document"],
         "leaked_by_a_random_split": prep.splits.random_leak,
         "links": {name: getattr(assignment, name) for name in ("moved_by_links", "large_components", "in_large_components")},

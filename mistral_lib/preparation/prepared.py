@@ -1,16 +1,48 @@
-"""What the steps of a preparation found: the input of the packed splits, the ledger and the report."""
+"""How the records are split, what links them, and all else that the steps found: the input of the packed splits, the ledger and the report."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mistral_lib.corpus import document_keys
+from mistral_lib.curation import label_domains, splits
+from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.mixture import Mixture
-from mistral_lib.curation.splits import Assignment
+from mistral_lib.curation.near_duplicates import first_occurrence
+from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.preparation.columns import StoredColumn
+from mistral_lib.preparation.dropped_duplicates import Duplicates, Similar
 from mistral_lib.preparation.record_store import RecordStore
-from mistral_lib.preparation.row_inspection import RowColumns
+from mistral_lib.preparation.row_inspection import DOCUMENT, KEPT, SIDES, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run.settings import Settings
+
+FEWEST_DOCUMENTS = len(splits.SPLITS)  # one for each split; a corpus of fewer is divided within its documents
+PAGE = re.compile(r"(?i)\.pdf#\d+")  # in the source of a record: a page of a PDF
+LEAST_WORDS = {"prompt": splits.LONG_PROMPT, "answer": splits.LONG_ANSWER}
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The links of the rows that are records, on disk while no step needs them."""
+
+    columns: StoredColumn  # int32 (2, records): equal for records that their prompts, or their answers, link
+    equal: StoredColumn  # int32 (2, records): the same for equal texts alone
+    leader: StoredColumn  # int32 (records,): the first of each cluster of near-duplicates
+    pairs: StoredColumn  # int32 (pairs, 2): verified near-duplicates that are linked
+    group: StoredColumn  # uint64 (records,): what may not straddle splits
+
+    def shared(self, key: np.ndarray) -> splits.Shared:
+        """What a leak is measured by. key: uint64 (records,)."""
+        prompt, answer = self.equal.read()
+        return splits.Shared(self.group.read(), key, prompt, answer, self.pairs.read())
+
+    def all(self) -> list[np.ndarray]:
+        """The columns that `splits.assign` takes."""
+        return [*self.columns.read(), self.leader.read()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +52,17 @@ class AssignedSplits:
     split: np.ndarray  # int8 (rows,): number in splits.SPLITS, -1 for rows that are not kept
     with_copies: StoredColumn  # int8 (rows,): the same, with the splits of dropped copies
     repeats: StoredColumn  # int32 (rows,): for each dropped copy the row that it repeats, else -1
-    pairs: StoredColumn  # int32 (pairs, 2): rows that are near-duplicates of each other
-    assignment: Assignment
+    mapped: StoredColumn  # int32 (records,): the rows that are records, with their copies
+    links: Links
+    assignment: splits.Assignment
     random_leak: dict[str, int]  # what a split at random would have leaked
+    labels: dict[str, dict[str, Any]]  # of each label domain: its labels with their rows, and the share of the most frequent one
+    divided: dict[str, Any] | None  # the documents that were divided, as data_report.documents_text reads them; None if they are whole
+
+    def leak(self, rows: RowColumns) -> dict[str, int]:
+        """The leak of the result."""
+        mapped = self.mapped.read()
+        return splits.leak(self.split[mapped], self.links.shared(rows.key[mapped]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +85,85 @@ class Prepared:
     def of_training_windows(self) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and domain of each window of the training split, both int32."""
         return self.tokens.length[self.train], self.rows.domain[self.tokens.record[self.train]]
+
+
+def assign(
+    rows: RowColumns, store: RecordStore, duplicates: Duplicates, settings: Settings, folder: Path, earlier: Earlier | None
+) -> AssignedSplits:
+    """The splits of all records. Dropped copies link groups as well: what repeats a test record must not bring its document into training.
+
+    folder: for columns on disk.
+    """
+    mapped = duplicates.mapped
+    label, labels = find_labels(rows, mapped, store)
+    group, divided = document_groups(rows, mapped, store, settings.group_key)
+    links = links_of(rows, duplicates, label >= 0, group, folder)
+    key, kept = rows.key[mapped], rows.fate[mapped] == KEPT
+    random_leak = splits.random_leak(links.shared(key), settings.seed)
+    shares = (settings.validation_share, settings.test_share)
+    assignment = splits.assign(
+        group, key, links.all(), rows.domain[mapped], *shares, settings.seed, kept=kept, earlier=earlier, label=label
+    )  # fmt: skip
+    split = np.full(len(rows.fate), -1, np.int8)
+    split[mapped] = assignment.split
+    with_copies = StoredColumn(folder / "assigned.npy", split)
+    split[rows.fate != KEPT] = -1
+    stored = (StoredColumn(folder / f"{name}.npy", values) for name, values in (("repeats", duplicates.repeats), ("mapped", mapped)))
+    return AssignedSplits(split, with_copies, *stored, links, assignment, random_leak, labels, divided)
+
+
+def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, group: np.ndarray, folder: Path) -> Links:
+    """The links of the records in `duplicates`. labeled: bool, whose answer is a label. group: uint64. folder: for the columns."""
+    mapped, similar = duplicates.mapped, duplicates.similar
+    kept, document = rows.fate[mapped] == KEPT, rows.context.read()[mapped] == DOCUMENT
+    links, equal, pairs = [], [], []
+    for side in SIDES:
+        text = _text(rows, similar, mapped, side, document if side == "prompt" else labeled)
+        one, same = splits.specific(text, kept, document if side == "answer" else np.zeros(len(kept), bool))
+        links.append(one)
+        equal.append(same)
+        near = similar.pairs[side]
+        pairs.append(near[one[near[:, 0]] == one[near[:, 1]]])
+    found = {
+        "columns": np.stack(links),
+        "equal": np.stack(equal),
+        "leader": similar.leader,
+        "pairs": np.concatenate(pairs).astype(np.int32),
+    }
+    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values) for name, values in {**found, "group": group}.items()})
+
+
+def _text(rows: RowColumns, similar: Similar, mapped: np.ndarray, side: str, left_out: np.ndarray) -> splits.Text:
+    first = first_occurrence(getattr(rows, side).read()[mapped]).astype(np.int32)
+    long = getattr(rows, f"{side}_words").read()[mapped] >= LEAST_WORDS[side]
+    return splits.Text(first, similar.component[side], long & ~left_out)
+
+
+def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
+    """(for each mapped row the first one with its label, int64, -1 without one; of each label domain its labels and majority share)."""
+    domain, answer = rows.domain[mapped], rows.answer.read()[mapped]
+    prompted, kept = rows.context.read()[mapped] != DOCUMENT, rows.fate[mapped] == KEPT
+    found = label_domains.find(domain, answer, rows.answer_words.read()[mapped], prompted, kept)
+    named = {}
+    for one in found:
+        order = np.argsort(one.first)
+        text = dict(zip(one.first[order].tolist(), store.answers(mapped[one.first[order]]), strict=True))
+        labels = {text[first]: count for first, count in zip(one.first.tolist(), one.rows.tolist(), strict=True)}
+        named[rows.domains[one.domain]] = {"labels": labels, "majority_share": round(one.majority_share, 6)}
+    return label_domains.label_of(domain, answer, found), dict(sorted(named.items()))
+
+
+def document_groups(rows: RowColumns, mapped: np.ndarray, store: RecordStore, group_key: str) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """(what may not straddle splits, uint64 for each mapped row: its source document; what was divided, None if nothing).
+
+    If all records are of fewer than FEWEST_DOCUMENTS documents, no rule could fill three splits: then each record is a group of its own.
+    As soon as the corpus has more documents they are whole again, which may move records.
+    """
+    group, kept = rows.group.read()[mapped], rows.fate[mapped] == KEPT
+    documents = len(np.unique(group[kept]))
+    if documents >= FEWEST_DOCUMENTS or kept.sum() <= documents:
+        return group, None
+    [source], [number] = store.sources(mapped[kept][:1]), rows.document_key.read()[mapped[kept][:1]].tolist()
+    into = "pages" if PAGE.search(source) else "sections" if "#" in source else "records"
+    key = ("", *document_keys.searched(group_key))[number] if into == "records" else ""
+    return mix(rows.key[mapped]), {"documents": documents, "records": int(kept.sum()), "into": into, "key": key}

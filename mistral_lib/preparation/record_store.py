@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from mistral_lib.corpus.messages import Message
 from mistral_lib.corpus.records import Record
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
@@ -31,6 +32,11 @@ def batch_of(rows: Sequence[tuple[str, Record | None]]) -> pa.RecordBatch:
     columns["source"] = [source for source, _ in rows]
     columns["messages"] = [orjson.dumps(messages) if messages is not None else None for messages in columns["messages"]]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def prompt_text(messages: Sequence[Message] | None) -> str:
+    """All turns before the last answer as one text, without system messages; "" for a plain document."""
+    return "\n".join(message["content"] for message in messages[:-1] if message["role"] != "system") if messages else ""
 
 
 @contextmanager
@@ -72,6 +78,10 @@ class RecordStore:
         """What a model learns to write from each record; numbers ascending."""
         rows = self._rows(numbers, ("messages", "text"))
         return [orjson.loads(messages)[-1]["content"] if messages is not None else text for messages, text in rows]
+
+    def prompts(self, numbers: np.ndarray) -> list[str]:
+        """What is compared of each record's prompt, as `prompt_text` returns it; numbers ascending."""
+        return [prompt_text(messages and orjson.loads(messages)) for (messages,) in self._rows(numbers, ("messages",))]
 
     def sources(self, numbers: np.ndarray) -> list[str]:
         return [source for (source,) in self._rows(numbers, ("source",))]
