@@ -39,7 +39,7 @@ def write_ledger(prep: Prepared, folder: Path) -> None:
             part = slice(start, start + len(batch))
             lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
             ledger.write_table(lines)
-            kept.write_table(_records(lines, batch))
+            kept.write_table(_records(lines, batch, prep.splits.divided is not None))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     pa.default_memory_pool().release_unused()
@@ -69,11 +69,11 @@ def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
     return pa.array([*names, ""]).take(pa.array(np.where(numbers < 0, len(names), numbers)))
 
 
-def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
-    """The kept rows of the ledger, with their text."""
+def _records(lines: pa.Table, batch: pa.RecordBatch, divided: bool) -> pa.Table:
+    """The kept rows of the ledger, with their text. divided: whether each record is a group of its own."""
     kept = pc.is_in(lines["fate"], pa.array(splits.SPLITS)).combine_chunks()
     rows, stored = lines.filter(kept), batch.filter(kept)
-    groups = [text_id(group) for group in stored["source_group"].to_pylist()]
+    groups = rows["record_id"] if divided else [text_id(group) for group in stored["source_group"].to_pylist()]
     columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
                "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"]}  # fmt: skip
     return pa.table(columns, schema=RECORDS)
@@ -132,17 +132,19 @@ def documents_text(report: dict[str, Any]) -> str:
     found = report.get("source_documents", [])  # an older version of the library did not count them
     named = [f"{one['documents']:,} named by the key {one['key']} ({one['records']:,} records)" for one in found if one["key"]]
     alone = [f"{one['records']:,} records that name none and count as a document each" for one in found if not one["key"]]
-    divided = [divided_text(report["divided_documents"])] if report.get("divided_documents") else []
-    return f"source documents: {'; '.join([*named, *alone]) or 'not counted'}" + "".join(f". {one}" for one in divided)
+    if report.get("divided_documents"):
+        return f"source documents: {divided_text(report['divided_documents'])}"
+    return f"source documents: {'; '.join([*named, *alone]) or 'not counted'}"
 
 
 def divided_text(divided: dict[str, Any]) -> str:
-    """Which documents had to be divided, and what that means. divided: of data/report.json."""
+    """Which documents had to be divided, what that means, and what to do. divided: of data/report.json."""
     which = "all records are of one document" if divided["documents"] == 1 else f"all records are of {divided['documents']} documents"
+    named = f", named by the key {divided['key']}" if divided["key"] else ""
+    remedy = "name a key that divides them (group_key)" if divided["key"] else "add documents"
     return (
-        f"{which[0].upper()}{which[1:]}, too few for three splits, so they are split by their {divided['into']}: {divided['into']} of one "
-        "document are in training and held out, and the test shows less than new documents would. To change it, "
-        + (f"name a key with more values (group_key; now {divided['key']})" if divided["key"] else "add documents")
+        f"{which}{named}: too few for three splits. So they are split by their {divided['records']:,} {divided['into']}; "
+        f"{divided['into']} of one document are in training and in the test, which therefore shows less. To change it, {remedy}"
     )
 
 

@@ -24,12 +24,11 @@ from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, splits
 from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.model import base_model
-from mistral_lib.preparation import data_report, row_parts, split_writer, stage_inputs, tokenization
-from mistral_lib.preparation.columns import StoredColumn
+from mistral_lib.preparation import data_report, empty_splits, row_parts, split_writer, stage_inputs, tokenization
 from mistral_lib.preparation.dropped_duplicates import Search, drop_duplicates, replacements
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.prepared import AssignedSplits, Prepared, assign
-from mistral_lib.preparation.record_store import RecordStore
+from mistral_lib.preparation.record_store import RecordStore, StoredColumn
 from mistral_lib.preparation.row_inspection import NEAR_DUPLICATE, ORIGINS, InspectedBatch, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run import Run, disk, files
@@ -128,10 +127,10 @@ class Preparation:
         duplicates = drop_duplicates(rows, store, search, self.settings.most_repeated_pattern, self.cache)
         release_free_memory(0)
         if not len(rows.kept()):
-            raise EmptySplitError(data_report.what_was_lost(rows, "no usable record"))
+            raise EmptySplitError(data_report.what_was_lost(rows, "no usable record", empty_splits.way_out(rows, self.settings)))
         assigned = assign(rows, store, duplicates, self.settings, self.cache.folder, self.earlier)
         if assigned.divided:
-            say(f"data: {data_report.divided_text(assigned.divided)}")
+            say(f"data: {data_report.divided_text(assigned.divided)}.")
         del duplicates
         release_free_memory(0)
         tokens = TokenStore()
@@ -210,11 +209,9 @@ class Preparation:
             documents = len(np.unique(rows.group.read()[rows.kept()]))
             used = np.unique(rows.document_key.read()[rows.kept()])
             named = [key for number, key in enumerate(document_keys.searched(self.settings.group_key), 1) if number in used]
-            seen = f"no record for {', '.join(empty)}, from {documents} source documents" + (
-                f" named by {', '.join(named)}" if named else ""
-            )
-            remedy = "Add source documents, name another key (group_key), or raise validation_share and test_share"
-            raise EmptySplitError(data_report.what_was_lost(rows, seen, remedy))
+            by = f" named by {', '.join(named)}" if named else ""
+            seen = f"no record for {', '.join(empty)}, from {documents} source documents{by}"
+            raise EmptySplitError(data_report.what_was_lost(rows, seen, empty_splits.way_out(rows, self.settings)))
 
     def _refuse_losses(self, rows: RowColumns) -> None:
         """Errors: TooMuchLostError."""

@@ -13,9 +13,8 @@ from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.mixture import Mixture
 from mistral_lib.curation.near_duplicates import first_occurrence
 from mistral_lib.curation.split_minimums import Earlier
-from mistral_lib.preparation.columns import StoredColumn
 from mistral_lib.preparation.dropped_duplicates import Duplicates, Similar
-from mistral_lib.preparation.record_store import RecordStore
+from mistral_lib.preparation.record_store import RecordStore, StoredColumn
 from mistral_lib.preparation.row_inspection import DOCUMENT, KEPT, SIDES, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run.settings import Settings
@@ -33,12 +32,10 @@ class Links:
     equal: StoredColumn  # int32 (2, records): the same for equal texts alone
     leader: StoredColumn  # int32 (records,): the first of each cluster of near-duplicates
     pairs: StoredColumn  # int32 (pairs, 2): verified near-duplicates that are linked
-    group: StoredColumn  # uint64 (records,): what may not straddle splits
 
-    def shared(self, key: np.ndarray) -> splits.Shared:
-        """What a leak is measured by. key: uint64 (records,)."""
-        prompt, answer = self.equal.read()
-        return splits.Shared(self.group.read(), key, prompt, answer, self.pairs.read())
+    def shared(self, rows: RowColumns, mapped: np.ndarray) -> splits.Shared:
+        """What a leak is measured by. mapped: the rows that are records."""
+        return splits.Shared(rows.group.read()[mapped], rows.key[mapped], *self.equal.read(), self.pairs.read())
 
     def all(self) -> list[np.ndarray]:
         """The columns that `splits.assign` takes."""
@@ -62,7 +59,7 @@ class AssignedSplits:
     def leak(self, rows: RowColumns) -> dict[str, int]:
         """The leak of the result."""
         mapped = self.mapped.read()
-        return splits.leak(self.split[mapped], self.links.shared(rows.key[mapped]))
+        return splits.leak(self.split[mapped], self.links.shared(rows, mapped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +93,13 @@ def assign(
     """
     mapped = duplicates.mapped
     label, labels = find_labels(rows, mapped, store)
-    group, divided = document_groups(rows, mapped, store, settings.group_key)
-    links = links_of(rows, duplicates, label >= 0, group, folder)
-    key, kept = rows.key[mapped], rows.fate[mapped] == KEPT
-    random_leak = splits.random_leak(links.shared(key), settings.seed)
+    divided = divide_documents(rows, mapped, store, settings.group_key)
+    links = links_of(rows, duplicates, label >= 0, folder)
+    kept = rows.fate[mapped] == KEPT
+    random_leak = splits.random_leak(links.shared(rows, mapped), settings.seed)
     shares = (settings.validation_share, settings.test_share)
     assignment = splits.assign(
-        group, key, links.all(), rows.domain[mapped], *shares, settings.seed, kept=kept, earlier=earlier, label=label
+        rows.group.read()[mapped], rows.key[mapped], links.all(), rows.domain[mapped], *shares, settings.seed, kept=kept, earlier=earlier, label=label
     )  # fmt: skip
     split = np.full(len(rows.fate), -1, np.int8)
     split[mapped] = assignment.split
@@ -112,8 +109,8 @@ def assign(
     return AssignedSplits(split, with_copies, *stored, links, assignment, random_leak, labels, divided)
 
 
-def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, group: np.ndarray, folder: Path) -> Links:
-    """The links of the records in `duplicates`. labeled: bool, whose answer is a label. group: uint64. folder: for the columns."""
+def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, folder: Path) -> Links:
+    """The links of the records in `duplicates`. labeled: bool (records,), whose answer is a label. folder: for the columns."""
     mapped, similar = duplicates.mapped, duplicates.similar
     kept, document = rows.fate[mapped] == KEPT, rows.context.read()[mapped] == DOCUMENT
     links, equal, pairs = [], [], []
@@ -130,7 +127,7 @@ def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, grou
         "leader": similar.leader,
         "pairs": np.concatenate(pairs).astype(np.int32),
     }
-    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values) for name, values in {**found, "group": group}.items()})
+    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values) for name, values in found.items()})
 
 
 def _text(rows: RowColumns, similar: Similar, mapped: np.ndarray, side: str, left_out: np.ndarray) -> splits.Text:
@@ -153,17 +150,18 @@ def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tup
     return label_domains.label_of(domain, answer, found), dict(sorted(named.items()))
 
 
-def document_groups(rows: RowColumns, mapped: np.ndarray, store: RecordStore, group_key: str) -> tuple[np.ndarray, dict[str, Any] | None]:
-    """(what may not straddle splits, uint64 for each mapped row: its source document; what was divided, None if nothing).
+def divide_documents(rows: RowColumns, mapped: np.ndarray, store: RecordStore, group_key: str) -> dict[str, Any] | None:
+    """Make each record a document of its own if all are of fewer than FEWEST_DOCUMENTS: no rule could fill three splits with these.
 
-    If all records are of fewer than FEWEST_DOCUMENTS documents, no rule could fill three splits: then each record is a group of its own.
-    As soon as the corpus has more documents they are whole again, which may move records.
+    Changes the groups in `rows`; returns what was divided. A corpus that gets more documents has them whole again, which may move records.
     """
-    group, kept = rows.group.read()[mapped], rows.fate[mapped] == KEPT
+    group, kept = rows.group.read(), mapped[rows.fate[mapped] == KEPT]
     documents = len(np.unique(group[kept]))
-    if documents >= FEWEST_DOCUMENTS or kept.sum() <= documents:
-        return group, None
-    [source], [number] = store.sources(mapped[kept][:1]), rows.document_key.read()[mapped[kept][:1]].tolist()
+    if documents >= FEWEST_DOCUMENTS or len(kept) < FEWEST_DOCUMENTS:
+        return None
+    group[mapped] = mix(rows.key[mapped])
+    rows.group.overwrite(group)
+    [source], number = store.sources(kept[:1]), int(rows.document_key.read()[kept[0]])
     into = "pages" if PAGE.search(source) else "sections" if "#" in source else "records"
     key = ("", *document_keys.searched(group_key))[number] if into == "records" else ""
-    return mix(rows.key[mapped]), {"documents": documents, "records": int(kept.sum()), "into": into, "key": key}
+    return {"documents": documents, "records": len(kept), "into": into, "key": key}

@@ -1,8 +1,11 @@
-"""Records on disk while they are prepared: written once, in batches, and read in order or by number.
+"""Records and columns of numbers on disk while they are prepared: written once, in batches, and read in order or by number.
 
 Metadata is not stored: nothing trains on it, and it was not searched for secrets. Memory holds one batch, however many
 records there are. The format is Arrow files of PART rows each: a batch can be read without those before it. Plain reads, no
 memory map: mapped pages would count as memory of the process.
+
+A column is appended to without a small object for each part: a small object that stays alive among many short-lived ones keeps a
+megabyte of Python's memory from being released; a few hundred parts leave a few thousand of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -92,3 +95,32 @@ class RecordStore:
         for own in np.split(numbers, cuts) if len(numbers) else ():
             taken = self.batch(int(own[0]) // BATCH).select(names).take(pa.array(own % BATCH))
             yield from zip(*(column.to_pylist() for column in taken.columns), strict=True)
+
+
+class GrownColumn:
+    """Numbers that are appended in stretches; memory holds them once, and at most an eighth more."""
+
+    def __init__(self, kind: str | type) -> None:
+        self.kind, self.bytes = np.dtype(kind), bytearray()
+
+    def append(self, values: np.ndarray) -> None:
+        self.bytes += np.ascontiguousarray(values, self.kind).data.cast("B")
+
+    def array(self) -> np.ndarray:
+        """All of them, as one writable array; nothing can be appended while it is in use."""
+        return np.frombuffer(self.bytes, self.kind)
+
+
+class StoredColumn:
+    """Numbers on disk. Plain reads, no memory map: mapped pages would count as memory of the process."""
+
+    def __init__(self, path: Path, values: np.ndarray) -> None:
+        """path: ends with .npy."""
+        self.path = path
+        self.overwrite(values)
+
+    def read(self) -> np.ndarray:
+        return np.load(self.path)
+
+    def overwrite(self, values: np.ndarray) -> None:
+        np.save(self.path, values)

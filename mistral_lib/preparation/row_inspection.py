@@ -15,8 +15,7 @@ from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
-from mistral_lib.preparation.columns import GrownColumn, StoredColumn
-from mistral_lib.preparation.record_store import batch_of, prompt_text
+from mistral_lib.preparation.record_store import GrownColumn, StoredColumn, batch_of, prompt_text
 from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
 
