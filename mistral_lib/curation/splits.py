@@ -73,21 +73,22 @@ class Text:
 
 
 def specific(text: Text, kept: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(links, equal): int32 (n,) each, for each record a number that it shares with the records that its text links it to.
+    """(near, equal): int32 (n,) each, for each record a number that it shares with the records that its text links it to; both link.
 
-    links: near-duplicates too; equal: equal texts alone. A number that no other record has: the text is not specific.
-    kept: bool (n,), the records that count; document: bool (n,), plain documents, which are linked however common they are.
+    near: near-duplicates too; equal: equal texts alone. A number that no other record has: the text is not specific.
+    kept: bool (n,), the records that count; document: bool (n,), plain documents, which do not count.
     """
-    own = np.arange(len(kept), dtype=np.int32)
 
-    def rare(values: np.ndarray) -> np.ndarray:
-        return np.bincount(values[kept & ~document], minlength=len(kept))[values] <= COMMON
+    def of(values: np.ndarray) -> np.ndarray:
+        rare = np.bincount(values[kept & ~document], minlength=len(kept))[values] <= COMMON
+        return linked_where(text.long & rare, values)
 
-    def of(values: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-        return np.where(text.long & rare(values), values, np.where(document, values + np.int32(len(own)), otherwise))
+    return of(text.component), of(text.first)
 
-    equal = of(text.first, own)
-    return of(text.component, equal), equal
+
+def linked_where(linked: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """values, int32 (n,) from 0 to n - 1, of the linked records; of the others a number each that no other record has."""
+    return np.where(linked, values, np.arange(len(values), 2 * len(values), dtype=np.int32))
 
 
 def assign(

@@ -28,8 +28,8 @@ LEAST_WORDS = {"prompt": splits.LONG_PROMPT, "answer": splits.LONG_ANSWER}
 class Links:
     """The links of the rows that are records, on disk while no step needs them."""
 
-    columns: StoredColumn  # int32 (2, records): equal for records that their prompts, or their answers, link
-    equal: StoredColumn  # int32 (2, records): the same for equal texts alone
+    near: StoredColumn  # int32 (3, records): equal for records that their prompts, their answers, or as plain documents their texts link
+    equal: StoredColumn  # int32 (2, records): the same for equal prompts and answers alone
     leader: StoredColumn  # int32 (records,): the first of each cluster of near-duplicates
     pairs: StoredColumn  # int32 (pairs, 2): verified near-duplicates that are linked
 
@@ -39,7 +39,7 @@ class Links:
 
     def all(self) -> list[np.ndarray]:
         """The columns that `splits.assign` takes."""
-        return [*self.columns.read(), self.leader.read()]
+        return [*self.near.read(), *self.equal.read(), self.leader.read()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +113,17 @@ def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, fold
     """The links of the records in `duplicates`. labeled: bool (records,), whose answer is a label. folder: for the columns."""
     mapped, similar = duplicates.mapped, duplicates.similar
     kept, document = rows.fate[mapped] == KEPT, rows.context.read()[mapped] == DOCUMENT
-    links, equal, pairs = [], [], []
-    for side in SIDES:
-        text = _text(rows, similar, mapped, side, document if side == "prompt" else labeled)
-        one, same = splits.specific(text, kept, document if side == "answer" else np.zeros(len(kept), bool))
-        links.append(one)
-        equal.append(same)
-        near = similar.pairs[side]
-        pairs.append(near[one[near[:, 0]] == one[near[:, 1]]])
-    found = {
-        "columns": np.stack(links),
-        "equal": np.stack(equal),
-        "leader": similar.leader,
-        "pairs": np.concatenate(pairs).astype(np.int32),
-    }
-    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values) for name, values in found.items()})
+    sides = [splits.specific(_text(rows, similar, mapped, side, left_out), kept, document)
+             for side, left_out in zip(SIDES, (document, labeled), strict=True)]  # fmt: skip
+    near = np.stack([*(one for one, _ in sides), splits.linked_where(document, similar.component["answer"])])
+    pairs = [_linked(similar.pairs["prompt"], near[:1]), _linked(similar.pairs["answer"], near[1:])]
+    found = {"near": near, "equal": np.stack([same for _, same in sides]), "leader": similar.leader, "pairs": np.concatenate(pairs)}
+    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values.astype(np.int32)) for name, values in found.items()})
+
+
+def _linked(pairs: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The pairs that one of the columns links."""
+    return pairs[(columns[:, pairs[:, 0]] == columns[:, pairs[:, 1]]).any(axis=0)]
 
 
 def _text(rows: RowColumns, similar: Similar, mapped: np.ndarray, side: str, left_out: np.ndarray) -> splits.Text:
