@@ -20,7 +20,8 @@ from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run.settings import Settings
 
 FEWEST_DOCUMENTS = len(splits.SPLITS)  # one for each split; a corpus of fewer is divided within its documents
-PAGE = re.compile(r"(?i)\.pdf#\d+")  # in the source of a record: a page of a PDF
+PAGE = re.compile(r"(?i)\.pdf#[\d.-]+\Z")  # the end of a record's source: a page of a PDF
+SECTION = re.compile(r"#\d+\Z")  # a section of a text
 LEAST_WORDS = {"prompt": splits.LONG_PROMPT, "answer": splits.LONG_ANSWER}
 
 
@@ -158,6 +159,6 @@ def divide_documents(rows: RowColumns, mapped: np.ndarray, store: RecordStore, g
     group[mapped] = mix(rows.key[mapped])
     rows.group.overwrite(group)
     [source], number = store.sources(kept[:1]), int(rows.document_key.read()[kept[0]])
-    into = "pages" if PAGE.search(source) else "sections" if "#" in source else "records"
+    into = "pages" if PAGE.search(source) else "sections" if SECTION.search(source) else "records"
     key = ("", *document_keys.searched(group_key))[number] if into == "records" else ""
     return {"documents": documents, "records": len(kept), "into": into, "key": key}
