@@ -10,6 +10,7 @@ rows           one row of a file as it was read, and the options of reading
 json_rows      rows of JSON: lines, arrays, single objects, and repairs of damaged ones
 tables         rows of CSV, TSV and Parquet
 pdf_text       the text of a PDF: a row a page, or rows of at most so many characters
+sections       the sections of a corpus of one or two texts, a row each
 records        the record, to which every row is mapped or rejected with a reason code
 document_keys  which key of a row names its source document
 row_shapes     the recognized row shapes: their keys, and how they become messages or a text

@@ -23,6 +23,7 @@ class SourceFile:
     name: str  # relative to the path that the user gave; the `source` of each of its records begins with it
     origin: str  # corpus or operatives
     remote: RemoteObject | None = None
+    sections: int = 0  # characters of the sections that its texts are divided into; 0: a text is one row
 
     @property
     def size(self) -> int:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import has_magic
+from itertools import islice
 from typing import Any
 
-from mistral_lib.corpus import readers
+from mistral_lib.corpus import readers, sections
+from mistral_lib.corpus.records import record_or_reason
 from mistral_lib.corpus.rows import Reading, Row
 from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of, shown_place
 from mistral_lib.corpus.streams import LIMITS, Budget, ExhaustedError, Limits
@@ -54,7 +56,19 @@ def resolve(settings: Any) -> Found:
         raise SourceError("\n".join(faults))
     in_corpus = {file.place for file in corpus.files}  # a file named in both is corpus, and is read once
     found = corpus.files + [file for file in operatives.files if file.place not in in_corpus]
-    return Found(_with_distinct_names(found), corpus.absent + operatives.absent)
+    return Found(_in_sections(_with_distinct_names(found), settings), corpus.absent + operatives.absent)
+
+
+def _in_sections(found: list[SourceFile], settings: Any) -> list[SourceFile]:
+    """The files, marked to be read section by section if all that they have is one or two texts."""
+    readable = 0
+    for file in found:
+        readable += _readable(file, file.version)
+        if readable >= sections.FEWEST_ROWS:
+            return found
+    records = [record for file in found for row in rows_of(file, settings) if (record := record_or_reason(row, settings)[0])]
+    texts = [record.text for record in records if record.text is not None]
+    return [replace(file, sections=sections.characters(texts)) for file in found] if texts and len(texts) == len(records) else found
 
 
 def find(paths: Iterable[str], origin: str) -> list[SourceFile]:
@@ -91,15 +105,15 @@ def _why_nothing(source: str, expanded: list[SourceFile]) -> str:
     if not expanded:
         there = not source.startswith("s3://") and not has_magic(source) and place_of(source).exists()
         return "no file in it (hidden ones do not count)" if there else "no such file, or nothing in it"
-    if not any(_has_rows(file, file.version) for file in expanded):
+    if not any(_readable(file, file.version) for file in expanded):
         return f"no row could be read from it ({next(rows(expanded[0])).problem} in {expanded[0].name})"
     return ""
 
 
 @lru_cache(maxsize=4096)
-def _has_rows(file: SourceFile, version: Any) -> bool:
-    """Whether any row can be read; usually the first can. version: for the cache, changes with the content."""
-    return any(row.problem is None for row in rows(file, salvage=True))
+def _readable(file: SourceFile, version: Any) -> int:
+    """How many rows can be read, of more than FEWEST_ROWS these: usually the first ones can. version: for the cache, changes with the content."""
+    return sum(1 for _ in islice((row for row in rows(file, salvage=True) if row.problem is None), sections.FEWEST_ROWS))
 
 
 def _with_distinct_names(found: list[SourceFile]) -> list[SourceFile]:
@@ -145,7 +159,8 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
     """
     try:
         with file.open() as stream:
-            yield from readers.read(stream, file.name, Reading(salvage, pdf_characters, limits), Budget(limits, file.size))
+            found = readers.read(stream, file.name, Reading(salvage, pdf_characters, limits), Budget(limits, file.size))
+            yield from sections.divided(found, file.sections) if file.sections else found
     except ExhaustedError as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
     except OSError as error:

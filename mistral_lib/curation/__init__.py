@@ -8,10 +8,12 @@ repeated_patterns     detects one sentence that many records repeat with another
 rejections            which parameter decides a rejection; reasons that take a large share of a source
 redaction             replaces secrets and personal data by typed placeholders such as <EMAIL>
 near_duplicates       exact and near-duplicates among many texts: candidates by banding, then verified
+template_prompts      which prompts agree, without the template that many of them fill in
 similarity            the exact similarity of two texts, and from where they are near-duplicates
 minhash               MinHash signatures: sketches of texts that propose candidates
 verified_pairs        verifies candidate pairs on the texts, each pair once, in bounded memory
 connected_components  connected components of records that are linked in pairs
+label_domains         domains whose answers are a few labels or canned replies
 splits                leakage-free splits: a connected component is in one split, assigned by hash; the leak
 split_minimums        fills a split that the hashes leave empty
 mixture               how much of each domain and of the operatives is trained on, in tokens

@@ -8,16 +8,15 @@ bucket of more than SMALL_BUCKET texts, the pairs that none of its first LEADERS
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from mistral_lib.curation import minhash
-from mistral_lib.curation.connected_components import components
 from mistral_lib.curation.similarity import GRAM
-from mistral_lib.curation.verified_pairs import TextsOf, VerifiedPairs
+from mistral_lib.curation.verified_pairs import ShinglesOf, TextsOf, VerifiedPairs, shingles_of
 
 SMALL_BUCKET = 8  # texts of a bucket whose pairs are all verified; in a larger one only pairs with leaders, as k members have k² / 2 pairs
 LEADERS = 8  # rounds of leaders per large bucket and per cluster
@@ -32,7 +31,7 @@ def first_occurrence(keys: np.ndarray) -> np.ndarray:
 
 
 class NearDuplicates:
-    """Finds texts that share most of their word 5-grams. Texts with fewer than five words match only if all words are equal.
+    """Finds texts that share most of their word 5-grams. Texts with fewer than five words match only if they are equal.
 
     Each text takes about 200 bytes in `folder`; a search reads one band of 8 bytes per text at a time.
     An earlier search in the same folder is overwritten, so an interrupted one leaves no partial data.
@@ -51,10 +50,10 @@ class NearDuplicates:
     def append(self, batch: minhash.Signatures) -> None:
         """Append the result of `minhash.sign(texts, threshold, seed)`, with the same seed for all batches.
 
-        Errors: ValueError after `pairs` or `clusters` was called.
+        Errors: ValueError after `pairs` was called.
         """
         if self._found:
-            raise ValueError(f"{self.folder}: texts were added after the search; add all texts first, then call pairs() or clusters()")
+            raise ValueError(f"{self.folder}: texts were added after the search; add all texts first, then call pairs()")
         for name in ("exact", "words", "sketch"):
             self._files[name].write(np.ascontiguousarray(getattr(batch, name)))
         for band in range(self.bands):
@@ -70,64 +69,64 @@ class NearDuplicates:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def words(self) -> np.ndarray:
-        """Number of words of each text, int32 (n,). Below five a match means little: "yes" matches "Yes."."""
+        """Number of words of each text, int32 (n,)."""
         return self._read("words", np.int32)
 
-    def pairs(self, text_of: TextsOf) -> np.ndarray:
+    def exact(self) -> np.ndarray:
+        """The hash of each text, uint64 (n,)."""
+        return self._read("exact", np.uint64)
+
+    def pairs(self, text_of: TextsOf, shingles_of: ShinglesOf = shingles_of) -> np.ndarray:
         """Verified pairs (i, j), i < j, sorted, int64 (pairs, 2); complete except for what the module's docstring names.
 
-        A text whose folded words equal an earlier text's is paired with the first such text, and is in no other pair.
+        A text that equals an earlier one is paired with the first such text, and is in no other pair.
         The *components* of the pairs are the same for every order of the texts. text_of: ascending positions → their texts.
         """
         if self._found is None:
             for file in self._files.values():
                 file.close()
             first = self.first_equal()
-            verified = self._search(first, text_of)
+            verified = self._search(first, text_of, shingles_of)
             copies = np.flatnonzero(first != np.arange(len(first)))
             equal = np.stack([first[copies], copies], axis=1)
             pairs = np.concatenate([equal, np.stack(verified.accepted(), axis=1)])
             self._found = verified, pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
         return self._found[1]
 
-    def clusters(self, text_of: TextsOf) -> np.ndarray:
-        """For each text the smallest position of its cluster, int32 (n,): its own, an equal text's, or that of a verified near-duplicate.
+    def component_of(self) -> np.ndarray:
+        """After `pairs`: for each text the smallest position of its component, int32 (n,)."""
+        return self._found[0].component_of()[self.first_equal()]
 
-        Within each component of `pairs` the first text leads a cluster of all that reach the threshold with it, then the first of the
-        rest leads the next, LEADERS times. So in A ~ B ~ C with A and C below the threshold, C stays alone.
-        """
-        pairs, first = self.pairs(text_of), self.first_equal()
-        verified = self._found[0]
-        component = components(self.count, [(pairs[:, 0], pairs[:, 1])])
-        leader = np.arange(self.count, dtype=np.int32)
-        open_ = np.unique(first[pairs])  # only texts with a counterpart, and of equal texts the first
-        for _ in range(LEADERS):
-            lead = open_[first_occurrence(component[open_])]
-            own = open_ != lead
-            lead, open_ = lead[own], open_[own]
-            near = verified.check(lead, open_)
-            leader[open_[near]] = lead[near]
-            open_ = open_[~near]
-        return leader[first]
+    def agree(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """After `pairs`: whether the texts at each two positions are equal or near-duplicates, bool (pairs,)."""
+        first = self.first_equal()
+        u, v, long = first[u].astype(np.int64), first[v].astype(np.int64), self.words() >= GRAM
+        agree = u == v
+        compared = np.flatnonzero(~agree & long[u] & long[v])
+        agree[compared] = self._found[0].check(u[compared], v[compared])
+        return agree
 
     def first_equal(self) -> np.ndarray:
-        """For each text the position of the first with the same folded words, int32 (n,)."""
-        return first_occurrence(self._read("exact", np.uint64)).astype(np.int32)
+        """For each text the position of the first that equals it (its folded words, or the text itself if they are few), int32 (n,)."""
+        return first_occurrence(self.exact()).astype(np.int32)
 
     def _read(self, name: str, dtype: type) -> np.ndarray:
         if not self._files[name].closed:
             self._files[name].flush()
         return np.fromfile(self.folder / name, dtype)
 
-    def _search(self, first: np.ndarray, text_of: TextsOf) -> VerifiedPairs:
+    def _search(self, first: np.ndarray, text_of: TextsOf, shingles_of: ShinglesOf) -> VerifiedPairs:
         words = self.words()
-        sketch = self._read("sketch", np.uint64).reshape(self.count, minhash.PERMUTATIONS // 64)
-        verified = VerifiedPairs(text_of, words, sketch, self.threshold)
-        distinct = np.flatnonzero((first == np.arange(self.count)) & (words >= GRAM)).astype(np.int32)
+        sketch = self._read("sketch", np.uint64).reshape(-1, minhash.PERMUTATIONS // 64)
+        verified = VerifiedPairs(text_of, words, sketch, self.threshold, shingles_of)
+        long = np.flatnonzero(words >= GRAM)  # only these have bands
+        of_bands = np.flatnonzero(first[long] == long)
         # content, not position, decides which text leads a bucket: so the links are the same in every order of the texts
-        distinct = distinct[np.argsort(self._read("exact", np.uint64)[distinct])]
+        of_bands = of_bands[np.argsort(self.exact()[long[of_bands]])]
+        distinct = long[of_bands].astype(np.int32)
+        del long
         for band in range(self.bands):
-            at, sizes = _runs(self._read(f"band-{band:03d}", np.uint64)[distinct])
+            at, sizes = _runs(self._read(f"band-{band:03d}", np.uint64)[of_bands])
             members = distinct[at]
             for u, v in _all_pairs(members, sizes):
                 verified.check(u, v)
@@ -135,6 +134,37 @@ class NearDuplicates:
             _link_to_leaders(members[large], sizes[sizes > SMALL_BUCKET], verified)
         verified.forget_sketches()
         return verified
+
+
+def clusters(same: Sequence[np.ndarray], exact: Sequence[np.ndarray], agree: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """For each record the smallest position of its cluster, int32 (n,): its own, an equal record's, or that of one that it agrees with.
+
+    same: for each part of a record (its prompt, its answer) numbers that are equal if the part may agree: its component of near-duplicates.
+    exact: the hash of each part. agree(u, v): whether the records at these positions agree in every part.
+    Among the records that are the same in every part, the first one leads a cluster of all that agree with it, then the first of the
+    rest leads the next, LEADERS times. So in A ~ B ~ C with A and C below the threshold, C stays alone.
+    """
+    first = first_occurrence(_combined(exact)).astype(np.int32)
+    key, leader = _combined(same), np.arange(len(first), dtype=np.int32)
+    open_ = np.flatnonzero(first == leader)  # of equal records the first
+    members, _ = _runs(key[open_])
+    open_ = np.sort(open_[members])
+    for _ in range(LEADERS):
+        lead = open_[first_occurrence(key[open_])]
+        own = open_ != lead
+        lead, open_ = lead[own], open_[own]
+        near = agree(lead, open_)
+        leader[open_[near]] = lead[near]
+        open_ = open_[~near]
+    return leader[first]
+
+
+def _combined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One hash for each position of several columns of numbers, uint64 (n,)."""
+    key = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        key = minhash.mix(key ^ part.astype(np.uint64))
+    return key
 
 
 def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,20 @@
 """Which texts are near-duplicates: the exact Jaccard similarity of their word 5-grams reaches a threshold.
 
-To change the measure, change also what assumes it: `bands_and_rows` and `least_agreement` in minhash.py, which propose candidates, and
-the prefilter by length in preparation/corpus_index.py. Then raise FORMAT["data"] in run/folder.py.
+In Chinese, Japanese, Thai, Lao, Khmer and Burmese, which put no blanks between words, each letter counts as a word.
+To change the measure, change also what assumes it: `bands_and_rows` and `least_agreement` in minhash.py, which propose candidates, the
+fast way to the same words in minhash.py, and `near_copies` in preparation/corpus_index.py. Then raise FORMAT["data"] in run/folder.py.
 Source: Broder 1997, "On the resemblance and containment of documents"
 """
 
 import re
 
 GRAM = 5  # words in a shingle
-WORD = re.compile(r"\w+")
+LETTERS = "".join((
+    "\u0e00-\u0eff", "\u1000-\u109f", "\u1780-\u17ff",  # Thai and Lao, Burmese, Khmer
+    "\u3040-\u30ff", "\uff66-\uff9f",  # Hiragana and Katakana
+    "\u3005", "\u3400-\u4dbf", "\u4e00-\u9fff", "\uf900-\ufaff", "\U00020000-\U0003fffd",  # Chinese characters
+))  # fmt: skip
+WORD = re.compile(rf"[{LETTERS}]|[^\W{LETTERS}]+")
 
 Shingles = set[tuple[str, ...]]
 
@@ -28,12 +34,12 @@ def grams(words: list[str]) -> Shingles:
     return set(zip(*(words[k:] for k in range(GRAM)), strict=False))
 
 
-def jaccard(a: Shingles, b: Shingles) -> float:
+def jaccard(a: set, b: set) -> float:
     """Shared members divided by all members, 0 to 1; 0 for two empty sets."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared) if shared else 0.0
 
 
-def are_near(a: Shingles, b: Shingles, threshold: float) -> bool:
+def are_near(a: set, b: set, threshold: float) -> bool:
     """Whether two texts are near-duplicates, by their shingles."""
     return jaccard(a, b) >= threshold

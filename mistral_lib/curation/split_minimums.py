@@ -6,8 +6,8 @@ to the split by its own hash. So the run folder remembers which groups were reas
 an earlier preparation in this folder kept are not reassigned.
 
 A domain lacks a split if its components times the share make one or more and none of them is in it. The component whose hash is
-nearest to the split is reassigned, but never a domain's last one in training and never a large one. The whole corpus lacks a split if
-no record is in it. Then large components (the smallest first) and records seen before may be reassigned too, as long as something is
+nearest to the split is reassigned, but never a domain's last one in training and never a large one. In a label domain each label is
+filled as a domain is, already from LABEL_COMPONENTS components on. The whole corpus lacks a split if no record is in it. Then large components (the smallest first) and records seen before may be reassigned too, as long as something is
 left to train on.
 """
 
@@ -24,6 +24,7 @@ from mistral_lib.run import files
 
 TEST, VALIDATION = 2, 1  # their numbers in splits.SPLITS, the more protected one first
 NAMES = {TEST: "test", VALIDATION: "validation"}
+LABEL_COMPONENTS = 5  # of a label, from which on it is in every split: at most two of them are reassigned
 NO_KEYS = np.empty(0, np.uint64)
 
 
@@ -73,7 +74,8 @@ class Kept:
     """The kept records as columns, and the size of each component, by its smallest position in the corpus."""
 
     component: np.ndarray  # int32 (n,)
-    domain: np.ndarray  # int32 (n,)
+    stratum: np.ndarray  # int32 (n,)  the domain, or the label of a label domain
+    of_label: np.ndarray  # bool (strata,)  whether each stratum is a label
     hash: np.ndarray  # uint64 (n,)  of the record's group: the smaller, the nearer to the test split
     key: np.ndarray  # uint64 (n,)
     sizes: np.ndarray  # int64 (positions,)
@@ -88,28 +90,29 @@ def fill_empty_splits(split: np.ndarray, kept: Kept, large: np.ndarray, shares: 
     nearest = np.full(len(split), np.iinfo(np.uint64).max)  # the smallest hash of the groups of each component
     np.minimum.at(nearest, kept.component, kept.hash)
     for wanted in NAMES:
-        _fill_in_domains(split, kept, large, wanted, shares[wanted], nearest, earlier)
+        _fill_in_strata(split, kept, large, wanted, shares[wanted], nearest, earlier)
     for wanted in NAMES:
         _fill_in_corpus(split, kept, large, wanted, nearest, earlier)
     return nearest[split != before]
 
 
-def _fill_in_domains(
+def _fill_in_strata(
     split: np.ndarray, kept: Kept, large: np.ndarray, wanted: int, share: float, nearest: np.ndarray, earlier: Earlier
 ) -> None:
-    there = np.bincount(kept.domain[split[kept.component] == wanted], minlength=int(kept.domain.max(initial=-1)) + 1)
-    rows = np.flatnonzero(there[kept.domain] == 0)
-    pieces = np.unique(kept.domain[rows].astype(np.int64) << 32 | kept.component[rows])  # (domain, component), each once
-    domain, component = pieces >> 32, pieces & 0xFFFFFFFF
-    enough = np.bincount(domain, minlength=len(there)) * share >= 1
-    left = np.bincount(domain[split[component] == 0], minlength=len(there)) >= 2
-    able = (split[component] == 0) & ~large[component] & (enough & left)[domain]
-    domain, component = domain[able], component[able]
+    there = np.bincount(kept.stratum[split[kept.component] == wanted], minlength=len(kept.of_label))
+    rows = np.flatnonzero(there[kept.stratum] == 0)
+    pieces = np.unique(kept.stratum[rows].astype(np.int64) << 32 | kept.component[rows])  # (stratum, component), each once
+    stratum, component = pieces >> 32, pieces & 0xFFFFFFFF
+    count = np.bincount(stratum, minlength=len(there))
+    enough = (count * share >= 1) | kept.of_label & (count >= LABEL_COMPONENTS)
+    left = np.bincount(stratum[split[component] == 0], minlength=len(there)) >= 2
+    able = (split[component] == 0) & ~large[component] & (enough & left)[stratum]
+    stratum, component = stratum[able], component[able]
     if len(component):
         fresh = ~_seen_before(kept, component, earlier)
-        domain, component = domain[fresh], component[fresh]
-        order = np.lexsort((nearest[component], domain))
-        split[component[order[np.diff(domain[order], prepend=-1) > 0]]] = wanted
+        stratum, component = stratum[fresh], component[fresh]
+        order = np.lexsort((nearest[component], stratum))
+        split[component[order[np.diff(stratum[order], prepend=-1) > 0]]] = wanted
 
 
 def _fill_in_corpus(split: np.ndarray, kept: Kept, large: np.ndarray, wanted: int, nearest: np.ndarray, earlier: Earlier) -> None:

@@ -2,26 +2,35 @@
 
 Works on arrays of numbers, one a record; knows nothing of texts or files.
 
-Records are linked if they have the same source document (group), answer or text (key), or are near-duplicates. All records of a
-connected component go to one split. A hash of each *group* alone assigns it to a split, and the component goes to the most protected
-split among its groups: test before validation before train. So adding records never moves a record out of a held-out split, and
-moves one out of training only if a new record links its component to a held-out group; these records are counted as `moved_by_links`.
+**What links records.** Two records are linked if they have the same source document (group) or the same text (key), if one was dropped
+as a copy of the other, or if they share a *specific* prompt or answer, equal or near-duplicate. A text is specific if it is long enough
+to say something of its own (a prompt of LONG_PROMPT words, an answer of LONG_ANSWER) and rare (in at most COMMON records, counted once
+for all its near-duplicates and, if those are more, for the equal texts alone). So labels, canned replies and template prompts link
+nothing, and the answers of a label domain (label_domains.py) never do. A plain document has no prompt that could differ: it is linked
+to all its near-duplicates. All records of a connected component go to one split.
+
+**Which split.** A hash of each *group* alone assigns it to a split, and the component goes to the most protected split among its
+groups: test before validation before train. So adding records never moves a record out of a held-out split, and moves one out of
+training only if a new record links its component to a held-out group; these records are counted as `moved_by_links`.
 (A rule that also kept each domain's share exactly could not be stable: each new group would shift the border between two others.
 Instead every domain has the same share on average, and the records of each domain in each split are counted.)
 
 A domain with n groups (n × share ≥ 1) has at least one in each split, and otherwise the share within four standard deviations,
-√(share (1 − share) / n). If the hashes leave a domain or the whole corpus without a split, the group whose hash is nearest to that
-split is reassigned (split_minimums.py). Only the run folder remembers reassigned groups: preparing a grown corpus in a new run folder
-may return them to training. Assignment by hash is the same everywhere.
+√(share (1 − share) / n). The same holds for every label of a label domain from split_minimums.LABEL_COMPONENTS groups on. If the hashes
+leave a domain, a label or the whole corpus without a split, the group whose hash is nearest to that split is reassigned
+(split_minimums.py). Only the run folder remembers reassigned groups: preparing a grown corpus in a new run folder may return them to
+training. Assignment by hash is the same everywhere.
 
-There are two exceptions. First, a component above `large_share` of the records goes to training even if one of its groups is assigned
+There are three exceptions. First, a component above `large_share` of the records goes to training even if one of its groups is assigned
 to another split, since one huge component would unbalance every split. So a component that grows beyond the limit, or a corpus that
 outgrows it, moves records without a new link to them; they are counted as `in_large_components`, and the limit moves only when the
 corpus doubles. Second, if new links leave the whole corpus without a split, a component of training is reassigned to it, if necessary
-one that was there before.
+one that was there before. Third, a text that new records make common, or a domain that they make a label domain, links no longer: the
+records that only it had linked go to the splits of their own groups.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +40,15 @@ from mistral_lib.curation import split_minimums
 from mistral_lib.curation.connected_components import components
 from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.near_duplicates import first_occurrence
+from mistral_lib.curation.similarity import GRAM
 from mistral_lib.curation.split_minimums import Earlier
 
 SPLITS = ("train", "validation", "test")  # the most protected one last; their numbers in every array are 0, 1, 2
 CHUNK = 1 << 16  # values looked up at once
 LARGE_SHARE = 0.02  # of all records, rounded down to a power of two
 SMALLEST_LARGE_LIMIT = 10  # records: a component of this size may be held out even from a small corpus
+LONG_PROMPT, LONG_ANSWER = GRAM, 12  # words of a text that may link records; "Summarize this" and "The sentiment is positive." do not
+COMMON = 16  # records; a text that is in more of them is a template or a canned reply, and links none
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +63,38 @@ class Assignment:
     reassigned: dict[str, Any]  # the groups reassigned to fill an empty split, now or earlier, as Earlier.load reads them
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text of each record, its prompt or its answer, as numbers."""
+
+    first: np.ndarray  # int32 (n,)  the first record with an equal text
+    component: np.ndarray  # int32 (n,)  the first record of the component of near-duplicates; `first` if none were searched
+    long: np.ndarray  # bool (n,)  whether it has enough words, and may link
+
+
+def specific(text: Text, kept: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(near, equal): int32 (n,) each, for each record a number that it shares with the records that its text links it to; both link.
+
+    near: near-duplicates too; equal: equal texts alone. A number that no other record has: the text is not specific.
+    kept: bool (n,), the records that count; document: bool (n,), plain documents, which do not count.
+    """
+
+    def of(values: np.ndarray) -> np.ndarray:
+        rare = np.bincount(values[kept & ~document], minlength=len(kept))[values] <= COMMON
+        return linked_where(text.long & rare, values)
+
+    return of(text.component), of(text.first)
+
+
+def linked_where(linked: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """values, int32 (n,) from 0 to n - 1, of the linked records; of the others a number each that no other record has."""
+    return np.where(linked, values, np.arange(len(values), 2 * len(values), dtype=np.int32))
+
+
 def assign(
     group: np.ndarray,
-    answer: np.ndarray,
-    pairs: np.ndarray,
     key: np.ndarray,
+    links: Sequence[np.ndarray],
     domain: np.ndarray,
     validation_share: float,
     test_share: float,
@@ -63,13 +102,14 @@ def assign(
     kept: np.ndarray | None = None,
     large_share: float = LARGE_SHARE,
     earlier: Earlier | None = None,
+    label: np.ndarray | None = None,
 ) -> Assignment:
     """The split of each record; the same for every order of the records.
 
-    group, answer, key: uint64 (n,) hashes; pairs: int64 (m, 2) positions of near-duplicates; domain: int32 (n,) from 0;
+    group, key: uint64 (n,) hashes; links: columns of numbers, each equal for the records that it links; domain: int32 (n,) from 0;
     shares between 0 and 1. Pass duplicates too and mark the other records in kept, bool (n,): only kept records are counted, but all
     records link. Without the duplicates, a new copy that replaces a test record could take its content into training.
-    earlier: what an earlier preparation reassigned and kept.
+    label: int (n,), equal for the records of a label, -1 for those without one. earlier: what an earlier preparation reassigned and kept.
     Errors: ValueError for shares that leave no training data.
     """
     if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
@@ -77,18 +117,30 @@ def assign(
     kept = np.ones(len(group), bool) if kept is None else kept
     earlier, hashes = earlier or Earlier(), group_hashes(group, seed)
     by_hash, reassigned = split_by_hash(hashes, validation_share, test_share), earlier.split_of(group)
-    component = component_of(group, answer, pairs, key)
+    component = component_of(group, key, links)
     sizes = np.bincount(component[kept], minlength=len(group))
     large = sizes > large_limit(int(kept.sum()), large_share)
     split, in_large = _split_of_components(component, by_hash, reassigned, large, sizes)
-    if (by_domain(split[component[kept]], domain[kept])[:, 1:] == 0).any():
-        members = split_minimums.Kept(component[kept], domain[kept], hashes[kept], key[kept], sizes)
+    stratum, of_label = _strata(domain, label)
+    if (by_domain(split[component[kept]], stratum[kept])[:, 1:] == 0).any():
+        members = split_minimums.Kept(component[kept], stratum[kept], of_label, hashes[kept], key[kept], sizes)
         shares = {split_minimums.TEST: test_share, split_minimums.VALIDATION: validation_share}
         chosen = split_minimums.fill_empty_splits(split, members, large, shares, earlier)
         reassigned = np.maximum(reassigned, np.where(np.isin(hashes, chosen), split[component], 0).astype(np.uint8))
     split, own = split[component], np.maximum(by_hash, reassigned)
     moved, reported = int((split > own)[kept].sum()), split_minimums.report(group, reassigned, seed)
     return Assignment(split, moved, in_large, int(large.sum()), by_domain(split[kept], domain[kept]), reported)
+
+
+def _strata(domain: np.ndarray, label: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(the stratum of each record, int32 (n,): its label or, without one, its domain; whether each stratum is a label, bool)."""
+    domains = int(domain.max(initial=-1)) + 1
+    if label is None or not (label >= 0).any():
+        return domain, np.zeros(domains, bool)
+    labels, number = np.unique(label[label >= 0], return_inverse=True)
+    stratum = domain.copy()
+    stratum[label >= 0] = number + domains
+    return stratum, np.arange(domains + len(labels)) >= domains
 
 
 def _split_of_components(
@@ -128,11 +180,10 @@ def _bound(share: float) -> np.uint64:
     return np.uint64(min(int(share * 2**64), 2**64 - 1))
 
 
-def component_of(group: np.ndarray, answer: np.ndarray, pairs: np.ndarray, key: np.ndarray) -> np.ndarray:
+def component_of(group: np.ndarray, key: np.ndarray, links: Sequence[np.ndarray]) -> np.ndarray:
     """For each record the smallest position of its connected component, int32 (n,)."""
     everyone = np.arange(len(group), dtype=np.int32)
-    first = [(everyone, first_occurrence(values).astype(np.int32)) for values in (group, answer, key)]
-    return components(len(group), [*first, (pairs[:, 0], pairs[:, 1])])
+    return components(len(group), [(everyone, first_occurrence(values).astype(np.int32)) for values in (group, key, *links)])
 
 
 def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:
@@ -140,22 +191,34 @@ def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:
     return max(SMALLEST_LARGE_LIMIT, large_share * 2 ** (max(records, 1).bit_length() - 1)) if large_share < 1 else records
 
 
-def leak(split: np.ndarray, group: np.ndarray, answer: np.ndarray, key: np.ndarray, pairs: np.ndarray) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What records have in common, by which a leak is measured."""
+
+    group: np.ndarray  # uint64 (n,)
+    key: np.ndarray  # uint64 (n,)
+    prompt: np.ndarray  # int32 (n,), the second result of `specific`
+    answer: np.ndarray  # int32 (n,), the second result of `specific`
+    pairs: np.ndarray  # int64 (m, 2)  verified near-duplicates of specific prompts or answers
+
+
+def leak(split: np.ndarray, shared: Shared) -> dict[str, int]:
     """How many held-out records have a counterpart in training, by kind; measured on the result, not on the rules.
 
     Records of no split (a negative number) and pairs with one of them are skipped.
-    exact: the same text; answer: the same answer; near: a verified near-duplicate; document: the same source document.
+    exact: the same text; prompt, answer: the same specific one; near: a verified near-duplicate; document: the same source document.
     """
-    held_out, train = split > 0, split == 0
+    held_out, train, pairs = split > 0, split == 0, shared.pairs
     across = pairs[(held_out[pairs[:, 0]] & train[pairs[:, 1]]) | (train[pairs[:, 0]] & held_out[pairs[:, 1]])]
     near = np.zeros(len(split), bool)
     near[across] = True
     return {
         "held_out": int(held_out.sum()),
-        "exact": _shared(key, held_out, train),
-        "answer": _shared(answer, held_out, train),
+        "exact": _shared(shared.key, held_out, train),
+        "prompt": _shared(shared.prompt, held_out, train),
+        "answer": _shared(shared.answer, held_out, train),
         "near": int((near & held_out).sum()),
-        "document": _shared(group, held_out, train),
+        "document": _shared(shared.group, held_out, train),
     }
 
 
@@ -170,11 +233,12 @@ def _shared(values: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> int:
     return int(counts[seen].sum())
 
 
-def random_leak(group: np.ndarray, answer: np.ndarray, key: np.ndarray, pairs: np.ndarray, seed: int) -> dict[str, int]:
+def random_leak(shared: Shared, seed: int) -> dict[str, int]:
     """The baseline: the leak of a random 80/20 split of the same rows. Pass the rows before duplicates are dropped."""
-    split = np.zeros(len(group), np.uint8)
-    split[np.random.default_rng(seed).permutation(len(group))[: len(group) // 5]] = 2
-    return leak(split, group, answer, key, pairs)
+    count = len(shared.group)
+    split = np.zeros(count, np.uint8)
+    split[np.random.default_rng(seed).permutation(count)[: count // 5]] = 2
+    return leak(split, shared)
 
 
 def unit_hash(text: str) -> float:

@@ -3,7 +3,7 @@
 Fetches texts by position in small batches; knows nothing of how candidates are found.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,15 +11,25 @@ from mistral_lib.curation import minhash, similarity
 from mistral_lib.curation.connected_components import components
 
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
+ShinglesOf = Callable[[Sequence[int], list[str]], Iterable[set]]  # positions and their texts → their shingles
 WORDS_AT_ONCE = 100_000  # of the texts in memory at once for verification; as sets of 5-grams they take about 25 MB
 SHIFT = np.uint64(32)
+
+
+def shingles_of(_: Sequence[int], texts: list[str]) -> Iterable[set]:
+    """All shingles of the texts."""
+    return map(similarity.shingles, texts)
 
 
 class VerifiedPairs:
     """Remembers accepted and refused pairs as sorted uint64 (i << 32 | j), i < j: 8 bytes a pair."""
 
-    def __init__(self, text_of: TextsOf, words: np.ndarray, sketch: np.ndarray, threshold: float) -> None:
-        self._text_of, self._words, self._sketch, self._threshold = text_of, words, sketch, threshold
+    def __init__(
+        self, text_of: TextsOf, words: np.ndarray, sketch: np.ndarray, threshold: float, shingles_of: ShinglesOf = shingles_of
+    ) -> None:
+        """words, sketch: of all texts, as minhash.Signatures has them."""
+        self._text_of, self._words, self._threshold, self._shingles_of = text_of, words, threshold, shingles_of
+        self._sketch, self._place = sketch, np.cumsum(words >= similarity.GRAM, dtype=np.int32) - 1  # of each text in the sketches
         self._agreement = minhash.least_agreement(threshold)
         self._accepted = self._refused = np.empty(0, np.uint64)
         self._component_of: np.ndarray | None = None
@@ -47,14 +57,14 @@ class VerifiedPairs:
         return _contains(self._accepted, pairs)
 
     def forget_sketches(self) -> None:
-        """Free 16 bytes a text; from then on every new pair is verified."""
-        self._sketch = None
+        """Free 20 bytes a text; from then on every new pair is verified."""
+        self._sketch = self._place = None
 
     def _promising(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """False for pairs whose sketches differ too much: they are cheap to refuse again and need not be remembered."""
         if self._sketch is None:
             return np.ones(len(i), bool)
-        differing = np.bitwise_count(self._sketch[i] ^ self._sketch[j]).sum(axis=1, dtype=np.int32)
+        differing = np.bitwise_count(self._sketch[self._place[i]] ^ self._sketch[self._place[j]]).sum(axis=1, dtype=np.int32)
         return minhash.PERMUTATIONS - differing >= self._agreement
 
     def _verify(self, pairs: np.ndarray) -> Iterator[bool]:
@@ -63,7 +73,7 @@ class VerifiedPairs:
         cuts = np.flatnonzero(np.diff(read // WORDS_AT_ONCE)) + 1
         for own in np.split(np.arange(len(pairs)), cuts):
             positions = np.unique(np.concatenate([i[own], j[own]])).tolist()
-            sets = dict(zip(positions, map(similarity.shingles, self._text_of(positions)), strict=True))
+            sets = dict(zip(positions, self._shingles_of(positions, self._text_of(positions)), strict=True))
             for a, b in zip(i[own].tolist(), j[own].tolist(), strict=True):
                 yield similarity.are_near(sets[a], sets[b], self._threshold)
 

@@ -113,7 +113,9 @@ class CorpusExplorer(PlainTextBox):
             return
         if len(numbers) == 1:
             threshold = self.settings.near_duplicate_threshold
-            self.status.value = f"no near-duplicates of this record: no other answer has a similarity of {threshold:g} or more"
+            self.status.value = (
+                f"no near-duplicates of this record: no other has a prompt and an answer with a similarity of {threshold:g} or more"
+            )
             return
         self.numbers, self.near_only = numbers, True
         self._show_first()

@@ -225,9 +225,9 @@ def splits(report: Mapping[str, Any]) -> pd.DataFrame:
 def leaks(report: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Held-out records that have a counterpart in training, by kind: in a random split of the rows, and in this one."""
     usual = report["leaked_by_a_random_split"]
-    kinds = ("same text or answer", "near-duplicate", "same source document")
-    theirs = (usual["exact"] + usual["answer"], usual["near"], usual["document"])
-    ours = (report["leaked_exact"], report["leaked_near"] or 0, report["leaked_document"])
+    kinds = ("same text or answer", "same prompt", "near-duplicate", "same source document")
+    theirs = (usual["exact"] + usual["answer"], usual.get("prompt", 0), usual["near"], usual["document"])  # an older report has no prompt
+    ours = (report["leaked_exact"], report.get("leaked_prompt", 0), report["leaked_near"] or 0, report["leaked_document"])
     held_out = report["split_sizes"]["validation"] + report["split_sizes"]["test"]
     return {
         "random 80/20": {"held_out": usual["held_out"], **dict(zip(kinds, theirs, strict=True))},

@@ -81,5 +81,6 @@ def dataset_card(run: Run) -> str:
                                                               for name, count in report["split_sizes"].items()]),
         "## Dropped\n\n" + table(["reason", "rows"], dropped),
         "## Redacted\n\n" + (table(["kind", "places"], [[k, f"{n:,}"] for k, n in report["redacted"].items()]) if report["redacted"] else "Nothing."),
-        f"## Leaks\n\nHeld-out records whose text or answer is also in training: {report['leaked_exact']}; with a near-duplicate there: {near}.",
+        f"## Leaks\n\nHeld-out records whose text or answer is also in training: {report['leaked_exact']}; whose prompt is: "
+        f"{report.get('leaked_prompt', 0)}; with a near-duplicate there: {near}.",
     ]) + "\n"  # fmt: skip

@@ -10,12 +10,12 @@ row_parts           all sources read once, in parts: each part is on disk before
 worker_processes    rows are inspected in this process, or for large corpora in several
 part_cache          finished parts of a stage on disk: a killed stage resumes after the last complete part
 dropped_duplicates  drops rows that repeat others: exact copies, near-duplicates, repeated patterns
-record_store        records on disk while they are prepared, read in order or by number
-columns             columns of numbers, in memory or on disk
+record_store        records and columns of numbers on disk while they are prepared, read in order or by number
 token_store         token ids on disk between tokenizing and packing
 tokenization        token windows of all kept records, made in parts
-prepared            what the steps found: the input of the splits, the ledger and the report
+prepared            how the records are linked and split, and all else that the steps found: the input of ledger and report
 split_writer        the windows of each split, ordered, packed into blocks and written
+empty_splits        why a split is empty, and the parameter or the data that would fill it
 data_report         the fate of every input row: ledger, rejects, kept records, and the figures of the report
 audit               artefacts against their records: verified, missing, altered, stale or older, with the reason
 """

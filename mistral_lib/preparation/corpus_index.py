@@ -21,6 +21,7 @@ from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import similarity
+from mistral_lib.preparation.record_store import prompt_text
 from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"
@@ -171,15 +172,15 @@ def _changed(name: str) -> LookupError:
 def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarray]]:
     """The near-duplicates of one record among all rows: (rows read, numbers found so far), several times while the files are read.
 
-    Found are records whose answer is near this one's (near_duplicate_threshold), and the record itself. An answer of fewer than
-    five words has no near-duplicate. Errors: LookupError, SourceError.
+    Found are records whose prompt and answer both agree with this one's (equal, or near by near_duplicate_threshold), and the record
+    itself. Texts of fewer than five words agree only if they are equal. Templates of prompts are not left out.
+    Errors: LookupError, SourceError.
     """
-    wanted, threshold = similarity.shingles(_answer(index, index.row(number))), index.settings.near_duplicate_threshold
-    least = threshold * len(wanted)  # of fewer shingles, too few can be shared
+    wanted, threshold = [Compared(text) for text in _texts(index, index.row(number))], index.settings.near_duplicate_threshold
     found, reported = {number}, time.monotonic()
     for place, row in index.each() if wanted else ():
-        words = similarity.folded_words(_answer(index, row))
-        if len(words) - similarity.GRAM + 1 >= least and similarity.are_near(wanted, similarity.grams(words), threshold):
+        texts = _texts(index, row)
+        if len(texts) == len(wanted) and all(one.agrees(text, threshold) for one, text in zip(wanted, texts, strict=True)):
             found.add(place)
         if time.monotonic() - reported > INTERVAL:
             reported = time.monotonic()
@@ -187,6 +188,25 @@ def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarr
     yield len(index), np.array(sorted(found))
 
 
-def _answer(index: CorpusIndex, row: Row) -> str:
+class Compared:
+    """A text that many others are compared with."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.shingles = text.strip(), similarity.shingles(text)
+
+    def agrees(self, other: str, threshold: float) -> bool:
+        """Whether the other text is equal or a near-duplicate."""
+        if not self.shingles or self.text == other.strip():
+            return self.text == other.strip()
+        words = similarity.folded_words(other)
+        if len(words) - similarity.GRAM + 1 < threshold * len(self.shingles):  # of fewer shingles, too few can be shared
+            return False
+        return similarity.are_near(self.shingles, similarity.grams(words), threshold)
+
+
+def _texts(index: CorpusIndex, row: Row) -> list[str]:
+    """The answer of a record, its system message and the rest of its prompt; one text of a plain document; nothing of a row without a record."""
     record, _ = record_or_reason(row, index.settings)
-    return record.answer if record else ""
+    if record is None or record.messages is None:
+        return [record.text] if record else []
+    return [record.answer, "\n".join(m["content"] for m in record.prompt if m["role"] == "system"), prompt_text(record.messages)]

@@ -41,7 +41,7 @@ def write_ledger(prep: Prepared, folder: Path) -> None:
             part = slice(start, start + len(batch))
             lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
             ledger.write_table(lines)
-            kept.write_table(_records(lines, batch))
+            kept.write_table(_records(lines, batch, prep.splits.divided is not None))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
     pa.default_memory_pool().release_unused()
@@ -71,11 +71,11 @@ def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
     return pa.array([*names, ""]).take(pa.array(np.where(numbers < 0, len(names), numbers)))
 
 
-def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
-    """The kept rows of the ledger, with their text."""
+def _records(lines: pa.Table, batch: pa.RecordBatch, divided: bool) -> pa.Table:
+    """The kept rows of the ledger, with their text. divided: whether each record is a group of its own."""
     kept = pc.is_in(lines["fate"], pa.array(splits.SPLITS)).combine_chunks()
     rows, stored = lines.filter(kept), batch.filter(kept)
-    groups = [text_id(group) for group in stored["source_group"].to_pylist()]
+    groups = rows["record_id"] if divided else [text_id(group) for group in stored["source_group"].to_pylist()]
     columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
                "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"]}  # fmt: skip
     return pa.table(columns, schema=RECORDS)
@@ -113,7 +113,9 @@ def _row_figures(prep: Prepared) -> dict[str, Any]:
         "split_sizes": {name: int(mask.sum()) for name, mask in in_split.items()},
         "domains": {name: _names(rows.domain[mask], rows.domains) for name, mask in in_split.items()},
         "origins": _names(rows.origin[split >= 0], ORIGINS),
+        "label_domains": prep.splits.labels,
         "source_documents": _source_documents(prep),
+        "divided_documents": prep.splits.divided,
         "documents": {name: _documents(rows, mask) for name, mask in in_split.items()},
     }
 
@@ -144,7 +146,20 @@ def documents_text(report: dict[str, Any]) -> str:
     found = report.get("source_documents", [])  # an older version of the library did not count them
     named = [f"{one['documents']:,} named by the key {one['key']} ({one['records']:,} records)" for one in found if one["key"]]
     alone = [f"{one['records']:,} records that name none and count as a document each" for one in found if not one["key"]]
+    if report.get("divided_documents"):
+        return f"source documents: {divided_text(report['divided_documents'])}"
     return f"source documents: {'; '.join([*named, *alone]) or 'not counted'}"
+
+
+def divided_text(divided: dict[str, Any]) -> str:
+    """Which documents had to be divided, what that means, and what to do. divided: of data/report.json."""
+    which = "all records are of one document" if divided["documents"] == 1 else f"all records are of {divided['documents']} documents"
+    named = f", named by the key {divided['key']}" if divided["key"] else ""
+    remedy = "name a key that divides them (group_key)" if divided["key"] else "add documents"
+    return (
+        f"{which}{named}: too few for three splits. So they are split by their {divided['records']:,} {divided['into']}; "
+        f"{divided['into']} of one document are in training and in the test, which therefore shows less. To change it, {remedy}"
+    )
 
 
 def _in_split(prep: Prepared) -> dict[str, np.ndarray]:
@@ -158,6 +173,7 @@ def _leak_figures(prep: Prepared) -> dict[str, Any]:
     return {
         "leaked_exact": leak["exact"] + leak["answer"],
         "leaked_near": leak["near"] if prep.near_duplicates_searched else None,
+        "leaked_prompt": leak["prompt"],
         "leaked_document": leak["document"],
         "leaked_by_a_random_split": prep.splits.random_leak,
         "links": {name: getattr(assignment, name) for name in ("moved_by_links", "large_components", "in_large_components")},

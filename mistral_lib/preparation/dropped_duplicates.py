@@ -1,68 +1,114 @@
 """Drops the rows that repeat others: exact copies, near-duplicates, and patterns that repeat without end.
 
-The verified near-duplicates are a finished part: after a kill they are not searched again.
+A record repeats another if its prompt *and* its answer agree with that one's (equal or near-duplicates) and its system message is the
+same. The same answer to another prompt is no repetition: it is a label, a canned reply, or a second question with that answer.
+The search is a finished part: after a kill near-duplicates are not searched again.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from mistral_lib.curation import near_duplicates
 from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
 from mistral_lib.curation.repeated_patterns import repeated
-from mistral_lib.curation.similarity import GRAM
+from mistral_lib.curation.template_prompts import Prompts
 from mistral_lib.preparation import part_cache
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import RecordStore
-from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, RowColumns
+from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, SIDES, InspectedBatch, RowColumns
 
 NAME = "near-pairs"
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """Which records have similar texts; positions are places in Duplicates.mapped."""
+
+    leader: np.ndarray  # int32 (n,): the first of each record's cluster of near-duplicates
+    component: dict[
+        str, np.ndarray
+    ]  # by SIDES, int32 (n,): the first of the records whose prompts (or answers) are linked as near-duplicates
+    pairs: dict[str, np.ndarray]  # by SIDES, int64 (pairs, 2): verified near-duplicates
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
     mapped: np.ndarray  # int32: the rows that are records, ascending
     repeats: np.ndarray  # int32 (rows,): for each dropped copy the row that it repeats, else -1
-    pairs: np.ndarray  # int64 (pairs, 2): verified near-duplicates, as places in `mapped`
+    similar: Similar
+
+
+class Search:
+    """The search for near-duplicates among all records: their prompts, and their answers."""
+
+    def __init__(self, folder: Path, threshold: float, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.near = {side: NearDuplicates(folder / side, threshold) for side in SIDES}
+
+    def append(self, part: InspectedBatch) -> None:
+        """Add the signatures of a part; its batch forgets them."""
+        for side, signed in (part.signed or {}).items():
+            self.near[side].append(signed)
+        part.signed = None
+
+    def forget(self) -> None:
+        """Close and remove the files."""
+        for near in self.near.values():
+            near.forget()
+
+    def similar(self, rows: RowColumns, store: RecordStore, mapped: np.ndarray) -> Similar:
+        """Compare the records at `mapped`."""
+        answers = self.near["answer"]
+        answer_pairs = answers.pairs(lambda places: store.answers(mapped[np.asarray(places)]))
+        prompts = Prompts(self.near["prompt"], lambda places: store.prompts(mapped[np.asarray(places)]), self.folder / "rest", self.seed)
+        component = {"prompt": prompts.component_of, "answer": answers.component_of()}
+        context = rows.context.read()[mapped]
+        leader = near_duplicates.clusters(
+            [context, *component.values()],
+            [context, *(getattr(rows, side).read()[mapped] for side in SIDES)],
+            lambda u, v: prompts.agree(u, v) & answers.agree(u, v),
+        )
+        prompts.forget()
+        return Similar(leader, component, {"prompt": prompts.pairs, "answer": answer_pairs})
+
+    @classmethod
+    def unsearched(cls, rows: RowColumns, mapped: np.ndarray) -> Similar:
+        """What is known without a search: equal texts."""
+        first = {side: first_occurrence(getattr(rows, side).read()[mapped]).astype(np.int32) for side in SIDES}
+        return Similar(np.arange(len(mapped), dtype=np.int32), first, dict.fromkeys(SIDES, np.empty((0, 2), np.int64)))
 
 
 def drop_duplicates(
-    rows: RowColumns, store: RecordStore, near: NearDuplicates | None, most_repeated_pattern: int, cache: PartCache
+    rows: RowColumns, store: RecordStore, search: Search | None, most_repeated_pattern: int, cache: PartCache
 ) -> Duplicates:
     """Keep the first of each canonical text and of each cluster of near-duplicates; reject patterns that repeat without end.
 
-    near: holds the signatures of the records; None if near-duplicates are not searched. Changes the fates in `rows`.
+    search: holds the signatures of the records; None if near-duplicates are not searched. Changes the fates in `rows`.
     """
-    mapped, pairs = rows.kept(), np.empty((0, 2), np.int64)
+    mapped = rows.kept()
     repeats = np.full(len(rows.fate), -1, np.int32)
-    if near is not None:
-        pairs, leader = near_pairs(near, store, mapped, cache)
-        _drop(rows, mapped, repeats, leader, NEAR_DUPLICATE)
+    similar = Search.unsearched(rows, mapped) if search is None else searched(search, rows, store, mapped, cache)
+    _drop(rows, mapped, repeats, similar.leader, NEAR_DUPLICATE)
     _drop(rows, mapped, repeats, first_occurrence(rows.key[mapped]), DUPLICATE)
     if most_repeated_pattern:
         _reject_patterns(rows, mapped, most_repeated_pattern)
-    return Duplicates(mapped, repeats, pairs)
+    return Duplicates(mapped, repeats, similar)
 
 
-def near_pairs(near: NearDuplicates, store: RecordStore, mapped: np.ndarray, cache: PartCache) -> tuple[np.ndarray, np.ndarray]:
-    """Verified pairs as places in `mapped`, int64 (pairs, 2), and for each of its rows the place of its cluster's leader, int32 (rows,).
-
-    Equal answers of less than five words are pairs, but form no cluster.
-    """
-
-    def texts(places: Sequence[int]) -> list[str]:
-        return store.answers(mapped[np.asarray(places)])
-
+def searched(search: Search, rows: RowColumns, store: RecordStore, mapped: np.ndarray, cache: PartCache) -> Similar:
+    """The result of the search, from the cache if it is there."""
     done = cache.part(NAME)
     if done is None:
-        pairs = near.pairs(texts)
-        leader = np.where(near.words() >= GRAM, near.clusters(texts), np.arange(len(mapped), dtype=np.int32))
+        similar = search.similar(rows, store, mapped)
+        arrays = {f"{kind}-{side}": getattr(similar, kind)[side] for kind in ("component", "pairs") for side in SIDES}
         with cache.new_part(NAME) as folder:
-            part_cache.write(folder, {}, {"pairs": pairs, "leader": leader})
+            part_cache.write(folder, {}, {"leader": similar.leader, **arrays})
     else:
-        pairs, leader = done[1]["pairs"], done[1]["leader"]
-    near.forget()
-    return pairs, leader
+        similar = Similar(done[1]["leader"], *({side: done[1][f"{kind}-{side}"] for side in SIDES} for kind in ("component", "pairs")))
+    search.forget()
+    return similar
 
 
 def _drop(rows: RowColumns, mapped: np.ndarray, repeats: np.ndarray, first: np.ndarray, fate: int) -> None:

@@ -22,16 +22,14 @@ import mistral_lib
 from mistral_lib.corpus import document_keys, sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, rejections, splits
-from mistral_lib.curation.near_duplicates import NearDuplicates
 from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.model import base_model
-from mistral_lib.preparation import data_report, row_parts, split_writer, stage_inputs, tokenization
-from mistral_lib.preparation.columns import StoredColumn
-from mistral_lib.preparation.dropped_duplicates import Duplicates, drop_duplicates, replacements
+from mistral_lib.preparation import data_report, empty_splits, row_parts, split_writer, stage_inputs, tokenization
+from mistral_lib.preparation.dropped_duplicates import Search, drop_duplicates, replacements
 from mistral_lib.preparation.part_cache import PartCache
-from mistral_lib.preparation.prepared import AssignedSplits, Prepared
-from mistral_lib.preparation.record_store import RecordStore
-from mistral_lib.preparation.row_inspection import KEPT, NEAR_DUPLICATE, ORIGINS, InspectedBatch, RowColumns
+from mistral_lib.preparation.prepared import AssignedSplits, Prepared, assign
+from mistral_lib.preparation.record_store import RecordStore, StoredColumn
+from mistral_lib.preparation.row_inspection import NEAR_DUPLICATE, ORIGINS, InspectedBatch, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run import Run, disk, files
 from mistral_lib.run.allocator import freeze_gc, release_free_memory, release_large_pieces
@@ -123,15 +121,19 @@ class Preparation:
         Memory is released after each step: what one needed for a moment must not add to what the next one needs.
         """
         threshold = self.settings.near_duplicate_threshold
-        near = NearDuplicates(self.cache.folder / "near", threshold) if threshold < 1 else None
-        if near is not None:
-            opened.callback(near.forget)
-        rows, store = self._read(source_files, near)
+        search = Search(self.cache.folder / "near", threshold, self.settings.seed) if threshold < 1 else None
+        if search is not None:
+            opened.callback(search.forget)
+        rows, store = self._read(source_files, search)
         opened.callback(store.close)
         release_free_memory(0)
-        duplicates = drop_duplicates(rows, store, near, self.settings.most_repeated_pattern, self.cache)
+        duplicates = drop_duplicates(rows, store, search, self.settings.most_repeated_pattern, self.cache)
         release_free_memory(0)
-        assigned = self._assigned(rows, duplicates)
+        if not len(rows.kept()):
+            raise EmptySplitError(data_report.what_was_lost(rows, "no usable record", empty_splits.way_out(rows, self.settings)))
+        assigned = assign(rows, store, duplicates, self.settings, self.cache.folder, self.earlier)
+        if assigned.divided:
+            say(f"data: {data_report.divided_text(assigned.divided)}.")
         del duplicates
         release_free_memory(0)
         tokens = TokenStore()
@@ -140,11 +142,11 @@ class Preparation:
         self._refuse_empty_splits(rows, assigned)
         release_free_memory(0)
         self._refuse_losses(rows)
-        leak = splits.leak(assigned.split, rows.group.read(), rows.answer.read(), rows.key, assigned.pairs.read())
+        leak = assigned.leak(rows)
         release_free_memory(0)
         train, mixed = self._mixed(rows, assigned, tokens)
         release_free_memory(0)
-        return Prepared(self.settings, rows, store, assigned, tokens, lost, leak, train, mixed, near is not None)
+        return Prepared(self.settings, rows, store, assigned, tokens, lost, leak, train, mixed, search is not None)
 
     def write(self, prepared: Prepared) -> dict[str, int]:
         """The packed splits, then the ledger, the records and the rejects; the number of blocks of each split."""
@@ -156,39 +158,18 @@ class Preparation:
         release_free_memory(0)
         return blocks
 
-    def _read(self, source_files: list[sources.SourceFile], near: NearDuplicates | None) -> tuple[RowColumns, RecordStore]:
-        """All rows, their records on disk, and in `near` the answers that near-duplicates are searched among."""
+    def _read(self, source_files: list[sources.SourceFile], search: Search | None) -> tuple[RowColumns, RecordStore]:
+        """All rows, their records on disk, and in `search` what near-duplicates are searched by."""
         folders = []
 
         def parts() -> Iterator[InspectedBatch]:
             for folder, part in row_parts.parts(source_files, self.settings, self.cache):
                 folders.append(folder)
-                if near is not None and part.signed is not None:
-                    near.append(part.signed)
-                part.signed = None
+                if search is not None:
+                    search.append(part)
                 yield part
 
         return RowColumns.concatenate(parts(), self.cache.folder), RecordStore(folders)
-
-    def _assigned(self, rows: RowColumns, duplicates: Duplicates) -> AssignedSplits:
-        """Dropped copies link groups as well: what repeats a test record must not bring its document into training.
-
-        Errors: EmptySplitError if nothing is left.
-        """
-        mapped, pairs, s = duplicates.mapped, duplicates.pairs, self.settings
-        if not len(rows.kept()):
-            raise EmptySplitError(data_report.what_was_lost(rows, "no usable record"))
-        group, answer, key = rows.group.read()[mapped], rows.answer.read()[mapped], rows.key[mapped]
-        random_leak = splits.random_leak(group, answer, key, pairs, s.seed)
-        shares, kept = (s.validation_share, s.test_share), rows.fate[mapped] == KEPT
-        columns = (group, answer, pairs, key, rows.domain[mapped])
-        assignment = splits.assign(*columns, *shares, s.seed, kept=kept, earlier=self.earlier)
-        split, folder = np.full(len(rows.fate), -1, np.int8), self.cache.folder
-        split[mapped] = assignment.split
-        with_copies = StoredColumn(folder / "assigned.npy", split)
-        split[rows.fate != KEPT] = -1
-        repeats, pairs = StoredColumn(folder / "repeats.npy", duplicates.repeats), StoredColumn(folder / "pairs.npy", mapped[pairs])
-        return AssignedSplits(split, with_copies, repeats, pairs, assignment, random_leak)
 
     def _tokenized(self, rows: RowColumns, store: RecordStore, assigned: AssignedSplits, tokens: TokenStore) -> StoredColumn:
         """Token windows of every kept record; the tokens of each row that are in no window, int32 (rows,).
@@ -231,11 +212,9 @@ class Preparation:
             documents = len(np.unique(rows.group.read()[rows.kept()]))
             used = np.unique(rows.document_key.read()[rows.kept()])
             named = [key for number, key in enumerate(document_keys.searched(self.settings.group_key), 1) if number in used]
-            seen = f"no record for {', '.join(empty)}, from {documents} source documents" + (
-                f" named by {', '.join(named)}" if named else ""
-            )
-            remedy = "Add source documents, name another key (group_key), or raise validation_share and test_share"
-            raise EmptySplitError(data_report.what_was_lost(rows, seen, remedy))
+            by = f" named by {', '.join(named)}" if named else ""
+            seen = f"no record for {', '.join(empty)}, from {documents} source documents{by}"
+            raise EmptySplitError(data_report.what_was_lost(rows, seen, empty_splits.way_out(rows, self.settings)))
 
     def _refuse_losses(self, rows: RowColumns) -> None:
         """Errors: TooMuchLostError."""

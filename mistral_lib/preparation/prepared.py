@@ -1,16 +1,46 @@
-"""What the steps of a preparation found: the input of the packed splits, the ledger and the report."""
+"""How the records are split, what links them, and all else that the steps found: the input of the packed splits, the ledger and the report."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mistral_lib.corpus import document_keys
+from mistral_lib.curation import label_domains, splits
+from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.mixture import Mixture
-from mistral_lib.curation.splits import Assignment
-from mistral_lib.preparation.columns import StoredColumn
-from mistral_lib.preparation.record_store import RecordStore
-from mistral_lib.preparation.row_inspection import RowColumns
+from mistral_lib.curation.near_duplicates import first_occurrence
+from mistral_lib.curation.split_minimums import Earlier
+from mistral_lib.preparation.dropped_duplicates import Duplicates, Similar
+from mistral_lib.preparation.record_store import RecordStore, StoredColumn
+from mistral_lib.preparation.row_inspection import DOCUMENT, KEPT, SIDES, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
 from mistral_lib.run.settings import Settings
+
+FEWEST_DOCUMENTS = len(splits.SPLITS)  # one for each split; a corpus of fewer is divided within its documents
+PAGE = re.compile(r"(?i)\.pdf#[\d.-]+\Z")  # the end of a record's source: a page of a PDF
+SECTION = re.compile(r"#\d+\Z")  # a section of a text
+LEAST_WORDS = {"prompt": splits.LONG_PROMPT, "answer": splits.LONG_ANSWER}
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The links of the rows that are records, on disk while no step needs them."""
+
+    near: StoredColumn  # int32 (3, records): equal for records that their prompts, their answers, or as plain documents their texts link
+    equal: StoredColumn  # int32 (2, records): the same for equal prompts and answers alone
+    leader: StoredColumn  # int32 (records,): the first of each cluster of near-duplicates
+    pairs: StoredColumn  # int32 (pairs, 2): verified near-duplicates that are linked
+
+    def shared(self, rows: RowColumns, mapped: np.ndarray) -> splits.Shared:
+        """What a leak is measured by. mapped: the rows that are records."""
+        return splits.Shared(rows.group.read()[mapped], rows.key[mapped], *self.equal.read(), self.pairs.read())
+
+    def all(self) -> list[np.ndarray]:
+        """The columns that `splits.assign` takes."""
+        return [*self.near.read(), *self.equal.read(), self.leader.read()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +50,17 @@ class AssignedSplits:
     split: np.ndarray  # int8 (rows,): number in splits.SPLITS, -1 for rows that are not kept
     with_copies: StoredColumn  # int8 (rows,): the same, with the splits of dropped copies
     repeats: StoredColumn  # int32 (rows,): for each dropped copy the row that it repeats, else -1
-    pairs: StoredColumn  # int32 (pairs, 2): rows that are near-duplicates of each other
-    assignment: Assignment
+    mapped: StoredColumn  # int32 (records,): the rows that are records, with their copies
+    links: Links
+    assignment: splits.Assignment
     random_leak: dict[str, int]  # what a split at random would have leaked
+    labels: dict[str, dict[str, Any]]  # of each label domain: its labels with their rows, and the share of the most frequent one
+    divided: dict[str, Any] | None  # the documents that were divided, as data_report.documents_text reads them; None if they are whole
+
+    def leak(self, rows: RowColumns) -> dict[str, int]:
+        """The leak of the result."""
+        mapped = self.mapped.read()
+        return splits.leak(self.split[mapped], self.links.shared(rows, mapped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +83,82 @@ class Prepared:
     def of_training_windows(self) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and domain of each window of the training split, both int32."""
         return self.tokens.length[self.train], self.rows.domain[self.tokens.record[self.train]]
+
+
+def assign(
+    rows: RowColumns, store: RecordStore, duplicates: Duplicates, settings: Settings, folder: Path, earlier: Earlier | None
+) -> AssignedSplits:
+    """The splits of all records. Dropped copies link groups as well: what repeats a test record must not bring its document into training.
+
+    folder: for columns on disk.
+    """
+    mapped = duplicates.mapped
+    label, labels = find_labels(rows, mapped, store)
+    divided = divide_documents(rows, mapped, store, settings.group_key)
+    links = links_of(rows, duplicates, label >= 0, folder)
+    kept = rows.fate[mapped] == KEPT
+    random_leak = splits.random_leak(links.shared(rows, mapped), settings.seed)
+    shares = (settings.validation_share, settings.test_share)
+    assignment = splits.assign(
+        rows.group.read()[mapped], rows.key[mapped], links.all(), rows.domain[mapped], *shares, settings.seed, kept=kept, earlier=earlier, label=label
+    )  # fmt: skip
+    split = np.full(len(rows.fate), -1, np.int8)
+    split[mapped] = assignment.split
+    with_copies = StoredColumn(folder / "assigned.npy", split)
+    split[rows.fate != KEPT] = -1
+    stored = (StoredColumn(folder / f"{name}.npy", values) for name, values in (("repeats", duplicates.repeats), ("mapped", mapped)))
+    return AssignedSplits(split, with_copies, *stored, links, assignment, random_leak, labels, divided)
+
+
+def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, folder: Path) -> Links:
+    """The links of the records in `duplicates`. labeled: bool (records,), whose answer is a label. folder: for the columns."""
+    mapped, similar = duplicates.mapped, duplicates.similar
+    kept, document = rows.fate[mapped] == KEPT, rows.context.read()[mapped] == DOCUMENT
+    sides = [splits.specific(_text(rows, similar, mapped, side, left_out), kept, document)
+             for side, left_out in zip(SIDES, (document, labeled), strict=True)]  # fmt: skip
+    near = np.stack([*(one for one, _ in sides), splits.linked_where(document, similar.component["answer"])])
+    pairs = [_linked(similar.pairs["prompt"], near[:1]), _linked(similar.pairs["answer"], near[1:])]
+    found = {"near": near, "equal": np.stack([same for _, same in sides]), "leader": similar.leader, "pairs": np.concatenate(pairs)}
+    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values.astype(np.int32)) for name, values in found.items()})
+
+
+def _linked(pairs: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The pairs that one of the columns links."""
+    return pairs[(columns[:, pairs[:, 0]] == columns[:, pairs[:, 1]]).any(axis=0)]
+
+
+def _text(rows: RowColumns, similar: Similar, mapped: np.ndarray, side: str, left_out: np.ndarray) -> splits.Text:
+    first = first_occurrence(getattr(rows, side).read()[mapped]).astype(np.int32)
+    long = getattr(rows, f"{side}_words").read()[mapped] >= LEAST_WORDS[side]
+    return splits.Text(first, similar.component[side], long & ~left_out)
+
+
+def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
+    """(for each mapped row the first one with its label, int64, -1 without one; of each label domain its labels and majority share)."""
+    domain, answer = rows.domain[mapped], rows.answer.read()[mapped]
+    prompted, kept = rows.context.read()[mapped] != DOCUMENT, rows.fate[mapped] == KEPT
+    found = label_domains.find(domain, answer, rows.answer_words.read()[mapped], prompted, kept)
+    named = {}
+    for one in found:
+        order = np.argsort(one.first)
+        text = dict(zip(one.first[order].tolist(), store.answers(mapped[one.first[order]]), strict=True))
+        labels = {text[first]: count for first, count in zip(one.first.tolist(), one.rows.tolist(), strict=True)}
+        named[rows.domains[one.domain]] = {"labels": labels, "majority_share": round(one.majority_share, 6)}
+    return label_domains.label_of(domain, answer, found), dict(sorted(named.items()))
+
+
+def divide_documents(rows: RowColumns, mapped: np.ndarray, store: RecordStore, group_key: str) -> dict[str, Any] | None:
+    """Make each record a document of its own if all are of fewer than FEWEST_DOCUMENTS: no rule could fill three splits with these.
+
+    Changes the groups in `rows`; returns what was divided. A corpus that gets more documents has them whole again, which may move records.
+    """
+    group, kept = rows.group.read(), mapped[rows.fate[mapped] == KEPT]
+    documents = len(np.unique(group[kept]))
+    if documents >= FEWEST_DOCUMENTS or len(kept) < FEWEST_DOCUMENTS:
+        return None
+    group[mapped] = mix(rows.key[mapped])
+    rows.group.overwrite(group)
+    [source], number = store.sources(kept[:1]), int(rows.document_key.read()[kept[0]])
+    into = "pages" if PAGE.search(source) else "sections" if SECTION.search(source) else "records"
+    key = ("", *document_keys.searched(group_key))[number] if into == "records" else ""
+    return {"documents": documents, "records": len(kept), "into": into, "key": key}

@@ -1,8 +1,11 @@
-"""Records on disk while they are prepared: written once, in batches, and read in order or by number.
+"""Records and columns of numbers on disk while they are prepared: written once, in batches, and read in order or by number.
 
 Metadata is not stored: nothing trains on it, and it was not searched for secrets. Memory holds one batch, however many
 records there are. The format is Arrow files of PART rows each: a batch can be read without those before it. Plain reads, no
 memory map: mapped pages would count as memory of the process.
+
+A column is appended to without a small object for each part: a small object that stays alive among many short-lived ones keeps a
+megabyte of Python's memory from being released; a few hundred parts leave a few thousand of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +18,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from mistral_lib.corpus.messages import Message
 from mistral_lib.corpus.records import Record
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
@@ -31,6 +35,11 @@ def batch_of(rows: Sequence[tuple[str, Record | None]]) -> pa.RecordBatch:
     columns["source"] = [source for source, _ in rows]
     columns["messages"] = [orjson.dumps(messages) if messages is not None else None for messages in columns["messages"]]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def prompt_text(messages: Sequence[Message] | None) -> str:
+    """All turns before the last answer as one text, without system messages; "" for a plain document."""
+    return "\n".join(message["content"] for message in messages[:-1] if message["role"] != "system") if messages else ""
 
 
 @contextmanager
@@ -73,6 +82,10 @@ class RecordStore:
         rows = self._rows(numbers, ("messages", "text"))
         return [orjson.loads(messages)[-1]["content"] if messages is not None else text for messages, text in rows]
 
+    def prompts(self, numbers: np.ndarray) -> list[str]:
+        """What is compared of each record's prompt, as `prompt_text` returns it; numbers ascending."""
+        return [prompt_text(messages and orjson.loads(messages)) for (messages,) in self._rows(numbers, ("messages",))]
+
     def sources(self, numbers: np.ndarray) -> list[str]:
         return [source for (source,) in self._rows(numbers, ("source",))]
 
@@ -82,3 +95,32 @@ class RecordStore:
         for own in np.split(numbers, cuts) if len(numbers) else ():
             taken = self.batch(int(own[0]) // BATCH).select(names).take(pa.array(own % BATCH))
             yield from zip(*(column.to_pylist() for column in taken.columns), strict=True)
+
+
+class GrownColumn:
+    """Numbers that are appended in stretches; memory holds them once, and at most an eighth more."""
+
+    def __init__(self, kind: str | type) -> None:
+        self.kind, self.bytes = np.dtype(kind), bytearray()
+
+    def append(self, values: np.ndarray) -> None:
+        self.bytes += np.ascontiguousarray(values, self.kind).data.cast("B")
+
+    def array(self) -> np.ndarray:
+        """All of them, as one writable array; nothing can be appended while it is in use."""
+        return np.frombuffer(self.bytes, self.kind)
+
+
+class StoredColumn:
+    """Numbers on disk. Plain reads, no memory map: mapped pages would count as memory of the process."""
+
+    def __init__(self, path: Path, values: np.ndarray) -> None:
+        """path: ends with .npy."""
+        self.path = path
+        self.overwrite(values)
+
+    def read(self) -> np.ndarray:
+        return np.load(self.path)
+
+    def overwrite(self, values: np.ndarray) -> None:
+        np.save(self.path, values)

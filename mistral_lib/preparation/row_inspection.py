@@ -1,6 +1,6 @@
 """A row becomes a record or a rejection, and a few numbers.
 
-The numbers are all that duplicates and splits need: hashes of text, answer, document and pattern, the domain and the fate.
+The numbers are all that duplicates and splits need: hashes of text, prompt, answer, document and pattern, the domain and the fate.
 """
 
 from collections import Counter
@@ -15,16 +15,17 @@ from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import pattern_hash
-from mistral_lib.preparation.columns import GrownColumn, StoredColumn
-from mistral_lib.preparation.record_store import batch_of
+from mistral_lib.preparation.record_store import GrownColumn, StoredColumn, batch_of, prompt_text
 from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row before the splits
 ORIGINS = ("corpus", "operatives")
-COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1",
-           "reason": "i4"}  # fmt: skip
-ON_DISK = ("answer", "group", "document_key", "skeleton")  # of these columns: only some steps read them
+SIDES = ("prompt", "answer")  # the two texts of a record that are compared with those of others
+COLUMNS = {"key": "u8", "context": "u8", "prompt": "u8", "prompt_words": "i4", "answer": "u8", "answer_words": "i4", "group": "u8",
+           "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}  # fmt: skip
+ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "group", "document_key", "skeleton")  # only some steps read them
+DOCUMENT = 1  # the context of a plain document, which has no prompt
 COUNTED = ("redacted", "repairs", "flags", "excluded")
 
 
@@ -33,7 +34,11 @@ class RowColumns:
     """One number of each kind per input row, in the order of reading, and the names that the numbers refer to."""
 
     key: np.ndarray  # uint64: hash of the canonical text; in hexadecimal, the record_id
-    answer: StoredColumn  # uint64: hash of the answer
+    context: StoredColumn  # uint64: hash of the system message and all else that goes before the prompt; 0 for none; DOCUMENT
+    prompt: StoredColumn  # uint64: hash of the prompt's folded words, as minhash.fold returns it
+    prompt_words: StoredColumn  # int32
+    answer: StoredColumn  # uint64: hash of the answer's folded words
+    answer_words: StoredColumn  # int32
     group: StoredColumn  # uint64: hash of the source document's name
     document_key: StoredColumn  # uint8: number in ("", *document_keys.searched(group_key)) of the key that names the source document
     skeleton: StoredColumn  # uint64: hash of the pattern of prompt and answer, copied names masked
@@ -69,14 +74,17 @@ class InspectedBatch:
     domains: list[str]
     reasons: list[str]
     counts: dict[str, Counter]
-    signed: minhash.Signatures | None = None  # of the answers
+    signed: dict[str, minhash.Signatures] | None = (
+        None  # of the prompts and the answers, by SIDES; None if near-duplicates are not searched
+    )
     stored: Any = None  # the records, pyarrow.RecordBatch
 
     @classmethod
     def concatenate(cls, batches: Sequence["InspectedBatch"]) -> "InspectedBatch":
         """Several batches as one, without their records."""
         columns, domains, reasons, counts = _concatenated(batches)
-        signed = minhash.together([one.signed for one in batches]) if batches and batches[0].signed else None
+        searched = batches and batches[0].signed
+        signed = {side: minhash.together([one.signed[side] for one in batches]) for side in SIDES} if searched else None
         return cls({name: column.array() for name, column in columns.items()}, domains, reasons, counts, signed)
 
 
@@ -123,14 +131,28 @@ class Inspector:
         domains, reasons = [], []
         patterns = self.settings.most_repeated_pattern > 0
         columns = zip(*(_numbers(record, reason, domains, reasons, patterns) for record, reason in found), strict=True)
-        named = dict(zip(("key", "answer", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
+        named = dict(zip(("key", "context", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
         named["origin"] = [origin for origin, _ in rows]
         named["document_key"] = [self.keys.index(record.document_key) if record else 0 for record, _ in found]
-        arrays = {name: np.array(values, COLUMNS[name]) for name, values in named.items()}
+        arrays = {name: np.array(named.get(name, [0] * len(found)), kind) for name, kind in COLUMNS.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
-        answers, threshold = [record.answer for record, _ in found if record], self.settings.near_duplicate_threshold
-        signed = minhash.sign(answers, threshold, self.settings.seed) if threshold < 1 else None
+        signed = self._signed(
+            [record for record, _ in found if record], np.array([record is not None for record, _ in found], bool), arrays
+        )
         return InspectedBatch(arrays, domains, reasons, counts, signed, stored)
+
+    def _signed(
+        self, records: Sequence[Record], mapped: np.ndarray, columns: dict[str, np.ndarray]
+    ) -> dict[str, minhash.Signatures] | None:
+        """The signatures of the records' prompts and answers. Fills in the columns of their hashes and words. mapped: bool (rows,)."""
+        threshold, signed = self.settings.near_duplicate_threshold, {}
+        for side, texts in zip(SIDES, ([prompt_text(r.messages) for r in records], [r.answer for r in records]), strict=True):
+            if threshold < 1:
+                signed[side] = one = minhash.sign(texts, threshold, self.settings.seed)
+                columns[side][mapped], columns[f"{side}_words"][mapped] = one.exact, one.words
+            else:
+                columns[side][mapped], columns[f"{side}_words"][mapped], _ = minhash.fold(texts)
+        return signed or None
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted, and ""; or None and the reason."""
@@ -151,10 +173,18 @@ class Inspector:
 
 
 def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], patterns: bool) -> tuple[int, ...]:
-    """key, answer, group, skeleton, domain, fate, reason."""
+    """key, context, group, skeleton, domain, fate, reason."""
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
     prompt = None if record.text is not None else "\n".join(record.texts[:-1])
     pattern = pattern_hash(answer, prompt) if patterns else None
-    return key, hash64(answer), hash64(record.source_group), key if pattern is None else pattern, _number(domains, record.domain), KEPT, -1
+    skeleton = key if pattern is None else pattern
+    return key, _context(record), hash64(record.source_group), skeleton, _number(domains, record.domain), KEPT, -1
+
+
+def _context(record: Record) -> int:
+    if record.messages is None:
+        return DOCUMENT
+    system = [message["content"] for message in record.messages if message["role"] == "system"]
+    return hash64("\x1e".join(system)) if system else 0

@@ -14,7 +14,7 @@ from mistral_lib.curation.minhash import Signatures
 from mistral_lib.preparation import part_cache, worker_processes
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import BATCH, PART, new_file
-from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, InspectedBatch
+from mistral_lib.preparation.row_inspection import COLUMNS, ORIGINS, SIDES, InspectedBatch
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 
@@ -77,12 +77,13 @@ def _make(batches: Batches, cache: PartCache, number: int) -> tuple[InspectedBat
                 found.append(batch)
         part = InspectedBatch.concatenate(found)
         ended = len(part.columns["key"]) < PART
-        signed = {f"signed-{name}": getattr(part.signed, name) for name in SIGNED} if part.signed else {}
+        signed = {f"signed-{side}-{name}": getattr(one, name) for side, one in (part.signed or {}).items() for name in SIGNED}
         facts = {"place": place, "ended": ended, "domains": part.domains, "reasons": part.reasons, "counts": part.counts}
         part_cache.write(folder, facts, {**part.columns, **signed})
     return part, ended
 
 
 def _restored(facts: dict[str, Any], arrays: dict[str, Any]) -> InspectedBatch:
-    signed = Signatures(**{name: arrays[f"signed-{name}"] for name in SIGNED}) if "signed-exact" in arrays else None
+    sides = [side for side in SIDES if f"signed-{side}-exact" in arrays]
+    signed = {side: Signatures(**{name: arrays[f"signed-{side}-{name}"] for name in SIGNED}) for side in sides} or None
     return InspectedBatch({name: arrays[name] for name in COLUMNS}, facts["domains"], facts["reasons"], facts["counts"], signed)

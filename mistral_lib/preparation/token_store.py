@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mistral_lib.preparation.columns import GrownColumn
+from mistral_lib.preparation.record_store import GrownColumn
 
 NAME = "tokens.int32"
 BYTES = 4  # of a token

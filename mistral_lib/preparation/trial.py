@@ -41,6 +41,7 @@ class SampledFile:
     data: bytes
     sources: tuple[str, ...]  # for each line, the source of its row in the corpus
     remote: None = None
+    sections: int = 0  # each line is a section already
 
     @property
     def size(self) -> int:

@@ -8,10 +8,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mistral_lib.curation import minhash, near_duplicates, similarity, verified_pairs
 from mistral_lib.curation.connected_components import components
-from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
+from mistral_lib.curation.near_duplicates import NearDuplicates, clusters, first_occurrence
 from mistral_lib.curation.verified_pairs import VerifiedPairs
 
 WORDS = [f"word{number}" for number in range(3000)]
@@ -49,7 +51,12 @@ def search(folder, texts: list[str], batch: int = 500, **options) -> tuple[np.nd
         assert list(positions) == sorted(set(positions))
         return [texts[position] for position in positions]
 
-    return near.pairs(text_of), near.clusters(text_of)
+    return near.pairs(text_of), clusters_of(near)
+
+
+def clusters_of(near: NearDuplicates) -> np.ndarray:
+    """The clusters of records that are one text each, after `pairs`."""
+    return clusters([near.component_of()], [near.exact()], near.agree)
 
 
 def brute_force(texts: list[str], threshold: float) -> set[tuple[int, int]]:
@@ -94,8 +101,8 @@ def test_an_unsupported_threshold_is_refused(tmp_path, threshold):
 def test_signature_values_agree_as_often_as_shingles_are_shared():
     rng = random.Random(3)
     texts = [text for _ in range(300) for text in family(rng, 2, 60, 3)]
-    words = [similarity.folded_words(text) for text in texts]
-    values = minhash._minhash(words, np.array([len(own) for own in words]), 42)
+    _, words, word = minhash.fold(texts)
+    values = minhash._minhash(minhash.shingle_hashes(word, words)[0], words - 4, 42)
     grams = [similarity.shingles(text) for text in texts]
     true = [similarity.jaccard(a, b) for a, b in zip(grams[::2], grams[1::2], strict=True)]
     assert (values[::2] == values[1::2]).mean() == pytest.approx(np.mean(true), abs=0.01)
@@ -162,8 +169,8 @@ def test_folding_and_short_texts(tmp_path):
         long + " eight",
     ]
     pairs, leader = search(tmp_path, texts)
-    assert leader.tolist() == [0, 0, 2, 3, 3, 5, 6, 5, 8, 9, 10]
-    assert pairs.tolist() == [[0, 1], [3, 4], [5, 7]]
+    assert leader.tolist() == [0, 1, 2, 3, 3, 5, 6, 5, 8, 9, 10], "a text of few words is compared as it is"
+    assert pairs.tolist() == [[3, 4], [5, 7]]
 
 
 def test_short_texts_are_never_fetched(tmp_path):
@@ -175,6 +182,49 @@ def test_short_texts_are_never_fetched(tmp_path):
 def test_the_order_of_words_counts():
     signed = minhash.sign(["a b c d e", "e d c b a"], 0.8, 42)
     assert not (signed.bands[0] == signed.bands[1]).any()
+
+
+TEXTS = st.lists(st.text(st.sampled_from(" \n.-_aBcÄé0ß字句のไท한\u0301\ud800") | st.characters(), max_size=40), max_size=6)
+
+
+@given(TEXTS)
+def test_the_fast_way_finds_the_words_of_the_slow_one(texts):
+    """Words and shingles are equal exactly if their hashes are; whatever the scripts."""
+    exact, counts, word = minhash.fold(texts)
+    words = [similarity.folded_words(text) for text in texts]
+    assert counts.tolist() == list(map(len, words)) and len(exact) == len(texts)
+    hash_of: dict[str, int] = {}
+    assert all(hash_of.setdefault(one, at) == at for one, at in zip((one for own in words for one in own), word.tolist(), strict=True))
+    assert len(set(hash_of.values())) == len(hash_of)
+    hashes, text = minhash.shingle_hashes(word, counts)
+    for number, one in enumerate(texts):
+        assert len(set(hashes[text == number].tolist())) == len(similarity.shingles(one))
+        alone, _, _ = minhash.fold([one])
+        assert alone[0] == exact[number], "a text's hash depends on nothing but the text"
+
+
+def test_words_longer_than_a_piece_and_texts_across_pieces_are_hashed_alike(monkeypatch):
+    texts = [" ".join(WORDS[:200]), "x" * 500, f"{'y' * 300} {' '.join(WORDS[:9])}", ""]
+    expected = [one.tolist() for one in minhash.fold(texts)]
+    for piece in (7, 64, 299, 300, 1000):
+        monkeypatch.setattr(minhash, "PIECE", piece)
+        assert [one.tolist() for one in minhash.fold(texts)] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "這個程式庫的文件說明如何訓練一個語言模型並且評估它",
+        "このライブラリの文書は言語モデルの訓練方法を説明します",
+        "คู่มือนี้อธิบายวิธีการฝึกแบบจำลองภาษาและการประเมินผล",
+    ],
+)
+def test_texts_without_blanks_have_shingles(tmp_path, text):
+    """A long text with its last letters changed is a near-duplicate; another text in the same script is none."""
+    texts = [text * 3 + "甲", text * 3 + "乙", text[::-1] * 3]
+    assert len(similarity.shingles(text)) == len(set(zip(*(text[k:] for k in range(5)), strict=False)))
+    pairs, leader = search(tmp_path, texts)
+    assert pairs.tolist() == [[0, 1]] and leader.tolist() == [0, 0, 2]
 
 
 def test_batches_change_nothing(tmp_path, corpus):
@@ -214,7 +264,8 @@ def test_a_large_family_is_one_cluster_without_comparing_all_pairs(tmp_path):
         fetched += len(positions)
         return [texts[position] for position in positions]
 
-    assert (near.clusters(text_of) == 0).all()
+    near.pairs(text_of)
+    assert (clusters_of(near) == 0).all()
     assert fetched < 3 * len(texts)  # all pairs would be 4.5 million
 
 
@@ -225,7 +276,8 @@ def test_a_search_starts_empty_and_accepts_no_texts_afterwards(tmp_path):
     assert near.pairs(lambda positions: []).shape == (0, 2)
     with pytest.raises(ValueError, match="after the search"):
         near.append(minhash.sign(["seven"], near.threshold, 42))
-    assert NearDuplicates(tmp_path / "empty").clusters(lambda positions: []).tolist() == []
+    empty = NearDuplicates(tmp_path / "empty")
+    assert empty.pairs(lambda positions: []).tolist() == [] and clusters_of(empty).tolist() == []
 
 
 def pairs_of(arrays) -> list[tuple[int, int]]:
@@ -324,7 +376,7 @@ def test_a_search_happens_once(tmp_path):
     first = near.pairs(text_of)
     count = len(fetched)
     assert near.pairs(pytest.fail) is first and first.tolist() == [[0, 1], [0, 2], [1, 2]] and count > 0
-    assert near.clusters(text_of).tolist() == [0, 0, 0] and len(fetched) == count
+    assert clusters_of(near).tolist() == [0, 0, 0] and len(fetched) == count
 
 
 # -- verified pairs -------------------------------------------------------------------------------------------------------
@@ -399,9 +451,10 @@ def run(n):
     near = near_duplicates.NearDuplicates(Path(sys.argv[1]))
     for start in range(0, n, 1000):
         near.append(minhash.sign(texts_of(range(start, start + 1000)), 0.8, 42))
-    leader, pairs = near.clusters(texts_of), near.pairs(texts_of)
+    near.pairs(texts_of)
+    leader = near_duplicates.clusters([near.component_of()], [near.exact()], near.agree)
     ids = np.arange(n, dtype=np.uint64)
-    splits.assign(ids // np.uint64(3), ids, pairs, ids, np.zeros(n, np.int32), 0.05, 0.05, 42)
+    splits.assign(ids // np.uint64(3), ids, [near.component_of(), leader], np.zeros(n, np.int32), 0.05, 0.05, 42)
     return int((leader != np.arange(n)).sum())
 run(10_000)
 before = peak()

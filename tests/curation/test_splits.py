@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,14 @@ class Rows:
         )
 
     def assign(self, validation=0.2, test=0.2, seed=42, **options) -> splits.Assignment:
-        return splits.assign(self.group, self.answer, self.pairs, self.key, self.domain, validation, test, seed, **options)
+        return splits.assign(self.group, self.key, self.links(), self.domain, validation, test, seed, **options)
+
+    def links(self) -> list[np.ndarray]:
+        """The records with the same answer, and the components of near-duplicates."""
+        return [self.answer, components(len(self.group), [(self.pairs[:, 0], self.pairs[:, 1])])]
+
+    def shared(self) -> splits.Shared:
+        return splits.Shared(self.group, self.key, self.key, self.answer, self.pairs)
 
     def chosen(self, order: np.ndarray) -> "Rows":
         """The records at `order`, in that order, with the pairs among them."""
@@ -52,7 +60,7 @@ class Rows:
         return Earlier.from_report(done.reassigned, lambda: self.key)
 
     def component_of(self) -> np.ndarray:
-        return splits.component_of(self.group, self.answer, self.pairs, self.key)
+        return splits.component_of(self.group, self.key, self.links())
 
 
 def alone_in_split(done: splits.Assignment, rows: Rows) -> np.ndarray:
@@ -111,7 +119,7 @@ def test_no_group_answer_text_or_pair_is_in_two_splits(rows, large_share):
         for value in set(values.tolist()):
             assert len(set(split[values == value].tolist())) == 1
     assert (split[rows.pairs[:, 0]] == split[rows.pairs[:, 1]]).all()
-    leak = splits.leak(split, rows.group, rows.answer, rows.key, rows.pairs)
+    leak = splits.leak(split, rows.shared())
     assert leak.pop("held_out") == (split > 0).sum() and not any(leak.values())
 
 
@@ -316,22 +324,24 @@ def test_the_leak_of_any_split_is_the_one_counted_with_sets(rows, data):
     rows.key = rows.answer % np.uint64(30)
     train, held_out = np.flatnonzero(split == 0).tolist(), np.flatnonzero(split).tolist()
     expected = {"held_out": len(held_out)}
-    for name, values in (("exact", rows.key), ("answer", rows.answer), ("document", rows.group)):
+    prompts = (rows.answer % np.uint64(7)).astype(np.int32)
+    for name, values in (("exact", rows.key), ("prompt", prompts), ("answer", rows.answer), ("document", rows.group)):
         expected[name] = sum(values[n] in {values[t] for t in train} for n in held_out)
     near = {frozenset(pair) for pair in rows.pairs.tolist()}
     expected["near"] = sum(any(frozenset((n, t)) in near for t in train) for n in held_out)
-    assert splits.leak(split, rows.group, rows.answer, rows.key, rows.pairs) == expected
+    assert splits.leak(split, splits.Shared(rows.group, rows.key, prompts, rows.answer, rows.pairs)) == expected
 
 
 def test_a_random_split_leaks_what_chance_predicts():
     count = 20_000
     pairs = np.arange(count).reshape(-1, 2)  # each record has one near-duplicate, which is in training with a probability of 0.8
     own = np.arange(count, dtype=np.uint64)
-    leak = splits.random_leak(own // np.uint64(2), own, own // np.uint64(4), pairs, seed=1)
+    shared = splits.Shared(own // np.uint64(2), own // np.uint64(4), own, own, pairs)
+    leak = splits.random_leak(shared, seed=1)
     assert leak["held_out"] == 4000 and leak["answer"] == 0
     assert leak["near"] / 4000 == pytest.approx(0.8, abs=0.02) and leak["near"] == leak["document"]
     assert leak["exact"] / 4000 == pytest.approx(1 - 0.2**3, abs=0.01)
-    assert leak == splits.random_leak(own // np.uint64(2), own, own // np.uint64(4), pairs, seed=1)
+    assert leak == splits.random_leak(shared, seed=1) and leak["prompt"] == 0
 
 
 # -- the rules for empty splits, on components of one record each, worked out by hand ------------------------------------
@@ -348,11 +358,14 @@ def filled(
     seen: tuple[int, ...] = (),
     sizes: list[int] | None = None,
     component: list[int] | None = None,
+    labels: tuple[int, ...] = (),
 ) -> tuple[list[int], list[int]]:
-    """(split of each component, hashes of the reassigned ones). share: (test and validation); seen: records kept by an earlier preparation."""
+    """(split of each component, hashes of the reassigned ones). share: (test and validation); seen: records kept by an earlier preparation;
+    labels: which domains are labels."""
     count = len(split)
     kept = split_minimums.Kept(
-        np.array(component or range(count), np.int32), np.array(domain or [0] * count, np.int32), np.array(hashes, np.uint64),
+        np.array(component or range(count), np.int32), np.array(domain or [0] * count, np.int32),
+        np.isin(np.arange(max(domain or [0]) + 1), labels), np.array(hashes, np.uint64),
         np.arange(len(hashes), dtype=np.uint64), np.array(sizes or [1] * count, np.int64),
     )  # fmt: skip
     new, marked = np.array(split, np.uint8), np.isin(np.arange(count), large)
@@ -468,11 +481,14 @@ def test_records_of_no_split_leak_nothing_whatever_the_chunk(monkeypatch: pytest
     split = np.array([0, 2, -1, 1, 0, 2, 0], np.int8)
     values = np.array([5, 5, 6, 6, 7, 7, 9], np.uint64)
     own, pairs = np.arange(7, dtype=np.uint64), np.array([[0, 1], [2, 3], [4, 6], [1, 5], [5, 6]])
-    expected = {"held_out": 3, "exact": 2, "answer": 0, "near": 2, "document": 2}
+    expected, shared = (
+        {"held_out": 3, "exact": 2, "prompt": 0, "answer": 0, "near": 2, "document": 2},
+        splits.Shared(values, values, own, own, pairs),
+    )
     for chunk in (splits.CHUNK, 7, 3, 1):
         monkeypatch.setattr(splits, "CHUNK", chunk)
-        assert splits.leak(split, values, own, values, pairs) == expected
-    assert splits.leak(np.zeros(7, np.uint8), values, own, values, pairs)["held_out"] == 0
+        assert splits.leak(split, shared) == expected
+    assert splits.leak(np.zeros(7, np.uint8), shared)["held_out"] == 0
 
 
 def test_shares_of_zero_are_no_error_and_reassign_nothing_beyond_the_corpus() -> None:
@@ -481,3 +497,136 @@ def test_shares_of_zero_are_no_error_and_reassign_nothing_beyond_the_corpus() ->
         spread(3).assign(-0.1, 0.5)
     with pytest.raises(ValueError, match="below 1"):
         spread(3).assign(0.5, -0.1)
+
+
+# -- which texts link, and labels -----------------------------------------------------------------------------------------
+
+
+FEW = 3
+few_are_common = mock.patch.object(splits, "COMMON", FEW)
+
+
+@dataclass
+class Texts:
+    """Records with a prompt and an answer each, as numbers of texts: a text is near those with the same number divided by three."""
+
+    group: np.ndarray
+    prompt: np.ndarray
+    answer: np.ndarray
+    document: np.ndarray
+    label: np.ndarray  # -1 for none
+
+    def chosen(self, order: np.ndarray) -> "Texts":
+        return Texts(*(getattr(self, name)[order] for name in ("group", "prompt", "answer", "document", "label")))
+
+    def specific(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The links and the equal texts of the prompts and of the answers. Texts whose number is even are long."""
+        sides = []
+        for values, short in ((self.prompt, self.document), (self.answer, self.label >= 0)):
+            first, component = (splits.first_occurrence(one.astype(np.uint64)).astype(np.int32) for one in (values, values // 3))
+            text = splits.Text(first, component, (values % 2 == 0) & ~short)
+            sides.append(splits.specific(text, np.ones(len(values), bool), self.document))
+        return sides
+
+    def links(self) -> list[np.ndarray]:
+        component = splits.first_occurrence((self.answer // 3).astype(np.uint64)).astype(np.int32)
+        return [*(column for side in self.specific() for column in side), splits.linked_where(self.document, component)]
+
+    def keys(self) -> np.ndarray:
+        return np.arange(len(self.group), dtype=np.uint64)
+
+    def assign(self, **options) -> splits.Assignment:
+        domain, links = np.zeros(len(self.group), np.int32), self.links()
+        shares = {"validation_share": 0.2, "test_share": 0.2, "seed": 42, "label": self.label, **options}
+        return splits.assign(self.group, self.keys(), links, domain, **shares)
+
+
+@st.composite
+def texts(draw) -> Texts:
+    """A text of more than FEW records is common in these tests."""
+    count = draw(st.integers(1, 24))
+    record = st.tuples(st.integers(0, 20), st.integers(0, 30), st.integers(0, 30), st.booleans())
+    rows = np.array(draw(st.lists(record, min_size=count, max_size=count)))
+    rows[:, 1] = np.where(rows[:, 3], 1001 + 6 * np.arange(count), rows[:, 1])  # documents have no prompt in common
+    label = np.where((rows[:, 2] < 4) & ~rows[:, 3].astype(bool), rows[:, 2], -1) if draw(st.booleans()) else np.full(count, -1)
+    return Texts(rows[:, 0].astype(np.uint64), rows[:, 1], rows[:, 2], rows[:, 3].astype(bool), label)
+
+
+def linked(one: Texts, u: int, v: int) -> bool:
+    """Whether the stated rule links two records, worked out pair by pair."""
+    if one.group[u] == one.group[v]:
+        return True
+    if one.document[u] and one.document[v]:
+        return bool(one.answer[u] // 3 == one.answer[v] // 3)
+    chats = ~one.document
+    for values, able in ((one.prompt, chats), (one.answer, one.label < 0)):
+        if not (able[u] and able[v] and values[u] % 2 == values[v] % 2 == 0):
+            continue
+        for same in (values // 3, values):
+            if same[u] == same[v] and (chats & (same == same[u])).sum() <= FEW:
+                return True
+    return False
+
+
+@few_are_common
+@settings(max_examples=100)
+@given(texts())
+def test_exactly_specific_texts_documents_and_copies_link(one):
+    count = len(one.group)
+    pairs = np.array([(u, v) for u in range(count) for v in range(u) if linked(one, u, v)], np.int64).reshape(-1, 2)
+    expected = components(count, [(pairs[:, 0], pairs[:, 1])])
+    assert splits.component_of(one.group, one.keys(), one.links()).tolist() == expected.tolist()
+
+
+@few_are_common
+@settings(max_examples=100)
+@given(texts(), st.sampled_from([splits.LARGE_SHARE, NO_LARGE]))
+def test_nothing_specific_that_is_held_out_is_in_training(one, large_share):
+    split, sides = one.assign(large_share=large_share).split, one.specific()
+    pairs = np.array([(u, v) for u in range(len(split)) for v in range(u) if any(s[u] == s[v] for s, _ in sides)], np.int64).reshape(-1, 2)
+    leak = splits.leak(split, splits.Shared(one.group, one.keys(), sides[0][1], sides[1][1], pairs))
+    assert leak.pop("held_out") == (split > 0).sum() and not any(leak.values())
+    assert not any(split[u] and not split[v] for u in range(len(split)) for v in range(len(split)) if linked(one, u, v))
+
+
+@few_are_common
+@settings(max_examples=100)
+@given(texts(), st.data())
+def test_added_texts_move_others_only_by_a_link_or_by_becoming_common(one, data):
+    count = len(one.group)
+    old = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
+    part = one.chosen(old)
+    first = part.assign(large_share=NO_LARGE)
+    earlier = Earlier.from_report(first.reassigned, lambda: old.astype(np.uint64))
+    after = one.assign(large_share=NO_LARGE, earlier=earlier)
+    component = splits.component_of(one.group, one.keys(), one.links())
+    before = splits.component_of(part.group, part.keys(), part.links())
+    new = np.setdiff1d(np.arange(count), old)
+    linked_to_new = np.isin(component[old], component[new])
+    divided = np.array([len(set(component[old][before == own].tolist())) > 1 for own in before])  # a text that linked it has become common
+    alone = Rows(one.group, one.keys(), np.empty((0, 2), np.int64), one.keys(), np.zeros(count, np.int32))
+    alone.component_of = lambda: component
+    needed = alone_in_split(after, alone)[old]
+    stays = ~linked_to_new & ~divided & ~needed
+    assert (after.split[old] == first.split)[stays].all()
+    assert (after.split[old] >= first.split)[~divided].all(), "only a text that becomes common takes a record out of its split"
+
+
+@given(st.lists(st.integers(split_minimums.LABEL_COMPONENTS, 120), min_size=2, max_size=12), st.integers(0, 10**6))
+def test_every_label_is_in_every_split_within_four_standard_deviations(counts, name):
+    label = np.repeat(np.arange(len(counts)), counts)
+    group = splits.mix(np.arange(len(label), dtype=np.uint64) + np.uint64(name * 10**4))
+    one = Texts(group, np.arange(len(label)) * 6, label * 2, np.zeros(len(label), bool), label)
+    split = one.assign(validation_share=0.08, test_share=0.08).split
+    outside = 0
+    for number, count in enumerate(counts):
+        shares = np.bincount(split[label == number], minlength=3) / count
+        assert (shares > 0).all() and (shares[0] >= 0.4 or count < 20)
+        outside += (np.abs(shares[1:] - 0.08) > 4 * (0.08 * 0.92 / count) ** 0.5 + 1 / count).sum()
+    assert outside <= 1, "small binomials have tails"
+
+
+def test_labels_of_a_few_components_are_filled_like_domains() -> None:
+    assert in_domain([0] * 5, [50, 10, 40, 20, 30], share=0.08, labels=(0,)) == [0, 2, 0, 1, 0]
+    assert in_domain([0] * 5, [50, 10, 40, 20, 30], share=0.08) == [0] * 5, "a domain needs one expected component"
+    assert in_domain([0] * 4, [50, 10, 40, 20], share=0.08, labels=(0,)) == [0] * 4

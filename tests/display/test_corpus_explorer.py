@@ -161,7 +161,9 @@ def test_a_record_excluded_by_its_source_can_be_included_again_and_comments_stay
 def test_near_duplicates_are_shown_and_excluded_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
     words = [f"word{n}" for n in range(40)]
     texts = {"first": words, "near": [*words[:-1], "else"], "far": [*words[:20], *(f"other{n}" for n in range(20))], "again": words}
-    files.write_json_lines(corpus / "alike.jsonl", [{"prompt": name, "completion": " ".join(text)} for name, text in texts.items()])
+    asked = [{"prompt": "Which words are these?", "completion": " ".join(text)} for text in texts.values()]
+    other = {"prompt": "And which are those?", "completion": " ".join(words)}  # the same answer to another question is no near-duplicate
+    files.write_json_lines(corpus / "alike.jsonl", [*asked, other])
     index = reopened(run)
     explorer = CorpusExplorer(index, explorer.tokenizer)
     explorer.choices["file"].value = "alike.jsonl"
@@ -180,7 +182,7 @@ def test_near_duplicates_are_shown_and_excluded_with_the_record(explorer: Corpus
         "the same rows are shown as before"
     )
     explorer.choices["file"].value = ""
-    assert "608 of 608 rows" in explorer.status.value and explorer.exclude_all.layout.display == "none"
+    assert "609 of 609 rows" in explorer.status.value and explorer.exclude_all.layout.display == "none"
 
 
 def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus) -> None:
@@ -193,7 +195,11 @@ def test_the_near_duplicates_are_those_that_a_plain_loop_finds(run: Run, corpus)
     found = 0
     for number in range(0, 200, 20):
         wanted = similarity.shingles(" ".join(texts[number]))
-        expected = {n for n, text in enumerate(texts) if similarity.jaccard(wanted, similarity.shingles(" ".join(text))) >= 0.8} | {number}
+        expected = {
+            n
+            for n, text in enumerate(texts)
+            if similarity.jaccard(wanted, similarity.shingles(" ".join(text))) >= 0.8 or text == texts[number]
+        }
         *_, (_, numbers) = near_copies(index, first + number)
         assert {n - first for n in numbers.tolist()} == expected
         found += len(expected) - 1

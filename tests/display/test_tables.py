@@ -116,12 +116,24 @@ def test_the_file_of_a_row_is_the_one_that_its_source_begins_with(source: str, f
 
 def test_leaks_are_counted_for_both_ways_of_splitting() -> None:
     report = {
-        "leaked_exact": 1, "leaked_near": None, "leaked_document": 2, "split_sizes": {"train": 9, "validation": 3, "test": 4},
-        "leaked_by_a_random_split": {"held_out": 5, "exact": 1, "answer": 2, "near": 3, "document": 4},
+        "leaked_exact": 1, "leaked_near": None, "leaked_prompt": 6, "leaked_document": 2, "split_sizes": {"train": 9, "validation": 3, "test": 4},
+        "leaked_by_a_random_split": {"held_out": 5, "exact": 1, "prompt": 7, "answer": 2, "near": 3, "document": 4},
     }  # fmt: skip
     found = tables.leaks(report)
-    assert found["random 80/20"] == {"held_out": 5, "same text or answer": 3, "near-duplicate": 3, "same source document": 4}
-    assert found["this split"] == {"held_out": 7, "same text or answer": 1, "near-duplicate": 0, "same source document": 2}
+    assert found["random 80/20"] == {
+        "held_out": 5,
+        "same text or answer": 3,
+        "same prompt": 7,
+        "near-duplicate": 3,
+        "same source document": 4,
+    }
+    assert found["this split"] == {
+        "held_out": 7,
+        "same text or answer": 1,
+        "same prompt": 6,
+        "near-duplicate": 0,
+        "same source document": 2,
+    }
 
 
 def test_the_graded_tokens_of_a_block_are_counted() -> None:

@@ -82,13 +82,34 @@ def test_the_report_names_the_key_of_the_source_documents_and_counts_them(settin
     assert data_report.documents_text({}) == "source documents: not counted", "a report of an older version"
 
 
-def test_too_few_documents_are_refused_with_the_key_that_names_them(settings: params.Settings, corpus: Path) -> None:
+def test_too_few_documents_are_divided_and_the_key_that_names_them_is_reported(
+    settings: params.Settings, corpus: Path, capsys: pytest.CaptureFixture
+) -> None:
     """All rows have the same address: the key that was found is not the one that divides them."""
     for path in corpus.iterdir():
         path.unlink()
-    files.write_json_lines(corpus / "site.jsonl", [{**row, "url": "one"} for row in rows("site", 50)])
-    with pytest.raises(prepare.EmptySplitError, match=r"from 1 source documents named by url: .*name another key \(group_key\)"):
-        prepare.prepare(Run.open(settings.model_copy(update={"group_key": ""})))
+    for group_key, key in (("", "url"), ("shelf", "shelf")):
+        files.write_json_lines(corpus / "site.jsonl", [{**row, key: "one"} for row in rows("site", 50)])
+        run = Run.open(settings.model_copy(update={"group_key": group_key}))
+        report = prepare.prepare(run)
+        assert report["divided_documents"] == {"documents": 1, "records": 50, "into": "records", "key": key}
+        assert all(report["split_sizes"].values()) and report["leaked_document"] == 0
+        said = f"all records are of one document, named by the key {key}: too few for three splits. So they are split by their 50 records"
+        assert said in capsys.readouterr().err and said in data_report.documents_text(report)
+        assert "(group_key)" in data_report.documents_text(report)
+        kept = pq.read_table(run.folder / "data" / "records.parquet").to_pylist()
+        assert len({row["source_group"] for row in kept}) == 50, "each record counts as a document in the evaluation"
+
+
+def test_two_documents_are_divided_and_three_are_whole(settings: params.Settings, corpus: Path) -> None:
+    for path in corpus.iterdir():
+        path.unlink()
+    files.write_json_lines(corpus / "few.jsonl", rows("few", 20))
+    run = Run.open(settings)
+    assert prepare.prepare(run)["divided_documents"]["documents"] == 2
+    files.write_json_lines(corpus / "few.jsonl", rows("few", 30))
+    report = prepare.prepare(run)
+    assert report["divided_documents"] is None and report["split_sizes"] == {"train": 10, "validation": 10, "test": 10}
 
 
 def splits_of(run: Run) -> dict[str, str]:

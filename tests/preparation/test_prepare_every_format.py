@@ -66,7 +66,7 @@ DEFECTS: dict[str, tuple[bytes, list[str]]] = {
     "long.jsonl": (json.dumps({"text": " ".join(f"Sentence {n} is unlike all the others." for n in range(300))}).encode(), ["kept"]),
     "many_answers.jsonl": (json_lines([{"prompt": "What of it?", "completion": answer} for answer in ANSWERS]), ["kept"] * 112),
     "metadata_only.jsonl": (json_lines([{"prompt": "What of it?", "completion": answer, "page": 7} for answer in ANSWERS[:2]]), ["duplicate"] * 2),
-    "two_domains.jsonl": (json_lines([{"prompt": f"What of {d}?", "completion": f"{A} (domains)", "domain": d} for d in ("it", "that")]), ["kept", "near_duplicate"]),
+    "two_domains.jsonl": (json_lines([{"prompt": f"What of {d}?", "completion": f"{A} (domains)", "domain": d} for d in ("it", "that")]), ["kept", "kept"]),
     "key.jsonl": (json.dumps({"text": "-----BEGIN " + "PRIVATE KEY-----\nMIIEvQ" + "Ab1+" * 20 + "\n-----END " + "PRIVATE KEY-----\nKeep this one secret."}).encode(), ["kept"]),
 }  # fmt: skip
 # file name → the kept answer or text, once it is repaired and redacted

@@ -33,14 +33,20 @@ def deep_lines(levels: int = 1000) -> bytes:
 
 
 def twins() -> list[dict]:
-    """Two clusters of repeated answers. In the first one only two prompts are too long for a block; in the second all prompts are."""
-    long = " ".join(f"word{n}" for n in range(300))
+    """Two clusters of repeated records, whose prompts differ in punctuation alone. In the first one only two prompts are too long for a
+    block; in the second all prompts are."""
+    words = ["tell", "me", "in", "a", "few", "sentences", "what", "this", "thing", "really", "is"]
+    plain, long, longer = (
+        " ".join(words),
+        " . . . . . . . . . . . . . . . . . . . . ".join(words),
+        " ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ".join(words),
+    )
     one, two = (
         "It is the one thing that belongs to this and to no other.",
         "Whatever you ask for, ask for it twice and wait until it is there.",
     )
-    asked = [(long, one, "a"), (f"Twice {long}", one, "b"), ("What is it?", one, "c"), ("Which is it?", one, "d"), (long, two, "a")]
-    asked += [("What is it?", one, "c"), (f"Again {long}", two, "e")]
+    asked = [(long, one, "a"), (longer, one, "b"), (plain, one, "c"), (f"{plain}?", one, "d"), (long, two, "a")]
+    asked += [(plain, one, "c"), (longer, two, "e")]
     return [{"prompt": prompt, "completion": answer, "module": f"twin-{name}"} for prompt, answer, name in asked]
 
 

@@ -1,0 +1,86 @@
+"""Label domains: domains whose answers are a few labels or canned replies, as in classification.
+
+The rule: an answer is a label of its domain if it says nothing of its own, that is, if it has fewer than `splits.LONG_ANSWER` words
+and at least LEAST_ROWS rows, or at most LONGEST_LABEL words and more than `splits.COMMON` rows. A domain is a label domain if it has
+2 to MOST_LABELS labels, each of them in ROWS_PER_LABEL rows on average, and if they are the answers of at least COVERED of its rows.
+Answers are compared as in the search for duplicates. Works on columns of numbers, one a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mistral_lib.curation import minhash
+from mistral_lib.curation.splits import COMMON, LONG_ANSWER
+
+LEAST_ROWS = 3  # rows of a label; fewer are the tail of free answers
+LONGEST_LABEL = 50  # words; a canned reply is longer than a class name
+MOST_LABELS = 200
+ROWS_PER_LABEL = 5  # on average
+COVERED = 0.95  # of the rows of a domain: a few rows may have an answer of their own
+
+
+@dataclass(frozen=True, slots=True)
+class LabelDomain:
+    """A domain and its labels, the most frequent first."""
+
+    domain: int
+    first: np.ndarray  # int64 (labels,)  the first row with each label
+    rows: np.ndarray  # int64 (labels,)  how many rows have it
+    all_rows: int  # of the domain, those with another answer too
+
+    @property
+    def majority_share(self) -> float:
+        """The accuracy of always answering the most frequent label."""
+        return float(self.rows[0] / self.all_rows)
+
+
+def find(domain: np.ndarray, answer: np.ndarray, words: np.ndarray, prompted: np.ndarray, kept: np.ndarray) -> list[LabelDomain]:
+    """The label domains, ascending.
+
+    domain: int32 (n,); answer: uint64 (n,) hashes; words: int (n,), of each answer; prompted: bool (n,), which rows are no plain documents;
+    kept: bool (n,), which rows count.
+    """
+    order = np.lexsort((answer, domain))  # stable: of equal ones the first row comes first
+    order = order[(prompted & kept)[order]]
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(domain[order]) != 0) | (answer[order][1:] != answer[order][:-1])
+    starts = np.flatnonzero(new)
+    first, rows = order[starts], np.diff(starts, append=len(order))
+    own = words[first]
+    label = (own < LONG_ANSWER) & (rows >= LEAST_ROWS) | (own <= LONGEST_LABEL) & (rows > COMMON)
+    all_rows = np.bincount(domain[kept], minlength=1)
+    return [
+        found
+        for number in np.unique(domain[first[label]]).tolist()
+        if (found := _label_domain(number, *(values[label & (domain[first] == number)] for values in (first, rows)), int(all_rows[number])))
+    ]
+
+
+def _label_domain(domain: int, first: np.ndarray, rows: np.ndarray, all_rows: int) -> LabelDomain | None:
+    if not 2 <= len(first) <= MOST_LABELS or rows.mean() < ROWS_PER_LABEL or rows.sum() < COVERED * all_rows:
+        return None
+    order = np.lexsort((first, -rows))
+    return LabelDomain(domain, first[order], rows[order], all_rows)
+
+
+def of_texts(domains: Sequence[str], answers: Sequence[str]) -> dict[str, dict[str, int]]:
+    """`{label domain: {label: rows}}` of chats, the most frequent label first. Two equally long lists, an entry per row."""
+    names = sorted(set(domains))
+    number = {name: place for place, name in enumerate(names)}
+    answer, words, _ = minhash.fold(answers)
+    every = np.ones(len(answers), bool)
+    found = find(np.array([number[name] for name in domains], np.int32), answer, words, every, every)
+    return {names[one.domain]: {answers[at]: rows for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True)} for one in found}
+
+
+def label_of(domain: np.ndarray, answer: np.ndarray, found: Sequence[LabelDomain]) -> np.ndarray:
+    """For each row the first row with its label, int64 (n,); -1 for a row without a label. domain, answer: the columns given to `find`."""
+    label = np.full(len(domain), -1, np.int64)
+    for one in found:
+        own = np.flatnonzero(domain == one.domain)
+        first = one.first[np.argsort(answer[one.first])]
+        at = first[np.minimum(np.searchsorted(answer[first], answer[own]), len(first) - 1)]
+        label[own] = np.where(answer[at] == answer[own], at, -1)
+    return label
