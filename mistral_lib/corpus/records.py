@@ -10,10 +10,10 @@ from typing import Any
 
 from mistral_lib.corpus.document_keys import source_document
 from mistral_lib.corpus.messages import Message, UnmappableError
-from mistral_lib.corpus.readers import without_endings
 from mistral_lib.corpus.row_shapes import shaped
-from mistral_lib.corpus.rows import Row
 from mistral_lib.curation.redaction import redact
+from mistral_lib.formats.readers import without_endings
+from mistral_lib.formats.rows import Row
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
 PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, after the name: line, page or pages, part of it

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from mistral_lib.corpus import demo_corpus, object_store
 from mistral_lib.corpus.object_store import RemoteObject
-from mistral_lib.corpus.streams import CHUNK
+from mistral_lib.formats.streams import CHUNK
 from mistral_lib.run import paths
 
 

@@ -11,10 +11,10 @@ from functools import lru_cache
 from glob import has_magic
 from typing import Any
 
-from mistral_lib.corpus import readers
-from mistral_lib.corpus.rows import Reading, Row
 from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of, shown_place
-from mistral_lib.corpus.streams import LIMITS, Budget, ExhaustedError, Limits
+from mistral_lib.formats import readers
+from mistral_lib.formats.rows import Reading, Row
+from mistral_lib.formats.streams import LIMITS, Budget, ExhaustedError, Limits
 from mistral_lib.run import files, paths
 
 OPTIONAL = "optional:"

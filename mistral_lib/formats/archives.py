@@ -15,7 +15,7 @@ from lzma import LZMAError
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from mistral_lib.corpus.streams import Budget, metered, seekable
+from mistral_lib.formats.streams import Budget, metered, seekable
 
 HEADER_BYTES = 2**20  # of a tar header that is read into memory: long names and attributes
 EXTENDED_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)

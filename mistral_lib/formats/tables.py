@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.corpus.streams import Budget, RefusedError, lines, seekable
+from mistral_lib.formats.rows import LONGEST_TEXT, Reading, Row
+from mistral_lib.formats.streams import Budget, RefusedError, lines, seekable
 
 BATCH = 500  # rows of a Parquet file in memory at once
 _FAULTS = (OSError, ValueError, OverflowError, pa.ArrowException)  # what pyarrow raises on damaged bytes

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib.corpus import readers, sources
+from mistral_lib.corpus import sources
 from mistral_lib.corpus.object_store import StoreError
-from mistral_lib.corpus.rows import Reading
 from mistral_lib.corpus.sources import Row, SourceError, SourceFile
-from mistral_lib.corpus.streams import Budget, ExhaustedError, Limits
+from mistral_lib.formats import readers
+from mistral_lib.formats.rows import Reading
+from mistral_lib.formats.streams import Budget, ExhaustedError, Limits
 from mistral_lib.run.disk import DiskFullError
 from tests.support.containers import DOCUMENTS, LINES, ROWS, STRUCTURED, compressed, json_lines, pdf, table, tarred, zipped
 
@@ -324,8 +325,8 @@ def test_lines_are_streamed_and_the_first_is_there_before_the_last_is_read(tmp_p
 
 def _bytes_read_for_the_first_rows(file: SourceFile) -> int:
     """Bytes of the file, after decompression, that were read to give ten rows."""
-    from mistral_lib.corpus.rows import Reading
-    from mistral_lib.corpus.streams import Budget
+    from mistral_lib.formats.rows import Reading
+    from mistral_lib.formats.streams import Budget
 
     budget = Budget(Limits(ratio=2_000), file.size)
     with file.open() as stream:

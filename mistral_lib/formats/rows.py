@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from mistral_lib.corpus.streams import LIMITS, Limits
+from mistral_lib.formats.streams import LIMITS, Limits
 
 LONGEST_TEXT = 20_000  # characters that are kept of a row with a problem, to show it
 

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
-from mistral_lib.corpus.streams import RefusedError, lines, read_all
+from mistral_lib.formats.rows import LONGEST_TEXT, Reading, Row
+from mistral_lib.formats.streams import RefusedError, lines, read_all
 
 BOM = b"\xef\xbb\xbf"
 BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # between glued objects: white space, or the two characters \ and n

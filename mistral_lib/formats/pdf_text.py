@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pypdfium2
 
-from mistral_lib.corpus.rows import Row
+from mistral_lib.formats.rows import Row
 
 BREAKS = ("\n\n", "\n", " ")  # the places to cut a page, best first
 

@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from mistral_lib.corpus import archives
-from mistral_lib.corpus.json_rows import json_document, json_lines
-from mistral_lib.corpus.pdf_text import pdf_rows
-from mistral_lib.corpus.rows import Reading, Row
-from mistral_lib.corpus.streams import CODECS, Budget, ExhaustedError, RefusedError, decompressed, read_all
-from mistral_lib.corpus.tables import parquet, separated
+from mistral_lib.formats import archives
+from mistral_lib.formats.json_rows import json_document, json_lines
+from mistral_lib.formats.pdf_text import pdf_rows
+from mistral_lib.formats.rows import Reading, Row
+from mistral_lib.formats.streams import CODECS, Budget, ExhaustedError, RefusedError, decompressed, read_all
+from mistral_lib.formats.tables import parquet, separated
 
 KINDS = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
          ".txt": "text", ".md": "text", ".pdf": "pdf", ".zip": "zip", ".tar": "tar"}  # fmt: skip
