@@ -12,7 +12,7 @@ from mistral_lib.corpus.document_keys import source_document
 from mistral_lib.corpus.messages import Message, UnmappableError
 from mistral_lib.corpus.row_shapes import shaped
 from mistral_lib.curation.redaction import redact
-from mistral_lib.formats.readers import without_endings
+from mistral_lib.formats.kinds import without_endings
 from mistral_lib.formats.rows import Row
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")

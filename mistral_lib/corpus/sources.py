@@ -137,7 +137,7 @@ def _hash(file: SourceFile) -> str:
         raise _unreadable(file, error) from None
 
 
-def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS) -> Iterator[Row]:
+def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS, ocr: bool = False) -> Iterator[Row]:
     """Every row of one file, at least one. A row that cannot be read has a `problem`; the rows after it are still read.
 
     salvage: separate objects glued on one line. pdf_characters: characters per record of a PDF, 0 for one record a page.
@@ -145,7 +145,7 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
     """
     try:
         with file.open() as stream:
-            yield from readers.read(stream, file.name, Reading(salvage, pdf_characters, limits), Budget(limits, file.size))
+            yield from readers.read(stream, file.name, Reading(salvage, pdf_characters, limits, ocr), Budget(limits, file.size))
     except ExhaustedError as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
     except OSError as error:

@@ -1,71 +1,86 @@
-"""The text of a PDF: a row a page, or rows of at most so many characters. A scan without text is reported as one problem."""
+"""The text of a PDF: a row a page, or rows of at most so many characters. A scan without text is reported as one problem, or read by OCR."""
 
 from collections.abc import Iterator
 
 import pypdfium2
 
+from mistral_lib.formats import documents
+from mistral_lib.formats.pdf_pages import SAMPLED, Page, page_of, picture, running_heads, without_heads
 from mistral_lib.formats.rows import Row
 
 BREAKS = ("\n\n", "\n", " ")  # the places to cut a page, best first
 
 
-def pdf_rows(data: bytes, name: str, characters: int = 0) -> Iterator[Row]:
-    """The rows of a PDF, all of one document. characters: 0 for one row a page, otherwise the largest number of characters of a row."""
+def pdf_rows(data: bytes, name: str, characters: int = 0, ocr: bool = False) -> Iterator[Row]:
+    """The rows of a PDF, all of one document. characters: 0 for one row a page, otherwise the largest number of characters of a row.
+
+    ocr: read pages without text as pictures. Errors: NoOcr.
+    """
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         yield Row(name, None, "pdf_encrypted" if "assword" in str(error) else "unreadable_pdf")
         return
     with document:
-        pages = _pages(document)
+        pages = _pages(document, ocr)
         yield from _without_scans(_by_budget(pages, name, characters) if characters else _by_page(pages, name), name)
 
 
-def _pages(document: pypdfium2.PdfDocument) -> Iterator[tuple[int, str | None]]:
-    """(page number, text); the text is None for a page that cannot be read."""
+def _pages(document: pypdfium2.PdfDocument, ocr: bool) -> Iterator[tuple[Page, str]]:
+    """Each page and what was changed in it."""
+    first = [page_of(document, index) for index in range(min(SAMPLED, len(document)))]
+    heads = running_heads(first)
     for index in range(len(document)):
-        try:
-            page = document[index]
-            text = page.get_textpage().get_text_bounded().replace("\r\n", "\n").strip()
-            page.close()
-        except pypdfium2.PdfiumError:
-            text = None
-        yield index + 1, text
+        page = first[index] if index < len(first) else page_of(document, index)
+        note = "unmapped_glyphs" if page.unmapped else ""
+        if ocr and (page.text == "" or page.is_garbage):
+            text = documents.recognized(picture(document, index), "image/png")
+            page, note = Page(page.number, text), "read_by_ocr"
+        elif page.text and heads and (text := without_heads(page.text, heads)) != page.text:
+            page, note = Page(page.number, text, page.unmapped), note or "running_heads_left_out"
+        yield page, note
 
 
-def _row(name: str, place: str, text: str) -> Row:
-    return Row(f"{name}#{place}", {"text": text, "document": name})
+def _row(name: str, place: str, text: str, note: str) -> Row:
+    return Row(f"{name}#{place}", {"text": text, "document": name}, note=note)
 
 
-def _blank(name: str, page: int, text: str | None) -> Row:
-    return Row(f"{name}#{page}", None, "unreadable_pdf_page" if text is None else "pdf_page_without_text")
+def _problem(name: str, page: Page) -> Row | None:
+    """Why a page is no row; None if it is one."""
+    if page.text and not page.is_garbage:
+        return None
+    reason = "unreadable_pdf_page" if page.text is None else "pdf_text_unmapped" if page.text else "pdf_page_without_text"
+    return Row(f"{name}#{page.number}", None, reason)
 
 
-def _by_page(pages: Iterator[tuple[int, str | None]], name: str) -> Iterator[Row]:
-    for page, text in pages:
-        yield _row(name, str(page), text) if text else _blank(name, page, text)
+def _by_page(pages: Iterator[tuple[Page, str]], name: str) -> Iterator[Row]:
+    for page, note in pages:
+        yield _problem(name, page) or _row(name, str(page.number), page.text or "", note)
 
 
-def _by_budget(pages: Iterator[tuple[int, str | None]], name: str, most: int) -> Iterator[Row]:
-    joined, first, last = "", 0, 0
-    for page, text in pages:
-        if not text:
-            yield _blank(name, page, text)
+def _by_budget(pages: Iterator[tuple[Page, str]], name: str, most: int) -> Iterator[Row]:
+    joined, first, last, changed = "", 0, 0, ""
+    for page, note in pages:
+        if problem := _problem(name, page):
+            yield problem
             continue
+        text = page.text or ""
         if joined and len(joined) + 2 + len(text) > most:
-            yield from _cut(joined, name, first, last, most)
-            joined = ""
-        joined, first, last = (f"{joined}\n\n{text}", first, page) if joined else (text, page, page)
+            yield from _cut(joined, name, (first, last), most, changed)
+            joined, changed = "", ""
+        joined, first, last = (f"{joined}\n\n{text}", first, page.number) if joined else (text, page.number, page.number)
+        changed = changed or note
     if joined:
-        yield from _cut(joined, name, first, last, most)
+        yield from _cut(joined, name, (first, last), most, changed)
 
 
-def _cut(text: str, name: str, first: int, last: int, most: int) -> Iterator[Row]:
+def _cut(text: str, name: str, pages: tuple[int, int], most: int, note: str) -> Iterator[Row]:
+    first, last = pages
     if len(text) <= most:
-        yield _row(name, str(first) if first == last else f"{first}-{last}", text)
+        yield _row(name, str(first) if first == last else f"{first}-{last}", text, note)
         return
     for number, part in enumerate(_parts(text, most), 1):  # only a single page can be longer
-        yield _row(name, f"{first}.{number}", part)
+        yield _row(name, f"{first}.{number}", part, note)
 
 
 def _parts(text: str, most: int) -> Iterator[str]:
@@ -89,4 +104,4 @@ def _without_scans(found: Iterator[Row], name: str) -> Iterator[Row]:
             yield from found
             return
     if first:
-        yield Row(name, None, "pdf_without_text", f"{len(first)} pages")
+        yield Row(name, None, "pdf_without_text", f"{len(first)} pages", lines=len(first))

@@ -1,47 +1,35 @@
-"""File formats: the reader for a file name, and what happens if the content does not fit the name.
+"""File formats: the reader for a file, and what happens if the content does not fit its name.
 
 Every file and every member of an archive yields at least one row: its content, or its problem. Errors in the content never raise,
 whatever exception a parsing library has for them; only faults of the machine do, and an AssertionError: a fault of this library.
 
-To add a format: its ending in KINDS, a branch in `_rows`, a module for its rows. If a file of it is one text, its ending also belongs
-into TEXT_FILE of records.py, so that a folder of such files is one domain.
+To add a format: its ending in KINDS of kinds.py, a branch in `_of_kind`, a module for its rows. If a file of it is one text, its kind also
+belongs into ONE_RECORD, so that a folder of such files is one domain.
 """
 
-import errno
-from collections.abc import Iterator
-from pathlib import PurePosixPath
-from typing import BinaryIO
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, BinaryIO
 
-import pyarrow as pa
-
-from mistral_lib.formats import archives
+from mistral_lib.formats import archives, kinds
+from mistral_lib.formats.decompression import decompressed, has_wrong_checksum
+from mistral_lib.formats.documents import document, picture
+from mistral_lib.formats.encodings import Utf8Stream, as_utf8
 from mistral_lib.formats.json_rows import json_document, json_lines
 from mistral_lib.formats.pdf_text import pdf_rows
+from mistral_lib.formats.plain_text import plain_text
 from mistral_lib.formats.rows import Reading, Row
-from mistral_lib.formats.streams import CODECS, Budget, ExhaustedError, RefusedError, decompressed, read_all
-from mistral_lib.formats.tables import parquet, separated
+from mistral_lib.formats.separated import DELIMITERS, separated
+from mistral_lib.formats.sheets import sheets
+from mistral_lib.formats.streams import Budget, Damaged, ExhaustedError, RefusedError, is_of_the_machine, peekable, read_all
+from mistral_lib.formats.tables import ROW_BYTES, arrow, parquet
 
-KINDS = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
-         ".txt": "text", ".md": "text", ".pdf": "pdf", ".zip": "zip", ".tar": "tar"}  # fmt: skip
-SHORT = {".tgz": ".tar.gz", ".tbz2": ".tar.bz2", ".tzst": ".tar.zst"}
 DEEPEST = 1  # an archive in an archive is read, one inside that is refused
-
-
-def kind_of(name: str) -> tuple[str, str | None]:
-    """(kind, codec) of a file name: `a.tar.gz` → (tar, gzip), `notes` → (unknown, None)."""
-    path = PurePosixPath(name.lower())
-    path = path.with_suffix(SHORT[path.suffix]) if path.suffix in SHORT else path
-    codec = CODECS.get(path.suffix)
-    inner = PurePosixPath(path.stem) if codec else path
-    return KINDS.get(inner.suffix, "unknown"), codec
-
-
-def without_endings(name: str) -> str:
-    """A file name without the endings that name its format: `gpt3.5_law.jsonl.gz` → `gpt3.5_law`, `v1.2` → `v1.2`."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() in CODECS:
-        path = PurePosixPath(path.stem)
-    return path.stem if path.suffix.lower() in {*KINDS, *SHORT} else str(path)
+HTML = (b"<!doctype", b"<html", b"<table", b"<head", b"<body")  # a page that was saved under the name of a table
+SUSPECT = 4  # rows before a damaged place, itself included, that are not used
+TABLES = ("parquet", "arrow", "sheet")
+NAMED_LIKE_ROWS = ("lines", "json", "csv", "tsv", *TABLES, "zip", "tar")
 
 
 def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
@@ -58,66 +46,149 @@ def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: i
 
 
 def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    count = 0
     try:
-        yield from _rows(stream, name, reading, budget, depth)
-    except (ExhaustedError, AssertionError):
+        for row in _rows(stream, name, reading, budget, depth):
+            count += row.lines
+            yield row
+    except (ExhaustedError, AssertionError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
+    except Damaged as damaged:
+        yield _of_the_rest(name, damaged, count)
     except RefusedError as refused:
         yield Row(name, None, refused.code)
-    except Exception as error:
+    except BaseException as error:  # a library in Rust panics with an error that is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         for fault in (error, error.__context__):  # zipfile takes every fault of reading for damage, and raises its own error
-            if _is_of_the_machine(fault):
+            if isinstance(fault, ExhaustedError) or is_of_the_machine(fault):
                 raise fault from None
-        yield Row(name, None, "unreadable", type(error).__name__)
+        yield Row(name, None, "unreadable", type(error).__name__, lines=_estimated(name, budget) if not count and not depth else 1)
 
 
-def _is_of_the_machine(error: BaseException | None) -> bool:
-    """Whether it is a fault of a disk, a permission, a network, the memory or a missing package, and not of the content."""
-    if isinstance(error, OSError):  # decompressors report damaged bytes without errno, and an impossible offset as EINVAL
-        return error.errno not in (None, errno.EINVAL)
-    # damaged sizes let Arrow request more memory than there is
-    return isinstance(error, (ImportError, MemoryError)) and not isinstance(error, pa.ArrowException)
+def _of_the_rest(name: str, damaged: Damaged, count: int) -> Row:
+    """The problem that stands for all that was lost; how many lines it was follows from those before it."""
+    lost = round(count * (1 - damaged.share) / damaged.share) if damaged.share else 0
+    note = f"{damaged.note}; about {lost:,} lines after it are lost" if lost > 1 else damaged.note
+    return Row(name, None, damaged.code, note, lines=max(1, lost))
+
+
+def _estimated(name: str, budget: Budget) -> int:
+    """About how many rows are in a file of which none can be read, by its size."""
+    kind, _ = kinds.kind_of(name)
+    return max(1, budget.compressed_bytes // ROW_BYTES) if kind in NAMED_LIKE_ROWS else 1
 
 
 def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
-    kind, codec = kind_of(name)
-    if kind == "unknown":
-        yield Row(name, None, "unknown_file_type")
+    stream = peekable(stream)
+    kind, codec = kinds.by_content(*kinds.kind_of(name), stream.peek(kinds.START))
+    if not stream.peek(1):
         return
-    stream = decompressed(stream, codec, budget) if codec else stream
+    altered = codec == "gzip" and has_wrong_checksum(stream, budget.limits.ratio * budget.compressed_bytes)
+    if codec:
+        stream = decompressed(stream, codec, budget, 0 if depth else budget.compressed_bytes)
+        kind, _ = kinds.by_content(kind, None, stream.peek(kinds.START))  # type: ignore[attr-defined]
     if kind in ("zip", "tar"):
         yield from _archive(stream, name, kind, reading, budget, depth)
-    elif kind == "parquet":
+    elif kind in (*kinds.TEXT_KINDS, "unknown"):
+        text = as_utf8(stream)
+        found = _of_text(text, name, kind, reading)
+        yield from _before_the_damage(found, text, name) if altered else found
+    else:
+        yield from _of_kind(stream, name, kind, reading, budget)
+
+
+def _of_kind(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget) -> Iterator[Row]:
+    if kind == "parquet":
         yield from parquet(stream, name, reading, budget)
-    elif kind == "text":
-        yield _text(read_all(stream, reading.limits.in_memory_bytes), name)
+    elif kind == "arrow":
+        yield from arrow(stream, name, reading, budget)
+    elif kind == "sheet":
+        yield from sheets(stream, name, reading)
     elif kind == "pdf":
-        yield from pdf_rows(read_all(stream, reading.limits.in_memory_bytes), name, reading.pdf_characters)
-    elif kind in ("csv", "tsv"):
-        yield from separated(stream, name, reading, ",;|\t" if kind == "csv" else "\t")
-    elif kind in ("lines", "json"):
-        yield from (json_lines if kind == "lines" else json_document)(stream, name, reading)
+        yield from pdf_rows(read_all(stream, reading.limits.in_memory_bytes), name, reading.pdf_characters, reading.ocr)
+    elif kind in ("document", "picture"):
+        data = read_all(stream, reading.limits.in_memory_bytes)
+        if data:
+            yield (document if kind == "document" else picture)(data, name, reading)
     else:
         raise AssertionError(f"the kind {kind!r} of KINDS has no branch here")
 
 
+def _of_text(stream: Utf8Stream, name: str, kind: str, reading: Reading) -> Iterator[Row]:
+    """The rows of a text file; a refused file has all its lines. Each row names the encoding of its file if it is not UTF-8."""
+    start = stream.peek(kinds.START)
+    kind = kinds.of_text(kind, start)
+    found: Iterable[Row]
+    if kind in ("lines", "json", "csv", "tsv") and start.lstrip()[:10].lower().startswith(HTML):
+        found = [Row(name, None, "html_instead_of_rows", lines=max(1, start.count(b"<tr") - 1))]
+    elif kind == "text" and start.lstrip()[:10].lower().startswith(HTML[:2]):
+        found = [document(read_all(stream, reading.limits.in_memory_bytes), name, reading)]
+    elif kind == "text":
+        found = plain_text(stream, name, reading)
+    elif kind in ("csv", "tsv"):
+        found = separated(stream, name, reading, DELIMITERS if kind == "csv" else "\t")
+    elif kind in ("lines", "json"):
+        found = (json_lines if kind == "lines" else json_document)(stream, name, reading)
+    else:
+        found = [Row(name, None, "unknown_file_type", lines=0 if kinds.looks_like_a_table(start) else 1)] if start else []
+    for row in found:
+        lines = stream.count_lines() if not row.lines and row.problem and row.source == name else row.lines
+        yield replace(row, encoding=stream.encoding, lines=lines) if stream.encoding or lines != row.lines else row
+
+
+def _before_the_damage(found: Iterator[Row], stream: Utf8Stream, name: str) -> Iterator[Row]:
+    """The rows of a file whose checksum is wrong, up to two problems one after the other. The rows just before them may be altered as well."""
+    held: list[Row] = []
+    kept = 0
+    for row in found:
+        held.append(row)
+        if len(held) > 1 and held[-1].problem and held[-2].problem:
+            break
+        if len(held) > SUSPECT:
+            kept += held[0].lines
+            yield held.pop(0)
+    try:
+        lost = stream.count_lines() - kept
+    except Damaged:
+        lost = stream.raw.lines - kept
+    yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {lost:,} lines are lost", lines=max(1, lost))
+
+
 def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    """The rows of all members. What is passed over is counted on the row after it, or on the last one."""
     if depth > DEEPEST:
         yield Row(name, None, "archive_nested_too_deep")
         return
-    members = archives.zip_members if kind == "zip" else archives.tar_members
-    for member in members(stream, budget):
+    passed: Counter = Counter()
+    last: Row | None = None
+    try:
+        for row in _of_members(stream, name, kind, reading, budget, depth, passed):
+            if last is not None:
+                yield last
+            last = row.after(passed)
+            passed.clear()
+    except Exception:  # what was read before is kept
+        if last is not None:
+            yield last.after(passed)
+        raise
+    if last is not None or passed:
+        yield (last or Row(name, None, "empty_file")).after(passed)
+
+
+def _of_members(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int, passed: Counter) -> Iterator[Row]:
+    size = 0 if depth else budget.compressed_bytes
+    members = archives.zip_members(stream, budget) if kind == "zip" else archives.tar_members(stream, budget, size)
+    for member in members:
         source = f"{name}!{member.name}"
-        if member.stream is None:
+        if what := _left_out(member, reading):
+            passed[what] += 1
+        elif member.stream is None:
             yield Row(source, None, member.problem)
         else:
             yield from read(member.stream, source, reading, budget, depth + 1)
 
 
-def _text(data: bytes, name: str) -> Row:
-    if b"\0" in data:
-        return Row(name, None, "nul_bytes")
-    try:
-        return Row(name, {"text": data.decode("utf-8-sig").replace("\r\n", "\n")})
-    except UnicodeDecodeError:
-        return Row(name, None, "not_utf8")
+def _left_out(member: Any, reading: Reading) -> str:
+    about_content = member.stream is not None and kinds.about_content(member.name)
+    return kinds.left_out(member.name, member.stream.peek(kinds.START) if about_content else None, reading.ocr)
