@@ -2,11 +2,14 @@
 
 sources        the files of a run: paths, folders, globs and s3:// addresses, in a fixed order
 source_files   the files of one path, each with the name that its rows carry
+hub_datasets   data sets of the hub, downloaded by the library datasets
 object_store   objects of s3:// addresses, read as streams
 records        the record, to which every row is mapped or rejected with a reason code
+file_domains   the domain of a row that names none, from the name of its file
 document_keys  which key of a row names its source document
 row_shapes     the recognized row shapes: their keys, and how they become messages or a text
 messages       the messages of a conversation: uniform roles, in turn, an answer at the end
+reasons        which parameter decides whether rows are rejected for a reason
 exclusions     records that a person excluded: a text file of record ids or sources
 demo_corpus    the embedded corpus: documentation of the pinned libraries, in many row shapes
 pdf_writer     plain text as a small PDF, for the embedded corpus

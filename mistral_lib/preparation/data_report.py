@@ -1,6 +1,7 @@
 """The fate of every input row: the ledger, the rejects, the kept records, and the figures of the report, which reconcile."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import document_keys
+from mistral_lib.corpus.reasons import parameter_of, remedy
 from mistral_lib.corpus.records import text_id
 from mistral_lib.curation import mixture, splits
 from mistral_lib.preparation.prepared import Prepared
@@ -19,17 +21,20 @@ from mistral_lib.run import files
 from mistral_lib.tokens import packing
 
 LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "domain", "shape", "record_id", "fate", "reason")),
-                    *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost"))])  # fmt: skip
+                    *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost", "lines"))])  # fmt: skip
 RECORDS = pa.schema([(name, pa.string()) for name in
                      ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text")])  # fmt: skip
+ALL_SOURCES = "all sources"
+OFTEN, MOST_NAMED = 0.1, 20  # share of a source's rows; lines of the report
 FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
 
-def write_ledger(prep: Prepared, folder: Path) -> None:
+def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
     """ledger.parquet: a row per input row. records.parquet: the kept ones with their text. rejected.jsonl: source and reason,
-    never any content. All in one pass over the store."""
+    never any content. All in one pass over the store. Returns what is rejected often."""
+    by_file: Counter = Counter()
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
-    repeats, lost = prep.splits.repeats.read(), prep.lost.read()
+    repeats, lost, weights = prep.splits.repeats.read(), prep.lost.read(), prep.rows.weights()
     with (
         pq.ParquetWriter(folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
         pq.ParquetWriter(folder / "records.parquet", RECORDS, write_statistics=False) as kept,
@@ -38,11 +43,48 @@ def write_ledger(prep: Prepared, folder: Path) -> None:
         for start, batch in prep.store.batches():
             part = slice(start, start + len(batch))
             lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
+            lines = lines.append_column(LEDGER.field("lines"), pa.array(weights[part].astype(np.int32)))
             ledger.write_table(lines)
             kept.write_table(_records(lines, batch))
-            for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
+            for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason", "lines"]).to_pylist():
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            by_file.update(_rejected_by_file(lines))
     pa.default_memory_pool().release_unused()
+    return mostly_rejected(by_file)
+
+
+def _rejected_by_file(lines: pa.Table) -> dict[tuple[str, str], int]:
+    """Rows of each file by their reason, "" for those that are not rejected. lines: of the ledger."""
+    file = pc.replace_substring_regex(lines["source"], r"(!.*|#\d+([-.]\d+)?|([.:]\d+)+)$", "")
+    reason = pc.if_else(pc.equal(lines["fate"], "rejected"), lines["reason"], "")
+    counted = pa.table({"file": file, "reason": reason, "lines": lines["lines"]}).group_by(["file", "reason"]).aggregate([("lines", "sum")])
+    return dict(
+        zip(zip(counted["file"].to_pylist(), counted["reason"].to_pylist(), strict=True), counted["lines_sum"].to_pylist(), strict=True)
+    )
+
+
+def mostly_rejected(by_file: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+    """Reasons for which more than a tenth of all rows or of a file's rows is rejected, with what decides it; of all rows first."""
+    totals, by_reason = Counter(), Counter()
+    for (file, reason), count in by_file.items():
+        totals[file] += count
+        by_reason[reason] += count
+    counts = [(ALL_SOURCES, reason, count, sum(totals.values())) for reason, count in by_reason.items()]
+    counts += [(file, reason, count, totals[file]) for (file, reason), count in by_file.items()]
+    often = [one for one in counts if one[1] and not one[1].startswith("objective_is_") and one[2] > OFTEN * one[3]]
+    often.sort(key=lambda one: (one[0] != ALL_SOURCES, -one[2], one[0], one[1]))
+    return [
+        {"source": source, "reason": reason, "rows": count, "of": total, "parameter": parameter_of(reason), "remedy": remedy(reason)}
+        for source, reason, count, total in often[:MOST_NAMED]
+    ]
+
+
+def rejections_text(report: Mapping[str, Any]) -> str:
+    """What is rejected often, a line a reason; "" for nothing. report: data/report.json."""
+    return "\n".join(
+        f"{one['source']}: {one['rows']:,} of {one['of']:,} rows are rejected as {one['reason']}; {one['remedy']}"
+        for one in report.get("mostly_rejected", [])
+    )
 
 
 def _ledger(
@@ -61,7 +103,7 @@ def _ledger(
         "reason": [rows.reasons[number] if number >= 0 else repeated.get(first, "") for number, first in zip(reason.tolist(), repeats.tolist(), strict=True)],
         "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": lost,
     }  # fmt: skip
-    return pa.table(columns, schema=LEDGER)
+    return pa.table(columns, schema=pa.schema([field for field in LEDGER if field.name != "lines"]))
 
 
 def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
@@ -89,8 +131,8 @@ def _row_figures(prep: Prepared) -> dict[str, Any]:
     rows, split = prep.rows, prep.splits.split
     fates, in_split = np.bincount(rows.fate, minlength=4), _in_split(prep)
     return {
-        "lines_read": len(rows.fate),
-        "records_read": len(rows.fate),
+        "lines_read": int(rows.lines.read().sum(dtype=np.int64)),
+        "records_read": int(rows.weights().sum()),
         "records_kept": int((split >= 0).sum()),
         "rejected": rejected(rows),
         **{name: dict(sorted(counter.items())) for name, counter in rows.counts.items()},
@@ -183,20 +225,21 @@ def mixture_figures(prep: Prepared) -> dict[str, Any]:
 
 
 def rejected(rows: RowColumns) -> dict[str, int]:
-    """Rejected rows by reason."""
-    return _names(rows.reason[rows.fate == REJECTED], rows.reasons)
+    """Rejected rows by reason; a refused file counts as many as it has."""
+    refused = rows.fate == REJECTED
+    return _names(rows.reason[refused], rows.reasons, rows.weights()[refused])
 
 
-def _names(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
-    """How often each name's number occurs; names that do not occur are left out."""
-    counts = np.bincount(numbers[numbers >= 0], minlength=len(names)).tolist()
-    return {name: count for name, count in sorted(zip(names, counts, strict=True)) if count}
+def _names(numbers: np.ndarray, names: Sequence[str], weights: np.ndarray | None = None) -> dict[str, int]:
+    """How often each name's number occurs, or the sum of its weights; names that do not occur are left out."""
+    counts = np.bincount(numbers[numbers >= 0], None if weights is None else weights[numbers >= 0], minlength=len(names)).tolist()
+    return {name: int(count) for name, count in sorted(zip(names, counts, strict=True)) if count}
 
 
 def what_was_lost(rows: RowColumns, what: str, remedy: str = "Add data, or change the parameter that the reason names") -> str:
     """An error message: what is missing, and the fate of all rows."""
     fates = np.bincount(rows.fate, minlength=4)
     return (
-        f"{what}: of {len(rows.fate)} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
+        f"{what}: of {rows.weights().sum()} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
         f"rejected: {rejected(rows) or 'none'}. {remedy}"
     )

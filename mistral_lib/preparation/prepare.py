@@ -10,6 +10,7 @@ for two figures of report.json: seconds and peak_memory_mib.
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -21,6 +22,7 @@ import numpy as np
 import mistral_lib
 from mistral_lib.corpus import document_keys, sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
+from mistral_lib.corpus.reasons import remedy
 from mistral_lib.curation import mixture, splits
 from mistral_lib.curation.near_duplicates import NearDuplicates
 from mistral_lib.curation.split_minimums import Earlier
@@ -41,7 +43,18 @@ from mistral_lib.run.settings import Settings
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
 PACKAGES = ("run", "curation", "formats", "corpus", "tokens", "preparation")
-LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
+LIBRARIES = (
+    "charset-normalizer",
+    "kreuzberg",
+    "numpy",
+    "orjson",
+    "pyarrow",
+    "pypdfium2",
+    "python-calamine",
+    "rensa",
+    "tokenizers",
+    "transformers",
+)
 EARLIER_KEPT = "Earlier results are untouched."
 
 
@@ -76,7 +89,18 @@ def prepare(run: Run) -> dict[str, Any]:
 
     run.run_stage("data", inputs, work_in)
     stage_inputs.note_in_report(run)
-    return files.read_json(run.folder / "data" / "report.json")
+    report = files.read_json(run.folder / "data" / "report.json")
+    if often := data_report.rejections_text(report):
+        say(often)
+    return report
+
+
+def _remedy(rows: RowColumns) -> str:
+    """What to do about the most frequent reason of a rejection."""
+    counts = data_report.rejected(rows)
+    reason = max(counts, key=lambda one: counts[one])
+    limit = "max_rejected_share (or strict) decides how much may be rejected"
+    return f"Most are rejected as {reason}: {remedy(reason)}; {limit}"
 
 
 def _key(settings: Settings, inputs: dict[str, str]) -> str:
@@ -107,8 +131,10 @@ class Preparation:
         with ExitStack() as opened:  # the space of a deleted file is free only after it is closed
             with freeze_gc():
                 prepared = self.steps(found.files, opened)
-                blocks = self.write(prepared)
-            report = {**data_report.figures(prepared, blocks), "absent_sources": found.absent,
+                blocks, often = self.write(prepared)
+            figures = data_report.figures(prepared, blocks)
+            left_out = dict(sorted((found.left_out + Counter(figures["left_out"])).items()))
+            report = {"mostly_rejected": often, **figures, "left_out": left_out, "absent_sources": found.absent,
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)
@@ -143,15 +169,15 @@ class Preparation:
         release_free_memory(0)
         return Prepared(self.settings, rows, store, assigned, tokens, lost, leak, train, mixed, near is not None)
 
-    def write(self, prepared: Prepared) -> dict[str, int]:
-        """The packed splits, then the ledger, the records and the rejects; the number of blocks of each split."""
+    def write(self, prepared: Prepared) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """The packed splits, then the ledger, the records and the rejects; the number of blocks of each split, and what is rejected often."""
         pad_id = self.tokenizer.pad_token_id
         blocks = {name: split_writer.write(prepared, self.folder, split, pad_id) for split, name in enumerate(splits.SPLITS)}
         prepared.tokens.close()
         release_free_memory(0)
-        data_report.write_ledger(prepared, self.folder)
+        often = data_report.write_ledger(prepared, self.folder)
         release_free_memory(0)
-        return blocks
+        return blocks, often
 
     def _read(self, source_files: list[sources.SourceFile], near: NearDuplicates | None) -> tuple[RowColumns, RecordStore]:
         """All rows, their records on disk, and in `near` the answers that near-duplicates are searched among."""
@@ -238,11 +264,12 @@ class Preparation:
         """Errors: TooMuchLostError."""
         intended = ("objective_is_", EXCLUDED)
         unwanted = [number for number, reason in enumerate(rows.reasons) if not reason.startswith(intended)]
-        lost = int(np.isin(rows.reason, unwanted).sum())
-        allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(rows.fate)
+        weights = rows.weights()
+        lost, total = int(weights[np.isin(rows.reason, unwanted)].sum()), int(weights.sum())
+        allowed = 0 if self.settings.strict else self.settings.max_rejected_share * total
         if lost > allowed:
             limit = "strict is set" if self.settings.strict else f"max_rejected_share = {self.settings.max_rejected_share}"
-            raise TooMuchLostError(data_report.what_was_lost(rows, f"{lost} of {len(rows.fate)} rows were rejected, and {limit}"))
+            raise TooMuchLostError(data_report.what_was_lost(rows, f"{lost} of {total} rows were rejected, and {limit}", _remedy(rows)))
 
     def _mixed(self, rows: RowColumns, assigned: AssignedSplits, tokens: TokenStore) -> tuple[np.ndarray, mixture.Mixture]:
         """The windows of the training split, int32, and which of them are trained on. Errors: ValueError for a weight of an unknown domain."""
