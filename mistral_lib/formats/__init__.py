@@ -8,13 +8,14 @@ decompression    gzip, bz2, xz, zstd and lz4, up to the place where a file is da
 encodings        text in any encoding, as UTF-8
 archives         the members of a zip or tar one after another, never unpacked to disk, never trusted
 cut_zip          the members of a zip that has lost its end
-json_rows        rows of JSON: lines, arrays, objects of several lines, and repairs of damaged ones
+json_rows        rows of JSON: lines, arrays, objects of several lines, wrappers
+json_values      the values in a piece of JSON, and repairs of damaged ones
 json_containers  which rows a JSON value contains: wrappers, tables as pandas writes them, parallel lists
-separated        rows of CSV and TSV in every dialect
+separated        rows of CSV and TSV
+csv_dialect      delimiter, quotes and header of a CSV file, found in its first lines
 tables           rows of Parquet and Arrow files
 sheets           rows of Excel and OpenDocument sheets
-plain_text       text and Markdown files, without their front matter
-documents        office documents, web pages, books, mails and, by OCR, pictures
+documents        files that are one text: plain text, office documents, web pages, books, mails and, by OCR, pictures
 pdf_text         the text of a PDF: a row a page, or rows of at most so many characters
 pdf_pages        the text of one page, in reading order
 """

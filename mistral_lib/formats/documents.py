@@ -1,10 +1,14 @@
-"""The text of office documents, web pages, books and mails, by kreuzberg; with `ocr` also that of pictures."""
+"""Files that are one text each: plain text and Markdown without front matter; office documents, web pages, books and mails by kreuzberg; with
+`ocr` also pictures."""
 
 import re
+from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from mistral_lib.formats.decompression import CODECS
 from mistral_lib.formats.rows import Reading, Row
+from mistral_lib.formats.streams import read_all
 
 MIME_TYPES = {
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -19,6 +23,11 @@ PARTS = ((b"word/", ".docx"), (b"ppt/", ".pptx"), (b"application/epub+zip", ".ep
 SECONDS = 120  # for one document
 OCR_LANGUAGE = "eng"
 MAIL_HEAD = re.compile(r"(?:(?:From|To|Cc|Bcc|Date|Reply-To): [^\n]*\n)+")  # names and addresses, not what was written
+
+
+# a block of `key: value` lines between two lines of dashes (YAML) or pluses (TOML), at the very beginning
+FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n((?:[ \t]*(?:[\w.-]+[ \t]*[:=].*|#.*|-[ \t].*|[ \t]+\S.*)?\n)+?)\1[ \t]*(?:\n|\Z)")
+KEYED = re.compile(r"(?m)^[\w.-]+[ \t]*[:=]")
 
 
 class NoOcr(ImportError):
@@ -83,3 +92,25 @@ def _ending(name: str, data: bytes) -> str:
     if path.suffix in MIME_TYPES:
         return path.suffix
     return next((ending for part, ending in PARTS if part in data), ".html")
+
+
+def plain_text(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
+    """The row of a text file. Errors: RefusedError if it is too large for memory."""
+    data = read_all(stream, reading.limits.in_memory_bytes)
+    if not data:
+        return
+    if b"\0" in data:
+        yield Row(name, None, "nul_bytes")
+        return
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        yield Row(name, None, "not_utf8")
+        return
+    body = without_front_matter(text)
+    yield Row(name, {"text": body}, note="" if body == text else "front_matter_left_out")
+
+
+def without_front_matter(text: str) -> str:
+    found = FRONT_MATTER.match(text)
+    return text[found.end() :].lstrip("\n") if found and KEYED.search(found[2]) else text

@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from mistral_lib.formats import archives, kinds
+from mistral_lib.formats.csv_dialect import DELIMITERS
 from mistral_lib.formats.decompression import decompressed, has_wrong_checksum
-from mistral_lib.formats.documents import document, picture
+from mistral_lib.formats.documents import document, picture, plain_text
 from mistral_lib.formats.encodings import Utf8Stream, as_utf8
 from mistral_lib.formats.json_rows import json_document, json_lines
 from mistral_lib.formats.pdf_text import pdf_rows
-from mistral_lib.formats.plain_text import plain_text
 from mistral_lib.formats.rows import Reading, Row
-from mistral_lib.formats.separated import DELIMITERS, separated
+from mistral_lib.formats.separated import separated
 from mistral_lib.formats.sheets import sheets
 from mistral_lib.formats.streams import Budget, Damaged, ExhaustedError, RefusedError, is_of_the_machine, peekable, read_all
 from mistral_lib.formats.tables import ROW_BYTES, arrow, parquet
