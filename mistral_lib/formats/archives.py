@@ -82,11 +82,14 @@ def zip_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
     try:
         opened = zipfile.ZipFile(file)
     except zipfile.BadZipFile:
+        given = None
         for found, inner, problem in cut_zip.members(file):
             budget.count_member()
             problem = _unsafe(found) or problem
-            given = None if problem or inner is None else metered(_Measured(inner, "zip", 0), budget, budget.limits.member_bytes)
-            yield Member(_unique(found, names), given, problem)
+            given = None if problem else _Measured(inner, "zip", 0)
+            yield Member(_unique(found, names), metered(given, budget, budget.limits.member_bytes) if given else None, problem)
+        if given is not None and given.is_damaged:
+            return  # that it is cut off was reported
         raise
     with opened as archive:
         for info in sorted(archive.infolist(), key=lambda i: (i.filename, i.header_offset)):

@@ -59,6 +59,8 @@ def test_documents_are_one_record_each(read):
         "a.txt": [{"text": "A plain text.\nOf two lines."}],
         "a.md": [{"text": "# A heading\n\nA text."}],
         "a.pdf": [{"text": "The first line.\nThe second line.", "document": "a.pdf"}],
+        "a.docx": [{"text": "A paragraph of a document.\n\nAnother one."}],
+        "a.html": [{"text": "A page\n\nA paragraph of a page.\n\none\ntwo"}],
         "one.json": [ROWS[0]],
     }
 
