@@ -178,6 +178,9 @@ def main() -> int | None:
     except (ValueError, RuntimeError, OSError, ModuleNotFoundError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept, and the same command resumes", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

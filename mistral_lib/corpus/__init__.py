@@ -1,17 +1,12 @@
-"""Source files become rows, and rows become records.
+"""The source files of a run, and how their rows become records.
 
 sources        the files of a run: paths, folders, globs and s3:// addresses, in a fixed order
 source_files   the files of one path, each with the name that its rows carry
+hub_datasets   data sets of the hub, downloaded by the library datasets
 object_store   objects of s3:// addresses, read as streams
-readers        file formats: the reader for a file name, and what happens if the content does not fit
-archives       the members of a zip or tar one after another, never unpacked to disk, never trusted
-streams        decompression, lines of bounded length, and limits against hostile files
-rows           one row of a file as it was read, and the options of reading
-json_rows      rows of JSON: lines, arrays, single objects, and repairs of damaged ones
-tables         rows of CSV, TSV and Parquet
-pdf_text       the text of a PDF: a row a page, or rows of at most so many characters
 sections       the sections of a corpus of one or two texts, a row each
 records        the record, to which every row is mapped or rejected with a reason code
+file_domains   the domain of a row that names none, from the name of its file
 document_keys  which key of a row names its source document
 row_shapes     the recognized row shapes: their keys, and how they become messages or a text
 messages       the messages of a conversation: uniform roles, in turn, an answer at the end

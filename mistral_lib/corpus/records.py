@@ -1,23 +1,17 @@
 """The record, to which every recognized row shape is mapped; other rows are rejected with a reason code."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any
 
 from mistral_lib.corpus.document_keys import source_document
+from mistral_lib.corpus.file_domains import file_domain
 from mistral_lib.corpus.messages import Message, UnmappableError
-from mistral_lib.corpus.readers import without_endings
 from mistral_lib.corpus.row_shapes import shaped
-from mistral_lib.corpus.rows import Row
 from mistral_lib.curation.redaction import redact
-
-TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
-PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, after the name: line, page or pages, part of it
-LOOSE_TEXTS = "texts"  # domain of text files that are in no folder of the source
+from mistral_lib.formats.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +117,3 @@ def _domain(places: list[dict[str, Any]], key: str) -> str:
 def _without_secrets(domain: str) -> str:
     """The domain, redacted: it is in every artifact and on every axis, where no secret may be."""
     return redact(domain)[0]
-
-
-def file_domain(source: str) -> str:
-    """The domain of a row that names none: the name of the archive or file without its endings. For a text file, which is a single
-    record, it is the folder's name, so that a folder of five hundred notes is one domain."""
-    name, colon, line = source.rpartition(":")
-    return _first_name(name if colon and line.isdecimal() else source)
-
-
-@lru_cache(maxsize=1024)
-def _first_name(source: str) -> str:
-    place = PurePosixPath(PLACE.sub("", source.split("!")[0]))
-    return (place.parent.name or LOOSE_TEXTS) if TEXT_FILE.search(place.name) else without_endings(place.name)

@@ -1,10 +1,10 @@
-"""The files of a run: its paths, folders, globs and s3:// addresses, always in the same order.
+"""The files of a run: its paths, folders, globs, s3:// and hf:// addresses, always in the same order.
 
 Source files are only read, never changed. `optional:PATH` may be missing and is then reported; any other source that is missing or
 yields no row stops the run, with all such faults in one message. readers.py reads the files.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,15 +12,17 @@ from glob import has_magic
 from itertools import islice
 from typing import Any
 
-from mistral_lib.corpus import readers, sections
+from mistral_lib.corpus import sections
 from mistral_lib.corpus.records import record_or_reason
-from mistral_lib.corpus.rows import Reading, Row
-from mistral_lib.corpus.source_files import SourceFile, clean, expand, place_of, shown_place
-from mistral_lib.corpus.streams import LIMITS, Budget, ExhaustedError, Limits
-from mistral_lib.run import files, paths
+from mistral_lib.corpus.row_shapes import COLUMNS
+from mistral_lib.corpus.source_files import Expansion, SourceFile, clean, place_of, shown_place
+from mistral_lib.formats import readers
+from mistral_lib.formats.rows import Reading, Row
+from mistral_lib.formats.streams import LIMITS, Budget, ExhaustedError, Limits
+from mistral_lib.run import files, parameter_faults, paths
 
 OPTIONAL = "optional:"
-ADVICE = "expected a file, folder, glob or s3://bucket/prefix (relative paths start at the workbook's folder): correct it, take it out"
+ADVICE = "expected a file, folder, glob, s3://bucket/prefix or hf://datasets/owner/name (relative paths start at the workbook's folder): correct it, take it out"
 
 
 class SourceError(ValueError):
@@ -32,6 +34,7 @@ class Found:
     files: list[SourceFile] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)  # a sentence for each optional source that does not exist or has no rows
     faults: list[str] = field(default_factory=list)
+    left_out: Counter = field(default_factory=Counter)  # files that are passed over, by kind
 
 
 def of_settings(settings: Any) -> list[SourceFile]:
@@ -46,9 +49,15 @@ def of_retention(settings: Any) -> list[SourceFile]:
 
 def resolve(settings: Any) -> Found:
     """The files of a run and its absent optional sources, looked up once. Errors: SourceError with every fault of both parameters."""
-    corpus = _search(settings.corpus_paths, "corpus")
-    operatives = _search(settings.operatives_paths, "operatives")
-    faults = corpus.faults + operatives.faults
+    ocr = getattr(settings, "ocr", False)
+    faults = [
+        f"columns: {parameter_faults.unknown('target', target, COLUMNS)}"
+        for target in getattr(settings, "columns", {})
+        if target not in COLUMNS
+    ]
+    corpus = _search(settings.corpus_paths, "corpus", ocr)
+    operatives = _search(settings.operatives_paths, "operatives", ocr)
+    faults += corpus.faults + operatives.faults
     if not corpus.files and not faults:
         reasons = "; ".join(corpus.absent) or "the list is empty"
         faults.append(f"corpus_paths: nothing to read ({reasons}): give at least one source that is there")
@@ -56,14 +65,15 @@ def resolve(settings: Any) -> Found:
         raise SourceError("\n".join(faults))
     in_corpus = {file.place for file in corpus.files}  # a file named in both is corpus, and is read once
     found = corpus.files + [file for file in operatives.files if file.place not in in_corpus]
-    return Found(_in_sections(_with_distinct_names(found), settings), corpus.absent + operatives.absent)
+    found = _in_sections(_with_distinct_names(found), settings)
+    return Found(found, corpus.absent + operatives.absent, left_out=corpus.left_out + operatives.left_out)
 
 
 def _in_sections(found: list[SourceFile], settings: Any) -> list[SourceFile]:
     """The files, marked to be read section by section if all that they have is one or two texts."""
     readable = 0
     for file in found:
-        readable += _readable(file, file.version)
+        readable += _readable(file, file.version, settings.ocr)
         if readable >= sections.FEWEST_ROWS:
             return found
     records = [record for file in found for row in rows_of(file, settings) if (record := record_or_reason(row, settings)[0])]
@@ -79,13 +89,14 @@ def find(paths: Iterable[str], origin: str) -> list[SourceFile]:
     return _with_distinct_names(found.files)
 
 
-def _search(paths: Iterable[str], origin: str) -> Found:
+def _search(paths: Iterable[str], origin: str, ocr: bool = False) -> Found:
     result, by_place, key = Found(), {}, f"{origin}_paths"
     for given in paths:
-        source = given.removeprefix(OPTIONAL)
+        source, passed = given.removeprefix(OPTIONAL), Counter()
         try:
-            expanded = list(expand(source, origin))
-            why = _why_nothing(source, expanded)
+            expanded = list(Expansion(origin, passed, ocr).files(source))
+            why = _why_nothing(source, expanded, passed, ocr)
+            result.left_out += passed
         except (OSError, ValueError) as error:  # a folder that may not be listed, a store that does not answer, demo:nonsense
             expanded, why = [], str(error)
         if not why:
@@ -101,19 +112,21 @@ def _search(paths: Iterable[str], origin: str) -> Found:
     return result
 
 
-def _why_nothing(source: str, expanded: list[SourceFile]) -> str:
+def _why_nothing(source: str, expanded: list[SourceFile], passed: Counter, ocr: bool) -> str:
+    if not expanded and passed:
+        return f"nothing in it is read; left out: {', '.join(f'{count} {kind}' for kind, count in sorted(passed.items()))}"
     if not expanded:
-        there = not source.startswith("s3://") and not has_magic(source) and place_of(source).exists()
+        there = not source.startswith(("s3://", "hf://")) and not has_magic(source) and place_of(source).exists()
         return "no file in it (hidden ones do not count)" if there else "no such file, or nothing in it"
-    if not any(_readable(file, file.version) for file in expanded):
-        return f"no row could be read from it ({next(rows(expanded[0])).problem} in {expanded[0].name})"
+    if not any(_readable(file, file.version, ocr) for file in expanded):
+        return f"no row could be read from it ({next(rows(expanded[0], ocr=ocr)).problem} in {expanded[0].name})"
     return ""
 
 
 @lru_cache(maxsize=4096)
-def _readable(file: SourceFile, version: Any) -> int:
+def _readable(file: SourceFile, version: Any, ocr: bool) -> int:
     """How many rows can be read, of more than FEWEST_ROWS these: usually the first ones can. version: for the cache, changes with the content."""
-    return sum(1 for _ in islice((row for row in rows(file, salvage=True) if row.problem is None), sections.FEWEST_ROWS))
+    return sum(1 for _ in islice((row for row in rows(file, salvage=True, ocr=ocr) if row.problem is None), sections.FEWEST_ROWS))
 
 
 def _with_distinct_names(found: list[SourceFile]) -> list[SourceFile]:
@@ -151,7 +164,7 @@ def _hash(file: SourceFile) -> str:
         raise _unreadable(file, error) from None
 
 
-def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS) -> Iterator[Row]:
+def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS, ocr: bool = False) -> Iterator[Row]:
     """Every row of one file, at least one. A row that cannot be read has a `problem`; the rows after it are still read.
 
     salvage: separate objects glued on one line. pdf_characters: characters per record of a PDF, 0 for one record a page.
@@ -159,7 +172,7 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
     """
     try:
         with file.open() as stream:
-            found = readers.read(stream, file.name, Reading(salvage, pdf_characters, limits), Budget(limits, file.size))
+            found = readers.read(stream, file.name, Reading(salvage, pdf_characters, limits, ocr), Budget(limits, file.size))
             yield from sections.divided(found, file.sections) if file.sections else found
     except ExhaustedError as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
@@ -169,7 +182,7 @@ def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limit
 
 def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
     """Every row of one file, read by the parameters of a run. Errors: SourceError."""
-    return rows(file, settings.salvage, settings.pdf_characters)
+    return rows(file, settings.salvage, settings.pdf_characters, ocr=settings.ocr)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:

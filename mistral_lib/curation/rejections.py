@@ -3,12 +3,15 @@
 A reason that rejects more than a tenth of a file is seldom meant: a check may not fit this kind of data.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mistral_lib.run.settings import CHECKS
 
 LARGE_SHARE = 0.1  # of the rows of a source, rejected for one reason
+MOST_NAMED = 20  # lines of a report
+ALL_SOURCES = "all files"
 
 # Reason code → the parameters that decide it. A check decides about the reason of its own name.
 DECIDED_BY = {
@@ -24,6 +27,7 @@ DECIDED_BY = {
     "no_supervised_token_within_max_tokens": ("max_tokens", "long_records"),
     "glued_json": ("salvage",),
     "unknown_shape": ("columns",),
+    **dict.fromkeys(("pdf_without_text", "pdf_page_without_text", "pdf_text_unmapped", "picture_without_ocr"), ("ocr",)),
 }
 HOW = {  # what to do if the rejection is not meant
     "placeholder_text": "0 switches it off",
@@ -32,6 +36,15 @@ HOW = {  # what to do if the rejection is not meant
     "glued_json": "true reads each object as a row",
     "longer_than_max_tokens": "split keeps them in parts",
 }
+REPAIR = {  # what to do where no parameter decides
+    "archive_member_encrypted": "unpack it with its password", "pdf_encrypted": "save it without its password",
+    "sheet_encrypted": "save it without its password", "document_encrypted": "save it without its password",
+    "unreadable": "the file is damaged or cut off: copy it again", "truncated_line": "the file is cut off: copy it again",
+    "truncated_json": "the file is cut off: copy it again", "unknown_file_type": "convert it to a format that is read, or move it away",
+    "python_literal": "write the rows with json.dumps, not with print or str", "html_instead_of_rows": "export the table as CSV, not as a web page",
+    "csv_column_count": "export the table with quotes around its cells", "csv_damaged": "export the table with quotes around its cells",
+    "not_utf8": "save the file as UTF-8",
+}  # fmt: skip
 
 
 def parameters_of(reason: str) -> tuple[str, ...]:
@@ -42,29 +55,36 @@ def parameters_of(reason: str) -> tuple[str, ...]:
 
 
 def explained(reason: str) -> str:
-    """The reason with its parameters: `placeholder_text (most_repeated_pattern: 0 switches it off)`."""
+    """The reason with its parameters, or with what repairs the rows: `placeholder_text (most_repeated_pattern: 0 switches it off)`."""
     named = " and ".join(parameters_of(reason))
     how = HOW.get(reason) or ("off or flag keeps the rows" if set(parameters_of(reason)) & set(CHECKS) else "")
-    return f"{reason} ({named}{': ' if how else ''}{how})" if named else reason
+    if not named:
+        return f"{reason} (no parameter decides this: {REPAIR.get(reason, 'look at the rows')})"
+    return f"{reason} ({named}{': ' if how else ''}{how})"
 
 
-def large(counts: Mapping[tuple[str, str], int], rows: Mapping[str, int], share: float = LARGE_SHARE) -> list[dict[str, Any]]:
-    """The reasons that reject more than this share of the rows of a source; the largest number of rows first.
+def large(by_source: Mapping[tuple[str, str], int], share: float = LARGE_SHARE) -> list[dict[str, Any]]:
+    """The reasons that reject more than this share of all rows, then those of one source; the largest number of rows first.
 
-    counts: (source, reason) → rejected rows. rows: source → all rows. Rows that a person left out are meant, so they are not listed.
+    by_source: (source, reason) → rows, "" for rows that are not rejected. Rows that a person left out are meant, so they are not listed.
     """
+    counts, rows = Counter(), Counter()
+    for (source, reason), count in by_source.items():
+        for name in (ALL_SOURCES, source):
+            rows[name] += count
+            counts[name, reason] += count
+    alone = {ALL_SOURCES} if len(rows) == 2 else set()  # of one source, its own lines say all
     found = [
         {"source": source, "reason": reason, "rejected": count, "rows": rows[source], "parameters": list(parameters_of(reason))}
         for (source, reason), count in counts.items()
-        if count > share * rows[source] and reason != "excluded_by_hand"
+        if reason not in ("", "excluded_by_hand") and count > share * rows[source] and source not in alone
     ]
-    return sorted(found, key=lambda one: (-one["rejected"], one["source"], one["reason"]))
+    return sorted(found, key=lambda one: (one["source"] != ALL_SOURCES, -one["rejected"], one["source"], one["reason"]))[:MOST_NAMED]
 
 
 def sentences(found: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each entry of `large`, for people."""
     return [
-        f"{one['source']}: {one['rejected']:,} of {one['rows']:,} rows ({one['rejected'] / one['rows']:.0%}) are rejected as "
-        + (explained(one["reason"]) if one["parameters"] else f"{one['reason']}; no parameter decides this: look at the rows")
+        f"{one['source']}: {one['rejected']:,} of {one['rows']:,} rows ({one['rejected'] / one['rows']:.0%}) are rejected as {explained(one['reason'])}"
         for one in found
     ]

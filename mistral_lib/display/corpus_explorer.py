@@ -14,11 +14,11 @@ from ipywidgets import Dropdown, HBox, SelectionRangeSlider, Text
 
 from mistral_lib.corpus import exclusions
 from mistral_lib.corpus.records import Record, record_of
-from mistral_lib.corpus.rows import Row
 from mistral_lib.corpus.sources import SourceError
 from mistral_lib.curation import checks
 from mistral_lib.display import row_view
 from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
+from mistral_lib.formats.rows import Row
 from mistral_lib.preparation import corpus_index
 from mistral_lib.preparation.corpus_index import CHOICES, CorpusIndex, Entry
 

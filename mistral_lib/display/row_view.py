@@ -12,11 +12,11 @@ import orjson
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, UnmappableError, map_row, record_of
-from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import checks, rejections
 from mistral_lib.curation.redaction import redact, redact_all
 from mistral_lib.curation.splits import SPLITS
 from mistral_lib.display.tables import Html
+from mistral_lib.formats.rows import Row
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format
 

@@ -145,7 +145,8 @@ def inventory(entries: Sequence[Mapping[str, Any]]) -> TextTable:
     return TextTable(
         [
             {"file": entry["name"], "origin": entry["origin"], "rows": entry["rows"], "shapes": _counts(entry["shapes"]),
-             "problems": _counts(entry["problems"])}
+             "problems": _counts(entry["problems"]),
+             **({"encoding": ", ".join(entry["encodings"])} if any(one.get("encodings") for one in entries) else {})}
             for entry in entries
         ]
     )  # fmt: skip
@@ -196,7 +197,13 @@ def losses_by_file(ledger: pd.DataFrame, found: Sequence[SourceFile]) -> pd.Data
     names = {file.name for file in found}
     file = ledger["source"].map(lambda source: _file(source, names)).rename("file")
     fate = ledger["fate"].where(~ledger["fate"].isin(SPLITS), "kept").replace(["duplicate", "near_duplicate"], "duplicates")
-    table = pd.crosstab(file, fate).reindex(columns=["kept", "rejected", "duplicates"], fill_value=0)
+    lines = ledger["lines"] if "lines" in ledger else pd.Series(1, index=ledger.index)  # a refused file has many
+    table = (
+        pd.crosstab(file, fate, values=lines, aggfunc="sum")
+        .fillna(0)
+        .astype(int)
+        .reindex(columns=["kept", "rejected", "duplicates"], fill_value=0)
+    )
     reasons = ledger["reason"][ledger["fate"] == "rejected"].groupby(file).agg(_most_frequent)
     table.insert(0, "rows", table.sum(axis=1))
     table.insert(3, "rejected mostly as", reasons.reindex(table.index).fillna(""))

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, record_or_reason
-from mistral_lib.corpus.rows import Row
 from mistral_lib.curation import similarity
+from mistral_lib.formats.rows import Row
 from mistral_lib.preparation.record_store import prompt_text
 from mistral_lib.run.settings import Settings
 

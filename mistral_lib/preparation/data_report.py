@@ -20,18 +20,19 @@ from mistral_lib.run import files
 from mistral_lib.tokens import packing
 
 LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "domain", "shape", "record_id", "fate", "reason")),
-                    *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost"))])  # fmt: skip
+                    *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost", "lines"))])  # fmt: skip
 RECORDS = pa.schema([(name, pa.string()) for name in
                      ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text")])  # fmt: skip
-PLACE_IN_FILE = r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)$"  # in the source of a row, after the file's name
+PLACE_IN_FILE = r"(!.*|#\d+([-.]\d+)?|([.:]\d+)+)$"  # in the source of a row, after the file's name: member, page, line
 FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
 
-def write_ledger(prep: Prepared, folder: Path) -> None:
+def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
     """ledger.parquet: a row per input row. records.parquet: the kept ones with their text. rejected.jsonl: source and reason,
-    never any content. All in one pass over the store."""
+    never any content. All in one pass over the store. Returns what is rejected often."""
+    by_file: Counter = Counter()
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
-    repeats, lost = prep.splits.repeats.read(), prep.lost.read()
+    repeats, lost, weights = prep.splits.repeats.read(), prep.lost.read(), prep.rows.weights()
     with (
         pq.ParquetWriter(folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
         pq.ParquetWriter(folder / "records.parquet", RECORDS, write_statistics=False) as kept,
@@ -40,11 +41,24 @@ def write_ledger(prep: Prepared, folder: Path) -> None:
         for start, batch in prep.store.batches():
             part = slice(start, start + len(batch))
             lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
+            lines = lines.append_column(LEDGER.field("lines"), pa.array(weights[part].astype(np.int32)))
             ledger.write_table(lines)
             kept.write_table(_records(lines, batch, prep.splits.divided is not None))
-            for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason"]).to_pylist():
+            for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason", "lines"]).to_pylist():
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            by_file.update(_rejected_by_file(lines))
     pa.default_memory_pool().release_unused()
+    return rejections.large(by_file)
+
+
+def _rejected_by_file(lines: pa.Table) -> dict[tuple[str, str], int]:
+    """Rows of each file by their reason, "" for those that are not rejected. lines: of the ledger."""
+    file = pc.replace_substring_regex(lines["source"], PLACE_IN_FILE, "")
+    reason = pc.if_else(pc.equal(lines["fate"], "rejected"), lines["reason"], "")
+    counted = pa.table({"file": file, "reason": reason, "lines": lines["lines"]}).group_by(["file", "reason"]).aggregate([("lines", "sum")])
+    return dict(
+        zip(zip(counted["file"].to_pylist(), counted["reason"].to_pylist(), strict=True), counted["lines_sum"].to_pylist(), strict=True)
+    )
 
 
 def _ledger(
@@ -63,7 +77,7 @@ def _ledger(
         "reason": [rows.reasons[number] if number >= 0 else repeated.get(first, "") for number, first in zip(reason.tolist(), repeats.tolist(), strict=True)],
         "tokens": tokens, "supervised_tokens": supervised, "tokens_lost": lost,
     }  # fmt: skip
-    return pa.table(columns, schema=LEDGER)
+    return pa.table(columns, schema=pa.schema([field for field in LEDGER if field.name != "lines"]))
 
 
 def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
@@ -81,18 +95,6 @@ def _records(lines: pa.Table, batch: pa.RecordBatch, divided: bool) -> pa.Table:
     return pa.table(columns, schema=RECORDS)
 
 
-def large_rejections(folder: Path) -> list[dict[str, Any]]:
-    """The reasons that reject more than a tenth of the rows of a file, from ledger.parquet; as `rejections.large`."""
-    rows, counts = Counter(), Counter()
-    with pq.ParquetFile(folder / "ledger.parquet") as ledger:
-        for batch in ledger.iter_batches(columns=["source", "fate", "reason"]):
-            file = pc.replace_substring_regex(batch["source"], PLACE_IN_FILE, "").to_pylist()
-            rows.update(file)
-            refused = pc.equal(batch["fate"], "rejected").to_pylist()
-            counts.update((name, reason) for name, reason, lost in zip(file, batch["reason"].to_pylist(), refused, strict=True) if lost)
-    return rejections.large(counts, rows)
-
-
 def figures(prep: Prepared, blocks: dict[str, int]) -> dict[str, Any]:
     """The figures of data/report.json. blocks: their number in each split."""
     return {**_row_figures(prep), **_leak_figures(prep), "mixture": mixture_figures(prep), **_token_figures(prep, blocks)}
@@ -103,8 +105,8 @@ def _row_figures(prep: Prepared) -> dict[str, Any]:
     rows, split = prep.rows, prep.splits.split
     fates, in_split = np.bincount(rows.fate, minlength=4), _in_split(prep)
     return {
-        "lines_read": len(rows.fate),
-        "records_read": len(rows.fate),
+        "lines_read": int(rows.lines.read().sum(dtype=np.int64)),
+        "records_read": int(rows.weights().sum()),
         "records_kept": int((split >= 0).sum()),
         "rejected": rejected(rows),
         **{name: dict(sorted(counter.items())) for name, counter in rows.counts.items()},
@@ -213,21 +215,22 @@ def mixture_figures(prep: Prepared) -> dict[str, Any]:
 
 
 def rejected(rows: RowColumns) -> dict[str, int]:
-    """Rejected rows by reason."""
-    return _names(rows.reason[rows.fate == REJECTED], rows.reasons)
+    """Rejected rows by reason; a refused file counts as many as it has."""
+    refused = rows.fate == REJECTED
+    return _names(rows.reason[refused], rows.reasons, rows.weights()[refused])
 
 
-def _names(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
-    """How often each name's number occurs; names that do not occur are left out."""
-    counts = np.bincount(numbers[numbers >= 0], minlength=len(names)).tolist()
-    return {name: count for name, count in sorted(zip(names, counts, strict=True)) if count}
+def _names(numbers: np.ndarray, names: Sequence[str], weights: np.ndarray | None = None) -> dict[str, int]:
+    """How often each name's number occurs, or the sum of its weights; names that do not occur are left out."""
+    counts = np.bincount(numbers[numbers >= 0], None if weights is None else weights[numbers >= 0], minlength=len(names)).tolist()
+    return {name: int(count) for name, count in sorted(zip(names, counts, strict=True)) if count}
 
 
 def what_was_lost(rows: RowColumns, what: str, remedy: str = "Add data, or change the parameter that the reason names") -> str:
     """An error message: what is missing, and the fate of all rows."""
     fates = np.bincount(rows.fate, minlength=4)
     return (
-        f"{what}: of {len(rows.fate)} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
+        f"{what}: of {rows.weights().sum()} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
         f"rejected: {_rejected_text(rows)}. {remedy}"
     )
 

@@ -21,24 +21,22 @@ LENGTH_SAMPLE = 20_000  # records whose tokens are counted; of more, a sample by
 
 def explore(run: Run) -> dict[str, Any]:
     """Run the corpus stage unless it is complete, and return corpus/inventory.json. Errors: SourceError."""
-    source_files = sources.of_settings(run.settings)
+    found = sources.resolve(run.settings)
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
-    inputs = stage_inputs.hashes(run, "corpus", source_files)
-    run.run_stage("corpus", inputs, lambda folder: write_inventory(folder, run.settings, source_files, tokenizer, inputs))
+    inputs = stage_inputs.hashes(run, "corpus", found.files)
+    run.run_stage("corpus", inputs, lambda folder: write_inventory(folder, run.settings, found, tokenizer, inputs))
     return files.read_json(run.folder / "corpus" / "inventory.json")
 
 
-def write_inventory(
-    folder: Path, settings: Settings, source_files: list[sources.SourceFile], tokenizer: Any, hashes: dict[str, str]
-) -> dict[str, Any]:
+def write_inventory(folder: Path, settings: Settings, found: sources.Found, tokenizer: Any, hashes: dict[str, str]) -> dict[str, Any]:
     """inventory.json with an entry per file, index.parquet with a row per row, lengths.parquet with one per record; returns the totals."""
     seen: dict[int, str] = {}
     sample: list[tuple[float, str, Record]] = []
     entries, index = [], IndexWriter(folder)
-    for file in bar(source_files, "files", unit="file"):
+    for file in bar(found.files, "files", unit="file"):
         entries.append({**survey(file, settings, seen, sample, index), "sha256": hashes[f"{file.origin}/{file.name}"]})
     index.close()
-    totals = _totals(entries)
+    totals = _totals(entries, found.left_out)
     write_lengths(folder, [record for _, _, record in sorted(sample, key=lambda one: one[1])], tokenizer)
     files.write_json(folder / "inventory.json", {"files": entries, "totals": totals})
     return totals
@@ -48,15 +46,17 @@ def survey(
     file: sources.SourceFile, settings: Settings, seen: dict[int, str], sample: list[tuple[float, str, Record]], index: IndexWriter
 ) -> dict[str, Any]:
     """The entry of one file. Shared by all files: `seen`, text hash → the first file with it; a `sample` of the records; the index."""
-    shapes, domains, problems, repeats = Counter(), Counter(), Counter(), Counter()
+    shapes, domains, problems, repeats, encodings, left_out = (Counter() for _ in range(6))
     rows = 0
     for row in sources.rows_of(file, settings):
-        rows += 1
+        rows += row.records
+        encodings.update([row.encoding] if row.encoding else [])
+        left_out.update(row.left_out)
         record, problem = record_or_reason(row, settings)
         record_id = record.record_id if record else ""
         index.add(file.name, row.source, record, record_id, problem)
         if record is None:
-            problems[problem] += 1
+            problems[problem] += row.records
         else:
             shapes[record.shape] += 1
             domains[record.domain] += 1
@@ -66,7 +66,7 @@ def survey(
             seen.setdefault(key, file.name)
             _draw(sample, record)
     return {"name": file.name, "origin": file.origin, "bytes": file.size, "rows": rows, "shapes": dict(shapes), "domains": dict(domains),
-            "problems": dict(problems), "repeats": dict(repeats)}  # fmt: skip
+            "problems": dict(problems), "repeats": dict(repeats), "encodings": dict(encodings), "left_out": dict(left_out)}  # fmt: skip
 
 
 def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
@@ -78,13 +78,16 @@ def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
         heapq.heapreplace(sample, one)
 
 
-def _totals(entries: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def _totals(entries: Iterable[dict[str, Any]], left_out: Counter) -> dict[str, Any]:
+    """left_out: files that were passed over when the sources were listed."""
+
     def summed(key: str) -> dict[str, int]:
         return dict(sum((Counter(entry[key]) for entry in entries), Counter()))
 
     return {
         "files": len(entries), "bytes": sum(e["bytes"] for e in entries), "rows": sum(e["rows"] for e in entries),
         "shapes": summed("shapes"), "domains": summed("domains"), "problems": summed("problems"),
+        "encodings": summed("encodings"), "left_out": dict(sorted((left_out + Counter(summed("left_out"))).items())),
         "repeats": sum(sum(e["repeats"].values()) for e in entries),
     }  # fmt: skip
 

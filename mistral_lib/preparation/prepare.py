@@ -10,6 +10,7 @@ for two figures of report.json: seconds and peak_memory_mib.
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -38,9 +39,11 @@ from mistral_lib.run.settings import Settings
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
-PACKAGES = ("run", "detection", "curation", "corpus", "tokens", "preparation")
-LIBRARIES = ("ahocorasick-rs", "numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
+PACKAGES = ("run", "detection", "curation", "formats", "corpus", "tokens", "preparation")
+LIBRARIES = ("ahocorasick-rs", "charset-normalizer", "kreuzberg", "numpy", "orjson", "pyarrow", "pypdfium2", "python-calamine", "rensa",
+             "tokenizers", "transformers")  # fmt: skip
 EARLIER_KEPT = "Earlier results are untouched."
+LIMITS_OF_LOSS = "max_rejected_share (or strict) decides how much may be rejected"
 
 
 class EmptySplitError(ValueError):
@@ -108,8 +111,10 @@ class Preparation:
         with ExitStack() as opened:  # the space of a deleted file is free only after it is closed
             with freeze_gc():
                 prepared = self.steps(found.files, opened)
-                blocks = self.write(prepared)
-            report = {"large_rejections": data_report.large_rejections(self.folder), **data_report.figures(prepared, blocks), "absent_sources": found.absent,
+                blocks, often = self.write(prepared)
+            figures = data_report.figures(prepared, blocks)
+            left_out = dict(sorted((found.left_out + Counter(figures["left_out"])).items()))
+            report = {"large_rejections": often, **figures, "left_out": left_out, "absent_sources": found.absent,
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)
@@ -148,15 +153,15 @@ class Preparation:
         release_free_memory(0)
         return Prepared(self.settings, rows, store, assigned, tokens, lost, leak, train, mixed, search is not None)
 
-    def write(self, prepared: Prepared) -> dict[str, int]:
-        """The packed splits, then the ledger, the records and the rejects; the number of blocks of each split."""
+    def write(self, prepared: Prepared) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """The packed splits, then the ledger, the records and the rejects; the number of blocks of each split, and what is rejected often."""
         pad_id = self.tokenizer.pad_token_id
         blocks = {name: split_writer.write(prepared, self.folder, split, pad_id) for split, name in enumerate(splits.SPLITS)}
         prepared.tokens.close()
         release_free_memory(0)
-        data_report.write_ledger(prepared, self.folder)
+        often = data_report.write_ledger(prepared, self.folder)
         release_free_memory(0)
-        return blocks
+        return blocks, often
 
     def _read(self, source_files: list[sources.SourceFile], search: Search | None) -> tuple[RowColumns, RecordStore]:
         """All rows, their records on disk, and in `search` what near-duplicates are searched by."""
@@ -220,11 +225,12 @@ class Preparation:
         """Errors: TooMuchLostError."""
         intended = ("objective_is_", EXCLUDED)
         unwanted = [number for number, reason in enumerate(rows.reasons) if not reason.startswith(intended)]
-        lost = int(np.isin(rows.reason, unwanted).sum())
-        allowed = 0 if self.settings.strict else self.settings.max_rejected_share * len(rows.fate)
+        weights = rows.weights()
+        lost, total = int(weights[np.isin(rows.reason, unwanted)].sum()), int(weights.sum())
+        allowed = 0 if self.settings.strict else self.settings.max_rejected_share * total
         if lost > allowed:
             limit = "strict is set" if self.settings.strict else f"max_rejected_share = {self.settings.max_rejected_share}"
-            raise TooMuchLostError(data_report.what_was_lost(rows, f"{lost} of {len(rows.fate)} rows were rejected, and {limit}"))
+            raise TooMuchLostError(data_report.what_was_lost(rows, f"{lost} of {total} rows were rejected, and {limit}", LIMITS_OF_LOSS))
 
     def _mixed(self, rows: RowColumns, assigned: AssignedSplits, tokens: TokenStore) -> tuple[np.ndarray, mixture.Mixture]:
         """The windows of the training split, int32, and which of them are trained on. Errors: ValueError for a weight of an unknown domain."""

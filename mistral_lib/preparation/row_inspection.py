@@ -23,10 +23,20 @@ KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row befo
 ORIGINS = ("corpus", "operatives")
 SIDES = ("prompt", "answer")  # the two texts of a record that are compared with those of others
 COLUMNS = {"key": "u8", "context": "u8", "prompt": "u8", "prompt_words": "i4", "answer": "u8", "answer_words": "i4", "group": "u8",
-           "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4"}  # fmt: skip
-ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "group", "document_key", "skeleton")  # only some steps read them
+           "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4", "lines": "u4"}  # fmt: skip
+ON_DISK = (
+    "context",
+    "prompt",
+    "prompt_words",
+    "answer",
+    "answer_words",
+    "group",
+    "document_key",
+    "skeleton",
+    "lines",
+)  # only some steps read them
 DOCUMENT = 1  # the context of a plain document, which has no prompt
-COUNTED = ("redacted", "repairs", "flags", "excluded")
+COUNTED = ("redacted", "repairs", "flags", "excluded", "left_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class RowColumns:
     origin: np.ndarray  # uint8: number in ORIGINS
     fate: np.ndarray  # uint8: KEPT, REJECTED, DUPLICATE or NEAR_DUPLICATE; the steps change it
     reason: np.ndarray  # int32: number of the reason, -1 for none; the steps change it
+    lines: StoredColumn  # uint32: lines or items of the file; of a refused file or part all that it has, 0 for the second object of a line
     domains: list[str]
     reasons: list[str]
     counts: dict[str, Counter]  # by COUNTED
@@ -60,6 +71,10 @@ class RowColumns:
     def reject(self, numbers: np.ndarray, reason: str) -> None:
         self.fate[numbers] = REJECTED
         self.reason[numbers] = _number(self.reasons, reason)
+
+    def weights(self) -> np.ndarray:
+        """For how many rows each one stands, int64: more than one for a refused file or part of it."""
+        return np.maximum(self.lines.read(), 1).astype(np.int64)
 
     def kept(self) -> np.ndarray:
         """The numbers of the rows that are kept so far, int32, ascending."""
@@ -128,11 +143,15 @@ class Inspector:
         """rows: (number in ORIGINS, row)."""
         counts = {name: Counter() for name in COUNTED}
         found = [self._record(row, counts) for _, row in rows]
+        for _, row in rows:
+            if row.left_out:
+                counts["left_out"].update(row.left_out)
         domains, reasons = [], []
         patterns = self.settings.most_repeated_pattern > 0
         columns = zip(*(_numbers(record, reason, domains, reasons, patterns) for record, reason in found), strict=True)
         named = dict(zip(("key", "context", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
         named["origin"] = [origin for origin, _ in rows]
+        named["lines"] = [row.lines for _, row in rows]
         named["document_key"] = [self.keys.index(record.document_key) if record else 0 for record, _ in found]
         arrays = {name: np.array(named.get(name, [0] * len(found)), kind) for name, kind in COLUMNS.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])

@@ -16,6 +16,7 @@ def explain(fault: Mapping[str, Any], key: str) -> str:
         return unknown("parameter", key, Settings.names())
     wrong = {
         "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
+        "string_too_long": "at most 100 characters are allowed, since it is the name of a folder",
         "list_type": f"a list is expected, such as [{fault['input']}]",
     }.get(fault["type"], fault["msg"])
     return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
@@ -35,6 +36,11 @@ def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]
     if settings.instance not in instances:
         faults.append(f"{unknown('instance', settings.instance, instances)} (params/instances.yaml)")
     faults += [f"domain_weights: {name} = {weight} is negative" for name, weight in settings.domain_weights.items() if weight < 0]
+    for key in ("corpus_paths", "operatives_paths", "retention_paths"):
+        if any(not path.removeprefix("optional:").strip() for path in getattr(settings, key)):
+            faults.append(
+                f"{key} = {getattr(settings, key)}: an empty path would read the whole folder of the workbook; name a file or a folder"
+            )
     for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
         if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
             faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")

@@ -101,6 +101,19 @@ def _read_bool(loader: yaml.SafeLoader, node: yaml.Node) -> bool | str:
 _Loader.add_constructor("tag:yaml.org,2002:bool", _read_bool)
 
 
+def _read_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """Errors: ParameterError for a key that is there twice: YAML itself takes the last value without a word."""
+    lines: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+        if isinstance(key, str | int | float | bool) and lines.setdefault(key, line) != line:
+            raise ParameterError(f"{key} is given twice, in lines {lines[key]} and {line}: delete one of them")
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _read_mapping)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folders = (paths.params(), paths.runs())
@@ -108,12 +121,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
         holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in there.items() if names)
         raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:
-        values = yaml.load(path.read_text(), _Loader)
+        values = yaml.load(_text(path), _Loader)
+    except ParameterError as error:
+        raise ParameterError(f"{paths.short(path)}: {error}") from None
     except yaml.YAMLError as error:
         raise ParameterError(f"{paths.short(path)}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ParameterError(f"{paths.short(path)}: expected lines of `key: value`, found {type(values).__name__}")
     return values
+
+
+def _text(path: Path) -> str:
+    """Errors: ParameterError if it is not UTF-8."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        seen = "the file is UTF-16" if wide else f"line {line} has the byte 0x{data[error.start]:02x}, which is not UTF-8"
+        raise ParameterError(f"{seen}; expected a text file in UTF-8: save it as UTF-8 in your editor") from None
 
 
 def instances() -> dict[str, dict[str, Any]]:

@@ -42,11 +42,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
-    run_name: str = _field("demo", "name of the run folder below runs/", "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = _field(42, "seed of splits, initial adapter and data order", "data training evaluation", ge=0)
+    run_name: str = _field("demo", "name of the run folder below runs/", "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: int = _field(42, "seed of splits, initial adapter and data order", "data training evaluation", ge=0, le=2**32 - 1)
 
     corpus_paths: list[str] = _field(
-        ["demo:corpus"], "files, folders, globs or s3:// prefixes; optional:PATH may be missing", "corpus data", min_length=1
+        ["demo:corpus"],
+        "files, folders, globs, s3:// prefixes or hf://datasets/owner/name; optional:PATH may be missing",
+        "corpus data",
+        min_length=1,
     )
     operatives_paths: list[str] = _field([], "sources of operatives: documents that join after the corpus; may be empty", "corpus data")
     domain_key: str = _field(
@@ -61,6 +64,7 @@ class Settings(BaseModel):
     )
     salvage: bool = _field(True, "split lines that hold several JSON objects; otherwise reject them", "corpus data evaluation")
     pdf_characters: int = _field(0, "characters per record of a PDF; 0: one record per page", "corpus data evaluation", ge=0, le=1_000_000)
+    ocr: bool = _field(False, "read scanned PDF pages and pictures by Tesseract, which must be installed", "corpus data evaluation")
     exclude_file: str = _field(
         "", "file of records to leave out, by id or source; empty: excluded.txt in the run folder, if it exists", "data"
     )

@@ -5,7 +5,7 @@ import pytest
 from mistral_lib.corpus import document_keys
 from mistral_lib.corpus.document_keys import USUAL, source_document
 from mistral_lib.corpus.records import map_row, record_of
-from mistral_lib.corpus.rows import Row
+from mistral_lib.formats.rows import Row
 from mistral_lib.run.settings import Settings
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mistral_lib.corpus import pdf_writer
-from mistral_lib.corpus.pdf_text import pdf_rows
+from mistral_lib.formats.pdf_text import pdf_rows
 
 
 def read_back(text: str) -> list[str]:

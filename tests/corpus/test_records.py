@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mistral_lib.corpus import messages
 from mistral_lib.corpus.records import Record, UnmappableError, file_domain, map_row, record_of, text_id
 from mistral_lib.corpus.row_shapes import COLUMNS
-from mistral_lib.corpus.rows import Row
+from mistral_lib.formats.rows import Row
 from mistral_lib.run.settings import Settings
 
 ASK, REPLY = "What is 2 + 2?", "It is 4."

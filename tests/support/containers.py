@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import pdf_writer
+from tests.support import office
 
 ROWS = [{"prompt": f"What is number {n}?", "completion": f"It is the number {n}, é × “{n}”."} for n in range(1, 6)]
 
@@ -35,10 +37,25 @@ def parquet(rows: list[dict]) -> bytes:
     return sink.getvalue()
 
 
+def arrow(rows: list[dict]) -> bytes:
+    """A stream of batches, as the library datasets stores a table."""
+    sink, made = io.BytesIO(), pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(sink, made.schema) as writer:
+        writer.write_table(made)
+    return sink.getvalue()
+
+
+def cells(rows: list[dict]) -> list[list]:
+    """A table with its header."""
+    return [list(rows[0]), *(list(row.values()) for row in rows)]
+
+
 def compressed(data: bytes, codec: str) -> bytes:
-    """`codec`: gzip, bz2 or zstd, the same bytes at every call."""
-    if codec == "zstd":
-        return pa.Codec("zstd").compress(data, asbytes=True)
+    """`codec`: gzip, bz2, xz, zstd or lz4, the same bytes at every call."""
+    if codec in ("zstd", "lz4"):
+        return pa.Codec(codec).compress(data, asbytes=True)
+    if codec == "xz":
+        return lzma.compress(data)
     return gzip.compress(data, mtime=0) if codec == "gzip" else bz2.compress(data)
 
 
@@ -77,6 +94,13 @@ STRUCTURED: dict[str, Callable[[], bytes]] = {
     "semicolons.csv": lambda: table(ROWS, ";"),
     "a.tsv": lambda: table(ROWS, "\t"),
     "a.parquet": lambda: parquet(ROWS),
+    "a.arrow": lambda: arrow(ROWS),
+    "a.xlsx": lambda: office.xlsx(cells(ROWS)),
+    "a.ods": lambda: office.ods(cells(ROWS)),
+    "pretty.jsonl": lambda: b"\n".join(json.dumps(row, indent=2, ensure_ascii=False).encode() for row in ROWS),
+    "splits.json": lambda: json.dumps({"train": ROWS[:3], "test": ROWS[3:]}).encode(),
+    "a.jsonl.xz": lambda: compressed(LINES, "xz"),
+    "a.jsonl.lz4": lambda: compressed(LINES, "lz4"),
     "a.jsonl.gz": lambda: compressed(LINES, "gzip"),
     "a.jsonl.bz2": lambda: compressed(LINES, "bz2"),
     "a.jsonl.zst": lambda: compressed(LINES, "zstd"),
@@ -95,5 +119,7 @@ DOCUMENTS: dict[str, Callable[[], bytes]] = {
     "a.txt": lambda: b"A plain text.\nOf two lines.",
     "a.md": lambda: b"# A heading\n\nA text.",
     "a.pdf": pdf,
+    "a.docx": lambda: office.docx("A paragraph of a document.", "Another one."),
+    "a.html": lambda: office.html("A page", "A paragraph of a page."),
     "one.json": lambda: json.dumps(ROWS[0], indent=1).encode(),
 }

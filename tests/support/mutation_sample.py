@@ -43,7 +43,7 @@ MODULES: dict[str, list[str] | None] = {
     "curation/split_minimums": ["curation/test_splits.py"],
     "preparation/audit": None,
     "run/folder": None,
-    "corpus/json_rows": ["corpus/test_readers.py", "corpus/test_readers_fuzz.py"],
+    "formats/json_rows": ["formats/test_readers.py", "formats/test_readers_fuzz.py"],
     "tokens/chat_format": None,
     "curation/verified_pairs": ["curation/test_near_duplicates.py"],
     "curation/checks": None,
@@ -51,7 +51,7 @@ MODULES: dict[str, list[str] | None] = {
     "curation/connected_components": ["curation/test_splits.py"],
     "curation/splits": None,
     "curation/redaction": None,
-    "corpus/readers": ["corpus/test_readers.py", "corpus/test_records.py", "corpus/test_sources.py"],
+    "formats/readers": ["formats/test_readers.py", "corpus/test_records.py", "corpus/test_sources.py"],
     "tokens/packing": None,
     "evaluation/verdict": None,
 }

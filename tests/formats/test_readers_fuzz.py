@@ -9,7 +9,7 @@ import pytest
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import UnmappableError, map_row
 from mistral_lib.corpus.sources import SourceFile
-from mistral_lib.corpus.streams import Limits
+from mistral_lib.formats.streams import Limits
 from tests.support.containers import DOCUMENTS, ROWS, STRUCTURED
 
 MUTATIONS = 40  # of each file

@@ -11,7 +11,7 @@ import pytest
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import Row, SourceFile
-from mistral_lib.corpus.streams import Limits
+from mistral_lib.formats.streams import Limits
 from tests.support.containers import LINES, ROWS, compressed, json_lines, tarred, zipped
 
 BLANK = b" " * (8 * 2**20) + b"\n"  # expands about 1000 fold

@@ -3,16 +3,14 @@
 Limits count the bytes that were read, never what a header claims. Knows nothing of rows, records or file formats.
 """
 
+import errno
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import pyarrow as pa
-
 MIB = 2**20
 CHUNK = 256 * 1024  # bytes read at once
-CODECS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,22 @@ class RefusedError(ValueError):
 
 class ExhaustedError(RefusedError):
     """The file has reached a limit: nothing more of it is read."""
+
+
+class Damaged(RefusedError):
+    """The rest of a stream cannot be read; all that lay before it was. share: the part of its bytes that was read, 0 if unknown."""
+
+    def __init__(self, note: str, share: float = 0.0) -> None:
+        super().__init__("unreadable")
+        self.note, self.share = note, share
+
+
+def is_of_the_machine(error: BaseException | None) -> bool:
+    """Whether it is a fault of a disk, a permission, a network, the memory or a missing package, and not of the content."""
+    if isinstance(error, OSError):  # decompressors report damaged bytes without errno, and an impossible offset as EINVAL
+        return error.errno not in (None, errno.EINVAL)
+    # damaged sizes let Arrow request more memory than there is; its errors are of these types and of its own
+    return isinstance(error, (ImportError, MemoryError)) and not type(error).__module__.startswith("pyarrow")
 
 
 class Budget:
@@ -87,9 +101,9 @@ def metered(inner: BinaryIO, budget: Budget | None = None, most: int | None = No
     return io.BufferedReader(Metered(inner, budget, most), CHUNK)
 
 
-def decompressed(stream: BinaryIO, codec: str, budget: Budget) -> BinaryIO:
-    """The plain bytes of a gzip, bz2 or zstd stream of one or more frames. Errors: OSError without errno if it is damaged or truncated."""
-    return metered(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec), budget)
+def peekable(stream: BinaryIO) -> io.BufferedReader:
+    """The stream, whose first bytes can be looked at without being taken."""
+    return stream if hasattr(stream, "peek") else io.BufferedReader(stream, CHUNK)  # type: ignore[return-value, arg-type]
 
 
 def lines(stream: BinaryIO, most: int) -> Iterator[bytes | None]:

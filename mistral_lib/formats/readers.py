@@ -1,0 +1,194 @@
+"""File formats: the reader for a file, and what happens if the content does not fit its name.
+
+Every file and every member of an archive yields at least one row: its content, or its problem. Errors in the content never raise,
+whatever exception a parsing library has for them; only faults of the machine do, and an AssertionError: a fault of this library.
+
+To add a format: its ending in KINDS of kinds.py, a branch in `_of_kind`, a module for its rows. If a file of it is one text, its kind also
+belongs into ONE_RECORD, so that a folder of such files is one domain.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from mistral_lib.formats import archives, kinds
+from mistral_lib.formats.csv_dialect import DELIMITERS
+from mistral_lib.formats.decompression import decompressed, has_wrong_checksum
+from mistral_lib.formats.documents import document, picture, plain_text
+from mistral_lib.formats.encodings import Utf8Stream, as_utf8
+from mistral_lib.formats.json_rows import json_document, json_lines
+from mistral_lib.formats.pdf_text import pdf_rows
+from mistral_lib.formats.rows import Reading, Row
+from mistral_lib.formats.separated import separated
+from mistral_lib.formats.sheets import sheets
+from mistral_lib.formats.streams import Budget, Damaged, ExhaustedError, RefusedError, is_of_the_machine, peekable, read_all
+from mistral_lib.formats.tables import ROW_BYTES, arrow, parquet
+
+DEEPEST = 1  # an archive in an archive is read, one inside that is refused
+HTML = (b"<!doctype", b"<html", b"<table", b"<head", b"<body")  # a page that was saved under the name of a table
+SUSPECT = 4  # rows before a damaged place, itself included, that are not used
+TABLES = ("parquet", "arrow", "sheet")
+NAMED_LIKE_ROWS = ("lines", "json", "csv", "tsv", *TABLES, "zip", "tar")
+
+
+def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int = 0) -> Iterator[Row]:
+    """The rows of one file or member; one row with a problem if there is nothing to yield.
+
+    Errors: ExhaustedError if the file costs more than its limits allow; for faults of the machine OSError with an errno, MemoryError, ImportError.
+    """
+    empty = True
+    for row in _guarded(stream, name, reading, budget, depth):
+        empty = False
+        yield row
+    if empty:
+        yield Row(name, None, "empty_file")
+
+
+def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    count = 0
+    try:
+        for row in _rows(stream, name, reading, budget, depth):
+            count += row.lines
+            yield row
+    except (ExhaustedError, AssertionError, GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except Damaged as damaged:
+        yield _of_the_rest(name, damaged, count)
+    except RefusedError as refused:
+        yield Row(name, None, refused.code)
+    except BaseException as error:  # a library in Rust panics with an error that is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        for fault in (error, error.__context__):  # zipfile takes every fault of reading for damage, and raises its own error
+            if isinstance(fault, ExhaustedError) or is_of_the_machine(fault):
+                raise fault from None
+        yield Row(name, None, "unreadable", type(error).__name__, lines=_estimated(name, budget) if not count and not depth else 1)
+
+
+def _of_the_rest(name: str, damaged: Damaged, count: int) -> Row:
+    """The problem that stands for all that was lost; how many lines it was follows from those before it."""
+    lost = round(count * (1 - damaged.share) / damaged.share) if damaged.share else 0
+    note = f"{damaged.note}; about {lost:,} lines after it are lost" if lost > 1 else damaged.note
+    return Row(name, None, damaged.code, note, lines=max(1, lost))
+
+
+def _estimated(name: str, budget: Budget) -> int:
+    """About how many rows are in a file of which none can be read, by its size."""
+    kind, _ = kinds.kind_of(name)
+    return max(1, budget.compressed_bytes // ROW_BYTES) if kind in NAMED_LIKE_ROWS else 1
+
+
+def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    stream = peekable(stream)
+    kind, codec = kinds.by_content(*kinds.kind_of(name), stream.peek(kinds.START))
+    if not stream.peek(1):
+        return
+    altered = codec == "gzip" and has_wrong_checksum(stream, budget.limits.ratio * budget.compressed_bytes)
+    if codec:
+        stream = decompressed(stream, codec, budget, 0 if depth else budget.compressed_bytes)
+        kind, _ = kinds.by_content(kind, None, stream.peek(kinds.START))  # type: ignore[attr-defined]
+    if kind in ("zip", "tar"):
+        yield from _archive(stream, name, kind, reading, budget, depth)
+    elif kind in (*kinds.TEXT_KINDS, "unknown"):
+        text = as_utf8(stream)
+        found = _of_text(text, name, kind, reading)
+        yield from _before_the_damage(found, text, name) if altered else found
+    else:
+        yield from _of_kind(stream, name, kind, reading, budget)
+
+
+def _of_kind(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget) -> Iterator[Row]:
+    if kind == "parquet":
+        yield from parquet(stream, name, reading, budget)
+    elif kind == "arrow":
+        yield from arrow(stream, name, reading, budget)
+    elif kind == "sheet":
+        yield from sheets(stream, name, reading)
+    elif kind == "pdf":
+        yield from pdf_rows(read_all(stream, reading.limits.in_memory_bytes), name, reading.pdf_characters, reading.ocr)
+    elif kind in ("document", "picture"):
+        data = read_all(stream, reading.limits.in_memory_bytes)
+        if data:
+            yield (document if kind == "document" else picture)(data, name, reading)
+    else:
+        raise AssertionError(f"the kind {kind!r} of KINDS has no branch here")
+
+
+def _of_text(stream: Utf8Stream, name: str, kind: str, reading: Reading) -> Iterator[Row]:
+    """The rows of a text file; a refused file has all its lines. Each row names the encoding of its file if it is not UTF-8."""
+    start = stream.peek(kinds.START)
+    kind = kinds.of_text(kind, start)
+    found: Iterable[Row]
+    if kind in ("lines", "json", "csv", "tsv") and start.lstrip()[:10].lower().startswith(HTML):
+        found = [Row(name, None, "html_instead_of_rows", lines=max(1, start.count(b"<tr") - 1))]
+    elif kind == "text" and start.lstrip()[:10].lower().startswith(HTML[:2]):
+        found = [document(read_all(stream, reading.limits.in_memory_bytes), name, reading)]
+    elif kind == "text":
+        found = plain_text(stream, name, reading)
+    elif kind in ("csv", "tsv"):
+        found = separated(stream, name, reading, DELIMITERS if kind == "csv" else "\t")
+    elif kind in ("lines", "json"):
+        found = (json_lines if kind == "lines" else json_document)(stream, name, reading)
+    else:
+        found = [Row(name, None, "unknown_file_type", lines=0 if kinds.looks_like_a_table(start) else 1)] if start else []
+    for row in found:
+        lines = stream.count_lines() if not row.lines and row.problem and row.source == name else row.lines
+        yield replace(row, encoding=stream.encoding, lines=lines) if stream.encoding or lines != row.lines else row
+
+
+def _before_the_damage(found: Iterator[Row], stream: Utf8Stream, name: str) -> Iterator[Row]:
+    """The rows of a file whose checksum is wrong, up to two problems one after the other. The rows just before them may be altered as well."""
+    held: list[Row] = []
+    kept = 0
+    for row in found:
+        held.append(row)
+        if len(held) > 1 and held[-1].problem and held[-2].problem:
+            break
+        if len(held) > SUSPECT:
+            kept += held[0].lines
+            yield held.pop(0)
+    try:
+        lost = stream.count_lines() - kept
+    except Damaged:
+        lost = stream.raw.lines - kept
+    yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {lost:,} lines are lost", lines=max(1, lost))
+
+
+def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    """The rows of all members. What is passed over is counted on the row after it, or on the last one."""
+    if depth > DEEPEST:
+        yield Row(name, None, "archive_nested_too_deep")
+        return
+    passed: Counter = Counter()
+    last: Row | None = None
+    try:
+        for row in _of_members(stream, name, kind, reading, budget, depth, passed):
+            if last is not None:
+                yield last
+            last = row.after(passed)
+            passed.clear()
+    except Exception:  # what was read before is kept
+        if last is not None:
+            yield last.after(passed)
+        raise
+    if last is not None or passed:
+        yield (last or Row(name, None, "empty_file")).after(passed)
+
+
+def _of_members(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int, passed: Counter) -> Iterator[Row]:
+    size = 0 if depth else budget.compressed_bytes
+    members = archives.zip_members(stream, budget) if kind == "zip" else archives.tar_members(stream, budget, size)
+    for member in members:
+        source = f"{name}!{member.name}"
+        if what := _left_out(member, reading):
+            passed[what] += 1
+        elif member.stream is None:
+            yield Row(source, None, member.problem)
+        else:
+            yield from read(member.stream, source, reading, budget, depth + 1)
+
+
+def _left_out(member: Any, reading: Reading) -> str:
+    about_content = member.stream is not None and kinds.about_content(member.name)
+    return kinds.left_out(member.name, member.stream.peek(kinds.START) if about_content else None, reading.ocr)
