@@ -16,6 +16,7 @@ import orjson
 
 from mistral_lib.corpus.rows import LONGEST_TEXT, Reading, Row
 from mistral_lib.corpus.streams import RefusedError, lines, read_all
+from mistral_lib.shapes import expansion
 
 BOM = b"\xef\xbb\xbf"
 BETWEEN = re.compile(r"(?:\s|\\n|\\r)*")  # between glued objects: white space, or the two characters \ and n
@@ -33,7 +34,17 @@ _lenient = json.JSONDecoder(parse_int=_integer)
 
 
 def json_lines(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
-    yield from _numbered(lines(stream, reading.limits.line_bytes), name, reading)
+    for row in _numbered(lines(stream, reading.limits.line_bytes), name, reading):
+        yield from _expanded(row)
+
+
+def _expanded(row: Row) -> Iterator[Row]:
+    """The row, or the rows that its value holds: a value of several rows cannot be one record."""
+    found = expansion.rows_in(row.value)
+    if found is None:
+        yield row
+    else:
+        yield from (Row(f"{row.source}.{number}", part, note=row.note) for number, part in enumerate(found, 1))
 
 
 def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Iterator[Row]:
@@ -46,6 +57,11 @@ def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Ite
 
 def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
     """The rows of a .json file: an array of rows, one object, or one object a line. Errors: RefusedError if too large for memory."""
+    for row in _document(stream, name, reading):
+        yield from _expanded(row)
+
+
+def _document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
     start = _start(stream, reading)
     filled = [line for line in start if _filled(line)]
     if len(filled) > 1 and len(filled[1]) <= reading.limits.line_bytes and _is_object(filled[0]):
@@ -100,7 +116,7 @@ def _unwrapped(row: Row) -> Iterator[Row]:
     if isinstance(value, dict) and not value.keys() & RECORD_KEYS:
         wrapped = [value[key] for key in WRAPPERS if isinstance(value.get(key), list)]
         value = wrapped[0] if len(wrapped) == 1 and all(isinstance(part, dict) for part in wrapped[0]) else value
-    if isinstance(value, list):
+    if isinstance(value, list) and not expansion.is_chat(value):
         yield from (Row(f"{row.source}:{number}", part, note=row.note) for number, part in enumerate(value, 1))
     else:
         yield row

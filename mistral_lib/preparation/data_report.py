@@ -21,7 +21,7 @@ from mistral_lib.tokens import packing
 LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "domain", "shape", "record_id", "fate", "reason")),
                     *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost"))])  # fmt: skip
 RECORDS = pa.schema([(name, pa.string()) for name in
-                     ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text")])  # fmt: skip
+                     ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text", "tools")])  # fmt: skip
 FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
 
@@ -75,7 +75,8 @@ def _records(lines: pa.Table, batch: pa.RecordBatch) -> pa.Table:
     rows, stored = lines.filter(kept), batch.filter(kept)
     groups = [text_id(group) for group in stored["source_group"].to_pylist()]
     columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
-               "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"]}  # fmt: skip
+               "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"],
+               "tools": stored["tools"].cast(pa.string())}  # fmt: skip
     return pa.table(columns, schema=RECORDS)
 
 

@@ -103,7 +103,7 @@ def write_lengths(folder: Path, records: list[Record], tokenizer: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = ["\n".join(m["content"] for m in r.messages) if r.messages else r.text for r in records]
+    texts = ["\n".join(r.texts) for r in records]
     table = {
         "source": [r.source for r in records], "domain": [r.domain for r in records], "shape": [r.shape for r in records],
         "characters": [len(text) for text in texts], "tokens": list(token_counts(tokenizer, texts)), "mistral_tokens": mistral_counts(texts),

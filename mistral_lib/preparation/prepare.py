@@ -40,7 +40,7 @@ from mistral_lib.run.settings import Settings
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
-PACKAGES = ("run", "curation", "corpus", "tokens", "preparation")
+PACKAGES = ("run", "curation", "shapes", "corpus", "tokens", "preparation")
 LIBRARIES = ("numpy", "orjson", "pyarrow", "pypdfium2", "rensa", "tokenizers", "transformers")
 EARLIER_KEPT = "Earlier results are untouched."
 

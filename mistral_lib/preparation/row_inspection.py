@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mistral_lib.corpus import document_keys, exclusions, sources
-from mistral_lib.corpus.records import Record, record_or_reason
+from mistral_lib.corpus.records import Record, UnmappableError, names_in, record_of, tool_use
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
 from mistral_lib.preparation.columns import GrownColumn, StoredColumn
@@ -26,7 +26,7 @@ ORIGINS = ("corpus", "operatives")
 COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1",
            "reason": "i4"}  # fmt: skip
 ON_DISK = ("answer", "group", "document_key", "skeleton")  # of these columns: only some steps read them
-COUNTED = ("redacted", "repairs", "flags", "excluded")
+COUNTED = ("redacted", "repairs", "flags", "excluded", "unused_keys", "unknown_roles", "tool_use")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +135,14 @@ class Inspector:
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted, and ""; or None and the reason."""
-        record, reason = record_or_reason(row, self.settings)
-        if record is None:
-            return None, reason
+        try:
+            record = record_of(row, self.settings)
+        except UnmappableError as problem:
+            counts["unknown_roles"].update([problem.role] if problem.role else [])
+            counts["unused_keys"].update(names_in(row) if str(problem) == "unknown_shape" else [])
+            return None, str(problem)
+        counts["unused_keys"].update(record.unused)
+        counts["tool_use"].update(tool_use(record))
         if self.settings.objective not in ("both", "documents" if record.text is not None else "answers"):
             return None, f"objective_is_{self.settings.objective}"
         outcome = self.checks.inspect(record.texts)

@@ -7,10 +7,10 @@ from datetime import date
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mistral_lib.shapes.row_shapes import COLUMNS
 
-from mistral_lib.corpus import messages
+from mistral_lib.shapes import cells as messages
 from mistral_lib.corpus.records import Record, UnmappableError, file_domain, map_row, record_of, text_id
-from mistral_lib.corpus.row_shapes import COLUMNS
 from mistral_lib.corpus.rows import Row
 from mistral_lib.run.settings import Settings
 
