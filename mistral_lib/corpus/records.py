@@ -113,7 +113,7 @@ def map_row(
         shape=shape,
         metadata={key: value[key] for key in unused if key not in (domain_key, group_key)},
         repairs=repairs,
-        unused=(*_names(unused, domain_key, document_key), *(f"messages.{key_name(key)}" for key in sorted(map(str, left_in_turns)))),
+        unused=(*_names(unused, domain_key, document_key), *map(key_name, sorted(left_in_turns))),
         document_key=document_key,
         **content,
     )

@@ -37,7 +37,7 @@ class Cells:
         names = self.spelled
         self.values = {names[key]: part for key, part in row.items() if (part is not None if every else not is_empty(part))}
         self.used: set[str] = set()
-        self.left_in_turns: set[str] = set()  # keys of turns that were not used
+        self.left_in_turns: set[str] = set()  # keys of turns and of inner objects that were not used, as `messages.name`
 
     def __contains__(self, key: str) -> bool:
         return key in self.values

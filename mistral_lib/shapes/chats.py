@@ -26,7 +26,9 @@ def chat(cells: Cells, given: Iterable[Turn], *repairs: str) -> Content:
     """The messages of a row with its system text and its tools. Errors: UnmappableError."""
     require_graded(cells)
     system, tools = system_texts(cells)
-    messages, more = regular([*(Turn("system", text) for text in system), *given])
+    given = list(given)
+    own = [turn.text.strip() for turn in given if turn.role == "system"]  # a row may say the same in both places
+    messages, more = regular([*(Turn("system", text) for text in system if text.strip() not in own), *given])
     content: Content = {"messages": messages, "repairs": (*repairs, *more)}
     if tools:
         content["tools"] = tools

@@ -50,10 +50,10 @@ def _without_lead(text: str, repairs: list[str]) -> str:
 
 
 def _system_first(given: list[Turn], repairs: list[str]) -> list[Turn]:
-    """System texts at the start are joined, equal ones once. A later one becomes a user message in its place: moved to the start, it
+    """System texts at the start are joined. A later one becomes a user message in its place: moved to the start, it
     would change the context of the answers before it."""
     start = next((number for number, turn in enumerate(given) if turn.role != "system"), len(given))
-    leading = list(dict.fromkeys(turn.text for turn in given[:start]))
+    leading = [turn.text for turn in given[:start]]
     found = [Turn("system", "\n\n".join(leading))] if leading else []
     repairs += ["merged_same_role"] if len(leading) > 1 else []
     for turn in given[start:]:

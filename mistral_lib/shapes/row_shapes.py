@@ -27,7 +27,7 @@ class Shaped(NamedTuple):
     name: str  # of its shape
     content: Content
     unused: list[Any]  # keys of the row that were not used
-    left_in_turns: set[str]  # keys of its turns that were not used
+    left_in_turns: set[str]  # keys of its turns or inner objects that were not used
 
 
 CHATS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "message", "chat_history", "utterances",
@@ -80,6 +80,16 @@ def _preferences() -> Iterator[Shape]:
         yield Shape("preference", (question, answers), preferences.ranked(question, answers))
 
 
+def _table_row(cells: Cells) -> Content:
+    """A row of a table under `data`: one of the other shapes if its columns fit, otherwise a line per cell."""
+    inner = cells.values["data"]
+    if isinstance(inner, dict) and (found := _first(inner, inner)) is not None and found.name != "data":
+        cells.use("data")
+        cells.left_in_turns.update(found.left_in_turns, (f"data.{key}" for key in found.unused))
+        return found.content
+    return documents.table_row(cells)
+
+
 SHAPES: list[Shape] = [  # the first that fits is taken
     Shape("annotation", ("data", "annotations"), annotations.label_studio),
     Shape("annotation", ("fields", "responses"), annotations.argilla),
@@ -99,7 +109,7 @@ SHAPES: list[Shape] = [  # the first that fits is taken
     *(Shape("conversations", (key,), chats.listed(key)) for key in CHATS[7:]),
     *(Shape(key if key == "text" else "content", (key,), documents.titled(key)) for key in DOCUMENTS),
     *(Shape("turn", keys, documents.single_turn) for keys in (("from", "value"), ("speaker", "utterance"), ("role", "value"))),
-    Shape("data", ("data",), documents.table_row),
+    Shape("data", ("data",), _table_row),
 ]
 
 
@@ -111,7 +121,7 @@ def shaped(value: Mapping[str, Any], columns: Mapping[str, str]) -> Shaped:
         target = {own: key for key, own in columns.items()}
         for row in (named, {**rest, **named}):  # the columns take precedence over the keys
             if (found := _first(row, {**rest, **named})) is not None:
-                unused = [key for key in value if (target[key] if key in target else key) in found.unused]
+                unused = [key for key in value if target.get(key, key) in found.unused]
                 return found._replace(name="columns", unused=unused)
     found = _first(value, value) or _first(value, value, every=True)
     if found is None:
@@ -126,9 +136,6 @@ def _named(value: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 def _first(keys_of: Mapping[str, Any], value: Mapping[str, Any], every: bool = False) -> Shaped | None:
     """The first shape whose keys are in `keys_of`, built from `value`. every: empty cells count too, and give the reason."""
     filled = tuple(Cells(keys_of, every).values)
-    inner = value.get("data")
-    if isinstance(inner, dict) and filled == ("data",) and (found := _first(inner, inner)) is not None and found.name != "data":
-        return found._replace(name="data", unused=[], left_in_turns=found.left_in_turns | {str(key) for key in found.unused})
     for shape in fitting(filled):
         cells = Cells(value, every)
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from mistral_lib.shapes.cells import UnmappableError, is_empty, parsed_json, without_nulls
+from mistral_lib.shapes.cells import UnmappableError, as_json, is_empty, parsed_json, without_nulls
 
 Tool = dict[str, Any]
 Call = dict[str, Any]
@@ -22,17 +22,17 @@ ID_LENGTH = 9  # of the ids of Mistral's calls
 
 
 def tools_of(value: Any) -> list[Tool] | None:
-    """The tools in a cell; None if it does not define tools. A text is parsed, and keeps its nulls."""
-    if isinstance(value, str):
-        value = parsed_json(value)
-    else:
-        value = without_nulls(value)
+    """The tools in a cell; None if it does not define tools. A text is parsed, and keeps its nulls. Errors: UnmappableError."""
+    value = parsed_json(value) if isinstance(value, str) else without_nulls(value)
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         return None
     found = [_tool(parsed_json(one) if isinstance(one, str) else one) for one in value]
-    return None if not found or None in found else found
+    if not found or None in found:
+        return None
+    as_json(found)  # they can be written
+    return found
 
 
 def _tool(value: Any) -> Tool | None:
@@ -67,6 +67,7 @@ def call_of(value: Mapping[str, Any]) -> Call:
         raise UnmappableError("tool_call_without_a_name")
     given = next((function[key] for key in ARGUMENTS if function.get(key) is not None), {})
     call = {"type": "function", "function": {"name": function["name"], "arguments": _arguments(given)}}
+    line_of(call)  # it can be written
     number = value.get("id")
     return {"id": number, **call} if isinstance(number, str) and number not in ("", "null") else call
 
@@ -95,10 +96,7 @@ def written_calls(text: str) -> list[Call]:
 
 def line_of(call: Call) -> str:
     """A call as a line of JSON with its name and arguments. Errors: UnmappableError if it is nested too deep."""
-    try:
-        return orjson.dumps(call["function"], default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:
-        raise UnmappableError("nested_too_deep") from None
+    return as_json(call["function"])
 
 
 def call_id(seed: str) -> str:

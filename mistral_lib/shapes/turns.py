@@ -106,7 +106,11 @@ def _turns(turn: Mapping[str, Any], left: set[str] | None) -> Iterator[Turn]:
     role = role_of(given)
     content = first_of(turn, CONTENT_KEYS)
     if left is not None and not turn.keys() <= READ:
-        left.update(key for key, part in turn.items() if key not in READ and not is_empty(part) and not (role == "tool" and key == "name"))
+        left.update(
+            f"messages.{key}"
+            for key, part in turn.items()
+            if key not in READ and not is_empty(part) and not (role == "tool" and key == "name")
+        )
     if isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in ("tool_use", "tool_result") for part in content):
         yield from _anthropic(role, content, turn)
         return
