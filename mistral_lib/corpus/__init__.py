@@ -12,8 +12,7 @@ tables         rows of CSV, TSV and Parquet
 pdf_text       the text of a PDF: a row a page, or rows of at most so many characters
 records        the record, to which every row is mapped or rejected with a reason code
 document_keys  which key of a row names its source document
-row_shapes     the recognized row shapes: their keys, and how they become messages or a text
-messages       the messages of a conversation: uniform roles, in turn, an answer at the end
+unmapped_rows  keys that were not used and roles that are not known, by name; which `columns` would map a row of unknown shape
 exclusions     records that a person excluded: a text file of record ids or sources
 demo_corpus    the embedded corpus: documentation of the pinned libraries, in many row shapes
 pdf_writer     plain text as a small PDF, for the embedded corpus

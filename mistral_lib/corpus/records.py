@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
 from mistral_lib.corpus.document_keys import source_document
 from mistral_lib.corpus.readers import without_endings
 from mistral_lib.corpus.rows import Row
+from mistral_lib.corpus.unmapped_rows import key_name
 from mistral_lib.curation.redaction import redact
 from mistral_lib.shapes import tool_texts
 from mistral_lib.shapes.cells import UnmappableError, as_json, plain
@@ -22,8 +22,6 @@ from mistral_lib.shapes.turns import is_turn_list
 
 TEXT_FILE = re.compile(r"(?i)\.(?:txt|md)(?:\.(?:gz|bz2|zst))?\Z")
 PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, after the name: line, page or pages, part of it
-LONGEST_KEY = 40  # characters of a key's name in the report
-MOST_KEYS = 50  # keys of one row that are named in the report
 LOOSE_TEXTS = "texts"  # domain of text files that are in no folder of the source
 
 
@@ -125,12 +123,6 @@ def _names(keys: Iterable[Any], domain_key: str, document_key: str) -> Iterator[
     return (key_name(key) for key in keys if key != domain_key and (not document or plain(str(key)) != document))
 
 
-@lru_cache(maxsize=4096)
-def key_name(key: Any) -> str:
-    """A key as the report names it: without secrets, and not longer than a key should be."""
-    return redact(str(key))[0][:LONGEST_KEY]
-
-
 def tool_use(record: Record) -> list[str]:
     """Which parts of tool use a record has: tools, tool_calls, tool_results; and ungraded_answers."""
     if record.messages is None:
@@ -142,11 +134,6 @@ def tool_use(record: Record) -> list[str]:
             found["tool_results"] |= message["role"] == "tool"
             found["ungraded_answers"] |= not message.get("graded", True)
     return [name for name, has in found.items() if has]
-
-
-def names_in(row: Row) -> list[str]:
-    """The names of the keys of a row that is no record, at most MOST_KEYS."""
-    return [key_name(key) for key in islice(row.value, MOST_KEYS)] if isinstance(row.value, dict) else []
 
 
 def record_of(row: Row, settings: Any) -> Record:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus import document_keys
 from mistral_lib.corpus.records import text_id
+from mistral_lib.corpus.unmapped_rows import UNKNOWN, counted
 from mistral_lib.curation import mixture, splits
 from mistral_lib.preparation.prepared import Prepared
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, RowColumns
@@ -197,7 +198,11 @@ def _names(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
 def what_was_lost(rows: RowColumns, what: str, remedy: str = "Add data, or change the parameter that the reason names") -> str:
     """An error message: what is missing, and the fate of all rows."""
     fates = np.bincount(rows.fate, minlength=4)
+    if UNKNOWN in (refused := rejected(rows)):
+        remedy += f". Rows of unknown shape have the keys {counted(rows.counts['unused_keys'])}: the parameter columns says which is what"
+    if rows.counts["unknown_roles"]:
+        remedy += f". Unknown roles: {counted(rows.counts['unknown_roles'])}"
     return (
         f"{what}: of {len(rows.fate)} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
-        f"rejected: {rejected(rows) or 'none'}. {remedy}"
+        f"rejected: {refused or 'none'}. {remedy}"
     )

@@ -37,6 +37,7 @@ from mistral_lib.run import Run, disk, files
 from mistral_lib.run.allocator import freeze_gc, release_free_memory, release_large_pieces
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import tool_chats
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
@@ -108,7 +109,7 @@ class Preparation:
             with freeze_gc():
                 prepared = self.steps(found.files, opened)
                 blocks = self.write(prepared)
-            report = {**data_report.figures(prepared, blocks), "absent_sources": found.absent,
+            report = {**data_report.figures(prepared, blocks), "tools_written_as": tool_chats.way(self.tokenizer), "absent_sources": found.absent,
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)

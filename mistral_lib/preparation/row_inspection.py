@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mistral_lib.corpus import document_keys, exclusions, sources
-from mistral_lib.corpus.records import Record, UnmappableError, names_in, record_of, tool_use
+from mistral_lib.corpus.records import Record, UnmappableError, record_of, tool_use
+from mistral_lib.corpus.unmapped_rows import UNKNOWN, key_name, key_names, limit
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import skeleton_hash
 from mistral_lib.preparation.columns import GrownColumn, StoredColumn
@@ -27,6 +28,7 @@ COLUMNS = {"key": "u8", "answer": "u8", "group": "u8", "document_key": "u1", "sk
            "reason": "i4"}  # fmt: skip
 ON_DISK = ("answer", "group", "document_key", "skeleton")  # of these columns: only some steps read them
 COUNTED = ("redacted", "repairs", "flags", "excluded", "unused_keys", "unknown_roles", "tool_use")
+BY_NAME = ("unused_keys", "unknown_roles")  # of these only the most frequent names are counted by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def _concatenated(parts: Iterable[InspectedBatch]) -> tuple[dict[str, GrownColum
             columns[name].append(values)
         for name, counter in part.counts.items():
             counts[name].update(counter)
+            if name in BY_NAME:
+                limit(counts[name])
     return columns, domains, reasons, counts
 
 
@@ -138,8 +142,8 @@ class Inspector:
         try:
             record = record_of(row, self.settings)
         except UnmappableError as problem:
-            counts["unknown_roles"].update([problem.role] if problem.role else [])
-            counts["unused_keys"].update(names_in(row) if str(problem) == "unknown_shape" else [])
+            counts["unknown_roles"].update([key_name(problem.role)] if problem.role else [])
+            counts["unused_keys"].update(key_names(row.value) if str(problem) == UNKNOWN else [])
             return None, str(problem)
         counts["unused_keys"].update(record.unused)
         counts["tool_use"].update(tool_use(record))
