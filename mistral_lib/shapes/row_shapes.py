@@ -82,6 +82,8 @@ def _preferences() -> Iterator[Shape]:
 
 def _table_row(cells: Cells) -> Content:
     """A row of a table under `data`: one of the other shapes if its columns fit, otherwise a line per cell."""
+    if "annotations" in cells.spelled.values():  # an empty list of them
+        raise UnmappableError("task_without_annotation")
     inner = cells.values["data"]
     if isinstance(inner, dict) and (found := _first(inner, inner)) is not None and found.name != "data":
         cells.use("data")
