@@ -119,8 +119,12 @@ def map_row(
 
 def _names(keys: Iterable[Any], domain_key: str, document_key: str) -> Iterator[str]:
     """The names by which unused keys are counted. The keys of domain and source document are used."""
-    document = plain(document_key)
-    return (key_name(key) for key in keys if key != domain_key and (not document or plain(str(key)) != document))
+    return (key_name(key) for key in keys if key != domain_key and (not document_key or not _same_key(key, document_key)))
+
+
+@lru_cache(maxsize=4096)
+def _same_key(one: Any, other: str) -> bool:
+    return plain(str(one)) == plain(other)
 
 
 def tool_use(record: Record) -> list[str]:

@@ -42,6 +42,9 @@ class Cells:
     def __contains__(self, key: str) -> bool:
         return key in self.values
 
+    def has_any(self, keys: frozenset[str]) -> bool:
+        return not keys.isdisjoint(self.values)
+
     def take(self, *keys: str) -> Any:
         """The first of the cells that is filled, else None."""
         for key in keys:

@@ -13,6 +13,7 @@ from mistral_lib.shapes.turns import ROLES, Turn, is_turn_list, turns
 
 SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "preamble")
 TOOLS = ("tools", "functions", "available_tools", "tool_definitions", "function_definitions")
+SYSTEM_OR_TOOLS = frozenset((*SYSTEM, *TOOLS))
 CONTEXT = ("context", "documents", "passage", "knowledge", "background")  # beside a list of turns
 HUMAN_ASSISTANT = re.compile(r"\n\n(Human|Assistant): ?")  # a complete dialogue in one string, as in hh-rlhf
 MARKED = re.compile(r"(?im)^\s*(?:#+ ?)?(system|human|user|assistant|gpt|bot|function response|customer|agent)[ \t]*: ?")
@@ -26,9 +27,11 @@ def chat(cells: Cells, given: Iterable[Turn], *repairs: str) -> Content:
     """The messages of a row with its system text and its tools. Errors: UnmappableError."""
     require_graded(cells)
     system, tools = system_texts(cells)
-    given = list(given)
-    own = [turn.text.strip() for turn in given if turn.role == "system"]  # a row may say the same in both places
-    messages, more = regular([*(Turn("system", text) for text in system if text.strip() not in own), *given])
+    if system:
+        given = list(given)
+        own = [turn.text.strip() for turn in given if turn.role == "system"]  # a row may say the same in both places
+        given = [*(Turn("system", text) for text in system if text.strip() not in own), *given]
+    messages, more = regular(given)
     content: Content = {"messages": messages, "repairs": (*repairs, *more)}
     if tools:
         content["tools"] = tools
@@ -37,6 +40,8 @@ def chat(cells: Cells, given: Iterable[Turn], *repairs: str) -> Content:
 
 def system_texts(cells: Cells) -> tuple[list[str], list[Tool] | None]:
     """The system texts of a row and its tools. A text that should be tools and is not JSON is read as system text."""
+    if not cells.has_any(SYSTEM_OR_TOOLS):
+        return [], None
     given = cells.optional(*SYSTEM)
     texts = [] if given is None else [END_TEXT.sub("", value_text(given)).removeprefix("SYSTEM:").lstrip(" ")]
     name = next((key for key in TOOLS if key in cells), None)

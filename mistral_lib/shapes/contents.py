@@ -12,6 +12,7 @@ OTHER_PARTS = {
     "video_url": "video", "file": "file", "input_file": "file", "document": "file", "tool_use": "tool_call", "tool_result": "tool_result",
 }  # fmt: skip
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")  # keys of a turn, and kinds of parts
+REASONING_KEYS = frozenset(REASONING)
 REASONING_REPAIR = "reasoning_as_think_text"
 
 
@@ -55,7 +56,7 @@ def value_text(value: Any) -> str:
 
 def reasoning_of(turn: Mapping[str, Any], content: Any) -> str:
     """The reasoning of a turn: in a key of its own, or as parts of its content; "" if it has none."""
-    own = first_of(turn, REASONING)
+    own = None if REASONING_KEYS.isdisjoint(turn) else first_of(turn, REASONING)
     if own is None and isinstance(content, list):
         parts = filter(_is_reasoning, content)
         own = "\n".join(text for part in parts if isinstance(text := first_of(part, (*REASONING, "text")), str))

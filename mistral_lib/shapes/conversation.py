@@ -15,16 +15,21 @@ Message = dict[str, Any]
 def regular(given: Iterable[Turn]) -> tuple[list[Message], tuple[str, ...]]:
     """The messages and the codes of the repairs. Errors: UnmappableError if no question with a graded answer is left."""
     repairs: list[str] = []
-    sound = [turn._replace(text=_without_lead(trimmed(turn.text), repairs)) for turn in given]
+    sound = [_sound(turn, repairs) for turn in given]
     found = _system_first([turn for turn in sound if turn.text or turn.role != "system"], repairs)
     system, talk = (found[:1], found[1:]) if found and found[0].role == "system" else ([], found)
     talk = _from_question_to_answer(_with_calls_before_results(talk), repairs)
     if any(not (turn.text or turn.calls or turn.role == "tool") for turn in talk):
         raise UnmappableError("empty_message")
     messages = [_message(turn) for turn in [*system, *_merged(talk, repairs)]]
-    if any(turn.calls for turn in talk):
+    if any(turn.calls or turn.role == "tool" for turn in talk):
         _number_calls(messages)
     return messages, tuple(dict.fromkeys(repairs))
+
+
+def _sound(turn: Turn, repairs: list[str]) -> Turn:
+    text = _without_lead(trimmed(turn.text), repairs)
+    return turn if text == turn.text else turn._replace(text=text)
 
 
 def _message(turn: Turn) -> Message:
@@ -66,6 +71,8 @@ def _system_first(given: list[Turn], repairs: list[str]) -> list[Turn]:
 
 def _with_calls_before_results(talk: list[Turn]) -> list[Turn]:
     """A tool's result that follows no call becomes a user's text: no chat format has a place for it."""
+    if not any(turn.role == "tool" for turn in talk):
+        return talk
     found: list[Turn] = []
     for turn in talk:
         before = found[-1] if found else None

@@ -9,8 +9,10 @@ from typing import Any
 from mistral_lib.shapes.cells import Cells, UnmappableError
 
 TURN_WEIGHTS = ("weight", "train", "training", "loss_weight", "trainable", "train_on_turn", "learn", "train_detail")
+WEIGHT_KEYS = frozenset(TURN_WEIGHTS)
 ROW_WEIGHTS = ("weight", "train", "training", "loss_weight", "sample_weight", "trainable")
 RATINGS = ("kto_tag", "is_good", "desirable", "helpfulness", "thumb", "thumbs", "feedback")
+ABOUT_ROW = frozenset(("label", *ROW_WEIGHTS, *RATINGS))
 KTO_LABELS = frozenset({"true", "false", "desirable", "undesirable"})  # a label with another value may be the number of a class
 BAD = frozenset(
     {"false", "0", "bad", "undesirable", "rejected", "reject", "wrong", "incorrect", "thumbs_down", "down", "negative", "dislike"}
@@ -22,6 +24,8 @@ GOOD = frozenset(
 
 def is_graded(turn: Mapping[str, Any]) -> bool:
     """Whether a turn is to be learned. Spans of characters that are not to be learned make all of it context."""
+    if WEIGHT_KEYS.isdisjoint(turn):
+        return True
     for key in TURN_WEIGHTS:
         value = turn.get(key)
         if isinstance(value, list):
@@ -41,6 +45,8 @@ def is_zero(value: Any) -> bool:
 
 def require_graded(cells: Cells) -> None:
     """Errors: UnmappableError if the row says that its answers are not to be learned."""
+    if not cells.has_any(ABOUT_ROW):
+        return
     for key in ROW_WEIGHTS:
         value = cells.values.get(key)
         if is_zero(value):

@@ -14,6 +14,7 @@ Builder = Callable[[Cells], Content]
 # What the question is about, beside it
 CONTEXT = ("input", "context", "passage", "story", "knowledge", "background", "schema", "paragraph", "article", "create_table_statement")
 REASONING = ("reasoning_content", "reasoning", "thinking", "complex_cot", "chain_of_thought", "cot", "rationale", "thoughts", "thought")
+CONTEXT_KEYS, REASONING_KEYS = frozenset(CONTEXT), frozenset(REASONING)
 ALTERNATIVES = ("answer", "answers", "aliases", "short_answers")  # a list in one of these cells: several right answers
 LONG_TEXTS = ("text", "content", "body", "review", "review_text", "post")  # a title beside one of these belongs to it
 MISSING_LABEL = (-1, "-1")  # what label columns of hidden test sets have
@@ -23,7 +24,7 @@ def pair(question_key: str, answer_key: str) -> Builder:
     """A builder for a question and its answer, each a text or a list of messages, with everything beside them that belongs to it."""
 
     def build(cells: Cells) -> Content:
-        if "parent_id" in cells and any(key in cells for key in ("id", "message_id")):
+        if "parent_id" in cells.values and any(key in cells for key in ("id", "message_id")):
             raise UnmappableError("earlier_turns_are_in_other_rows")
         question = asked(cells, side("user", cells.take(question_key)))
         answer, repairs = answered(cells, answer_key)
@@ -46,6 +47,8 @@ def summary(text_key: str, summary_key: str) -> Builder:
 def side(role: str, value: Any) -> list[Turn]:
     """One side of a pair: a text, a list of messages, or one message."""
     value = written_turns(value) or value
+    if isinstance(value, str):
+        return [Turn(role, value)]
     if isinstance(value, dict) and is_turn_list([value]):
         value = [value]
     if isinstance(value, list) and value and all(isinstance(part, dict) and "type" not in part for part in value):
@@ -55,6 +58,8 @@ def side(role: str, value: Any) -> list[Turn]:
 
 def asked(cells: Cells, question: Sequence[Turn], *parts: str) -> list[Turn]:
     """The question with the parts that belong to it, and the cells that it is about, at the end of its last text."""
+    if not parts and not cells.has_any(CONTEXT_KEYS):
+        return list(question)
     found = [value_text(value) for key in CONTEXT if key not in cells.used and (value := cells.optional(key)) is not None]
     if not (found := [*found, *parts]) or not question:
         return list(question)
@@ -64,6 +69,8 @@ def asked(cells: Cells, question: Sequence[Turn], *parts: str) -> list[Turn]:
 
 def history(cells: Cells) -> list[Turn]:
     """Alpaca's earlier rounds: [[question, answer], …], or a list of turns."""
+    if "history" not in cells:
+        return []
     found = cells.optional("history")
     if isinstance(found, str):
         found = parsed_json(found)
@@ -83,7 +90,7 @@ def answered(cells: Cells, key: str) -> tuple[list[Turn], list[str]]:
     if not isinstance(value, str):
         value, repairs = _one_answer(key, value)
     found = side("assistant", value)
-    reasoning = cells.optional(*REASONING)
+    reasoning = cells.optional(*REASONING) if cells.has_any(REASONING_KEYS) else None
     if reasoning is not None and len(found) == 1 and not found[0].calls:
         return [found[0]._replace(text=with_reasoning(reasoning, found[0].text))], [*repairs, REASONING_REPAIR]
     return found, repairs

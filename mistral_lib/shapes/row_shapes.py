@@ -137,12 +137,13 @@ def _named(value: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, An
 
 def _first(keys_of: Mapping[str, Any], value: Mapping[str, Any], every: bool = False) -> Shaped | None:
     """The first shape whose keys are in `keys_of`, built from `value`. every: empty cells count too, and give the reason."""
-    filled = tuple(Cells(keys_of, every).values)
-    for shape in fitting(filled):
-        cells = Cells(value, every)
+    cells = Cells(value, every)
+    filled = cells.values if keys_of is value else Cells(keys_of, every).values
+    for shape in fitting(tuple(filled)):
         try:
             content = shape.build(cells)
         except NoFit:
+            cells = Cells(value, every)  # none of them is used
             continue
         return Shaped(shape.name, content, cells.unused(), cells.left_in_turns)
     return None if every else _unknown_list(value)

@@ -54,7 +54,9 @@ def is_turn_list(value: Any) -> bool:
 
 def written_turns(value: Any) -> list[Any] | None:
     """The turns that a text contains as JSON, as tables store them; None if it is another text, or no text."""
-    found = parsed_json(value) if isinstance(value, str) else None
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    found = parsed_json(value)
     return found if is_turn_list(found) else None
 
 
@@ -119,6 +121,8 @@ def _turns(turn: Mapping[str, Any], left: set[str] | None) -> Iterator[Turn]:
 
 def role_of(given: Any) -> str:
     """The uniform name of a role. Errors: UnmappableError."""
+    if isinstance(given, str) and given in ROLES:
+        return ROLES[given]
     name = plain(given) if isinstance(given, str) else ""
     if name not in ROLES:
         raise UnmappableError("unknown_role", name if name.isidentifier() and len(name) <= LONGEST_ROLE else "")
