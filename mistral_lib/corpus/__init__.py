@@ -8,8 +8,7 @@ sections       the sections of a corpus of one or two texts, a row each
 records        the record, to which every row is mapped or rejected with a reason code
 file_domains   the domain of a row that names none, from the name of its file
 document_keys  which key of a row names its source document
-row_shapes     the recognized row shapes: their keys, and how they become messages or a text
-messages       the messages of a conversation: uniform roles, in turn, an answer at the end
+unmapped_rows  keys that were not used and roles that are not known, by name; which `columns` would map a row of unknown shape
 exclusions     records that a person excluded: a text file of record ids or sources
 demo_corpus    the embedded corpus: documentation of the pinned libraries, in many row shapes
 pdf_writer     plain text as a small PDF, for the embedded corpus

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from mistral_lib.corpus.document_keys import PDF_KEY
-from mistral_lib.corpus.rows import Row
+from mistral_lib.formats.rows import Row
 
 FEWEST_ROWS = 3  # readable rows: a corpus of fewer is divided into sections
 SECTIONS = 20  # sections that the texts should have at least, if these are not too short for it

@@ -14,12 +14,12 @@ from typing import Any
 
 from mistral_lib.corpus import sections
 from mistral_lib.corpus.records import record_or_reason
-from mistral_lib.corpus.row_shapes import COLUMNS
 from mistral_lib.corpus.source_files import Expansion, SourceFile, clean, place_of, shown_place
 from mistral_lib.formats import readers
 from mistral_lib.formats.rows import Reading, Row
 from mistral_lib.formats.streams import LIMITS, Budget, ExhaustedError, Limits
 from mistral_lib.run import files, parameter_faults, paths
+from mistral_lib.shapes.row_shapes import COLUMNS
 
 OPTIONAL = "optional:"
 ADVICE = "expected a file, folder, glob, s3://bucket/prefix or hf://datasets/owner/name (relative paths start at the workbook's folder): correct it, take it out"

@@ -11,13 +11,15 @@ from typing import Any
 import orjson
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, UnmappableError, map_row, record_of
+from mistral_lib.corpus.records import Record, UnmappableError, record_of
 from mistral_lib.curation import checks, rejections
 from mistral_lib.curation.redaction import redact, redact_all
 from mistral_lib.curation.splits import SPLITS
 from mistral_lib.display.tables import Html
 from mistral_lib.formats.rows import Row
 from mistral_lib.run.settings import Settings
+from mistral_lib.shapes.cells import as_json
+from mistral_lib.shapes.conversation import words_of
 from mistral_lib.tokens import chat_format
 
 LONGEST = 6000  # characters of a row, or of a message, that are shown
@@ -63,8 +65,13 @@ def redacted(found: Record) -> Record:
 
 def record(found: Record, longest: int = LONGEST) -> str:
     """The record as text: its messages, or its document."""
-    parts = [f"[{m['role']}] {m['content']}" for m in found.messages] if found.messages else [found.text]
+    tools = [f"[tools] {as_json(tool['function'])}" for tool in found.tools or []]
+    parts = [*tools, *map(_turn, found.messages)] if found.messages else [found.text]
     return "\n".join(cut(part, longest) for part in parts)
+
+
+def _turn(message: Mapping[str, Any]) -> str:
+    return f"[{message['role']}{'' if message.get('graded', True) else ', not graded'}] {words_of(message)}"
 
 
 def remarks(outcome: checks.Outcome) -> str:
@@ -88,7 +95,8 @@ def tokens(tokenizer: Any, found: Record) -> tuple[str, str]:
 
 def graded(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> Html:
     """Kept chats as tokens, the graded ones colored. rows: of data/records.parquet, with their messages parsed."""
-    found = [redacted(map_row({"messages": row["messages"]}, row["source"])) for row in rows]
+    given = [Record("", row["source"], "", "messages", messages=row["messages"], tools=row.get("tools")) for row in rows]
+    found = list(map(redacted, given))
     heads, colored = zip(*(tokens(tokenizer, one) for one in found), strict=True) if found else ((), ())
     lines = [f"{one.source}: {head}" for one, head in zip(found, heads, strict=True)]
     parts = [f"<p>{html.escape(line)}</p>{tokens}" for line, tokens in zip(lines, colored, strict=True)]

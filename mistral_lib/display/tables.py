@@ -29,7 +29,7 @@ DECISIONS = {
 QUANTILES = {
     "10 % have at most": 0.1, "half have at most": 0.5, "90 % have at most": 0.9, "99 % have at most": 0.99, "the longest has": 1.0,
 }  # fmt: skip
-NOTICED = ("redacted", "repairs", "flags", "rejected")
+NOTICED = ("redacted", "repairs", "flags", "rejected", "unused_keys", "unknown_roles")
 
 
 class Html:
@@ -181,9 +181,9 @@ def problems(counts: Mapping[str, int]) -> TextTable:
 
 
 def noticed(report: Mapping[str, Any]) -> pd.DataFrame:
-    """What was redacted, repaired, flagged and rejected, by kind. report: data/report.json, as below."""
+    """What was redacted, repaired, flagged, rejected, or not used, by kind. report: data/report.json, as below."""
     return pd.DataFrame(
-        [(what, kind, count) for what in NOTICED for kind, count in report[what].items()], columns=["what", "kind", "count"]
+        [(what, kind, count) for what in NOTICED for kind, count in report.get(what, {}).items()], columns=["what", "kind", "count"]
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from mistral_lib.evaluation.measurements import Measurements
+from mistral_lib.shapes.conversation import words_of
 from mistral_lib.tokens import chat_format
 
 LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read next to its answers
@@ -15,11 +16,11 @@ AT_ONCE = 20  # prompts per batch: a step takes hardly longer for many than for 
 
 
 def read_records(data: Path, split: str) -> list[dict[str, Any]]:
-    """The mapped records of a split, from records.parquet, messages parsed."""
+    """The mapped records of a split, from records.parquet, messages and tools parsed."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(data / "records.parquet", filters=[("split", "==", split)]).to_pylist()
-    return [{**row, "messages": orjson.loads(row["messages"]) if row["messages"] else None} for row in rows]
+    return [{**row, **{name: orjson.loads(row[name]) if row.get(name) else None for name in ("messages", "tools")}} for row in rows]
 
 
 def choose_samples(tokenizer: Any, rows: list[dict[str, Any]], count: int, max_new_tokens: int) -> list[dict[str, Any]]:
@@ -41,8 +42,12 @@ def round_robin(*queues: Iterable[Any]) -> Iterator[Any]:
 def _suits(tokenizer: Any, row: dict[str, Any], max_new_tokens: int) -> bool:
     if not row["messages"]:
         return False
-    reference = tokenizer(row["messages"][-1]["content"], add_special_tokens=False).input_ids
-    return len(reference) < max_new_tokens and len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])) <= LONGEST_PROMPT
+    reference = tokenizer(words_of(row["messages"][-1]), add_special_tokens=False).input_ids
+    return len(reference) < max_new_tokens and len(_prompt_ids(tokenizer, row)) <= LONGEST_PROMPT
+
+
+def _prompt_ids(tokenizer: Any, row: dict[str, Any]) -> list[int]:
+    return chat_format.prompt_ids(tokenizer, row["messages"][:-1], row.get("tools"))
 
 
 def samples(
@@ -51,18 +56,18 @@ def samples(
     """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped`: whether each ended with the end token."""
 
     def answer(batch: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-        prompts = [chat_format.prompt_ids(tokenizer, row["messages"][:-1]) for row in batch]
+        prompts = [_prompt_ids(tokenizer, row) for row in batch]
         with model().disable_adapter():
             base = generate(model(), tokenizer, prompts, max_new_tokens)
         return {"base": base, "adapter": generate(model(), tokenizer, prompts, max_new_tokens)}
 
-    by_length = sorted(chosen, key=lambda row: len(chat_format.prompt_ids(tokenizer, row["messages"][:-1])))  # little padding
+    by_length = sorted(chosen, key=lambda row: len(_prompt_ids(tokenizer, row)))  # little padding
     batches = [by_length[start : start + AT_ONCE] for start in range(0, len(by_length), AT_ONCE)]
     found = measured.each("answers", batches, answer, "answers, base and adapter")
     pairs = [pair for batch in found for pair in zip(batch["base"], batch["adapter"], strict=True)]
     answers = {row["record_id"]: pair for row, pair in zip(by_length, pairs, strict=True)}
     return [
-        {"record_id": row["record_id"], "domain": row["domain"], "prompt": row["messages"][:-1], "reference": row["messages"][-1]["content"],
+        {"record_id": row["record_id"], "domain": row["domain"], "prompt": row["messages"][:-1], "reference": words_of(row["messages"][-1]),
          "base": one["text"], "base_stopped": one["stopped"], "adapter": two["text"], "adapter_stopped": two["stopped"]}
         for row, (one, two) in ((row, answers[row["record_id"]]) for row in chosen)
     ]  # fmt: skip

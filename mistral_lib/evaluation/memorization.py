@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from mistral_lib.evaluation.answer_metrics import COPIED, n_grams, share
+from mistral_lib.shapes.conversation import is_learned, words_of
 
 Facts = Mapping[str, Any]
 
@@ -68,7 +69,7 @@ def words(text: str) -> list[str]:
 
 
 def training_answers(data: Path) -> Iterator[str]:
-    """The texts that the adapter was trained to write: documents, and every assistant message of a chat, since all are graded."""
+    """The texts that the adapter was trained to write: documents, and the assistant messages of chats that are graded."""
     import pyarrow.parquet as pq
 
     for batch in pq.ParquetFile(data / "records.parquet").iter_batches(1024, columns=["split", "messages", "text"]):
@@ -78,4 +79,4 @@ def training_answers(data: Path) -> Iterator[str]:
             if row["text"] is not None:
                 yield row["text"]
             else:
-                yield from (message["content"] for message in orjson.loads(row["messages"]) if message["role"] == "assistant")
+                yield from map(words_of, filter(is_learned, orjson.loads(row["messages"])))

@@ -29,7 +29,7 @@ def blocks_with_other_prompts(tokenizer: Any, rows: Sequence[Row], settings: Set
     for row, partner in other_document_pairs(rows):
         if packed_dataset.enough(windows, settings.max_probe_tokens):
             break
-        records = [_record(row, row["messages"]), _record(row, [*partner["messages"][:-1], row["messages"][-1]])]
+        records = [_record(row, row), _record(row, partner)]
         own, other = chat_format.encode(tokenizer, records)
         fits = max(len(own.input_ids), len(other.input_ids)) <= settings.max_tokens
         if fits and not other.problem and own.supervised == other.supervised:
@@ -56,8 +56,10 @@ def _cyclic_pairs(chats: list[Row]) -> Iterator[tuple[Row, Row]]:
         after = row
 
 
-def _record(row: Row, messages: list[Any]) -> Record:
-    return Record(row["domain"], row["source"], row["source_group"], row["shape"], messages=messages)
+def _record(row: Row, asked: Row) -> Record:
+    """The answer of a row after the prompt, and with the tools, of the row that is asked."""
+    messages = [*asked["messages"][:-1], row["messages"][-1]]
+    return Record(row["domain"], row["source"], row["source_group"], row["shape"], messages=messages, tools=asked.get("tools"))
 
 
 def prompt_worth(own: Losses, other: Losses, documents: dict[str, str], seed: int) -> dict[str, Any]:

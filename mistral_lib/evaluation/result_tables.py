@@ -12,6 +12,7 @@ from mistral_lib.display.tables import TextTable
 from mistral_lib.evaluation import verdict
 from mistral_lib.evaluation.answer_metrics import WHO
 from mistral_lib.run.settings import Settings
+from mistral_lib.shapes.conversation import words_of
 
 NONE = "–"  # a number that was not measured, or for which there is too little data
 DOMAIN_COLUMNS = ("records", "documents", "base", "adapter", "difference", "low", "high", "holm_p", "detectable")
@@ -38,7 +39,7 @@ def examples(test: Sequence[Facts], count: int = 3) -> TextTable:
 
 
 def _example(row: Facts) -> dict[str, str]:
-    prompt, answer = [message["content"] for message in (row["messages"] or [])[-2:]] or ["(a plain document)", row["text"]]
+    prompt, answer = [words_of(message) for message in (row["messages"] or [])[-2:]] or ["(a plain document)", row["text"]]
     return {"record": row["source"], "prompt": prompt[:PROMPT], "to be predicted": answer[:PROMPT]}
 
 

@@ -14,6 +14,7 @@ from mistral_lib.formats.json_containers import as_chat, is_chat, rows_in
 from mistral_lib.formats.json_values import BOM, elements, parsed, values_in, without_surrogates
 from mistral_lib.formats.rows import LONGEST_TEXT, Reading, Row
 from mistral_lib.formats.streams import RefusedError, lines, read_all
+from mistral_lib.shapes import expansion
 
 BRACKETS = (b"[", b"]", b"],")  # a line with nothing else
 PEEKED = 64  # first lines of a .json file, blank ones included, that show whether it has one row a line
@@ -53,7 +54,17 @@ def json_lines(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
         yield from _document(known + read_all(stream, reading.limits.in_memory_bytes), name, reading)
         return
     rows = _numbered(chain(start, found), name, reading)
-    yield from _of_one_line(list(rows)) if alone else rows
+    for row in _of_one_line(list(rows)) if alone else rows:
+        yield from _expanded(row)
+
+
+def _expanded(row: Row) -> Iterator[Row]:
+    """The row, or the rows that its value holds: a value of several rows cannot be one record."""
+    found = None if row.problem else expansion.rows_in(row.value)
+    if found is None:
+        yield row
+    else:
+        yield from (Row(f"{row.source}.{number}", part, note=row.note) for number, part in enumerate(found, 1))
 
 
 def _of_one_line(found: list[Row]) -> Iterator[Row]:
@@ -140,6 +151,11 @@ def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row
 
 
 def _document(data: bytes, name: str, reading: Reading) -> Iterator[Row]:
+    for row in _rows_of_document(data, name, reading):
+        yield from _expanded(row)
+
+
+def _rows_of_document(data: bytes, name: str, reading: Reading) -> Iterator[Row]:
     if not _filled(data):
         return
     found = list(parsed(data, name, reading, "not_json"))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus import document_keys
 from mistral_lib.corpus.records import text_id
+from mistral_lib.corpus.unmapped_rows import UNKNOWN, counted
 from mistral_lib.curation import mixture, rejections, splits
 from mistral_lib.preparation.prepared import Prepared
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, RowColumns
@@ -22,7 +23,7 @@ from mistral_lib.tokens import packing
 LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "domain", "shape", "record_id", "fate", "reason")),
                     *((name, pa.int32()) for name in ("tokens", "supervised_tokens", "tokens_lost", "lines"))])  # fmt: skip
 RECORDS = pa.schema([(name, pa.string()) for name in
-                     ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text")])  # fmt: skip
+                     ("record_id", "split", "domain", "source", "source_group", "shape", "messages", "text", "tools")])  # fmt: skip
 PLACE_IN_FILE = r"(!.*|#\d+([-.]\d+)?|([.:]\d+)+)$"  # in the source of a row, after the file's name: member, page, line
 FATES = (*splits.SPLITS, "rejected", "duplicate", "near_duplicate")  # the last three in the order of their numbers in row_inspection.py
 
@@ -91,7 +92,8 @@ def _records(lines: pa.Table, batch: pa.RecordBatch, divided: bool) -> pa.Table:
     rows, stored = lines.filter(kept), batch.filter(kept)
     groups = rows["record_id"] if divided else [text_id(group) for group in stored["source_group"].to_pylist()]
     columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
-               "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"]}  # fmt: skip
+               "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"],
+               "tools": stored["tools"].cast(pa.string())}  # fmt: skip
     return pa.table(columns, schema=RECORDS)
 
 
@@ -229,6 +231,10 @@ def _names(numbers: np.ndarray, names: Sequence[str], weights: np.ndarray | None
 def what_was_lost(rows: RowColumns, what: str, remedy: str = "Add data, or change the parameter that the reason names") -> str:
     """An error message: what is missing, and the fate of all rows."""
     fates = np.bincount(rows.fate, minlength=4)
+    if UNKNOWN in rejected(rows):
+        remedy += f". Rows of unknown shape have the keys {counted(rows.counts['unused_keys'])}: the parameter columns says which is what"
+    if rows.counts["unknown_roles"]:
+        remedy += f". Unknown roles: {counted(rows.counts['unknown_roles'])}"
     return (
         f"{what}: of {rows.weights().sum()} rows {fates[0]} are usable, {fates[DUPLICATE]} exact and {fates[NEAR_DUPLICATE]} near-duplicates; "
         f"rejected: {_rejected_text(rows)}. {remedy}"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, record_or_reason
+from mistral_lib.corpus.records import Record, UnmappableError, record_of
+from mistral_lib.corpus.unmapped_rows import UNKNOWN, described, key_name, limit, widths
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.model import base_model
 from mistral_lib.preparation import stage_inputs
@@ -16,16 +17,29 @@ from mistral_lib.run import Run, files
 from mistral_lib.run.progress import bar
 from mistral_lib.run.settings import Settings
 
+MOST_SHAPES = 20  # unknown shapes of a file that are kept
 LENGTH_SAMPLE = 20_000  # records whose tokens are counted; of more, a sample by hash
 
 
+class NoRecordError(ValueError):
+    """No row of the corpus is a record; the message says what the rows look like and which `columns` would map them."""
+
+
 def explore(run: Run) -> dict[str, Any]:
-    """Run the corpus stage unless it is complete, and return corpus/inventory.json. Errors: SourceError."""
+    """Run the corpus stage unless it is complete, and return corpus/inventory.json. Errors: SourceError, NoRecordError."""
     found = sources.resolve(run.settings)
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
     inputs = stage_inputs.hashes(run, "corpus", found.files)
     run.run_stage("corpus", inputs, lambda folder: write_inventory(folder, run.settings, found, tokenizer, inputs))
-    return files.read_json(run.folder / "corpus" / "inventory.json")
+    inventory = files.read_json(run.folder / "corpus" / "inventory.json")
+    totals = inventory["totals"]
+    if not totals["shapes"]:
+        look = described(totals["unknown_shapes"], totals["unknown_roles"])
+        raise NoRecordError(
+            f"none of {totals['rows']:,} rows is a record: {totals['problems']}. "
+            f"{look or 'The table of row shapes is in docs/own_corpus.md'}. {run.folder.name}/corpus/inventory.json has the counts of each file"
+        )
+    return inventory
 
 
 def write_inventory(folder: Path, settings: Settings, found: sources.Found, tokenizer: Any, hashes: dict[str, str]) -> dict[str, Any]:
@@ -47,12 +61,13 @@ def survey(
 ) -> dict[str, Any]:
     """The entry of one file. Shared by all files: `seen`, text hash → the first file with it; a `sample` of the records; the index."""
     shapes, domains, problems, repeats, encodings, left_out = (Counter() for _ in range(6))
+    names = Names()
     rows = 0
     for row in sources.rows_of(file, settings):
         rows += row.records
         encodings.update([row.encoding] if row.encoding else [])
         left_out.update(row.left_out)
-        record, problem = record_or_reason(row, settings)
+        record, problem = names.record_or_reason(row, settings)
         record_id = record.record_id if record else ""
         index.add(file.name, row.source, record, record_id, problem)
         if record is None:
@@ -66,7 +81,39 @@ def survey(
             seen.setdefault(key, file.name)
             _draw(sample, record)
     return {"name": file.name, "origin": file.origin, "bytes": file.size, "rows": rows, "shapes": dict(shapes), "domains": dict(domains),
-            "problems": dict(problems), "repeats": dict(repeats), "encodings": dict(encodings), "left_out": dict(left_out)}  # fmt: skip
+            "problems": dict(problems), "repeats": dict(repeats), "encodings": dict(encodings), "left_out": dict(left_out),
+            **names.counts()}  # fmt: skip
+
+
+class Names:
+    """What the rows of a file have that is not understood, by name."""
+
+    def __init__(self) -> None:
+        self.unused_keys, self.unknown_roles, self.shapes = Counter(), Counter(), Counter()
+        self.widths: dict[str, dict[str, int]] = {}  # of the first row of each unknown shape
+
+    def record_or_reason(self, row: sources.Row, settings: Settings) -> tuple[Record | None, str]:
+        """The record in a row and "", or None and the reason code; counts the names."""
+        try:
+            record = record_of(row, settings)
+        except UnmappableError as problem:
+            self.unknown_roles.update([key_name(problem.role)] if problem.role else [])
+            if str(problem) == UNKNOWN and isinstance(row.value, dict):
+                self._add_shape(widths(row.value))
+            return None, str(problem)
+        self.unused_keys.update(record.unused)
+        limit(self.unused_keys)
+        return record, ""
+
+    def _add_shape(self, found: dict[str, int]) -> None:
+        keys = ", ".join(found)
+        if len(self.widths) < MOST_SHAPES or keys in self.widths:
+            self.shapes[keys] += 1
+            self.widths.setdefault(keys, found)
+
+    def counts(self) -> dict[str, Any]:
+        shapes = [{"keys": found, "rows": self.shapes[keys]} for keys, found in self.widths.items()]
+        return {"unused_keys": dict(self.unused_keys), "unknown_roles": dict(self.unknown_roles), "unknown_shapes": shapes}
 
 
 def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
@@ -89,7 +136,17 @@ def _totals(entries: Iterable[dict[str, Any]], left_out: Counter) -> dict[str, A
         "shapes": summed("shapes"), "domains": summed("domains"), "problems": summed("problems"),
         "encodings": summed("encodings"), "left_out": dict(sorted((left_out + Counter(summed("left_out"))).items())),
         "repeats": sum(sum(e["repeats"].values()) for e in entries),
+        "unused_keys": summed("unused_keys"), "unknown_roles": summed("unknown_roles"), "unknown_shapes": _shapes_together(entries),
     }  # fmt: skip
+
+
+def _shapes_together(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The unknown shapes of all files, the most frequent first."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in (one for entry in entries for one in entry["unknown_shapes"]):
+        same = found.setdefault(", ".join(one["keys"]), {"keys": one["keys"], "rows": 0})
+        same["rows"] += one["rows"]
+    return sorted(found.values(), key=lambda one: -one["rows"])[:MOST_SHAPES]
 
 
 def contained(entries: Iterable[dict[str, Any]]) -> list[str]:
@@ -106,7 +163,7 @@ def write_lengths(folder: Path, records: list[Record], tokenizer: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = ["\n".join(m["content"] for m in r.messages) if r.messages else r.text for r in records]
+    texts = ["\n".join(r.texts) for r in records]
     table = {
         "source": [r.source for r in records], "domain": [r.domain for r in records], "shape": [r.shape for r in records],
         "characters": [len(text) for text in texts], "tokens": list(token_counts(tokenizer, texts)), "mistral_tokens": mistral_counts(texts),

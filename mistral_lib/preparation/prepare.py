@@ -36,10 +36,11 @@ from mistral_lib.run import Run, disk, files
 from mistral_lib.run.allocator import freeze_gc, release_free_memory, release_large_pieces
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
+from mistral_lib.tokens import tool_chats
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
-PACKAGES = ("run", "detection", "curation", "formats", "corpus", "tokens", "preparation")
+PACKAGES = ("run", "detection", "curation", "shapes", "formats", "corpus", "tokens", "preparation")
 LIBRARIES = ("ahocorasick-rs", "charset-normalizer", "kreuzberg", "numpy", "orjson", "pyarrow", "pypdfium2", "python-calamine", "rensa",
              "tokenizers", "transformers")  # fmt: skip
 EARLIER_KEPT = "Earlier results are untouched."
@@ -114,7 +115,8 @@ class Preparation:
                 blocks, often = self.write(prepared)
             figures = data_report.figures(prepared, blocks)
             left_out = dict(sorted((found.left_out + Counter(figures["left_out"])).items()))
-            report = {"large_rejections": often, **figures, "left_out": left_out, "absent_sources": found.absent,
+            report = {"large_rejections": often, **figures, "left_out": left_out, "tools_written_as": tool_chats.way(self.tokenizer),
+                      "absent_sources": found.absent,
                       "seconds": round(time.perf_counter() - started, 1),
                       "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}  # fmt: skip
             files.write_json(self.folder / "report.json", report)

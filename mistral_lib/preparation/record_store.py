@@ -18,28 +18,34 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from mistral_lib.corpus.messages import Message
 from mistral_lib.corpus.records import Record
+from mistral_lib.shapes.conversation import Message, words_of
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
 PART = 4 * BATCH  # rows of a file; the last one may be shorter
 NAME = "records.arrow"
 OPEN = 32  # files open at once, 60 KiB each
 SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_group", pa.string()), ("shape", pa.string()),
-                    ("messages", pa.binary()), ("text", pa.string())])  # fmt: skip
+                    ("messages", pa.binary()), ("text", pa.string()), ("tools", pa.binary())])  # fmt: skip
+
+
+AS_JSON = ("messages", "tools")
 
 
 def batch_of(rows: Sequence[tuple[str, Record | None]]) -> pa.RecordBatch:
     """Sources and records as they are stored; of a rejected row (None) only its place and its source."""
     columns = {name: [getattr(record, name, None) for _, record in rows] for name in SCHEMA.names}
     columns["source"] = [source for source, _ in rows]
-    columns["messages"] = [orjson.dumps(messages) if messages is not None else None for messages in columns["messages"]]
+    for name in AS_JSON:
+        columns[name] = [
+            None if value is None else orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS) for value in columns[name]
+        ]
     return pa.record_batch(columns, schema=SCHEMA)
 
 
 def prompt_text(messages: Sequence[Message] | None) -> str:
     """All turns before the last answer as one text, without system messages; "" for a plain document."""
-    return "\n".join(message["content"] for message in messages[:-1] if message["role"] != "system") if messages else ""
+    return "\n".join(words_of(message) for message in messages[:-1] if message["role"] != "system") if messages else ""
 
 
 @contextmanager
@@ -73,14 +79,14 @@ class RecordStore:
     def records(self, numbers: np.ndarray) -> list[Record]:
         """The records with these numbers, ascending; none of them may be rejected."""
         return [
-            Record(domain, source, group, shape, orjson.loads(messages) if messages is not None else None, text)
-            for source, domain, group, shape, messages, text in self._rows(numbers, SCHEMA.names)
+            Record(domain, source, group, shape, _parsed(messages), text, _parsed(tools))
+            for source, domain, group, shape, messages, text, tools in self._rows(numbers, SCHEMA.names)
         ]
 
     def answers(self, numbers: np.ndarray) -> list[str]:
         """What a model learns to write from each record; numbers ascending."""
         rows = self._rows(numbers, ("messages", "text"))
-        return [orjson.loads(messages)[-1]["content"] if messages is not None else text for messages, text in rows]
+        return [words_of(orjson.loads(messages)[-1]) if messages is not None else text for messages, text in rows]
 
     def prompts(self, numbers: np.ndarray) -> list[str]:
         """What is compared of each record's prompt, as `prompt_text` returns it; numbers ascending."""
@@ -95,6 +101,10 @@ class RecordStore:
         for own in np.split(numbers, cuts) if len(numbers) else ():
             taken = self.batch(int(own[0]) // BATCH).select(names).take(pa.array(own % BATCH))
             yield from zip(*(column.to_pylist() for column in taken.columns), strict=True)
+
+
+def _parsed(value: bytes | None) -> Any:
+    return None if value is None else orjson.loads(value)
 
 
 class GrownColumn:

@@ -12,31 +12,25 @@ from typing import Any
 import numpy as np
 
 from mistral_lib.corpus import document_keys, exclusions, sources
-from mistral_lib.corpus.records import Record, record_or_reason
+from mistral_lib.corpus.records import Record, UnmappableError, record_of, tool_use
+from mistral_lib.corpus.unmapped_rows import UNKNOWN, key_name, key_names, limit
 from mistral_lib.curation import checks, minhash
 from mistral_lib.curation.repeated_patterns import pattern_hash
 from mistral_lib.preparation.record_store import GrownColumn, StoredColumn, batch_of, prompt_text
 from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
+from mistral_lib.shapes.cells import as_json
 
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row before the splits
 ORIGINS = ("corpus", "operatives")
 SIDES = ("prompt", "answer")  # the two texts of a record that are compared with those of others
 COLUMNS = {"key": "u8", "context": "u8", "prompt": "u8", "prompt_words": "i4", "answer": "u8", "answer_words": "i4", "group": "u8",
            "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4", "lines": "u4"}  # fmt: skip
-ON_DISK = (
-    "context",
-    "prompt",
-    "prompt_words",
-    "answer",
-    "answer_words",
-    "group",
-    "document_key",
-    "skeleton",
-    "lines",
-)  # only some steps read them
+ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "group", "document_key", "skeleton",
+           "lines")  # fmt: skip  # only some steps read them
 DOCUMENT = 1  # the context of a plain document, which has no prompt
-COUNTED = ("redacted", "repairs", "flags", "excluded", "left_out")
+COUNTED = ("redacted", "repairs", "flags", "excluded", "left_out", "unused_keys", "unknown_roles", "tool_use")
+BY_NAME = ("unused_keys", "unknown_roles")  # of these only the most frequent names are counted by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +106,8 @@ def _concatenated(parts: Iterable[InspectedBatch]) -> tuple[dict[str, GrownColum
             columns[name].append(values)
         for name, counter in part.counts.items():
             counts[name].update(counter)
+            if name in BY_NAME:
+                limit(counts[name])
     return columns, domains, reasons, counts
 
 
@@ -175,9 +171,14 @@ class Inspector:
 
     def _record(self, row: sources.Row, counts: dict[str, Counter]) -> tuple[Record | None, str]:
         """The record of a row, mapped, cleaned and redacted, and ""; or None and the reason."""
-        record, reason = record_or_reason(row, self.settings)
-        if record is None:
-            return None, reason
+        try:
+            record = record_of(row, self.settings)
+        except UnmappableError as problem:
+            counts["unknown_roles"].update([key_name(problem.role)] if problem.role else [])
+            counts["unused_keys"].update(key_names(row.value) if str(problem) == UNKNOWN else [])
+            return None, str(problem)
+        counts["unused_keys"].update(record.unused)
+        counts["tool_use"].update(tool_use(record))
         if self.settings.objective not in ("both", "documents" if record.text is not None else "answers"):
             return None, f"objective_is_{self.settings.objective}"
         outcome = self.checks.inspect(record.texts)
@@ -196,7 +197,7 @@ def _numbers(record: Record | None, reason: str, domains: list[str], reasons: li
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)
     key, answer = int(record.record_id, 16), record.answer
-    prompt = None if record.text is not None else "\n".join(record.texts[:-1])
+    prompt = None if record.text is not None else prompt_text(record.messages)
     pattern = pattern_hash(answer, prompt) if patterns else None
     skeleton = key if pattern is None else pattern
     return key, _context(record), hash64(record.source_group), skeleton, _number(domains, record.domain), KEPT, -1
@@ -205,5 +206,6 @@ def _numbers(record: Record | None, reason: str, domains: list[str], reasons: li
 def _context(record: Record) -> int:
     if record.messages is None:
         return DOCUMENT
-    system = [message["content"] for message in record.messages if message["role"] == "system"]
-    return hash64("\x1e".join(system)) if system else 0
+    before = [message["content"] for message in record.messages if message["role"] == "system"]
+    before += [as_json(record.tools)] if record.tools else []
+    return hash64("\x1e".join(before)) if before else 0

@@ -3,6 +3,9 @@
 control_tokens     control tokens such as [INST] or </s>, and the plain text between them
 chat_template      what a base model's chat template writes around the messages, for each order of roles
 template_analysis  whether a chat template only copies the messages' contents
+segment            one control token, or the text between two
+tool_chats         chats with tools: as mistral-common writes them, by the chat template, or as text
+tool_template      a chat with tools as the base model's own chat template writes it
 chat_segments      records as segments: texts and control tokens in the model's chat format, not yet token ids
 batch_encoding     records as token ids and graded tokens, many at once in flat arrays
 chat_format        one record as token ids and labels; its prompt; its pieces and its mask for human eyes

@@ -14,8 +14,8 @@ import numpy as np
 
 from mistral_lib.corpus.records import Record
 from mistral_lib.tokens import chat_segments, control_tokens
-from mistral_lib.tokens.chat_segments import Segment
 from mistral_lib.tokens.chat_template import TemplateError
+from mistral_lib.tokens.segment import Segment
 
 THREADS = 3  # batches in the tokenizer at once: its threads have work while one batch waits for Python's lock
 AHEAD = 4  # batches in the tokenizer or waiting for it, while others are rendered and joined
@@ -67,7 +67,7 @@ def _rendered(tokenizer: Any, records: Sequence[Record]) -> Rendered:
     for record in records:
         try:
             rendered.append(
-                chat_segments.segments(tokenizer, record.messages)
+                chat_segments.segments(tokenizer, record.messages, tools=record.tools)
                 if record.messages is not None
                 else chat_segments.document(tokenizer, record.text)
             )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mistral_lib.corpus.records import Message, Record
+from mistral_lib.shapes.tools import Tool
 from mistral_lib.tokens import chat_segments
 from mistral_lib.tokens.batch_encoding import encode_batch, token_ids
 from mistral_lib.tokens.chat_template import NoEndTokenError, TemplateError
@@ -48,7 +49,8 @@ class Piece:
 
 
 def pieces(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Piece]:
-    """The rendered chat, split at the ends of its contents. for_answer: end before the answer. Errors: TemplateError, NoEndTokenError."""
+    """The rendered chat without tools, split at the ends of its contents. for_answer: end before the answer. Errors: TemplateError,
+    NoEndTokenError."""
     layout, contents = chat_segments.layout_and_contents(tokenizer, messages, for_answer)
     found: list[Piece] = []
     for part in layout.parts:
@@ -74,9 +76,9 @@ def encode(tokenizer: Any, records: Sequence[Record]) -> list[Encoded]:
     ]
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
     """The token ids after which the assistant's answer begins. Errors: TemplateError."""
-    return token_ids(tokenizer, chat_segments.segments(tokenizer, messages, for_answer=True))[0].tolist()
+    return token_ids(tokenizer, chat_segments.segments(tokenizer, messages, for_answer=True, tools=tools))[0].tolist()
 
 
 def show_mask(tokenizer: Any, encoded: Encoded, longest: int = 160) -> str:

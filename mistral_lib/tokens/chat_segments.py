@@ -7,27 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
-from mistral_lib.corpus.records import Message
-from mistral_lib.tokens import chat_template, control_tokens
+from mistral_lib.shapes.conversation import Message
+from mistral_lib.shapes.tool_texts import has_tools
+from mistral_lib.shapes.tools import Tool
+from mistral_lib.tokens import chat_template, control_tokens, tool_chats, tool_template
 from mistral_lib.tokens.chat_template import Part, TemplateError
+from mistral_lib.tokens.segment import Segment
 from mistral_lib.tokens.template_analysis import copies_contents
-
-
-class Segment(NamedTuple):
-    """Text between two control tokens, or one control token."""
-
-    text: str = ""
-    control: int = -1
-    graded: bool = False  # from character `graded_from` on, and no token before it
-    graded_from: int = 0
-    at_start: bool = False
 
 
 def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer: bool) -> tuple[chat_template.Layout, list[str]]:
     """The layout of a chat, and its contents as the format writes them. Errors: TemplateError if the template changes them."""
-    layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer)
+    ungraded = [number for number, message in enumerate(messages) if not message.get("graded", True)]
+    layout = chat_template.layout(tokenizer, [message["role"] for message in messages], for_answer, ungraded)
     contents = [edit(message["content"]) for edit, message in zip(layout.edits, messages, strict=True)]
     if copies_contents(tokenizer.chat_template):
         return layout, contents  # then they are always where the layout's marks were
@@ -41,8 +35,15 @@ def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer:
     return layout, contents
 
 
-def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False) -> list[Segment]:
+def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = False, tools: Sequence[Tool] | None = None) -> list[Segment]:
     """The segments of a chat. for_answer: up to the start of the assistant's answer. Errors: TemplateError, NoEndTokenError."""
+    if has_tools(messages, tools):
+        way = tool_chats.way(tokenizer)
+        if way == tool_chats.MISTRAL:
+            return tool_chats.mistral_segments(tokenizer, messages, tools)
+        if way == tool_chats.TEMPLATE:
+            return tool_template.segments(tokenizer, messages, tools, for_answer)
+        messages = tool_chats.as_text(messages, tools)
     layout, contents = layout_and_contents(tokenizer, messages, for_answer)
     steps = _steps(layout, control_tokens.of(tokenizer))
     found = (step if isinstance(step, Segment) else _text_segment(step, contents) for step in steps)

@@ -15,6 +15,7 @@ from mistral_lib.tokens import control_tokens
 
 MARK = "\ue000{}\ue001"  # private-use characters; contents are inserted after the marks are removed, so they may contain them
 MARKED = re.compile("\ue000(\\d+)\ue001")
+CONTEXT = "context"  # in place of the role of a message that is not graded
 EDGE = "\n\u2003\n"  # white space that no template writes by itself: is it kept at the ends of a content?
 EDITS = {(True, True): str, (False, True): str.lstrip, (True, False): str.rstrip, (False, False): str.strip}  # by (left, right) kept
 
@@ -44,13 +45,14 @@ class Layout:
     rendered: tuple[str | int, ...]  # the template's own rendering, which a real one is compared with
 
 
-def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False) -> Layout:
-    """How a chat of these roles is written. for_answer: up to the start of the answer. Errors: TemplateError, NoEndTokenError."""
-    return _layout(tokenizer, tokenizer.chat_template, tuple(roles), for_answer)
+def layout(tokenizer: Any, roles: Sequence[str], for_answer: bool = False, ungraded: Sequence[int] = ()) -> Layout:
+    """How a chat of these roles is written. for_answer: up to the start of the answer. ungraded: numbers of the assistant's messages
+    that are only context. Errors: TemplateError, NoEndTokenError."""
+    return _layout(tokenizer, tokenizer.chat_template, tuple(roles), for_answer, tuple(ungraded))
 
 
 @lru_cache(maxsize=4096)
-def _layout(tokenizer: Any, template: str, roles: tuple[str, ...], for_answer: bool) -> Layout:
+def _layout(tokenizer: Any, template: str, roles: tuple[str, ...], for_answer: bool, ungraded: tuple[int, ...]) -> Layout:
     complete = _marked(tokenizer, roles, for_answer)
     written, lead = complete, ""
     if not for_answer and len(roles) > 1:
@@ -59,14 +61,15 @@ def _layout(tokenizer: Any, template: str, roles: tuple[str, ...], for_answer: b
     missing = [f"{role} message {number + 1}" for number, role in enumerate(roles) if written.count(number) != 1]
     if missing:
         raise TemplateError(f"the chat template drops or repeats {', '.join(missing)} of {'-'.join(roles)}")
-    parts = _parts(control_tokens.of(tokenizer), written, () if for_answer else roles, lead)
+    answers = () if for_answer else [CONTEXT if number in ungraded else role for number, role in enumerate(roles)]
+    parts = _parts(control_tokens.of(tokenizer), written, answers, lead)
     return Layout(tuple(parts), _edits(tokenizer, roles, for_answer), tuple(complete))
 
 
-def render(tokenizer: Any, messages: Sequence[dict[str, str]], for_answer: bool) -> str:
+def render(tokenizer: Any, messages: Sequence[dict[str, Any]], for_answer: bool, tools: Sequence[Any] | None = None) -> str:
     """The chat as text. Errors: TemplateError with the template's own message."""
     try:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=for_answer)
+        return tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False, add_generation_prompt=for_answer)
     except Exception as error:  # a template may fail in any way: its raise_exception, a missing key, a wrong type
         roles = "-".join(message["role"] for message in messages)
         raise TemplateError(f"the chat template refuses {roles}: {error}") from error

@@ -73,13 +73,13 @@ def _refused(tokens: Tokens, reason: str) -> Fitted[Tokens]:
 
 
 def _turns(messages: Sequence[Message]) -> list[list[Message]]:
-    """The chat split after each answer, without its system text."""
+    """The chat split before each question after an answer, without its system text: calls of tools stay with their results."""
     turns: list[list[Message]] = [[]]
     for message in messages:
+        if message["role"] == "user" and turns[-1] and turns[-1][-1]["role"] != "user":
+            turns.append([])
         if message["role"] != "system":
             turns[-1].append(message)
-        if message["role"] == "assistant":
-            turns.append([])
     return [turn for turn in turns if turn]
 
 
@@ -91,6 +91,9 @@ def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_to
     windows: list[Tokens] = []
     lost = 0
     for one in _encoded_chats(tokenizer, record, chats):
+        if not one[1].any():  # only turns that are not graded
+            lost += len(one[0])
+            continue
         fitted = Fitted([one]) if len(one[0]) <= max_tokens else _one_answer(tokenizer, one, max_tokens)
         windows += fitted.windows
         lost += fitted.tokens_lost
@@ -98,7 +101,7 @@ def _by_turns(tokenizer: Any, record: Record, turns: list[list[Message]], max_to
 
 
 def _encoded_chats(tokenizer: Any, record: Record, chats: Sequence[list[Message]]) -> list[Tokens]:
-    parts = [Record(record.domain, record.source, record.source_group, record.shape, messages=chat) for chat in chats]
+    parts = [Record(record.domain, record.source, record.source_group, record.shape, messages=chat, tools=record.tools) for chat in chats]
     found = chat_format.encode(tokenizer, parts)
     problems = [one.problem for one in found if one.problem]
     if problems:
@@ -128,19 +131,23 @@ def _one_answer(tokenizer: Any, tokens: Tokens, max_tokens: int) -> Fitted[Token
     lost = start - len(prompt)
     windows = []
     for first, last in _cuts(tokenizer, ids[start:end], max_tokens - len(prompt)):
+        own = graded[start + first : start + last]
         # a document without a start token has no prompt to repeat: the token before the window precedes it
         context = ids[start + first - 1 : start + first] if start == 1 and not len(start_token) else prompt
-        windows.append(_window(context, ids[start + first : start + last], ids[:0]))
+        windows.append(_window(context, ids[start + first : start + last], own, ids[:0]))
     tail = ids[end:]
     if len(windows[-1][0]) + len(tail) <= max_tokens:
-        windows[-1] = _window(context, ids[start + first : start + last], tail)
+        windows[-1] = _window(context, ids[start + first : start + last], own, tail)
         tail = ids[:0]
-    return Fitted(windows, lost + len(tail))
+    learnt = [window for window in windows if window[1].any()]  # a long result of a tool can fill a window
+    lost += sum(len(window[0]) for window in windows if not window[1].any())
+    return Fitted(learnt, lost + len(tail))
 
 
-def _window(context: np.ndarray, words: np.ndarray, tail: np.ndarray) -> Tokens:
+def _window(context: np.ndarray, words: np.ndarray, own: np.ndarray, tail: np.ndarray) -> Tokens:
+    """own: bool (words,), which of the words are graded: not the results of tools between two answers."""
     graded = np.zeros(len(context) + len(words) + len(tail), bool)
-    graded[len(context) : len(context) + len(words)] = True
+    graded[len(context) : len(context) + len(words)] = own
     return np.concatenate([context, words, tail]), graded
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mistral_lib.corpus import messages
 from mistral_lib.corpus.records import Record, UnmappableError, file_domain, map_row, record_of, text_id
-from mistral_lib.corpus.row_shapes import COLUMNS
 from mistral_lib.formats.rows import Row
 from mistral_lib.run.settings import Settings
+from mistral_lib.shapes import cells as messages
+from mistral_lib.shapes.row_shapes import COLUMNS
 
 ASK, REPLY = "What is 2 + 2?", "It is 4."
 CHAT = [{"role": "user", "content": ASK}, {"role": "assistant", "content": REPLY}]
@@ -91,7 +91,7 @@ def test_instructions_with_all_their_parts():
         {"question": ASK, "chosen": REPLY, "rejected": "5"},
         {"instruction": ASK, "chosen": REPLY, "rejected": "5"},
         {"prompt": None, "question": "", "instruction": ASK, "chosen": CHAT, "rejected": "5"},
-        {"prompt": "", "chosen": CHAT, "rejected": "5", "system": "not used beside a complete conversation"},
+        {"prompt": "", "chosen": CHAT, "rejected": "5"},
         {"chosen": f"Human: {ASK}\n\nAssistant: {REPLY}", "rejected": "y"},
         {"prompt": ASK, "chosen": CHAT, "rejected": CHAT, "messages": CHAT},
     ],
@@ -155,17 +155,22 @@ def test_one_blank_before_an_answer_is_removed_and_reported(answer, expected, re
     )
 
 
-def test_tool_calls_are_kept_as_text():
+def test_tools_calls_and_results_are_kept():
     call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
     openai = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call, call]}, {"role": "tool", "content": "4"}, CHAT[1]]
     line = '{"name":"add","arguments":{"a":2,"b":2}}'
     record = mapped({"messages": openai, "tools": [{"name": "add"}]})
-    assert record.messages == [CHAT[0], {"role": "assistant", "content": f"{line}\n\n{line}"}, {"role": "user", "content": "4"}, CHAT[1]]
-    assert record.repairs == ("tool_call_as_text", "tool_output_as_user") and record.metadata == {"tools": [{"name": "add"}]}
+    parsed = {**call, "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+    asked, answered = record.messages[:2]
+    assert (asked, answered) == (CHAT[0], {"role": "assistant", "content": "", "tool_calls": [parsed, parsed]})
+    assert record.messages[2:] == [{"role": "tool", "content": "4", "tool_call_id": "1"}, CHAT[1]]
+    assert record.tools == [{"type": "function", "function": {"name": "add", "description": "", "parameters": {}}}]
+    assert (record.repairs, record.metadata) == ((), {}) and record.record_id != mapped({"messages": openai}).record_id
     sharegpt = [("human", ASK), ("function_call", line), ("observation", "4"), ("gpt", REPLY)]
     record = mapped({"conversations": [{"from": who, "value": text} for who, text in sharegpt]})
-    assert record.messages == [CHAT[0], {"role": "assistant", "content": line}, {"role": "user", "content": "4"}, CHAT[1]]
-    assert record.repairs == ("tool_call_as_text", "tool_output_as_user")
+    (call,) = record.messages[1]["tool_calls"]
+    assert call["function"] == {"name": "add", "arguments": {"a": 2, "b": 2}} and re.fullmatch("[0-9A-Za-z]{9}", call["id"])
+    assert record.messages[2:] == [{"role": "tool", "content": "4", "tool_call_id": call["id"]}, CHAT[1]] and record.repairs == ()
     old = {"role": "assistant", "content": "Let me see.", "function_call": {"name": "add", "arguments": "no JSON"}}
     assert mapped({"messages": [CHAT[0], old]}).answer == 'Let me see.\n\n{"name":"add","arguments":"no JSON"}'
 
@@ -196,17 +201,17 @@ def deep(value, levels: int = 300) -> list:
         ({"text": 5}, "text_is_not_a_string"),
         ({"prompt": SECRET, "completion": ""}, "empty_message"),
         ({"prompt": "", "completion": SECRET}, "empty_message"),
-        ({"prompt": SECRET, "completion": {"a": SECRET}}, "text_is_not_a_string"),
         ({"messages": SECRET}, "messages_are_not_a_list_of_objects"),
-        ({"messages": [SECRET]}, "messages_are_not_a_list_of_objects"),
+        ({"messages": [SECRET]}, "turns_without_a_role"),
+        ({"messages": f"[{{'role': 'user', 'content': '{SECRET}'}}]"}, "messages_are_python_text"),
         ({"messages": []}, "no_answer_at_the_end"),
         ({"messages": chat(f"u:{SECRET}")}, "no_answer_at_the_end"),
         ({"messages": chat("a:hello")}, "no_question"),
         ({"messages": chat("s:x", "a:hello")}, "no_question"),
         ({"messages": chat("u:", "a:hello")}, "empty_message"),
         ({"messages": [{"role": SECRET, "content": "a"}]}, "unknown_role"),
-        ({"messages": [{"content": "a"}]}, "unknown_role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": SECRET}]}, CHAT[1]]}, "content_is_not_text"),
+        ({"messages": [{"content": "a"}]}, "turn_without_a_role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": SECRET}]}, CHAT[1]]}, "content_part_is_image"),
         (
             {
                 "messages": [
@@ -214,9 +219,9 @@ def deep(value, levels: int = 300) -> list:
                     CHAT[1],
                 ]
             },
-            "content_is_not_text",
+            "content_part_is_image",
         ),
-        ({"messages": [{"role": "user", "content": ["a", {"type": "text"}]}, CHAT[1]]}, "content_is_not_text"),
+        ({"messages": [{"role": "user", "content": ["a", {"type": "text"}]}, CHAT[1]]}, "content_part_is_unknown"),
         ({"messages": [{"role": "user", "content": None}, CHAT[1]]}, "text_is_not_a_string"),
         ({"messages": [CHAT[0], {"role": "assistant"}]}, "text_is_not_a_string"),
         ({"messages": [{"role": 5, "content": "a"}, CHAT[1]]}, "unknown_role"),
@@ -235,7 +240,6 @@ def deep(value, levels: int = 300) -> list:
         ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {}}]}]}, "tool_call_without_a_name"),
         ({"instruction": "a", "output": "b", "history": 5}, "history_is_not_pairs"),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "history_is_not_pairs"),
-        ({"instruction": "a", "output": "b", "system": 5}, "text_is_not_a_string"),
         ({"chosen": "a", "rejected": "b"}, "preference_without_prompt"),
         ({"instruction": "Sum it up", "input": deep(SECRET), "output": "b"}, "nested_too_deep"),
         ({"question": "a", "answer": "b", "context": deep(SECRET)}, "nested_too_deep"),
@@ -244,7 +248,8 @@ def deep(value, levels: int = 300) -> list:
             {"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": deep(SECRET)}}]}]},
             "nested_too_deep",
         ),
-        ({"data": SECRET}, "data_is_not_an_object"),
+        ({"data": SECRET, "color": "red"}, "unknown_shape"),
+        ({"role": "user", "content": SECRET}, "single_turn_of_a_conversation"),
         ({"data": {}}, "empty_text"),
     ],
 )
@@ -331,9 +336,9 @@ def test_any_json_value_is_a_record_or_unmappable(value, columns):
     assert (record.messages is None) != (record.text is None)
     assert record.answer.strip() and len(record.record_id) == 16 and isinstance(record.source_group, str) and record.domain
     roles = [message["role"] for message in record.messages or []]
-    talk = roles[1:] if roles[:1] == ["system"] else roles
-    assert talk == ["user", "assistant"] * (len(talk) // 2)
-    assert all(message["content"].strip() for message in record.messages or [])
+    talk = "".join(role[0] for role in roles[roles[:1] == ["system"] :])
+    assert re.fullmatch("(u(at+)*at*)*", talk) and talk[-1:] in ("a", "")  # t: a result of a tool
+    assert all(message["content"].strip() or "tool_calls" in message or message["role"] == "tool" for message in record.messages or [])
 
 
 TALK = st.lists(st.tuples(st.sampled_from("suat"), st.text("abc", min_size=1, max_size=5)), max_size=8)
@@ -392,7 +397,7 @@ def test_calls_are_written_with_their_text_and_any_kind_of_arguments():
     line = '{"name":"add","arguments":{"a":2}}'
     assert answer(content="\n So: \n", tool_calls=[{"name": "add", "arguments": {"a": 2}}]) == f"So:\n\n{line}"
     assert answer(content="", tool_calls=[{"function": {"name": "add", "arguments": '{"a": 2}'}}]) == line
-    assert answer(tool_calls=[], function_call={"name": "add"}) == '{"name":"add","arguments":null}'
+    assert answer(tool_calls=[], function_call={"name": "add"}) == '{"name":"add","arguments":{}}'
     with_calls = mapped({"messages": [CHAT[0], {"role": "assistant", "content": "Yes.", "tool_calls": None}]})
     assert (with_calls.answer, with_calls.repairs) == ("Yes.", ())
     assert messages.as_json({1: date(2026, 1, 2)}) == '{"1":"2026-01-02"}'

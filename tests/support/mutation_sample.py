@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES: dict[str, list[str] | None] = {
     "evaluation/prompt_sensitivity": None,
     "training/adapter_check": None,
-    "corpus/messages": ["corpus/test_records.py"],
+    "shapes/turns": ["corpus/test_records.py", "corpus/test_field_cases_shapes.py"],
     "tokens/long_records": None,
     "run/params": None,
     "training/stopping": None,
@@ -39,7 +39,7 @@ MODULES: dict[str, list[str] | None] = {
     "curation/near_duplicates": None,
     "training/checkpoints": None,
     "preparation/stage_inputs": None,
-    "corpus/row_shapes": ["corpus/test_records.py"],
+    "shapes/row_shapes": ["corpus/test_records.py", "corpus/test_field_cases_shapes.py"],
     "curation/split_minimums": ["curation/test_splits.py"],
     "preparation/audit": None,
     "run/folder": None,

@@ -1,0 +1,69 @@
+"""What was not understood, by name: keys that were not used, roles that are not known, and rows of no known shape.
+
+Names are free of secrets, and limited in length and number: a report must stay readable whatever the keys of a corpus are.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from mistral_lib.curation.redaction import redact
+
+LONGEST_NAME = 40  # characters
+MOST_KEYS = 30  # of one row that are named
+MOST_NAMES = 200  # of one kind that are counted by name
+OTHERS = "(others)"
+UNKNOWN = "unknown_shape"  # the reason of a row whose keys are no known shape
+
+
+@lru_cache(maxsize=4096)
+def key_name(key: Any) -> str:
+    """A key as a report names it."""
+    return redact(" ".join(str(key).split()))[0][:LONGEST_NAME]
+
+
+def key_names(value: Any) -> list[str]:
+    """The names of the keys of a row."""
+    return [key_name(key) for key in islice(value, MOST_KEYS)] if isinstance(value, dict) else []
+
+
+def limit(counts: Counter) -> None:
+    """Counts all but the most frequent names together, in place."""
+    if len(counts) > 2 * MOST_NAMES:
+        others = sorted((name for name in counts if name != OTHERS), key=lambda name: (-counts[name], name))[MOST_NAMES:]
+        counts[OTHERS] += sum(counts.pop(name) for name in others)
+
+
+def widths(value: Mapping[Any, Any]) -> dict[str, int]:
+    """The characters of each text of a row of unknown shape, by the name of its key; 0 for what is no text."""
+    return {key_name(key): len(part) if isinstance(part, str) else 0 for key, part in islice(value.items(), MOST_KEYS)}
+
+
+def suggested_columns(characters: Mapping[str, int]) -> str:
+    """A value of the parameter `columns` that maps a row with these texts: its two longest, or its only one."""
+    texts = sorted((key for key, count in characters.items() if count), key=lambda key: -characters[key])[:2]
+    if len(texts) == 2:
+        asked, answered = sorted(texts, key=list(characters).index)
+        return f'columns = {{"prompt": "{asked}", "answer": "{answered}"}} or columns = {{"text": "{texts[0]}"}}'
+    return f'columns = {{"text": "{texts[0]}"}}' if texts else ""
+
+
+def described(shapes: Iterable[Mapping[str, Any]], roles: Mapping[str, int], most: int = 3) -> str:
+    """What rows of no known shape look like, and what would map them. shapes: {"keys": {name: characters}, "rows": count}."""
+    parts = []
+    for one in sorted(shapes, key=lambda one: -one["rows"])[:most]:
+        advice = suggested_columns(one["keys"])
+        named = f"; if these are the right ones, set {advice}" if advice else "; none of them has a text"
+        parts.append(f"{one['rows']:,} rows have the keys {', '.join(one['keys'])}{named}")
+    if roles:
+        parts.append(f"unknown roles of turns: {counted(roles)}; write user, assistant, system or tool for them in the files")
+    return ". ".join(parts)
+
+
+def counted(counts: Mapping[str, int], most: int = 10) -> str:
+    """The most frequent names with their counts."""
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(f"{name} ({counts[name]:,})" for name in names[:most]) + more
