@@ -98,7 +98,7 @@ HOSTILE = ["1 ", "12-", "0", "01 ", "+1", "(", "a at ", " dot ", "a(at)", "<", "
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_text_takes_no_more_than_linear_time(piece: str) -> None:
-    hostile = (piece * (60_000 // len(piece) + 1))[:60_000] + "!"
+    hostile = (piece * (30_000 // len(piece) + 1))[:30_000] + "!"
     started = time.process_time()
     redact(hostile, EVERY)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 1

@@ -37,14 +37,17 @@ TOKENS = {
 }  # fmt: skip
 
 
+FRAMES = ["use {} now", 'x = "{}"', "key {}", "({})", "TOKEN={}\n", "see:\n{}\n"]
+
+
 @pytest.mark.parametrize("name", TOKENS)
-@pytest.mark.parametrize("frame", ["use {} now", 'x = "{}"', "key {}", "({})", "TOKEN={}\n", "see:\n{}\n"])
-def test_tokens_of_providers_are_replaced_completely(name: str, frame: str) -> None:
+def test_tokens_of_providers_are_replaced_completely(name: str) -> None:
     value = TOKENS[name]
-    shown, counts = redact(frame.format(value), SECRETS)
-    left = shown.replace("https://", "").replace("x.", "", 1) if "://" in value else shown
-    assert sum(counts.values()) == 1, shown
-    assert not any(value[start : start + 6] in left for start in range(8, len(value) - 5, 3)), shown
+    for frame in FRAMES:
+        shown, counts = redact(frame.format(value), SECRETS)
+        left = shown.replace("https://", "").replace("x.", "", 1) if "://" in value else shown
+        assert sum(counts.values()) == 1, shown
+        assert not any(value[start : start + 6] in left for start in range(8, len(value) - 5, 3)), shown
 
 
 def test_every_prefix_of_the_table_has_a_rule_and_a_value_of_one_character_is_an_example() -> None:
@@ -127,7 +130,7 @@ HOSTILE = ["password: ", "token", "key ", "seed phrase ", "abcde ", "cookie: a="
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_text_takes_no_more_than_linear_time(piece: str) -> None:
-    hostile = (piece * (120_000 // len(piece) + 1))[:120_000] + "!"
+    hostile = (piece * (60_000 // len(piece) + 1))[:60_000] + "!"
     started = time.process_time()
     redact(hostile)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 1
