@@ -17,7 +17,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from mistral_lib.formats import cut_zip, encodings, kinds
-from mistral_lib.formats.streams import CHUNK, Budget, Damaged, RefusedError, is_of_the_machine, metered, seekable
+from mistral_lib.formats.streams import CHUNK, Budget, DamagedError, RefusedError, is_of_the_machine, metered, seekable
 
 HEADER_BYTES = 2**20  # of a tar header that is read into memory: long names and attributes
 EXTENDED_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -69,7 +69,7 @@ class _Measured(io.RawIOBase):
             if isinstance(error, RefusedError) or is_of_the_machine(error.__context__):
                 raise
             self.is_damaged = True
-            raise Damaged(f"{self.format_name}: damaged", min(1.0, self.count / self.size) if self.size else 0.0) from None
+            raise DamagedError(f"{self.format_name}: damaged", min(1.0, self.count / self.size) if self.size else 0.0) from None
         self.count += len(data)
         buffer[: len(data)] = data
         return len(data)
@@ -138,7 +138,7 @@ def _legible(info: zipfile.ZipInfo) -> str:
 def tar_members(stream: BinaryIO, budget: Budget, size: int = 0) -> Iterator[Member]:
     """Also of archives that were joined. size: bytes of the file, 0 if unknown.
 
-    Errors: ExhaustedError, Damaged or tarfile.TarError if the archive is damaged or cut short.
+    Errors: ExhaustedError, DamagedError or tarfile.TarError if the archive is damaged or cut short.
     """
     names: set[PurePosixPath] = set()
     careful = type("_CarefulTarInfo", (_CarefulTarInfo,), {})  # with a state of its own
@@ -163,7 +163,7 @@ def _next(archive: tarfile.TarFile, size: int, last: _Measured | None) -> tarfil
         if last is not None and last.is_damaged:
             return None
         share = min(1.0, archive.offset / size) if size and archive.offset else 0.0
-        raise Damaged(f"tar: {error}", share) from None
+        raise DamagedError(f"tar: {error}", share) from None
 
 
 def _tar_problem(info: tarfile.TarInfo) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from mistral_lib.formats.streams import Budget, Damaged, is_of_the_machine, metered
+from mistral_lib.formats.streams import Budget, DamagedError, is_of_the_machine, metered
 
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".lz4": "lz4"}
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
@@ -25,7 +25,7 @@ FAULTS = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAErro
 def decompressed(stream: BinaryIO, codec: str, budget: Budget, size: int = 0) -> BinaryIO:
     """The plain bytes of a stream of one or more frames. size: its compressed bytes, 0 if unknown.
 
-    Errors: Damaged at the place where it is damaged or cut off, after all bytes before it.
+    Errors: DamagedError at the place where it is damaged or cut off, after all bytes before it.
     """
     pieces = _Pieces(stream)
     inner: Any
@@ -99,7 +99,7 @@ class _Frames:
 
 
 class _Decompressed(io.RawIOBase):
-    """Turns the errors of all decompressors into Damaged."""
+    """Turns the errors of all decompressors into DamagedError."""
 
     def __init__(self, inner: Any, codec: str, pieces: _Pieces | None, size: int) -> None:
         self.inner, self.codec, self.pieces, self.size, self.good = inner, codec, pieces, size, 0
@@ -110,12 +110,12 @@ class _Decompressed(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self.inner.read1(len(buffer)) if self.pieces else self.inner.read(min(len(buffer), OUTPUT))
-        except Damaged:
+        except DamagedError:
             raise
         except FAULTS as error:
             if is_of_the_machine(error):
                 raise
-            raise Damaged(self._note(error), min(1.0, self.good / self.size) if self.size else 0.0) from None
+            raise DamagedError(self._note(error), min(1.0, self.good / self.size) if self.size else 0.0) from None
         if self.pieces:
             self.good = self.pieces.count
         buffer[: len(data)] = data

@@ -30,12 +30,12 @@ FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n((?:[ \t]*(?:[\w.-]+[ \t]*[:=].*
 KEYED = re.compile(r"(?m)^[\w.-]+[ \t]*[:=]")
 
 
-class NoOcr(ImportError):
+class NoOcrError(ImportError):
     """OCR was asked for and is not installed: a fault of the machine."""
 
 
 def document(data: bytes, name: str, reading: Reading) -> Row:
-    """The row of a document. Errors: NoOcr."""
+    """The row of a document. Errors: NoOcrError."""
     import kreuzberg
 
     ending = _ending(name, data)
@@ -50,7 +50,7 @@ def document(data: bytes, name: str, reading: Reading) -> Row:
 
 
 def picture(data: bytes, name: str, reading: Reading) -> Row:
-    """The row of the text in a picture. Errors: NoOcr."""
+    """The row of the text in a picture. Errors: NoOcrError."""
     if not reading.ocr:
         return Row(name, None, "picture_without_ocr")
     import kreuzberg
@@ -63,14 +63,14 @@ def picture(data: bytes, name: str, reading: Reading) -> Row:
 
 
 def recognized(data: bytes, mime_type: str) -> str:
-    """The text in a picture, by Tesseract. Errors: NoOcr, kreuzberg.KreuzbergError."""
+    """The text in a picture, by Tesseract. Errors: NoOcrError, kreuzberg.KreuzbergError."""
     import kreuzberg
 
     try:
         return _extracted(data, mime_type, ocr=True)
     except kreuzberg.KreuzbergError as error:
         if "initializ" in str(error) or "tessdata" in str(error).lower() or isinstance(error, kreuzberg.MissingDependencyError):
-            raise NoOcr(
+            raise NoOcrError(
                 f"ocr is true, but the language data of Tesseract ({OCR_LANGUAGE}) is not installed: apt-get install tesseract-ocr (or set the "
                 "environment variable TESSDATA_PREFIX to the folder that has it), or set ocr to false"
             ) from None

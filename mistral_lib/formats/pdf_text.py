@@ -14,7 +14,7 @@ BREAKS = ("\n\n", "\n", " ")  # the places to cut a page, best first
 def pdf_rows(data: bytes, name: str, characters: int = 0, ocr: bool = False) -> Iterator[Row]:
     """The rows of a PDF, all of one document. characters: 0 for one row a page, otherwise the largest number of characters of a row.
 
-    ocr: read pages without text as pictures. Errors: NoOcr.
+    ocr: read pages without text as pictures. Errors: NoOcrError.
     """
     try:
         document = pypdfium2.PdfDocument(data)

@@ -22,7 +22,7 @@ from mistral_lib.formats.pdf_text import pdf_rows
 from mistral_lib.formats.rows import Reading, Row
 from mistral_lib.formats.separated import separated
 from mistral_lib.formats.sheets import sheets
-from mistral_lib.formats.streams import Budget, Damaged, ExhaustedError, RefusedError, is_of_the_machine, peekable, read_all
+from mistral_lib.formats.streams import Budget, DamagedError, ExhaustedError, RefusedError, is_of_the_machine, peekable, read_all
 from mistral_lib.formats.tables import ROW_BYTES, arrow, parquet
 
 DEEPEST = 1  # an archive in an archive is read, one inside that is refused
@@ -53,7 +53,7 @@ def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, dept
             yield row
     except (ExhaustedError, AssertionError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
-    except Damaged as damaged:
+    except DamagedError as damaged:
         yield _of_the_rest(name, damaged, count)
     except RefusedError as refused:
         yield Row(name, None, refused.code)
@@ -66,7 +66,7 @@ def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, dept
         yield Row(name, None, "unreadable", type(error).__name__, lines=_estimated(name, budget) if not count and not depth else 1)
 
 
-def _of_the_rest(name: str, damaged: Damaged, count: int) -> Row:
+def _of_the_rest(name: str, damaged: DamagedError, count: int) -> Row:
     """The problem that stands for all that was lost; how many lines it was follows from those before it."""
     lost = round(count * (1 - damaged.share) / damaged.share) if damaged.share else 0
     note = f"{damaged.note}; about {lost:,} lines after it are lost" if lost > 1 else damaged.note
@@ -150,7 +150,7 @@ def _before_the_damage(found: Iterator[Row], stream: Utf8Stream, name: str) -> I
             yield held.pop(0)
     try:
         lost = stream.count_lines() - kept
-    except Damaged:
+    except DamagedError:
         lost = stream.raw.lines - kept
     yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {lost:,} lines are lost", lines=max(1, lost))
 

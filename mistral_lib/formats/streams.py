@@ -41,7 +41,7 @@ class ExhaustedError(RefusedError):
     """The file has reached a limit: nothing more of it is read."""
 
 
-class Damaged(RefusedError):
+class DamagedError(RefusedError):
     """The rest of a stream cannot be read; all that lay before it was. share: the part of its bytes that was read, 0 if unknown."""
 
     def __init__(self, note: str, share: float = 0.0) -> None:
