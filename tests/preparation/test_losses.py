@@ -8,7 +8,7 @@ import pytest
 from mistral_lib.preparation import data_report, explore, prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
-from tests.support.containers import zipped
+from tests.support.containers import json_lines, zipped
 from tests.support.corpora import other, rows, short_run
 
 
@@ -75,8 +75,7 @@ def test_the_parameter_that_decides_is_named(corpus: Path, chosen: Settings) -> 
 
 
 def test_encodings_are_in_the_inventory(corpus: Path, chosen: Settings) -> None:
-    lines = "".join('{"prompt": "%s", "completion": "%s"}\n' % (row["prompt"], row["completion"]) for row in rows("wide", 20))
-    (corpus / "wide.jsonl").write_bytes(lines.encode("utf-16"))
+    (corpus / "wide.jsonl").write_bytes(json_lines(rows("wide", 20)).decode().encode("utf-16"))
     inventory = explore.explore(Run.open(chosen))
     assert inventory["totals"]["encodings"] == {"utf-16-le": 20}
     assert {one["name"]: one["encodings"] for one in inventory["files"]}["wide.jsonl"] == {"utf-16-le": 20}
