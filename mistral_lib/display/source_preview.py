@@ -51,6 +51,8 @@ def preview(settings: Settings) -> tuple[list[sources.SourceFile], list[Line]]:
     ordered = sorted(by_first_row.items(), key=lambda one: (not one[0].startswith(NO_RECORD), -len(one[1])))  # first what needs a decision
     lines += [Line(outcome, names) for outcome, names in ordered]
     lines += [Line(f"{len(unread):,} files whose first row is not read here", [file.name for file in unread])] if unread else []
+    passed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(found.left_out.items()))
+    lines += [Line(f"left out: {passed}")] if passed else []
     return found.files, lines + [Line(line) for line in found.absent]
 
 

@@ -1,6 +1,7 @@
 """Files that are one text each: plain text and Markdown without front matter; office documents, web pages, books and mails by kreuzberg; with
 `ocr` also pictures."""
 
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -30,8 +31,10 @@ FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n((?:[ \t]*(?:[\w.-]+[ \t]*[:=].*
 KEYED = re.compile(r"(?m)^[\w.-]+[ \t]*[:=]")
 
 
-class NoOcrError(ImportError):
-    """OCR was asked for and is not installed: a fault of the machine."""
+class NoOcrError(OSError):
+    """OCR was asked for and is not installed."""
+
+    errno = errno.EIO  # a fault of the machine; damaged content is an OSError without errno
 
 
 def document(data: bytes, name: str, reading: Reading) -> Row:

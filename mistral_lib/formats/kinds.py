@@ -22,7 +22,7 @@ SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "__pycache__", "$recycle
 SYSTEM_ENDINGS = {".pyc", ".pyo", ".crc", ".md5", ".sha1", ".sha256", ".lock", ".lnk"}
 MARKERS = re.compile(r"_(?:SUCCESS|FAILURE|committed_\w+|started_\w+|metadata|common_metadata|delta_log)\Z")
 DATASET_FILES = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
-LICENSES = re.compile(r"(?i)(?:license|licence|copying|notice|authors|codeowners)(?:[-.](?:txt|md|rst|mit|apache))?\Z")
+LICENSES = re.compile(r"(?i)(?:(?:license|licence|copying)(?:[-.](?:txt|md|rst|mit|apache))?|notice|authors|codeowners)\Z")
 CARD_NAME = re.compile(r"(?i)readme(?:[._-]\w+)?(?:\.md|\.markdown)?\Z")
 CARD_KEYS = re.compile(
     rb"(?m)^(?:dataset_info|configs|task_categories|task_ids|size_categories|annotations_creators|language_creators|pretty_name|license|"

@@ -106,8 +106,10 @@ def _read_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, 
     lines: dict[Any, int] = {}
     for key_node, _ in node.value:
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-        if isinstance(key, str | int | float | bool) and lines.setdefault(key, line) != line:
+        if isinstance(key, str | int | float | bool) and key in lines:
             raise ParameterError(f"{key} is given twice, in lines {lines[key]} and {line}: delete one of them")
+        if isinstance(key, str | int | float | bool):
+            lines[key] = line
     return loader.construct_mapping(node, deep=True)
 
 

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import random
 import tarfile
 import zipfile
@@ -703,3 +704,47 @@ def test_a_scan_weighs_its_pages_and_names_its_parameter(read):
 )  # fmt: skip
 def test_hostile_files_end_soon(read, name, data):
     assert read(name, data)
+
+
+# -- OCR -------------------------------------------------------------------------------------------------------------------
+
+TESSERACT_DATA = [
+    Path(os.environ.get("TESSDATA_PREFIX") or "/usr/share/tesseract-ocr/5/tessdata"),
+    Path("/usr/share/tesseract-ocr/4.00/tessdata"),
+]
+
+
+def drawn(kind: str) -> bytes:
+    """A picture of a sentence."""
+    from PIL import Image, ImageDraw
+
+    sink, picture = io.BytesIO(), Image.new("RGB", (900, 160), "white")
+    ImageDraw.Draw(picture).text((10, 40), "Hello world, this is text", fill="black", font_size=40)
+    picture.save(sink, kind)
+    return sink.getvalue()
+
+
+def test_a_picture_is_not_read_without_ocr(read):
+    assert problems(read("a.png", drawn("PNG"))) == {"picture_without_ocr": 1}
+    assert problems(read("a.pdf", drawn("PDF"))) == {"pdf_without_text": 1}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PDF"])
+def test_without_tesseract_ocr_says_what_to_install(read, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
+    with pytest.raises(SourceError, match="apt-get install tesseract-ocr"):
+        read(f"a.{kind.lower()}", drawn(kind), ocr=True)
+
+
+@pytest.mark.skipif(
+    not any((folder / "eng.traineddata").exists() for folder in TESSERACT_DATA), reason="the data of Tesseract is not installed"
+)
+@pytest.mark.parametrize("kind", ["PNG", "PDF"])
+def test_pictures_and_scans_are_read_by_ocr(read, kind):
+    (row,) = read(f"a.{kind.lower()}", drawn(kind), ocr=True)
+    assert row.value["text"] == "Hello world, this is text"
+
+
+def test_pictures_are_sources_with_ocr(home):
+    write(home / "mine", {"good.jsonl": LINES, "a.png": b"x", "b.svg": b"x"})
+    assert resolved("mine", ocr=True) == (["a.png", "good.jsonl"], {"pictures": 1})

@@ -497,3 +497,29 @@ def test_saving_says_what_it_did_and_never_replaces_unasked(home: Path) -> None:
     path.write_text(path.read_text().replace("seed: 7", "seed: 8"))
     with pytest.raises(FileExistsError, match="other values: seed; nothing"):
         params.save(second, path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"seed: 1\nmax_steps: 5\nseed: 2\n", r"seed is given twice, in lines 1 and 3"),
+        (b"columns: {prompt: a, prompt: b}\n", r"prompt is given twice, in lines 1 and 1"),
+        ("run_name: übung\n".encode("cp1252"), r"line 1 has the byte 0xfc, which is not UTF-8; .*save it as UTF-8"),
+        ("seed: 1\n".encode("utf-16"), r"the file is UTF-16; .*save it as UTF-8"),
+        (b"seed: 99999999999999999999\n", r"seed = 99999999999999999999: .*4294967295"),
+        (b"corpus_paths: ['']\n", r"corpus_paths = \[''\]: an empty path would read the whole folder"),
+        (b"operatives_paths: ['optional: ']\n", r"operatives_paths = .*an empty path"),
+        (b"run_name: " + b"a" * 300, r"at most 100 characters"),
+    ],
+)
+def test_each_fault_of_a_file_has_its_own_message(home, data, message):
+    path = home / "mine.yaml"
+    path.write_bytes(data)
+    with pytest.raises(params.ParameterError, match=message) as error:
+        params.load(path)
+    assert "mine.yaml" in str(error.value)
+
+
+def test_a_byte_order_mark_is_read(home):
+    (home / "mine.yaml").write_bytes(b"\xef\xbb\xbfseed: 7\n")
+    assert params.load(home / "mine.yaml").seed == 7

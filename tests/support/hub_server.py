@@ -1,4 +1,4 @@
-"""A small server that answers as the Hugging Face hub does: model information, file tree and files, and its error codes."""
+"""A small server that answers as the Hugging Face hub does: information, file tree and files of models and data sets, and its error codes."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ UNKNOWN = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not fo
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """The address, and the list of requested files. open/tiny and gated/tiny have the folder's files, gated ones need the token `good`;
-    busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; every other name is unknown, 401 without a token. The token
+    As a data set open/rows has the folder's files. busy/tiny answers 503, forbidden/tiny 403, disabled/tiny is disabled; every other name is unknown, 401 without a token. The token
     `bad` is always refused. Revisions: main, the tag v1 of an older commit with the same files, and both commits."""
     asked: list[str] = []
 
@@ -32,9 +32,13 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
         def do_HEAD(self) -> None:
             self.answer(False)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.answer(True)
+
         def answer(self, with_body: bool) -> None:
             path = self.path.split("?")[0]
-            parts = [part for part in path.removeprefix("/api/models").split("/") if part]
+            parts = [part for part in path.removeprefix("/api/models").removeprefix("/api").removeprefix("/datasets").split("/") if part]
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
             status, headers, body = reply(folder, "/".join(parts[:2]), parts[2:], token, path.startswith("/api/"))
             if parts[2:3] == ["resolve"] and with_body and status == 200:
@@ -64,7 +68,7 @@ def reply(folder: Path, name: str, rest: list[str], token: str, api: bool) -> tu
         return 403, {"X-Error-Message": "Forbidden"}, b"{}"
     if name == "disabled/tiny":
         return 403, {"X-Error-Message": "Access to this resource is disabled."}, b"{}"
-    if name not in ("open/tiny", "gated/tiny"):
+    if name not in ("open/tiny", "open/rows", "gated/tiny"):
         return (404 if token else 401), UNKNOWN, b"{}"
     commit = REVISIONS.get(rest[1])
     if commit is None:
