@@ -21,12 +21,12 @@ MOST_SHAPES = 20  # unknown shapes of a file that are kept
 LENGTH_SAMPLE = 20_000  # records whose tokens are counted; of more, a sample by hash
 
 
-class NoRecord(ValueError):
+class NoRecordError(ValueError):
     """No row of the corpus is a record; the message says what the rows look like and which `columns` would map them."""
 
 
 def explore(run: Run) -> dict[str, Any]:
-    """Run the corpus stage unless it is complete, and return corpus/inventory.json. Errors: SourceError, NoRecord."""
+    """Run the corpus stage unless it is complete, and return corpus/inventory.json. Errors: SourceError, NoRecordError."""
     source_files = sources.of_settings(run.settings)
     tokenizer = base_model.load_tokenizer(run.settings.base_model)
     inputs = stage_inputs.hashes(run, "corpus", source_files)
@@ -35,7 +35,7 @@ def explore(run: Run) -> dict[str, Any]:
     totals = inventory["totals"]
     if not totals["shapes"]:
         look = described(totals["unknown_shapes"], totals["unknown_roles"])
-        raise NoRecord(
+        raise NoRecordError(
             f"none of {totals['rows']:,} rows is a record: {totals['problems']}. "
             f"{look or 'The table of row shapes is in docs/own_corpus.md'}. {run.folder.name}/corpus/inventory.json has the counts of each file"
         )

@@ -22,7 +22,7 @@ class UnmappableError(ValueError):
         self.role = role
 
 
-class NoFit(Exception):
+class NoFitError(Exception):
     """The keys of a row fit a shape, and its values do not: the next shape is tried."""
 
 

@@ -1,15 +1,17 @@
 """A row with a multiple-choice question: the options belong to the question, and the answer is the letter and text of the right one."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, NoFit, UnmappableError, is_empty, parsed_json
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty, parsed_json
 from mistral_lib.shapes.chats import chat
 from mistral_lib.shapes.contents import text_of, value_text
 from mistral_lib.shapes.pairs import asked, side
 from mistral_lib.shapes.turns import Turn
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+OPTION = re.compile(r"(?i)(?:option|choice)?[_ ]?[a-z0-9]")  # a key of an object of options
 LISTS = ("choices", "options", "endings", "candidates", "mc_options")
 COLUMNS = (("a", "b", "c", "d", "e"), ("option_a", "option_b", "option_c", "option_d", "option_e"), ("opa", "opb", "opc", "opd"),
            ("option1", "option2", "option3", "option4"), ("choice1", "choice2", "choice3", "choice4"),
@@ -43,7 +45,7 @@ def _listed(value: Any) -> dict[str, str]:
         value = parsed_json(value)
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         texts, names = value["text"], value.get("label")
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and all(OPTION.fullmatch(str(name)) for name in value):
         texts, names = list(value.values()), list(value)
     elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
         texts, names = [one.get("text") for one in value], [one.get("label") for one in value]
@@ -61,12 +63,12 @@ def _listed(value: Any) -> dict[str, str]:
 
 
 def multiple_choice(question_key: str) -> Callable[[Cells], Content]:
-    """A builder for a multiple-choice question. Errors: NoFit if the cell of the options has none; UnmappableError."""
+    """A builder for a multiple-choice question. Errors: NoFitError if the cell of the options has none; UnmappableError."""
 
     def build(cells: Cells) -> Content:
         options = options_of(cells)
         if options is None:
-            raise NoFit
+            raise NoFitError
         lines = "\n".join(f"{name}. {text}" for name, text in options.items())
         question = asked(cells, side("user", cells.take(question_key)), lines)
         key = next((name for name in ANSWERS if name in cells), None)

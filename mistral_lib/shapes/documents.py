@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, NoFit, UnmappableError, is_empty, trimmed
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty, trimmed
 from mistral_lib.shapes.chats import lone_turn
 from mistral_lib.shapes.contents import text_of, value_text
 
@@ -38,5 +38,5 @@ def table_row(cells: Cells) -> Content:
     if isinstance(given, str) and len(cells.values) == 1:
         return document(given)
     if not isinstance(given, dict):
-        raise NoFit
+        raise NoFitError
     return document("\n".join(f"{key}: {value_text(cell)}" for key, cell in given.items() if not is_empty(cell)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, NoFit, UnmappableError, as_json, is_empty, parsed_json
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, as_json, is_empty, parsed_json
 from mistral_lib.shapes.chats import chat
 from mistral_lib.shapes.contents import REASONING_REPAIR, text_of, value_text, with_reasoning
 from mistral_lib.shapes.tools import written_calls
@@ -34,11 +34,11 @@ def pair(question_key: str, answer_key: str) -> Builder:
 
 
 def summary(text_key: str, summary_key: str) -> Builder:
-    """A builder for a text and its summary. Errors: NoFit if the text is a list of turns."""
+    """A builder for a text and its summary. Errors: NoFitError if the text is a list of turns."""
 
     def build(cells: Cells) -> Content:
         if not isinstance(cells.values[text_key], str) or not isinstance(cells.values[summary_key], str):
-            raise NoFit
+            raise NoFitError
         return pair(text_key, summary_key)(cells)
 
     return build

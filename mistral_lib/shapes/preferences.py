@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, NoFit, UnmappableError, is_empty
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty
 from mistral_lib.shapes.chats import chat, human_assistant
 from mistral_lib.shapes.contents import text_of
 from mistral_lib.shapes.pairs import asked, history, side
@@ -93,12 +93,12 @@ def _better(key: str, verdict: Any, first: str, second: str) -> str:
 
 
 def ranked(question_key: str, list_key: str) -> Any:
-    """A builder for a list of answers with their ranks or scores. Errors: NoFit if there are none."""
+    """A builder for a list of answers with their ranks or scores. Errors: NoFitError if there are none."""
 
     def build(cells: Cells) -> Content:
         answers = cells.take(list_key)
         if not isinstance(answers, list) or len(answers) < 2:
-            raise NoFit
+            raise NoFitError
         best = _best(cells, answers)
         return _preferred(cells, _answer(answers[best]))
 
@@ -116,7 +116,7 @@ def _best(cells: Cells, answers: list[Any]) -> int:
     own = [next((one[key] for key in OWN_SCORES if isinstance(one.get(key), int | float)), None) if isinstance(one, dict) else None
            for one in answers]  # fmt: skip
     if any(score is None for score in own):
-        raise NoFit
+        raise NoFitError
     return max(range(len(own)), key=lambda place: own[place])
 
 

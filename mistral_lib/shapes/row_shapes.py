@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from mistral_lib.shapes import annotations, chats, choices, documents, pairs, preferences
-from mistral_lib.shapes.cells import Cells, Content, NoFit, UnmappableError, is_empty, plain
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty, plain
 from mistral_lib.shapes.turns import is_turn_list
 
 COLUMNS = ("prompt", "answer", "system", "context", "text", "title", "content", "messages", "tools", "label")  # what `columns` may name
@@ -142,7 +142,7 @@ def _first(keys_of: Mapping[str, Any], value: Mapping[str, Any], every: bool = F
     for shape in fitting(tuple(filled)):
         try:
             content = shape.build(cells)
-        except NoFit:
+        except NoFitError:
             cells = Cells(value, every)  # none of them is used
             continue
         return Shaped(shape.name, content, cells.unused(), cells.left_in_turns)

@@ -64,6 +64,8 @@ CASES: dict[str, list[tuple[object, str]]] = {
         ({"conversations": [[Q, A], [Q2, A2]]}, TWO_ROUNDS),
         ({"messages": {"role": ["user", "assistant"], "content": [Q, A]}}, PAIR),
         ({"messages": [Q, A]}, "[turns_without_a_role]"),
+        ({"dialog": [Q, A]}, "[unknown_shape]"),
+        ({"prompt": Q, "completion": A, "turns": 2, "messages": 2, "chat": "web", "thread": ["x"]}, PAIR),
         (CHAT, PAIR),
         (SHAREGPT, PAIR),
     ],
@@ -252,6 +254,8 @@ CASES: dict[str, list[tuple[object, str]]] = {
         ({"question": Q, "choices": ["red", "blue"], "answer": "E"}, "[answer_is_no_option]"),
         ({"question": Q, "choices": ["red", "blue"], "answer": 2}, "[answer_is_no_option]"),
         ({"question": Q, "choices": ["red", "blue"]}, "[no_answer_given]"),
+        ({"prompt": Q, "completion": A, "options": {"temperature": 0.7, "max_tokens": 9}}, PAIR),
+        ({"prompt": Q, "completion": A, "choices": [{"index": 0}, {"index": 1}]}, PAIR),
     ],
     "55 plain tables": [
         ({"data": "2024-01-01", "pergunta": Q, "resposta": A}, PAIR),
@@ -404,7 +408,7 @@ def test_a_corpus_without_a_record_says_what_its_rows_look_like(home: Path, tiny
     rows = [{"product": f"rope {n}", "price": n, "description": f"{A} {n}"} for n in range(9)]
     files.write_json_lines(home / "corpora" / "mine" / "products.jsonl", [*rows, spoken("hummany", "gpt")])
     run = Run.open(short_run(run_name="none", corpus_paths=["corpora/mine"], base_model=tiny_model))
-    with pytest.raises(explore.NoRecord) as error:
+    with pytest.raises(explore.NoRecordError) as error:
         explore.explore(run)
     message = str(error.value)
     assert "9 rows have the keys product, price, description" in message and "hummany (1)" in message
