@@ -36,10 +36,10 @@ PROMPTS = ("prompt", "instruction", "question", "query", "pergunta", "pregunta",
 ANSWERS = ("completion", "response", "output", "answer", "answers", "target", "reply", "resposta", "respuesta", "antwort", "risposta")
 NAMES = {"instruction": "instruction", "question": "question_answer"}
 OTHER_PAIRS = [("input", "output"), ("inputs", "targets"), ("input", "target"), ("inputs", "outputs"), ("input", "response"),
-               ("input", "answer"), ("source", "target"), ("src", "tgt"), ("user", "assistant"), ("human", "assistant"), ("human", "bot"), ("human", "gpt"),
-               ("user", "bot"), ("q", "a"), ("problem", "solution"), ("problem", "answer"), ("question", "solution"), ("title", "answer"),
-               ("question", "correct_answer"), ("text", "target"), ("text", "completion"), ("text", "response"), ("text", "output"),
-               ("text", "answer"), ("content", "answer")]  # fmt: skip
+               ("input", "answer"), ("source", "target"), ("src", "tgt"), ("user", "assistant"), ("human", "assistant"),
+               ("human", "bot"), ("human", "gpt"), ("user", "bot"), ("q", "a"), ("problem", "solution"), ("problem", "answer"),
+               ("question", "solution"), ("title", "answer"), ("question", "correct_answer"), ("text", "target"), ("text", "completion"),
+               ("text", "response"), ("text", "output"), ("text", "answer"), ("content", "answer")]  # fmt: skip
 SUMMARIES = product(("article", "document", "text", "content", "body", "report", "maintext"),
                     ("summary", "highlights", "abstract", "tldr"))  # fmt: skip
 TEXTS = ("text", "sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "content", "post", "review_text",
