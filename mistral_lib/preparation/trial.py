@@ -88,7 +88,8 @@ def _document_hash(row: sources.Row, settings: Settings) -> float:
 
 def _line(row: sources.Row, record: Record, settings: Settings) -> bytes:
     """The parts of the row that became the record, with domain and source document as keys: they may depend on the row's file."""
-    used = {key: part for key, part in row.value.items() if key not in record.metadata}
+    value = row.value if isinstance(row.value, dict) else {"messages": row.value}  # a list of turns
+    used = {key: part for key, part in value.items() if key not in record.metadata}
     named = {settings.domain_key: record.domain, settings.group_key or DOCUMENT: record.source_group}
     try:
         return orjson.dumps({**used, **named}, default=str, option=STYLE)

@@ -9,11 +9,12 @@ from mistral_lib.shapes.contents import value_text
 from mistral_lib.shapes.conversation import regular
 from mistral_lib.shapes.grading import require_graded
 from mistral_lib.shapes.tools import Tool, tools_of, written_calls
-from mistral_lib.shapes.turns import ROLES, Turn, is_turn_list, turns
+from mistral_lib.shapes.turns import ROLE_KEYS, ROLES, Turn, is_turn_list, turns, written_turns
 
 SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "preamble")
 TOOLS = ("tools", "functions", "available_tools", "tool_definitions", "function_definitions")
 SYSTEM_OR_TOOLS = frozenset((*SYSTEM, *TOOLS))
+CHAT_KEYS = ("messages", "conversations", "conversation")  # keys that mean nothing else
 CONTEXT = ("context", "documents", "passage", "knowledge", "background")  # beside a list of turns
 HUMAN_ASSISTANT = re.compile(r"\n\n(Human|Assistant): ?")  # a complete dialogue in one string, as in hh-rlhf
 MARKED = re.compile(r"(?im)^\s*(?:#+ ?)?(system|human|user|assistant|gpt|bot|function response|customer|agent)[ \t]*: ?")
@@ -61,8 +62,10 @@ def listed(key: str) -> Any:
         if isinstance(value, str) and parsed_json(value) is None:
             if found := marked(value):
                 return chat(cells, found)
-            if key not in ("messages", "conversations"):
+            if key not in CHAT_KEYS:
                 raise NoFitError
+        if isinstance(value, bool | int | float) or (key not in CHAT_KEYS and not _has_turns(value)):
+            raise NoFitError  # a number of messages, a list of other things
         given = turns(value, cells.left_in_turns)
         context = cells.optional(*CONTEXT)
         if context is None:
@@ -70,6 +73,16 @@ def listed(key: str) -> Any:
         return chat(cells, [Turn("system", value_text(context)), *given], "context_as_system")
 
     return build
+
+
+def _has_turns(value: Any) -> bool:
+    """Whether a cell whose key can mean something else is a list of turns in any form, except texts whose roles are not known."""
+    if isinstance(value, str):
+        value = parsed_json(value)
+    values = list(value.values()) if isinstance(value, dict) else []
+    if values and all(isinstance(one, list) for one in values):  # columns
+        return any(key in value for key in ROLE_KEYS)
+    return isinstance(value, list) and all(isinstance(one, dict | list | tuple) or written_turns(f"[{one}]") for one in value)
 
 
 def marked(text: str) -> list[Turn]:

@@ -1,5 +1,6 @@
 """A row with a multiple-choice question: the options belong to the question, and the answer is the letter and text of the right one."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from mistral_lib.shapes.pairs import asked, side
 from mistral_lib.shapes.turns import Turn
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+OPTION = re.compile(r"(?i)(?:option|choice)?[_ ]?[a-z0-9]")  # a key of an object of options
 LISTS = ("choices", "options", "endings", "candidates", "mc_options")
 COLUMNS = (("a", "b", "c", "d", "e"), ("option_a", "option_b", "option_c", "option_d", "option_e"), ("opa", "opb", "opc", "opd"),
            ("option1", "option2", "option3", "option4"), ("choice1", "choice2", "choice3", "choice4"),
@@ -43,7 +45,7 @@ def _listed(value: Any) -> dict[str, str]:
         value = parsed_json(value)
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         texts, names = value["text"], value.get("label")
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and all(OPTION.fullmatch(str(name)) for name in value):
         texts, names = list(value.values()), list(value)
     elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
         texts, names = [one.get("text") for one in value], [one.get("label") for one in value]

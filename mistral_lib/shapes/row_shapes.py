@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from mistral_lib.shapes import annotations, chats, choices, documents, pairs, preferences
-from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty, plain
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty
 from mistral_lib.shapes.turns import is_turn_list
 
 COLUMNS = ("prompt", "answer", "system", "context", "text", "title", "content", "messages", "tools", "label")  # what `columns` may name
@@ -35,19 +35,19 @@ CHATS = ("messages", "conversations", "conversation", "dialogue", "dialog", "tur
 PROMPTS = ("prompt", "instruction", "question", "query", "pergunta", "pregunta", "frage", "domanda")
 ANSWERS = ("completion", "response", "output", "answer", "answers", "target", "reply", "resposta", "respuesta", "antwort", "risposta")
 NAMES = {"instruction": "instruction", "question": "question_answer"}
-OTHER_PAIRS = [("input", "output"), ("inputs", "targets"), ("input", "target"), ("inputs", "outputs"), ("input", "response"), ("input", "answer"),
-               ("source", "target"), ("src", "tgt"), ("user", "assistant"), ("human", "assistant"), ("human", "bot"), ("human", "gpt"),
-               ("user", "bot"), ("q", "a"), ("problem", "solution"), ("problem", "answer"), ("question", "solution"), ("title", "answer"),
-               ("question", "correct_answer"), ("text", "target"), ("text", "completion"), ("text", "response"), ("text", "output"),
-               ("text", "answer"), ("content", "answer"), ("ask", "reply")]  # fmt: skip
+OTHER_PAIRS = [("input", "output"), ("inputs", "targets"), ("input", "target"), ("inputs", "outputs"), ("input", "response"),
+               ("input", "answer"), ("source", "target"), ("src", "tgt"), ("user", "assistant"), ("human", "assistant"),
+               ("human", "bot"), ("human", "gpt"), ("user", "bot"), ("q", "a"), ("problem", "solution"), ("problem", "answer"),
+               ("question", "solution"), ("title", "answer"), ("question", "correct_answer"), ("text", "target"), ("text", "completion"),
+               ("text", "response"), ("text", "output"), ("text", "answer"), ("content", "answer")]  # fmt: skip
 SUMMARIES = product(("article", "document", "text", "content", "body", "report", "maintext"),
                     ("summary", "highlights", "abstract", "tldr"))  # fmt: skip
-TEXTS = ("text", "sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "content", "post", "review_text", "body",
-         "prompt", "question", "instruction", "input", "title")  # fmt: skip
-TWO_TEXTS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("question1", "question2"), ("text1", "text2"),
-             ("claim", "evidence"), ("question", "sentence"), ("text_a", "text_b"), ("question", "passage"))  # fmt: skip
-LABELS = ("label_text", "label_name", "class_name", "gold_label", "label", "labels", "class", "sentiment", "intent", "emotion", "classification",
-          "stance", "polarity", "verdict")  # fmt: skip
+TEXTS = ("text", "sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "content", "post", "review_text",
+         "body", "prompt", "question", "instruction", "input", "title")  # fmt: skip
+TWO_TEXTS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("question1", "question2"),
+             ("text1", "text2"), ("claim", "evidence"), ("question", "sentence"), ("text_a", "text_b"), ("question", "passage"))  # fmt: skip
+LABELS = ("label_text", "label_name", "class_name", "gold_label", "label", "labels", "class", "sentiment", "intent", "emotion",
+          "classification", "stance", "polarity", "verdict")  # fmt: skip
 TOPICS = ("category", "topic", "stars", "rating", "tag")  # beside a long text these are often only about it
 SHORT_TEXTS = ("sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "post", "review_text", "question")
 OPTIONS = (*((key,) for key in choices.LISTS), *(columns[:2] for columns in choices.COLUMNS))
@@ -163,11 +163,3 @@ def fitting(filled: tuple[str, ...]) -> list[Shape]:
     """The shapes whose keys are all filled, in their order."""
     keys = set(filled)
     return [shape for shape in SHAPES if keys.issuperset(shape.keys)]
-
-
-def is_known_key(key: str) -> bool:
-    """Whether any shape has this key."""
-    return plain(key) in KNOWN_KEYS
-
-
-KNOWN_KEYS = frozenset(key for shape in SHAPES for key in shape.keys)

@@ -85,7 +85,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _from_columns(value: Mapping[str, Any]) -> list[Any]:
-    """The turns of {"role": [role, …], "content": [text, …]}, as the library datasets stores a list of objects; none for another object."""
+    """The turns of {"role": [role, …], "content": [text, …]}, as `datasets` stores a list of objects; none for another object."""
     lists = list(value.values())
     if not lists or not all(isinstance(one, list) for one in lists) or len({len(one) for one in lists}) != 1:
         return []

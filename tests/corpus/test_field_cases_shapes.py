@@ -64,6 +64,8 @@ CASES: dict[str, list[tuple[object, str]]] = {
         ({"conversations": [[Q, A], [Q2, A2]]}, TWO_ROUNDS),
         ({"messages": {"role": ["user", "assistant"], "content": [Q, A]}}, PAIR),
         ({"messages": [Q, A]}, "[turns_without_a_role]"),
+        ({"dialog": [Q, A]}, "[unknown_shape]"),
+        ({"prompt": Q, "completion": A, "turns": 2, "messages": 2, "chat": "web", "thread": ["x"]}, PAIR),
         (CHAT, PAIR),
         (SHAREGPT, PAIR),
     ],
@@ -252,6 +254,8 @@ CASES: dict[str, list[tuple[object, str]]] = {
         ({"question": Q, "choices": ["red", "blue"], "answer": "E"}, "[answer_is_no_option]"),
         ({"question": Q, "choices": ["red", "blue"], "answer": 2}, "[answer_is_no_option]"),
         ({"question": Q, "choices": ["red", "blue"]}, "[no_answer_given]"),
+        ({"prompt": Q, "completion": A, "options": {"temperature": 0.7, "max_tokens": 9}}, PAIR),
+        ({"prompt": Q, "completion": A, "choices": [{"index": 0}, {"index": 1}]}, PAIR),
     ],
     "55 plain tables": [
         ({"data": "2024-01-01", "pergunta": Q, "resposta": A}, PAIR),
