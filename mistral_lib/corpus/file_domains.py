@@ -13,7 +13,7 @@ from mistral_lib.formats import kinds
 PLACE = re.compile(r"(?:#\d+(?:[-.]\d+)?|(?:[.:]\d+)+)\Z")  # of a row in its file, after the name: line, page or pages, part of it
 LOOSE_TEXTS = "texts"  # domain of texts that are in no folder of the source
 SHARD = re.compile(
-    r"(?:[-_.](?:\d{3,6}[-_]of[-_]\d{3,6})|(?<=part)[-_]\d{3,6}(?:-[0-9a-f-]{2,}[-\w]*)?(?:\.c\d{3})?|[-_.]\d{4,6})(?:\.snappy)?\Z"
+    r"(?:[-_.](?:\d{3,6}[-_]of[-_]\d{3,6})|(?<=part)[-_]\d{3,6}(?:-[0-9a-f-]{2,}[-\w]*)?(?:\.c\d{3})?|[-_.]0\d{3,5})(?:\.snappy)?\Z"
 )
 # names of splits and parts, which say nothing of what is in them
 GENERIC = re.compile(r"(?i)(?:train(?:ing)?|test|valid(?:ation)?|val|dev|eval|data|default|part|shard|corpus|main|[\w ]+=[^/]*)\Z")

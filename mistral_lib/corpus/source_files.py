@@ -146,11 +146,14 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
     def stop(error: OSError) -> None:
         raise error
 
+    above = {
+        (one.stat().st_dev, one.stat().st_ino) for one in folder.resolve().parents
+    }  # a link to one of them would read its other folders
     own, seen = {paths.runs().resolve(), paths.models().resolve()}, set()
     inside_own: set[str] = set()
     for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
         status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that was walked already, or to one above it
+        if (status.st_dev, status.st_ino) in seen | above:  # a link to a folder that was walked already, or to one above it
             folders[:] = []
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -158,7 +161,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
         is_own = str(here.parent) in inside_own or here.resolve() in own or _is_run(here)
         if is_own:
             inside_own.add(str(here))
-        folders.sort()
+        folders.sort(key=lambda name: ((here / name).is_symlink(), name))
         stored = None if is_own else _stored_tables(here, names)
         for name in sorted(names):
             cached = stored is not None and name.endswith(".arrow") and name not in stored

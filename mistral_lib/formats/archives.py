@@ -17,10 +17,11 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from mistral_lib.formats import cut_zip, encodings, kinds
-from mistral_lib.formats.streams import CHUNK, Budget, DamagedError, RefusedError, is_of_the_machine, metered, seekable
+from mistral_lib.formats.streams import Budget, DamagedError, RefusedError, is_of_the_machine, metered, seekable
 
 HEADER_BYTES = 2**20  # of a tar header that is read into memory: long names and attributes
 EXTENDED_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+PIECE = 4096  # bytes of a member read at once: a fault costs what is read with it
 FAULTS = (EOFError, ValueError, RuntimeError, struct.error, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
@@ -64,7 +65,7 @@ class _Measured(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self.inner.read(min(len(buffer), CHUNK))
+            data = self.inner.read1(min(len(buffer), PIECE))
         except FAULTS as error:
             if isinstance(error, RefusedError) or is_of_the_machine(error.__context__):
                 raise

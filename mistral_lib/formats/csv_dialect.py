@@ -81,6 +81,8 @@ def _tried(sample: list[str], begin: int, delimiter: str, quoting: dict[str, Any
     if header is None:
         return None
     place, cells = records[header]
+    if any(found is None for _, found in records[:header]):
+        return None  # the header itself may have the wrong quotes
     comments = any((found or [""])[0].startswith("#") for _, found in records[:header])
     named = _is_header(cells)
     if named:
@@ -125,7 +127,7 @@ def _width(filled: list[list[str]]) -> int:
 
 
 def _may_be_header(cells: list[str] | None, width: int) -> bool:
-    if not cells or not any(cells) or (cells[0].startswith("#") and len(cells) != width):
+    if not cells or not any(cells) or (is_comment(cells[0]) or (cells[0].startswith("#") and len(cells) != width)):
         return False
     filled = next((len(cells) - n for n, cell in enumerate(reversed(cells)) if cell.strip()), 0)
     return len(cells) == width or filled == width or (width > 1 and filled > 1)
@@ -140,6 +142,10 @@ def _is_header(cells: list[str]) -> bool:
         return False
     sentences = sum(bool(SENTENCE.search(cell)) for cell in named)
     return sentences * 2 < len(named) or any(NAME.match(cell) for cell in named)
+
+
+def is_comment(line: str) -> bool:
+    return line.startswith(("# ", "//"))
 
 
 def _is_divided(cell: str) -> bool:

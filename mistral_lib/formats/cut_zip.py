@@ -37,7 +37,7 @@ def _skip(file: BinaryIO, inner: "_Member", end: int | None) -> bool:
         file.seek(end)
         return True
     try:
-        while inner.read(PIECE * 64):
+        while inner.read1(PIECE * 64):
             pass
     except (zlib.error, EOFError):
         return False
@@ -54,7 +54,7 @@ class _Member:
         self.decoder = zlib.decompressobj(-15) if method == DEFLATED else None
         self.rest, self.end = b"", file.tell()
 
-    def read(self, most: int) -> bytes:
+    def read1(self, most: int) -> bytes:
         """Errors: EOFError if it is cut off, zlib.error if it is damaged."""
         while True:
             if self.decoder is not None and self.decoder.eof:

@@ -175,10 +175,18 @@ def _other(sample: bytes) -> str | None:
     chaos = {
         match.encoding: match.chaos for match in charset_normalizer.from_bytes(sample, cp_isolation=OTHERS) if match.chaos <= MOST_CHAOS
     }
-    chinese = chaos.get("gb18030", 1.0) if _share(_HAN, sample, "gb18030") > 0.5 else 1.0
+    chinese = chaos.get("gb18030", 1.0) if _share(_HAN, sample, "gb18030") > 0.5 and _is_common_chinese(sample) else 1.0
     if "cp949" in chaos and _share(_HANGUL, sample, "cp949") > 0.9 and chaos["cp949"] < chinese:
         return "cp949"
-    return "gb18030" if chinese < 1 else next(iter(chaos), None)
+    if chinese < 1:
+        return "gb18030"
+    return next((name for name in chaos if name != "gb18030"), None)
+
+
+def _is_common_chinese(sample: bytes) -> bool:
+    """Whether most characters are among the common ones of GB 2312: Japanese read as GB 18030 has rare ones."""
+    letters = _HAN.findall(_text(sample, "gb18030") or "")
+    return sum(bool(letter.encode("gb2312", "ignore")) for letter in letters) > 0.8 * len(letters)
 
 
 def _text(sample: bytes, encoding: str) -> str | None:

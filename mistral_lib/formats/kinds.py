@@ -59,7 +59,7 @@ def by_content(kind: str, codec: str | None, start: bytes) -> tuple[str, str | N
     if found != codec:
         if found is None and codec is not None and (_is_text(start) or start[257:262] == b"ustar"):
             return _plain_kind(kind, start), None  # not compressed, whatever its name says
-        if codec is None and kind in ("tar", "unknown", *TEXT_KINDS):
+        if found and (codec or kind in ("tar", "unknown", *TEXT_KINDS)):
             return kind, found
     return (kind, codec) if codec else (_plain_kind(kind, start), None)
 

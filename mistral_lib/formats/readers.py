@@ -9,7 +9,9 @@ belongs into ONE_RECORD, so that a folder of such files is one domain.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any, BinaryIO
 
 from mistral_lib.formats import archives, kinds
@@ -27,7 +29,7 @@ from mistral_lib.formats.tables import ROW_BYTES, arrow, parquet
 
 DEEPEST = 1  # an archive in an archive is read, one inside that is refused
 HTML = (b"<!doctype", b"<html", b"<table", b"<head", b"<body")  # a page that was saved under the name of a table
-SUSPECT = 4  # rows before a damaged place, itself included, that are not used
+SUSPECT = 2  # rows before a damaged place that are not used
 TABLES = ("parquet", "arrow", "sheet")
 NAMED_LIKE_ROWS = ("lines", "json", "csv", "tsv", *TABLES, "zip", "tar")
 
@@ -84,16 +86,16 @@ def _rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: 
     kind, codec = kinds.by_content(*kinds.kind_of(name), stream.peek(kinds.START))
     if not stream.peek(1):
         return
-    altered = codec == "gzip" and has_wrong_checksum(stream, budget.limits.ratio * budget.compressed_bytes)
+    if codec == "gzip" and has_wrong_checksum(stream, budget.limits.ratio * budget.compressed_bytes):
+        yield from _before_the_damage(stream, name, kind, reading, budget)
+        return
     if codec:
         stream = decompressed(stream, codec, budget, 0 if depth else budget.compressed_bytes)
         kind, _ = kinds.by_content(kind, None, stream.peek(kinds.START))  # type: ignore[attr-defined]
     if kind in ("zip", "tar"):
         yield from _archive(stream, name, kind, reading, budget, depth)
     elif kind in (*kinds.TEXT_KINDS, "unknown"):
-        text = as_utf8(stream)
-        found = _of_text(text, name, kind, reading)
-        yield from _before_the_damage(found, text, name) if altered else found
+        yield from _of_text(as_utf8(stream), name, kind, reading)
     else:
         yield from _of_kind(stream, name, kind, reading, budget)
 
@@ -137,22 +139,32 @@ def _of_text(stream: Utf8Stream, name: str, kind: str, reading: Reading) -> Iter
         yield replace(row, encoding=stream.encoding, lines=lines) if stream.encoding or lines != row.lines else row
 
 
-def _before_the_damage(found: Iterator[Row], stream: Utf8Stream, name: str) -> Iterator[Row]:
-    """The rows of a file whose checksum is wrong, up to two problems one after the other. The rows just before them may be altered as well."""
-    held: list[Row] = []
-    kept = 0
-    for row in found:
-        held.append(row)
-        if len(held) > 1 and held[-1].problem and held[-2].problem:
-            break
-        if len(held) > SUSPECT:
-            kept += held[0].lines
-            yield held.pop(0)
-    try:
-        lost = stream.count_lines() - kept
-    except DamagedError:
-        lost = stream.raw.lines - kept
-    yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {lost:,} lines are lost", lines=max(1, lost))
+def _before_the_damage(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget) -> Iterator[Row]:
+    """The rows of a gzip file on disk whose checksum is wrong, up to two problems one after the other: there its bytes are not those that
+    were written. None if no such place is seen: any row may be altered then."""
+    good, total, begin = 0, 1, stream.tell()
+    if kind in kinds.TEXT_KINDS:
+        text = as_utf8(decompressed(stream, "gzip", Budget(budget.limits, budget.compressed_bytes)))
+        good = _rows_before_problems(_of_text(text, name, kind, reading))
+        with suppress(DamagedError):
+            text.count_lines()
+        total = text.raw.lines
+        stream.seek(begin)
+        text = as_utf8(decompressed(stream, "gzip", budget))
+        yield from islice(_of_text(text, name, kind, reading), good)
+    lost = max(1, total - good)
+    yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {lost:,} lines are lost", lines=lost)
+
+
+def _rows_before_problems(found: Iterator[Row]) -> int:
+    """How many rows come before two problems one after the other, and before SUSPECT rows that may be altered as well; 0 if there are none."""
+    last = ""
+    with suppress(DamagedError):
+        for number, row in enumerate(found):
+            if row.problem and last:
+                return max(0, number - 1 - SUSPECT)
+            last = row.problem or ""
+    return 0
 
 
 def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO
 
-from mistral_lib.formats.csv_dialect import QUOTING, Dialect, applies, find_dialect
+from mistral_lib.formats.csv_dialect import QUOTING, Dialect, applies, find_dialect, is_comment
 from mistral_lib.formats.rows import LONGEST_TEXT, Reading, Row
 from mistral_lib.formats.streams import RefusedError, lines
 
@@ -108,6 +108,8 @@ def _rows(text: _Text, dialect: Dialect, name: str) -> Iterator[Row]:
             problem = "csv_damaged"
         if cells is not None and not any(cells) and len(cells) < 2:
             continue  # a blank line
+        if dialect.comments and text.taken and is_comment(text.taken[0]) and len(text.taken) == 1:
+            continue
         if problem == "line_too_long":
             reader = dialect.read(text)
             yield Row(source, None, problem, lines=len(text.taken))

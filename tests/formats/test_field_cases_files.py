@@ -470,14 +470,14 @@ def test_a_damaged_member_of_a_zip_keeps_what_lay_before_and_names_how_much_is_l
 
 @pytest.mark.parametrize("codec", ["gzip", "bz2", "xz"])
 def test_a_compressed_file_that_is_cut_off_gives_its_lines_and_names_the_loss(read, codec):
-    rows = pairs(4000)
+    rows = pairs(8000)
     data = compressed(json_lines(rows), codec)
     found = read("a.jsonl." + {"gzip": "gz"}.get(codec, codec), data[: len(data) * 9 // 10])
     kept = values(found)
     assert kept == rows[: len(kept)] and problems(found).keys() == {"unreadable"}
     if codec == "gzip":
-        assert len(kept) > 3500
-    if codec == "bz2":  # whole blocks only
+        assert len(kept) > 7000
+    if codec == "bz2":  # whole blocks only; this file has two
         plain = bz2.BZ2Decompressor().decompress(data[: len(data) * 9 // 10])
         assert len(kept) == plain.count(b"\n") and problems(found)["unreadable"] > 100
 
@@ -492,13 +492,18 @@ def test_zeros_after_a_gzip_are_harmless_and_anything_else_is_named(read):
 
 
 def test_no_row_of_a_gzip_with_a_wrong_checksum_is_altered(read):
-    rows = pairs(4000)
-    data = bytearray(gzip.compress(json_lines(rows), mtime=0))
-    data[len(data) // 2] ^= 0x10
-    found = read("a.jsonl.gz", bytes(data))
-    kept = values(found)
-    assert len(kept) > 1500 and kept == rows[: len(kept)]
-    assert problems(found)["unreadable"] > 1000
+    rows, cut = pairs(4000), 0
+    whole = gzip.compress(json_lines(rows), mtime=0)
+    for bit in (1, 2, 4, 8, 16, 32, 64, 128):
+        data = bytearray(whole)
+        data[len(data) // 2] ^= bit
+        found = read("a.jsonl.gz", bytes(data))
+        kept = values(found)
+        assert kept == rows[: len(kept)] and problems(found).keys() == {"unreadable"}
+        assert len(kept) > 1500 or not kept, "up to a place that can be seen, or not at all"
+        assert problems(found)["unreadable"] > 1000
+        cut += bool(kept)
+    assert cut > 2
 
 
 def test_a_tar_that_is_cut_off_keeps_what_lay_before(read):
@@ -570,8 +575,7 @@ def test_folders_behind_links_are_walked_and_loops_end(home):
     (home / "mine" / "deep" / "up").symlink_to("../..")
     (home / "mine" / "file.jsonl").symlink_to("../elsewhere/real.jsonl")
     names, left_out = resolved("mine")
-    assert names[:4] == ["a.jsonl", "deep/b.jsonl", "deep/up/disk2/c.jsonl", "deep/up/elsewhere/real.jsonl"] or "more/c.jsonl" in names
-    assert len(names) == 4 and left_out == {}
+    assert names == ["a.jsonl", "deep/b.jsonl", "file.jsonl", "more/c.jsonl"] and left_out == {}
 
 
 def test_hidden_and_system_files_are_counted(home):
