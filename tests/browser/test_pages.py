@@ -7,7 +7,7 @@ import pytest
 
 from mistral_lib.commands import compare_runs
 from mistral_lib.run import Run
-from tests.commands.test_compare_runs import evaluated
+from tests.commands.test_compare_runs import evaluated_run
 
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CUT = """() => [...document.querySelectorAll('.scroll, pre, td')].filter(part => part.scrollWidth > part.clientWidth + 1 &&
@@ -18,7 +18,8 @@ EMPTY = "() => [...document.images].filter(image => !image.naturalWidth).length"
 @pytest.fixture(scope="module")
 def pages(finished: Run) -> dict[str, Path]:
     """The report of a finished run, and a comparison of three runs with long names."""
-    runs = [evaluated(f"learning_rate_{n}e-3_rank_16_all_linear", 0.1 * n, n, learning_rate=n * 1e-3) for n in (1, 2, 3)]
+    made_from = finished.settings.model_dump(include={"corpus_paths", "base_model"})
+    runs = [evaluated_run(f"learning_rate_{n}e-3_rank_16_all_linear", 0.1 * n, n, learning_rate=n * 1e-3, **made_from) for n in (1, 2, 3)]
     return {"report": finished.folder / "evaluation" / "report.html", "comparison": compare_runs.write(runs)[1]}
 
 
