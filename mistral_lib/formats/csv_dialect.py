@@ -30,14 +30,17 @@ SENTENCE = re.compile(r"\S \S.*[.?!]\s*\Z")
 class Dialect:
     delimiter: str
     quoting: dict[str, Any]
-    columns: list[str]
+    columns: list[str]  # as the header has them
+    names: list[str]  # without repetition
+    fewest: int  # cells of the shortest row: columns without a name at the end may be missing
     before: int  # lines before the first row of data
     comments: bool  # lines that begin with # are comments
 
-    @property
-    def fewest(self) -> int:
-        """Cells of the shortest row: columns without a name at the end may be missing."""
-        return len(self.columns) - next((n for n, name in enumerate(reversed(self.columns)) if name), len(self.columns))
+    @classmethod
+    def of(cls, delimiter: str, quoting: dict[str, Any], header: list[str], before: int, comments: bool) -> "Dialect":
+        columns = [name.strip() for name in header]
+        unnamed = next((number for number, name in enumerate(reversed(columns)) if name), len(columns))
+        return cls(delimiter, quoting, columns, _named(columns), len(columns) - unnamed, before, comments)
 
     def read(self, found: Iterable[str], **changes: Any) -> Any:
         return csv.reader(found, delimiter=self.delimiter, strict=True, **(changes or self.quoting))
@@ -47,8 +50,7 @@ class Dialect:
         return self.fewest <= len(cells) and not any(cells[len(self.columns) :])
 
     def named(self, cells: list[str]) -> dict[str, str]:
-        names = _named(self.columns)
-        return {name: cell for name, title, cell in zip(names, self.columns, cells, strict=False) if title or cell}
+        return {name: cell for name, title, cell in zip(self.names, self.columns, cells, strict=False) if title or cell}
 
 
 def find_dialect(sample: list[str], delimiters: str) -> Dialect | None:
@@ -91,7 +93,7 @@ def _tried(sample: list[str], begin: int, delimiter: str, quoting: dict[str, Any
         names, before = cells, begin + place + 1
     else:
         names, before = [f"column_{number}" for number in range(1, len(cells) + 1)], begin + place
-    dialect = Dialect(delimiter, quoting, [name.strip() for name in names], before, comments)
+    dialect = Dialect.of(delimiter, quoting, names, before, comments)
     rows = [found for _, found in records[header + 1 :] if found is None or any(found)]
     good = sum(found is not None and dialect.fits(found) and _clean(found) for found in rows)
     share = good / len(rows) if rows else 0.5 + 0.5 * (len(cells) > 1)
