@@ -45,7 +45,8 @@ SUMMARIES = product(("article", "document", "text", "content", "body", "report",
 TEXTS = ("text", "sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "content", "post", "review_text",
          "body", "prompt", "question", "instruction", "input", "title")  # fmt: skip
 TWO_TEXTS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("question1", "question2"),
-             ("text1", "text2"), ("claim", "evidence"), ("question", "sentence"), ("text_a", "text_b"), ("question", "passage"))  # fmt: skip
+             ("text1", "text2"), ("claim", "evidence"), ("question", "sentence"), ("text_a", "text_b"),
+             ("question", "passage"))  # fmt: skip
 LABELS = ("label_text", "label_name", "class_name", "gold_label", "label", "labels", "class", "sentiment", "intent", "emotion",
           "classification", "stance", "polarity", "verdict")  # fmt: skip
 TOPICS = ("category", "topic", "stars", "rating", "tag")  # beside a long text these are often only about it
