@@ -15,7 +15,7 @@ from mistral_lib.curation import minhash
 from mistral_lib.curation.splits import COMMON, LONG_ANSWER
 
 LEAST_ROWS = 3  # rows of a label; fewer are the tail of free answers
-LONGEST_LABEL = 50  # words; a canned reply is longer than a class name
+LONGEST_LABEL = 100  # words; a canned reply is longer than a class name
 MOST_LABELS = 200
 ROWS_PER_LABEL = 5  # on average
 COVERED = 0.95  # of the rows of a domain: a few rows may have an answer of their own
