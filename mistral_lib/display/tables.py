@@ -163,9 +163,10 @@ def label_domains(found: Mapping[str, Mapping[str, Any]], most: int = 10) -> str
     lines = []
     for domain, facts in found.items():
         counts = [(_name(label), rows) for label, rows in facts["labels"].items()]
+        named = ", ".join(f"{name} {rows:,}" for name, rows in counts[:most])
         more = f" and {len(counts) - most:,} more" if len(counts) > most else ""
         lines.append(
-            f"{domain}: {sum(rows for _, rows in counts):,} rows with {len(counts)} labels: {_counts(dict(counts[:most]))}{more}; always "
+            f"{domain}: {sum(rows for _, rows in counts):,} rows with {len(counts)} labels: {named}{more}; always "
             f"answering “{counts[0][0]}” is right in {facts['majority_share']:.1%} of the rows (the baseline)"
         )
     return "\n".join(lines) or "no label domains: in no domain are a few labels the answers to nearly all prompts"

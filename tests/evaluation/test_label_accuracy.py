@@ -134,6 +134,10 @@ def test_a_run_reports_accuracy_of_base_and_adapter_and_shows_it_first(run: Run)
             assert scores["accuracy"] == sum(row[n] for n, row in enumerate(scores["confusion"])) / len(test) == found[way][who]["accuracy"]
         assert facts[way]["difference"]["difference"] == pytest.approx(facts[way]["adapter"]["accuracy"] - facts[way]["base"]["accuracy"])
     assert all(row[-1] == 0 for row in facts["likelihood"]["adapter"]["confusion"]), "a label is always the most likely one"
+    page = (run.folder / "evaluation" / "report.html").read_text()
+    assert page.index("<h2>The rules</h2>") < page.index("<h2>Labels</h2>") < page.index("<h2>Loss by domain</h2>")
+    assert f"Measured on {len(test)} of {len(test)} test records" in page and "right answers on the diagonal: base " in page
+    assert "labels better" in page and "## Accuracy of the most likely label" in (run.folder / "evaluation" / "model_card.md").read_text()
 
 
 def test_the_most_likely_label_is_that_of_a_plain_loop(run: Run) -> None:
