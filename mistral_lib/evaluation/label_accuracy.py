@@ -65,13 +65,16 @@ def read_labels(data: Path) -> dict[str, Labels]:
     """The label domains of prepared data, with the counts of the training split. data: the folder of the data stage."""
     import pyarrow.dataset as ds
 
-    names = {domain: list(found["labels"]) for domain, found in files.read_json(data / "report.json")["label_domains"].items()}
+    found = files.read_json(data / "report.json").get("label_domains", {})  # an older report has none
+    if not found:
+        return {}
+    names = {domain: list(facts["labels"]) for domain, facts in found.items()}
     labels = {
         domain: Labels(own, [{"role": "assistant", "content": name} for name in own], [0] * len(own)) for domain, own in names.items()
     }
     wanted = (ds.field("split") == "train") & ds.field("domain").isin(list(names))
     batches = ds.dataset(data / "records.parquet").to_batches(columns=["domain", "messages"], filter=wanted, batch_size=4096)
-    for batch in batches if names else ():
+    for batch in batches:
         rows = [row for row in batch.to_pylist() if row["messages"]]
         for domain in {row["domain"] for row in rows}:
             _count(labels[domain], [orjson.loads(row["messages"])[-1] for row in rows if row["domain"] == domain])
