@@ -8,6 +8,7 @@ Answers are compared as in the search for duplicates. Works on columns of number
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -65,14 +66,18 @@ def _label_domain(domain: int, first: np.ndarray, rows: np.ndarray, all_rows: in
     return LabelDomain(domain, first[order], rows[order], all_rows)
 
 
-def of_texts(domains: Sequence[str], answers: Sequence[str]) -> dict[str, dict[str, int]]:
-    """`{label domain: {label: rows}}` of chats, the most frequent label first. Two equally long lists, an entry per row."""
+def of_texts(domains: Sequence[str], answers: Sequence[str | None]) -> dict[str, dict[str, Any]]:
+    """`{label domain: {labels: {label: rows}, majority_share}}`, the most frequent label first. Two equally long lists, an entry per row;
+    answers: None for a plain document."""
     names = sorted(set(domains))
     number = {name: place for place, name in enumerate(names)}
-    answer, words, _ = minhash.fold(answers)
-    every = np.ones(len(answers), bool)
-    found = find(np.array([number[name] for name in domains], np.int32), answer, words, every, every)
-    return {names[one.domain]: {answers[at]: rows for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True)} for one in found}
+    answer, words, _ = minhash.fold([text or "" for text in answers])
+    prompted, every = np.array([text is not None for text in answers], bool), np.ones(len(answers), bool)
+    found = find(np.array([number[name] for name in domains], np.int32), answer, words, prompted, every)
+    return {
+        names[one.domain]: {"labels": {answers[at]: rows for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True)},
+                            "majority_share": round(one.majority_share, 6)} for one in found
+    }  # fmt: skip
 
 
 def label_of(domain: np.ndarray, answer: np.ndarray, found: Sequence[LabelDomain]) -> np.ndarray:

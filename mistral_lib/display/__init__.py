@@ -4,7 +4,7 @@ figure              colors, axes, legends, and the picture with its alternative 
 tables              tables of files, parameters, rows, splits and blocks; texts wrap
 data_plots          figures of the data: domains, lengths, splits, leaks, mixture
 flow_plot           the path of all rows: read, kept or dropped, splits, windows, blocks
-loss_plots          figures of losses: a training's curve, base against adapter, several runs
+loss_plots          figures of losses and labels: a training's curve, base against adapter, several runs
 training_curve      the live loss curves, with those of an earlier training
 widget_base         a box of widgets with a plain text form, and work in the background
 source_preview      the files, first rows and row count of a corpus

@@ -1,4 +1,4 @@
-"""Figures of losses, in nats per supervised token: a training's curve, base against adapter, runs and alternatives.
+"""Figures of losses, in nats per supervised token: a training's curve, base against adapter, runs and alternatives; and of labels.
 
 One function each, returning the axes. Each figure's alternative text begins with its finding, and then gives the numbers.
 """
@@ -6,11 +6,13 @@ One function each, returning the axes. Each figure's alternative text begins wit
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from mistral_lib.display.figure import ADAPTER, BASE, REJECTED, TEST, TRAIN, VALIDATION, legend, new_axes
+from mistral_lib.display.figure import ADAPTER, BASE, MOST_BARS, REJECTED, TEST, TRAIN, VALIDATION, legend, new_axes
 
 UNIT = "nats per supervised token"
+LONGEST_NAME = 24  # characters of a label at an axis
 LINK = "#bbbbbb"  # the line between the two marks of a domain
 RUNS = (ADAPTER, TRAIN, VALIDATION, TEST, "#56B4E9", REJECTED, BASE)
 
@@ -76,6 +78,43 @@ def interval(facts: Mapping[str, Any]) -> str:
     """`-0.385 (-0.478 to -0.232)`, or `-0.385 (no interval)`."""
     between = f"{facts['low']:+.3f} to {facts['high']:+.3f}" if facts["low"] is not None else "no interval"
     return f"{facts['difference']:+.3f} ({between})"
+
+
+def confusion(labels: Sequence[str], base: Sequence[Sequence[int]], adapter: Sequence[Sequence[int]]) -> Axes:
+    """Confusion of both models: a row per right label, a column per answer, the last one for answers that are no label; darker is more
+    of the row. Of many labels the most frequent are shown, all others together."""
+    matrices = [np.asarray(base), np.asarray(adapter)]
+    names, matrices = _most_frequent(labels, matrices)
+    axes = new_axes(width=9, height=1.6 + 0.34 * len(names))
+    figure = axes.figure
+    axes.remove()
+    for number, (who, matrix) in enumerate(zip(("base", "adapter"), matrices, strict=True), 1):
+        axes = figure.add_subplot(1, 2, number)
+        axes.imshow(matrix / np.maximum(matrix.sum(1, keepdims=True), 1), cmap="Blues" if who == "adapter" else "Greys", vmin=0, vmax=1.4)
+        for (row, column), count in np.ndenumerate(matrix):
+            axes.text(column, row, str(count) if count else "", ha="center", va="center", fontsize=8)
+        axes.set_yticks(range(len(names)), names if number == 1 else [""] * len(names))
+        axes.set_xticks(range(len(names) + 1), [*names, "no label"], rotation=90)
+        axes.set(title=who, xlabel="answer", ylabel="right label" if number == 1 else "")
+    right = [f"{who} {int(np.trace(matrix))} of {int(matrix.sum())}" for who, matrix in zip(("base", "adapter"), matrices, strict=True)]
+    rows = [f"{name}: base {base.tolist()}, adapter {adapter.tolist()}" for name, base, adapter in zip(names, *matrices, strict=True)]
+    head = f"rows: right label; columns: answers {', '.join([*names, 'no label'])}"
+    figure.set_label("\n".join([f"right answers on the diagonal: {', '.join(right)}", head, *rows]))
+    return axes
+
+
+def _most_frequent(labels: Sequence[str], matrices: list[np.ndarray]) -> tuple[list[str], list[np.ndarray]]:
+    """Short names, and the matrices with the rows and columns of the least frequent labels added up, if there are more than MOST_BARS."""
+    names = [label if len(label) <= LONGEST_NAME else label[: LONGEST_NAME - 1] + "…" for label in labels]
+    if len(names) <= MOST_BARS:
+        return names, matrices
+    order = np.argsort(-matrices[0].sum(1), kind="stable")
+    group = np.full(len(names) + 1, MOST_BARS - 1)
+    group[order[: MOST_BARS - 1]], group[-1] = np.arange(MOST_BARS - 1), MOST_BARS
+    summed = [np.zeros((MOST_BARS, MOST_BARS + 1), int) for _ in matrices]
+    for total, matrix in zip(summed, matrices, strict=True):
+        np.add.at(total, (group[:-1, None], group[None, :]), matrix)
+    return [*(names[n] for n in order[: MOST_BARS - 1]), f"{len(names) - MOST_BARS + 1} others"], summed
 
 
 def run_differences(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Axes:

@@ -29,6 +29,7 @@ DECISIONS = {
 QUANTILES = {
     "10 % have at most": 0.1, "half have at most": 0.5, "90 % have at most": 0.9, "99 % have at most": 0.99, "the longest has": 1.0,
 }  # fmt: skip
+LONGEST_LABEL = 60  # characters of a label or canned reply that are shown
 NOTICED = ("redacted", "repairs", "flags", "rejected", "unused_keys", "unknown_roles")
 
 
@@ -154,6 +155,25 @@ def inventory(entries: Sequence[Mapping[str, Any]]) -> TextTable:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def label_domains(found: Mapping[str, Mapping[str, Any]], most: int = 10) -> str:
+    """The label domains with the counts of their labels and the share of the most frequent one, a line each. found: `label_domains` of
+    corpus/inventory.json or of data/report.json; most: labels that are named."""
+    lines = []
+    for domain, facts in found.items():
+        counts = [(_name(label), rows) for label, rows in facts["labels"].items()]
+        named = ", ".join(f"{name} {rows:,}" for name, rows in counts[:most])
+        more = f" and {len(counts) - most:,} more" if len(counts) > most else ""
+        lines.append(
+            f"{domain}: {sum(rows for _, rows in counts):,} rows with {len(counts)} labels: {named}{more}; always "
+            f"answering “{counts[0][0]}” is right in {facts['majority_share']:.1%} of the rows (the baseline)"
+        )
+    return "\n".join(lines) or "no label domains: in no domain are a few labels the answers to nearly all prompts"
+
+
+def _name(label: str) -> str:
+    return " ".join(label.split()) if len(label) <= LONGEST_LABEL else " ".join(label[:LONGEST_LABEL].split()) + " …"
 
 
 def length_quantiles(lengths: pd.DataFrame) -> pd.DataFrame:

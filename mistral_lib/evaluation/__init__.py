@@ -7,6 +7,7 @@ general_answers     the general retention set: the base model's own answers, on 
 general_prompts     the prompts that it answers
 retention           one's own retention set
 prompt_sensitivity  how much the right prompt is worth to base and adapter
+label_accuracy      label domains: accuracy, macro-F1 and confusion of base and adapter
 memorization        gains on training records beyond test records; copied text
 generation          greedy answers of both to a fixed sample of test prompts
 answer_metrics      metrics of answers: ended, repetition, chrF, format

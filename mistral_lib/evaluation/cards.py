@@ -40,6 +40,7 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
         front_matter(metadata) + f"# {run.folder.name}: a LoRA adapter of {base_model.shown_name(settings.base_model)}",
         f"**Verdict: {result['sentence']}**",
         "## Rules\n\n" + table(["rule", "measured", "required", "outcome"], rules),
+        *labels(result),
         "## Training\n\n" + f"{training['steps']} steps, {training['trainable_parameters']:,} trainable parameters, rank {settings.lora_rank}, "
         f"learning rate {settings.learning_rate}, {settings.quantization} base weights, compute type {training['dtype']}, seed {settings.seed}. "
         f"SHA-256 of the adapter's weights: `{provenance['weights_sha256']}`.",
@@ -47,6 +48,17 @@ def model_card(run: Run, result: dict[str, Any]) -> str:
         "## Limits\n\nA lower loss means that held-out text of the same corpus is predicted better. It does not mean that people prefer the "
         "answers, nor that they are true. " + f"Blind vote: {preference(result)}. {forgetting(result)}",
     ]) + "\n"  # fmt: skip
+
+
+def labels(result: dict[str, Any]) -> list[str]:
+    """The accuracy in each label domain; nothing if there is none."""
+    found = result["labels"]
+    if not found or not found["records"]:
+        return []
+    rows = [[name, f["records"], f"{f['majority_accuracy']:.1%}", *(f"{f['likelihood'][who]['accuracy']:.1%}" for who in ("base", "adapter")),
+             verdict.points(f["likelihood"]["difference"])] for name, f in found["domains"].items()]  # fmt: skip
+    head = ["domain", "test records", "always the most frequent label", "base", "adapter", "difference"]
+    return ["## Accuracy of the most likely label\n\n" + table(head, rows)]
 
 
 def forgetting(result: dict[str, Any]) -> str:

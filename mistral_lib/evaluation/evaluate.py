@@ -19,6 +19,7 @@ from mistral_lib.evaluation import (
     cards,
     general_answers,
     generation,
+    label_accuracy,
     lm_eval_tasks,
     memorization,
     paired_difference,
@@ -83,6 +84,7 @@ class Evaluation:
         refuse_trained_records(self.trained_on, self.test)
         self.tokenizer = base_model.load_tokenizer(self.settings.base_model)
         result, samples = self.test_losses(), self.answers()
+        result["labels"] = label_accuracy.measure(self.tokenizer, self.records, self.data, self.settings, self.measured, lambda: self.model)
         result["prompt_worth"] = self.prompt_worth()
         result["retention"] = self.retention_losses(self.general_set())
         result["own_retention"] = self.retention_losses(self.own_set())

@@ -1,6 +1,6 @@
 """Greedy answers of base and adapter to a fixed, stratified sample of test prompts, in batches."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -51,19 +51,28 @@ def _prompt_ids(tokenizer: Any, row: dict[str, Any]) -> list[int]:
 
 
 def samples(
-    measured: Measurements, model: Callable[[], Any], tokenizer: Any, chosen: list[dict[str, Any]], max_new_tokens: int
+    measured: Measurements,
+    model: Callable[[], Any],
+    tokenizer: Any,
+    chosen: Sequence[Mapping[str, Any]],
+    max_new_tokens: int,
+    name: str = "answers",
 ) -> list[dict[str, Any]]:
-    """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped`: whether each ended with the end token."""
+    """The chosen prompts with reference and both answers; `base_stopped` and `adapter_stopped`: whether each ended with the end token.
 
-    def answer(batch: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    name: of the measurements.
+    """
+
+    def answer(batch: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
         prompts = [_prompt_ids(tokenizer, row) for row in batch]
         with model().disable_adapter():
             base = generate(model(), tokenizer, prompts, max_new_tokens)
         return {"base": base, "adapter": generate(model(), tokenizer, prompts, max_new_tokens)}
 
-    by_length = sorted(chosen, key=lambda row: len(_prompt_ids(tokenizer, row)))  # little padding
-    batches = [by_length[start : start + AT_ONCE] for start in range(0, len(by_length), AT_ONCE)]
-    found = measured.each("answers", batches, answer, "answers, base and adapter")
+    lengths = {row["record_id"]: len(_prompt_ids(tokenizer, row)) for row in chosen}
+    by_length = sorted(chosen, key=lambda row: lengths[row["record_id"]])  # little padding
+    batches = _batches(by_length, [lengths[row["record_id"]] for row in by_length])
+    found = measured.each(name, batches, answer, f"{name.replace('_', ' ')}, base and adapter")
     pairs = [pair for batch in found for pair in zip(batch["base"], batch["adapter"], strict=True)]
     answers = {row["record_id"]: pair for row, pair in zip(by_length, pairs, strict=True)}
     return [
@@ -71,6 +80,18 @@ def samples(
          "base": one["text"], "base_stopped": one["stopped"], "adapter": two["text"], "adapter_stopped": two["stopped"]}
         for row, (one, two) in ((row, answers[row["record_id"]]) for row in chosen)
     ]  # fmt: skip
+
+
+def _batches(rows: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> list[Sequence[Mapping[str, Any]]]:
+    """At most AT_ONCE rows a batch, fewer if their prompts are longer than LONGEST_PROMPT. lengths: tokens, ascending."""
+    found, start = [], 0
+    while start < len(rows):
+        end = start + 1
+        while end < min(len(rows), start + AT_ONCE) and (end + 1 - start) * lengths[end] <= AT_ONCE * LONGEST_PROMPT:
+            end += 1
+        found.append(rows[start:end])
+        start = end
+    return found
 
 
 def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int) -> list[dict[str, Any]]:

@@ -118,18 +118,23 @@ def _resampled_t(design: Design, deviations: np.ndarray, seed: int) -> np.ndarra
 def better(gains: np.ndarray, lengths: np.ndarray, seed: int) -> dict[str, Any]:
     """Evidence that does not weigh documents by their length: on how many the adapter is better, with the sign test's p-value; and how
     much hangs on the longest document: its share of the tokens, and the difference without it."""
-    from scipy.stats import binomtest
-
-    lower, higher = int((gains < 0).sum()), int((gains > 0).sum())
     longest = int(lengths.argmax())
     rest = ratio(np.delete(gains, longest), np.delete(lengths, longest), seed) if len(lengths) > 1 else None
     return {
-        "documents_better": lower,
-        "sign_p": float(binomtest(lower, lower + higher).pvalue) if lower + higher else 1.0,
+        "documents_better": int((gains < 0).sum()),
+        "sign_p": sign_test(gains),
         "effective_documents": float(lengths.sum() ** 2 / (lengths**2).sum()),
         "largest_share": float(lengths.max() / lengths.sum()),
         "without_largest": None if rest is None else {"difference": rest.value, "low": rest.low, "high": rest.high},
     }
+
+
+def sign_test(gains: np.ndarray) -> float:
+    """The exact two-sided p-value of as many documents above 0 as below it; those at 0 do not count. gains: (documents,)."""
+    from scipy.stats import binomtest
+
+    lower, higher = int((gains < 0).sum()), int((gains > 0).sum())
+    return float(binomtest(lower, lower + higher).pvalue) if lower + higher else 1.0
 
 
 def by_document(losses: Sequence[RecordLoss], documents: Mapping[str, str] | None, values: Sequence[float]) -> np.ndarray:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from mistral_lib.display import loss_plots
 from mistral_lib.display.figure import Picture, legend
-from mistral_lib.evaluation import answer_metrics, cards, paired_difference, summary, verdict
+from mistral_lib.evaluation import answer_metrics, cards, paired_difference, result_tables, summary, verdict
 from mistral_lib.model import base_model
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, files
@@ -37,7 +37,7 @@ def page(run: Run, result: dict[str, Any], samples: list[dict[str, Any]]) -> str
         color=COLORS[result["verdict"]], machine=run.entry("training")["machine"], provenance=provenance(run), span=verdict.span,
         copied=answer_metrics.COPIED, base_model=base_model.shown_name(run.settings.base_model), stale_note="".join(stage_inputs.STALE_NOTE),
         trained=summary.what_was_trained(run.settings, training, data), actions=summary.next_actions(run.settings, result, training, data),
-        versions=older(run), preference=cards.preference(result),
+        confusions=confusions(result), label_ways=result_tables.LABEL_WAYS, points=verdict.points, versions=older(run), preference=cards.preference(result),
     )  # fmt: skip
 
 
@@ -60,6 +60,15 @@ def figures(run: Run, result: Mapping[str, Any], validation: Mapping[str, float]
         "curve": loss_plots.loss_curve(steps, validation["base"], validation["adapter"]),
     }
     return {name: Picture(narrow(axes)) for name, axes in drawn.items()}
+
+
+def confusions(result: Mapping[str, Any]) -> dict[str, Picture]:
+    """The confusion of the most likely labels in each label domain."""
+    found = result["labels"]["domains"] if result["labels"] else {}
+    return {
+        name: Picture(loss_plots.confusion(facts["labels"], *(facts["likelihood"][who]["confusion"] for who in answer_metrics.WHO)))
+        for name, facts in found.items()
+    }
 
 
 def narrow(axes: Axes) -> Axes:

@@ -11,11 +11,13 @@ import pandas as pd
 from mistral_lib.display.tables import TextTable
 from mistral_lib.evaluation import verdict
 from mistral_lib.evaluation.answer_metrics import WHO
+from mistral_lib.evaluation.label_accuracy import WAYS
 from mistral_lib.run.settings import Settings
 from mistral_lib.shapes.conversation import words_of
 
 NONE = "–"  # a number that was not measured, or for which there is too little data
 DOMAIN_COLUMNS = ("records", "documents", "base", "adapter", "difference", "low", "high", "holm_p", "detectable")
+LABEL_WAYS = {"likelihood": "most likely label", "generated": "greedy answer"}
 GAP_COLUMNS = ("train", "test", "gap", "low", "high")
 PROMPT, ANSWER = 200, 240  # characters that are shown
 
@@ -50,6 +52,46 @@ def domains(result: Facts) -> pd.DataFrame:
         [[facts.get(name) for name in DOMAIN_COLUMNS] for facts in rows.values()], pd.Index(rows, name="domain"), DOMAIN_COLUMNS
     )
     return _rounded(table.astype(dict.fromkeys(DOMAIN_COLUMNS[2:], float)), 4)
+
+
+def labels(result: Facts) -> TextTable:
+    """How often base and adapter are right in each label domain, by each way of answering, against always the most frequent label."""
+    found = result["labels"] or {"domains": {}}
+    return TextTable([_accuracy(name, facts, way) for name, facts in found["domains"].items() for way in WAYS], label_records(result))
+
+
+def _accuracy(name: str, facts: Facts, way: str) -> dict[str, Any]:
+    base, adapter = (facts[way][who] for who in WHO)
+    return {"domain": f"{name}, {LABEL_WAYS[way]}", "records": facts["records"], "documents": facts["documents"],
+            "base": f"{base['accuracy']:.1%}", "adapter": f"{adapter['accuracy']:.1%}", "difference": verdict.points(facts[way]["difference"]),
+            "macro-F1": f"{base['macro_f1']:.3f} → {adapter['macro_f1']:.3f}",
+            "always the most frequent label": f"{facts['majority_accuracy']:.1%} (“{facts['majority_label'][:PROMPT]}”)"}  # fmt: skip
+
+
+def label_records(result: Facts) -> str:
+    """On how many of the test records in label domains labels were measured."""
+    found = result["labels"]
+    if found is None:
+        return "no label domains: in no domain are a few labels the answers to nearly all prompts"
+    why = ", ".join(f"{count:,} {reason}" for reason, count in found["left_out"].items())
+    return f"labels measured on {found['records']:,} of {found['of']:,} test records of label domains" + (
+        f"; not measured: {why}" if why else ""
+    )
+
+
+def labels_one_by_one(result: Facts, way: str = "likelihood") -> TextTable:
+    """Precision, recall and F1 of each label, base → adapter."""
+    found = result["labels"] or {"domains": {}}
+    rows = [
+        (name, *pair)
+        for name, facts in found["domains"].items()
+        for pair in zip(*(facts[way][who]["by_label"] for who in WHO), strict=True)
+    ]
+    return TextTable(
+        [{"label": f"{name}: {one['label'][:PROMPT]}", "records": one["records"],
+          **{key: f"{one[key]:.2f} → {two[key]:.2f}" for key in ("precision", "recall", "f1")}} for name, one, two in rows],
+        label_records(result),
+    )  # fmt: skip
 
 
 def memorization(result: Facts) -> pd.DataFrame:

@@ -45,6 +45,7 @@ def next_actions(settings: Settings, result: Facts, training: Facts, data: Facts
 
 def _failed(result: Facts) -> Iterator[str]:
     advice = {
+        "labels better": "Look at the confusion of the labels below: train longer, and check the rows of labels that are confused.",
         "better overall": "Look at the validation curve below: if it rises, train with a lower learning_rate or fewer epochs; if answers "
         "and prompts do not belong together in the corpus, correct them first.",
         "no domain worse": "Look at records of the domains that got worse (notebook 01), and give them more weight (domain_weights).",
@@ -65,6 +66,8 @@ def _training(settings: Settings, training: Facts, data: Facts) -> Iterator[str]
 
 def _unknown(settings: Settings, result: Facts) -> Iterator[str]:
     advice = {
+        "labels better": "Measure more labels (max_label_records: 0), with a larger test_share, or train longer: the adapter's labels are not "
+        "yet better beyond chance than the base model's and than always the most frequent one.",
         verdict.ACTIVE: "Train again: the adapter changes nothing.",
         "better overall": f"Measure more: {result['overall']['records']:,} of {result['test_records_in_split']:,} test records were measured "
         "(max_test_tokens: 0 measures all); if that is not enough, a larger corpus or test_share.",

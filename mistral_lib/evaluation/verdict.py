@@ -30,8 +30,8 @@ def rule(name: str, question: str, number: str, threshold: str, outcome: str) ->
 
 
 def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
-    """Every rule with its number, threshold and outcome. One's own retention set is judged if there is one, the blind vote if there
-    are enough votes."""
+    """Every rule with its number, threshold and outcome. Labels and one's own retention set are judged if there are any, the blind vote
+    if there are enough votes."""
     found = [
         active(result["largest_logit_difference"]),
         overall(result["overall"]),
@@ -39,6 +39,8 @@ def rules(result: Facts, settings: Settings) -> list[dict[str, str]]:
         prompts(result["prompt_worth"]),
         retention(result["retention"], settings.max_retention_loss),
     ]
+    if result.get("labels") is not None:
+        found.insert(1, labels(result["labels"]))
     if result["own_retention"] is not None:
         found.append(retention(result["own_retention"], settings.max_retention_loss, "own texts kept"))
     found.append(stopping(result["answers"], settings.min_stop_rate))
@@ -59,6 +61,10 @@ def needs(settings: Settings) -> list[str]:
         f"answers stop: {answers} answers or more (sample_count), {settings.min_stop_rate:.0%} of which end; only test chats count whose reference "
         f"is shorter than max_new_tokens = {settings.max_new_tokens}{_ruled_out(settings.sample_count < answers, 'sample_count')}",
     ]
+    found.append(
+        f"labels better, if there are label domains: an accuracy that is higher, beyond chance, than the base model's and than that of always "
+        f"answering the most frequent label, on {documents} documents or more"
+    )
     found += ["own texts kept: the same rise at most on the texts of retention_paths"] if settings.retention_paths else []
     return [*found, f"preferred in a blind vote, if there are {FEWEST_VOTES} decided votes or more: at least half of them"]
 
@@ -70,6 +76,33 @@ def _ruled_out(is_too_low: bool, name: str) -> str:
 def active(largest: float) -> dict[str, str]:
     outcome = PASSED if largest > 0 else UNKNOWN
     return rule(ACTIVE, "Do logits differ when it is switched on?", f"largest difference {largest:.3g}", "above 0", outcome)
+
+
+def labels(found: Facts) -> dict[str, str]:
+    """The most likely labels of the adapter against those of the base model and against the most frequent label. found: what
+    label_accuracy.measure returns."""
+    name, question, required = "labels better", "Are more labels right than before, and than by chance?", "both intervals above 0"
+    if not found["records"]:
+        return rule(name, question, f"not measured: none of {found['of']} test records is suitable", required, UNKNOWN)
+    facts = found["likelihood"]
+    sides = [_higher(facts[key]) for key in ("difference", "over_majority")]
+    outcome = FAILED if FAILED in sides else UNKNOWN if UNKNOWN in sides else PASSED
+    number = (
+        f"{facts['base']['accuracy']:.1%} → {facts['adapter']['accuracy']:.1%}, {points(facts['difference'])}; always the most frequent label "
+        f"{found['majority_accuracy']:.1%}, {points(facts['over_majority'])}"
+    )
+    return rule(name, question, number, required, outcome)
+
+
+def _higher(facts: Facts) -> str:
+    return UNKNOWN if facts["low"] is None else PASSED if facts["low"] > 0 else FAILED if facts["high"] < 0 else UNKNOWN
+
+
+def points(facts: Facts) -> str:
+    """A difference of accuracies in percentage points, with its interval."""
+    if facts["low"] is None:
+        return f"{100 * facts['difference']:+.1f} points (too few documents for an interval)"
+    return f"{100 * facts['difference']:+.1f} points ({100 * facts['low']:+.1f} to {100 * facts['high']:+.1f})"
 
 
 def overall(facts: Facts) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, UnmappableError, record_of
 from mistral_lib.corpus.unmapped_rows import UNKNOWN, described, key_name, limit, widths
+from mistral_lib.curation import label_domains
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.model import base_model
 from mistral_lib.preparation import stage_inputs
@@ -50,8 +51,11 @@ def write_inventory(folder: Path, settings: Settings, found: sources.Found, toke
     for file in bar(found.files, "files", unit="file"):
         entries.append({**survey(file, settings, seen, sample, index), "sha256": hashes[f"{file.origin}/{file.name}"]})
     index.close()
-    totals = _totals(entries, found.left_out)
-    write_lengths(folder, [record for _, _, record in sorted(sample, key=lambda one: one[1])], tokenizer)
+    drawn = [record for _, _, record in sorted(sample, key=lambda one: one[1])]
+    answers = [record.answer if record.messages else None for record in drawn]
+    labels = label_domains.of_texts([record.domain for record in drawn], answers)
+    totals = {**_totals(entries, found.left_out), "label_domains": labels}
+    write_lengths(folder, drawn, tokenizer)
     files.write_json(folder / "inventory.json", {"files": entries, "totals": totals})
     return totals
 

@@ -155,6 +155,9 @@ class Settings(BaseModel):
     max_validation_tokens: int = _field(131072, "tokens of the validation split that are measured; 0: all", "training", ge=0)
 
     max_test_tokens: int = _field(0, "tokens of the test split that are measured; 0: all", "evaluation", ge=0)
+    max_label_records: int = _field(
+        200, "test records of label domains on which base and adapter choose a label; 0: all", "evaluation", ge=0
+    )
     sample_count: int = _field(32, "test prompts that base and adapter answer", "evaluation", ge=0)
     max_new_tokens: int = _field(256, "tokens of the longest generated answer", "evaluation", ge=1)
     answer_formats: dict[str, Literal["python", "json"]] = _field(

@@ -16,7 +16,7 @@ TOO_LONG = " ".join(f"word{n}" for n in range(label_domains.LONGEST_LABEL + 1))
 
 def found(answers: list[str]) -> dict[str, int] | None:
     """The labels of a single domain, None if it is no label domain."""
-    return label_domains.of_texts(["d"] * len(answers), answers).get("d")
+    return label_domains.of_texts(["d"] * len(answers), answers).get("d", {}).get("labels")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,9 @@ def test_domains_are_looked_at_one_by_one_and_the_most_frequent_label_comes_firs
     answers = [("red" if n % 9 else "blue", f"free answer {n}", "yes" if n % 2 else "no")[n % 3] for n in range(36)]
     expected = {name: Counter(answer for domain, answer in zip(domains, answers, strict=True) if domain == name) for name in ("b", "c")}
     both = label_domains.of_texts(domains, answers)
-    assert both == {"b": dict(expected["b"]), "c": dict(expected["c"])} and list(both["b"]) == ["red", "blue"]
+    assert {name: found["labels"] for name, found in both.items()} == {"b": dict(expected["b"]), "c": dict(expected["c"])}
+    assert list(both["b"]["labels"]) == ["red", "blue"] and both["b"]["majority_share"] == round(expected["b"]["red"] / 12, 6)
+    assert label_domains.of_texts(domains[:12], [None, *answers[1:12]]) == {}, "a document has no answer"
 
 
 def test_only_kept_rows_count_and_documents_are_no_labels() -> None:
@@ -81,4 +83,4 @@ def test_labels_are_those_of_a_plain_count(rows: list[tuple[int, int]]) -> None:
         total = sum(labels.values())
         if len(labels) >= 2 and total / len(labels) >= 5 and total >= 0.95 * sum(counts.values()):
             expected[name] = labels
-    assert label_domains.of_texts(domains, answers) == expected
+    assert {name: found["labels"] for name, found in label_domains.of_texts(domains, answers).items()} == expected

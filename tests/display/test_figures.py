@@ -220,3 +220,19 @@ def test_the_alternative_text_of_losses_begins_with_the_finding() -> None:
     assert first(loss_plots.alternatives(SWEPT)).startswith("lowest validation loss: lora_rank=1 learning_rate=0.01, 2.4000")
     rows = {name: {"demo": facts, "other": {**facts, "difference": -0.9}} for name, facts in worse.items()}
     assert first(loss_plots.run_differences(rows)) == "the lowest run, counted over 2 rows: demo in 0, other in 2"
+
+
+def test_confusion_has_its_counts_in_words_and_sums_up_many_labels() -> None:
+    axes = loss_plots.confusion(["good", "bad"], [[3, 1, 0], [2, 0, 1]], [[4, 0, 0], [0, 3, 0]])
+    text = Picture(axes).alt_text
+    assert text.splitlines()[0] == "right answers on the diagonal: base 3 of 7, adapter 7 of 7"
+    assert "good: base [3, 1, 0], adapter [4, 0, 0]" in text and "bad: base [2, 0, 1], adapter [0, 3, 0]" in text
+    many = [[5 if row == column else 0 for column in range(31)] for row in range(30)]
+    many[29] = [0] * 29 + [9, 2]  # the most frequent label
+    text = Picture(loss_plots.confusion([f"label {n}" for n in range(30)], many, many)).alt_text
+    assert (
+        len(text.splitlines()) == 2 + figure.MOST_BARS
+        and "\n11 others: base" in text
+        and text.splitlines()[2].startswith("label 29: base [9, ")
+    )
+    assert "adapter 154 of 156" in text.splitlines()[0]

@@ -139,3 +139,13 @@ def test_leaks_are_counted_for_both_ways_of_splitting() -> None:
 def test_the_graded_tokens_of_a_block_are_counted() -> None:
     block = {"record_ids": ["a", "b"], "input_ids": [1, 2, 3, 4], "labels": [-100, 2, 3, -100], "domains": ["red", "blue", "red"]}
     assert tables.blocks([block]).iloc[0].to_list() == [2, 4, 2, "blue, red"]
+
+
+def test_label_domains_are_named_with_their_counts_and_the_baseline() -> None:
+    long = "Thank you for your message, which we have read with great care. "
+    found = {"mail": {"labels": {f"{long}Yes.": 6, f"{long}No.": 4}, "majority_share": 0.6},
+             "many": {"labels": {f"name {n}": 1000 for n in range(12)}, "majority_share": 1 / 12}}  # fmt: skip
+    mail, many = tables.label_domains(found).splitlines()
+    assert mail.startswith("mail: 10 rows with 2 labels: Thank you") and " … 6, Thank you" in mail and "right in 60.0% of the rows" in mail
+    assert "many: 12,000 rows with 12 labels: name 0 1,000, name 1 1,000" in many and "name 9 1,000 and 2 more; " in many
+    assert tables.label_domains({}).startswith("no label domains")

@@ -54,7 +54,7 @@ def test_what_ship_needs_names_every_rule_and_what_the_parameters_rule_out() -> 
     for result, settings in ((GOOD, Settings()), (own, Settings(retention_paths=["own.jsonl"]))):
         needs = [need.split(":")[0].split(",")[0] for need in verdict.needs(settings)]
         rules = {one["rule"] for one in verdict.rules(result, settings)} - {verdict.ACTIVE}
-        assert rules <= set(needs) and set(needs) - rules <= {"preferred in a blind vote"}
+        assert rules <= set(needs) and set(needs) - rules <= {"preferred in a blind vote", "labels better"}
     few = "\n".join(verdict.needs(Settings(sample_count=4, general_prompts=0)))
     assert "sample_count is too low for that" in few and "general_prompts is too low for that" in few
     enough = "\n".join(verdict.needs(params.load(paths.params() / "g5_mistral_7b.yaml")))

@@ -1,6 +1,8 @@
 """The tables of notebook 04, from made-up results: every number is that of the result, and what was not measured is said."""
 
-from mistral_lib.evaluation import result_tables
+import numpy as np
+
+from mistral_lib.evaluation import label_accuracy, result_tables
 from mistral_lib.run.settings import Settings
 
 
@@ -52,6 +54,30 @@ def test_a_line_gives_what_was_measured_or_why_it_was_not() -> None:
     both = result_tables.forgetting({**RESULT, "own_retention": RESULT["retention"]}, Settings())
     assert [line.split(":")[0] for line in both.splitlines()] == ["retention", "own_retention"]
     assert "not measured" in result_tables.forgetting({"retention": None, "own_retention": None}, Settings())
+
+
+def test_labels_are_shown_by_domain_and_one_by_one_or_it_says_that_there_are_none() -> None:
+    label, change = np.array([0, 0, 0, 1]), {"difference": 0.5, "low": 0.25, "high": 0.75}
+    way = {
+        who: label_accuracy.scores(label, np.array(answer), ["good", "bad"])
+        for who, answer in (("base", [1, 1, 0, 2]), ("adapter", [0, 0, 0, 2]))
+    }
+    facts = {"records": 4, "documents": 3, "majority_accuracy": 0.75, "majority_label": "good",
+             **{name: {**way, "difference": change, "over_majority": change} for name in label_accuracy.WAYS}}  # fmt: skip
+    result = {"labels": {"records": 4, "of": 9, "left_out": {"answer is no label": 5}, "domains": {"reviews": facts}}}
+    first, second = result_tables.labels(result).rows
+    assert (first["domain"], second["domain"]) == ("reviews, most likely label", "reviews, greedy answer")
+    assert (first["base"], first["adapter"], first["difference"]) == ("25.0%", "75.0%", "+50.0 points (+25.0 to +75.0)")
+    assert first["always the most frequent label"] == "75.0% (“good”)"
+    good, bad = result_tables.labels_one_by_one(result).rows
+    assert good == {"label": "reviews: good", "records": 3, "precision": "1.00 → 1.00", "recall": "0.33 → 1.00", "f1": "0.50 → 1.00"}
+    assert bad["f1"] == "0.00 → 0.00"
+    assert (
+        result_tables.label_records(result) == "labels measured on 4 of 9 test records of label domains; not measured: 5 answer is no label"
+    )
+    none = {"labels": None}
+    assert result_tables.labels(none).plain == result_tables.labels_one_by_one(none).plain == result_tables.label_records(none)
+    assert result_tables.label_records(none).startswith("no label domains")
 
 
 def test_answers_are_compared_and_shown() -> None:

@@ -52,6 +52,16 @@ def voted(adapter: int, base: int) -> dict:
     return asdict(preference([{"preferred": who, "choice": "left"} for who in ["adapter"] * adapter + ["base"] * base]))
 
 
+def labels(base: tuple[float, float | None, float | None], majority: tuple[float, float | None, float | None], records: int = 120) -> dict:
+    """The adapter's accuracy of 90 % against base model and majority: (difference, low, high) each."""
+    one, two = (dict(zip(("difference", "low", "high"), values, strict=True)) for values in (base, majority))
+    way = {"base": {"accuracy": 0.9 - base[0]}, "adapter": {"accuracy": 0.9}, "difference": one, "over_majority": two}
+    return {"records": records, "of": 150, "majority_accuracy": 0.9 - majority[0], "likelihood": way}
+
+
+BETTER, EVEN, WORSE, FEW = (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1), (0.2, None, None)
+
+
 def judged(**changes: object) -> tuple[str, dict[str, str]]:
     found = verdict.rules({**GOOD, **changes}, Settings())
     return verdict.decide(found), {one["rule"]: one["outcome"] for one in found}
@@ -65,6 +75,14 @@ def test_if_all_rules_pass_the_verdict_is_ship() -> None:
     ("changes", "rule", "outcome", "word"),
     [
         ({"largest_logit_difference": 0.0}, "adapter is active", "unknown", "not enough evidence"),
+        ({"labels": labels(BETTER, BETTER)}, "labels better", "passed", "ship"),
+        ({"labels": labels(EVEN, BETTER)}, "labels better", "unknown", "not enough evidence"),
+        ({"labels": labels(BETTER, EVEN)}, "labels better", "unknown", "not enough evidence"),
+        ({"labels": labels(WORSE, BETTER)}, "labels better", "failed", "do not ship"),
+        ({"labels": labels(BETTER, WORSE)}, "labels better", "failed", "do not ship"),
+        ({"labels": labels(EVEN, WORSE)}, "labels better", "failed", "do not ship"),
+        ({"labels": labels(FEW, FEW)}, "labels better", "unknown", "not enough evidence"),
+        ({"labels": {"records": 0, "of": 7}}, "labels better", "unknown", "not enough evidence"),
         ({"overall": facts(-0.3, -0.7, 0.1)}, "better overall", "unknown", "not enough evidence"),
         ({"overall": facts(-0.3, None, None)}, "better overall", "unknown", "not enough evidence"),
         ({"overall": facts(0.3, 0.1, 0.5)}, "better overall", "failed", "do not ship"),
@@ -114,6 +132,15 @@ def test_the_verdict_says_what_hangs_on_one_document() -> None:
     assert heavy["number"].endswith("; one document holds 40% of the tokens, without it -0.300 (-0.400 to -0.200)")
     alone = verdict.overall(facts(-0.3, -0.4, -0.2, without_largest={"difference": -0.1, "low": -0.3, "high": 0.1}))
     assert alone["outcome"] == "passed" and alone["number"].endswith("holds 5% of the tokens, without it -0.100 (-0.300 to +0.100)")
+
+
+def test_labels_are_a_rule_only_if_there_are_label_domains_and_it_gives_all_numbers() -> None:
+    assert "labels better" not in judged(labels=None)[1] and "labels better" not in judged()[1]
+    assert verdict.labels(labels(BETTER, (0.4, 0.3, 0.5)))["number"] == (
+        "70.0% → 90.0%, +20.0 points (+10.0 to +30.0); always the most frequent label 50.0%, +40.0 points (+30.0 to +50.0)"
+    )
+    assert "+20.0 points (too few documents for an interval)" in verdict.labels(labels(FEW, FEW))["number"]
+    assert verdict.labels({"records": 0, "of": 7})["number"] == "not measured: none of 7 test records is suitable"
 
 
 def test_nine_votes_are_no_rule() -> None:
@@ -169,6 +196,8 @@ def test_the_sentence_names_the_rule_that_stopped_it() -> None:
     ("changes", "rule", "outcome"),
     [
         ({"largest_logit_difference": 1e-6}, "adapter is active", "passed"),
+        ({"labels": labels((0.1, 0.0, 0.2), BETTER)}, "labels better", "unknown"),
+        ({"labels": labels((-0.1, -0.2, 0.0), BETTER)}, "labels better", "unknown"),
         ({"overall": facts(-0.3, -0.4, 0.0)}, "better overall", "unknown"),
         ({"overall": facts(0.3, 0.0, 0.5)}, "better overall", "unknown"),
         ({"domains": {"a": facts(0.0, None, None)}}, "no domain worse", "passed"),
