@@ -202,12 +202,12 @@ def test_sections_hold_the_whole_text_and_are_short_enough(text: str, most: int)
 @pytest.mark.parametrize(
     ("given", "changes", "message"),
     [
-        ([{"prompt": f"What is it, number {n}?", "completion": "yes"} for n in range(9)], {"shortest_answer": 20}, r"answer_too_short: lower shortest_answer \(now 20\)"),
+        ([{"prompt": f"What is it, number {n}?", "completion": "yes"} for n in range(9)], {"shortest_answer": 20}, r"answer_too_short \(shortest_answer and answer_too_short: a smaller number"),
         ([{"prompt": WORDS[n], "completion": "yes"} for n in range(2)], {}, "Three splits need at least 3 records: add data"),
         ([{"text": f"{' '.join(WORDS[:40])} end{n}"} for n in range(9)], {}, r"raise near_duplicate_threshold \(0.8; 1 keeps them all\)"),
         ([{"prompt": "Why?", "completion": "So."}] * 9, {}, "Most rows are copies of others, prompt and answer: add rows that differ"),
         ([{"prompt": " ".join(WORDS[:9]), "completion": WORDS[n]} for n in range(9)], {}, "All records are linked to each other"),
-        ([{"text": " ".join(WORDS[n : n + 30])} for n in range(0, 900, 30)], {"objective": "answers"}, r"set objective to both \(now answers\)"),
+        ([{"text": " ".join(WORDS[n : n + 30])} for n in range(0, 900, 30)], {"objective": "answers"}, r"objective_is_answers \(objective"),
     ],
 )  # fmt: skip
 def test_an_empty_split_names_the_parameter_that_caused_it(
