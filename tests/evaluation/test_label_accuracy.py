@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mistral_lib.evaluation import evaluate, label_accuracy, paired_difference
+from mistral_lib.evaluation import evaluate, generation, label_accuracy, paired_difference
 from mistral_lib.evaluation.label_accuracy import Labels
 from mistral_lib.model import base_model, likelihood
-from mistral_lib.preparation import prepare
+from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files, params
 from tests.evaluation.test_evaluate import train
 from tests.support.corpora import other
@@ -193,3 +193,17 @@ def test_records_that_cannot_be_measured_are_counted_by_reason(run: Run) -> None
 def test_without_label_domains_there_is_nothing_to_measure(trained_run: Run) -> None:
     settings: params.Settings = trained_run.settings
     assert label_accuracy.measure(None, [], trained_run.folder / "data", settings, None, None) is None
+
+
+def test_the_inventory_names_the_labels_with_their_counts(run: Run) -> None:
+    found = explore.explore(run)["totals"]["label_domains"]
+    assert found == {"reviews": {"labels": {"positive": 160, "negative": 80, "neutral": 80}, "majority_share": 0.5}}
+
+
+def test_long_prompts_are_answered_in_smaller_batches() -> None:
+    limit, most = generation.AT_ONCE, generation.LONGEST_PROMPT
+    rows = list(range(2 * limit + 1))
+    assert [len(batch) for batch in generation._batches(rows, [most] * len(rows))] == [limit, limit, 1]
+    lengths = [most] * 5 + [2 * most] * 15 + [100 * most]
+    batches = generation._batches(rows[:21], lengths)
+    assert [len(batch) for batch in batches] == [10, 10, 1] and [row for batch in batches for row in batch] == rows[:21]
