@@ -83,6 +83,8 @@ def _tried(sample: list[str], begin: int, delimiter: str, quoting: dict[str, Any
     if header is None:
         return None
     place, cells = records[header]
+    if "quoting" in quoting and len(cells) < 2:
+        return None
     if any(found is None for _, found in records[:header]):
         return None  # the header itself may have the wrong quotes
     comments = any((found or [""])[0].startswith("#") for _, found in records[:header])
@@ -121,8 +123,9 @@ def _sampled(sample: list[str], delimiter: str, quoting: dict[str, Any]) -> list
 def _width(filled: list[list[str]]) -> int:
     """The usual number of cells; a single column if the first line is its name."""
     first = [cell.strip() for cell in filled[0] if cell.strip()]
-    if len(first) == 1 == len(filled[0]) and first[0].casefold() in RECORD_KEYS:
-        return 1
+    known = [cell for cell in first if cell.casefold() in RECORD_KEYS]
+    if len(known) == 1 == len(filled[0]) or len(known) > 1:
+        return len(filled[0])
     later = Counter(len(cells) for cells in filled[1:] or filled)
     most = max(later.values())
     return max(width for width, count in later.items() if count == most)

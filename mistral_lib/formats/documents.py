@@ -26,9 +26,9 @@ OCR_LANGUAGE = "eng"
 MAIL_HEAD = re.compile(r"(?:(?:From|To|Cc|Bcc|Date|Reply-To): [^\n]*\n)+")  # names and addresses, not what was written
 
 
-# a block of `key: value` lines between two lines of dashes (YAML) or pluses (TOML), at the very beginning
-FRONT_MATTER = re.compile(r"(---|\+\+\+)[ \t]*\n((?:[ \t]*(?:[\w.-]+[ \t]*[:=].*|#.*|-[ \t].*|[ \t]+\S.*)?\n)+?)\1[ \t]*(?:\n|\Z)")
-KEYED = re.compile(r"(?m)^[\w.-]+[ \t]*[:=]")
+FRONT_MATTER_MARKS = ("---", "+++")  # of YAML and TOML; between two of them are lines `key: value`, at the very beginning
+LONGEST_FRONT_MATTER = 500  # lines
+KEYED = re.compile(r"[\w.-]+[ \t]?[:=]")
 
 
 class NoOcrError(OSError):
@@ -115,5 +115,15 @@ def plain_text(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row]:
 
 
 def without_front_matter(text: str) -> str:
-    found = FRONT_MATTER.match(text)
-    return text[found.end() :].lstrip("\n") if found and KEYED.search(found[2]) else text
+    first, newline, rest = text.partition("\n")
+    mark, keyed, place = first.rstrip(), False, len(first) + 1
+    if mark not in FRONT_MATTER_MARKS or not newline:
+        return text
+    for line in rest.split("\n", LONGEST_FRONT_MATTER)[:LONGEST_FRONT_MATTER]:
+        if line.rstrip() == mark:
+            return text[place + len(line) :].lstrip("\n") if keyed else text
+        if not (KEYED.match(line) or line[:1] in ("", " ", "\t", "-", "#", "]", "}")):
+            return text
+        keyed |= bool(KEYED.match(line))
+        place += len(line) + 1
+    return text

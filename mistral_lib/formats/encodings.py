@@ -18,6 +18,7 @@ WESTERN = ("cp1252", "cp1250", "cp1254")  # single letters in words of ASCII let
 OTHERS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "tis_620", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 SAMPLE = 32 * 1024  # bytes from which an encoding is guessed
 MOST_CHAOS = 0.1  # of charset_normalizer; above it nothing is guessed
+LETTERS = 0.6  # share of the characters beyond ASCII of a text
 ZEROS = 0.3  # share of zero bytes at every second place of UTF-16 text with some ASCII in it
 _KANA = re.compile("[\u3041-\u30ff]")
 _HAN = re.compile("[\u4e00-\u9fff]")
@@ -138,7 +139,11 @@ def _wide(start: bytes) -> str:
 
 
 def _mostly_utf8(chunk: bytes) -> bool:
-    """Whether more characters of several bytes than damaged bytes are in it."""
+    """Whether as many lines are UTF-8 as are not, ASCII aside; of a single line, whether it has as many characters of several bytes as
+    damaged bytes."""
+    lines = [line for line in re.split(rb"[\r\n]+", chunk) if not line.isascii()]
+    if len(lines) > 1:
+        return 2 * sum(_text(line, "utf-8") is not None for line in lines) >= len(lines)
     text = chunk.decode("utf-8", "surrogateescape")
     bad = sum("\udc80" <= character <= "\udcff" for character in text)
     return sum(character > "\x7f" for character in text) >= 2 * bad
@@ -172,15 +177,20 @@ def _western(sample: bytes) -> str | None:
 
 
 def _other(sample: bytes) -> str | None:
-    chaos = {
-        match.encoding: match.chaos for match in charset_normalizer.from_bytes(sample, cp_isolation=OTHERS) if match.chaos <= MOST_CHAOS
-    }
+    found = charset_normalizer.from_bytes(sample, cp_isolation=OTHERS)
+    chaos = {match.encoding: match.chaos for match in found if match.chaos <= MOST_CHAOS and _has_letters(str(match))}
     chinese = chaos.get("gb18030", 1.0) if _share(_HAN, sample, "gb18030") > 0.5 and _is_common_chinese(sample) else 1.0
     if "cp949" in chaos and _share(_HANGUL, sample, "cp949") > 0.9 and chaos["cp949"] < chinese:
         return "cp949"
     if chinese < 1:
         return "gb18030"
     return next((name for name in chaos if name != "gb18030"), None)
+
+
+def _has_letters(text: str) -> bool:
+    """Whether most characters beyond ASCII are letters: damaged bytes are frames and signs in many encodings."""
+    beyond = [character for character in text if character > "\x7f"]
+    return sum(character.isalpha() for character in beyond) > LETTERS * len(beyond)
 
 
 def _is_common_chinese(sample: bytes) -> bool:

@@ -62,6 +62,9 @@ def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iter
     except UnicodeDecodeError:
         yield Row(source, None, "not_utf8")
         return
+    if "\0" in text:
+        yield Row(source, None, "nul_bytes", text=text[:LONGEST_TEXT])
+        return
     values, rest = values_in(text)
     objects = all(isinstance(value, dict) for value in values)
     if len(values) == 1 and rest.strip() in ("", ","):
@@ -77,8 +80,6 @@ def _damaged(data: bytes, source: str, reading: Reading, otherwise: str) -> Iter
 
 
 def _reason(text: str, otherwise: str) -> str:
-    if "\0" in text:
-        return "nul_bytes"
     if COMMENT.match(text):
         return "json_comment"
     if PYTHON.search(text[:LONGEST_TEXT]):

@@ -158,12 +158,15 @@ def _before_the_damage(stream: BinaryIO, name: str, kind: str, reading: Reading,
 
 def _rows_before_problems(found: Iterator[Row]) -> int:
     """How many rows come before two problems one after the other, and before SUSPECT rows that may be altered as well; 0 if there are none."""
-    last = ""
-    with suppress(DamagedError):
+    last, number = "", 0
+    try:
         for number, row in enumerate(found):
             if row.problem and last:
                 return max(0, number - 1 - SUSPECT)
             last = row.problem or ""
+    except Damaged as damaged:
+        if "checksum" not in damaged.note:  # the place of the damage
+            return max(0, number + 1 - SUSPECT)
     return 0
 
 

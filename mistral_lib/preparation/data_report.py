@@ -46,6 +46,8 @@ def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
             ledger.write_table(lines)
             kept.write_table(_records(lines, batch, prep.splits.divided is not None))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason", "lines"]).to_pylist():
+                if row["lines"] == 1:
+                    del row["lines"]
                 rejected.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             by_file.update(_rejected_by_file(lines))
     pa.default_memory_pool().release_unused()

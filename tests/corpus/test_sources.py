@@ -68,7 +68,7 @@ def test_all_faults_of_all_parameters_are_in_one_message_with_what_to_do(corpus)
         "corpus_paths: 'nowhere.jsonl'", "corpus_paths: 'empty'", "corpus_paths: 'zero.jsonl'", "corpus_paths: 'no*.jsonl'",
         "operatives_paths: 'odd.docx'", "operatives_paths: 'demo:nonsense'",
     ]  # fmt: skip
-    assert "empty_file" in lines[2] and "unknown_file_type" in lines[4] and str(corpus / "nowhere.jsonl") in lines[0]
+    assert "empty_file" in lines[2] and "unreadable_document" in lines[4] and str(corpus / "nowhere.jsonl") in lines[0]
     assert all("optional:" in line for line in lines)
 
 

@@ -124,7 +124,7 @@ JSON_LINES = b"".join(b'{"text": "row %d"}\n' % n for n in range(1, 1001))
         (b"\n" * 200, []),
         (b'{"text": "row 0"}\n\n', []),
         (b'{"text": "a"}{"text": "b"}\n', [("a.json:1", "glued_json")]),
-        ('\n{"text": "é"}\n{"text": "caf'.encode() + b'\xe9"}\n{"text": "row 0"}\n', [("a.json:3", "not_utf8")]),
+        ('\n{"text": "é"}\n{"text": "caf'.encode() + b'\xe9"}\n', [("a.json:3", "not_utf8")]),
     ],
 )
 @pytest.mark.parametrize("ending", [b"", b'\n\n{"text": "cut o'])
