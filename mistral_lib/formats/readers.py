@@ -164,7 +164,7 @@ def _rows_before_problems(found: Iterator[Row]) -> int:
             if row.problem and last:
                 return max(0, number - 1 - SUSPECT)
             last = row.problem or ""
-    except Damaged as damaged:
+    except DamagedError as damaged:
         if "checksum" not in damaged.note:  # the place of the damage
             return max(0, number + 1 - SUSPECT)
     return 0
