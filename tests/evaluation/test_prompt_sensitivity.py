@@ -94,7 +94,7 @@ def test_a_record_has_the_prompt_of_its_partner_and_its_own_answer(tiny_model: s
 def test_only_chats_that_fit_with_either_prompt_are_measured(tiny_model: str) -> None:
     tokenizer, rows = base_model.load_tokenizer(tiny_model), [chat(1, "a", "one"), chat(2, "a", "two")]
     rows[0]["messages"][0]["content"] += " word" * 60
-    own, other = chat_format.encode(tokenizer, [prompt_sensitivity._record(row, row["messages"]) for row in rows])
+    own, other = chat_format.encode(tokenizer, [prompt_sensitivity._record(row, row) for row in rows])
     longer = len(own.input_ids)
     assert longer > len(other.input_ids) + 40
     assert len(contents(tokenizer, rows, max_tokens=longer)) == 2, "the longer prompt exactly fits, before either answer"
