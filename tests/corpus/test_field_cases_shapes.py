@@ -420,7 +420,7 @@ def test_a_corpus_without_a_record_says_what_its_rows_look_like(home: Path, tiny
     assert explore.explore(Run.open(mapped))["totals"]["shapes"] == {"columns": 9}
 
 
-SECRET = "AKIA" + "IOSFODNN7" + "EXAMPLE"
+SECRET = "AKIA" + "QWERTZ7KLM" + "NB4V2X"
 
 
 def test_secrets_in_tools_calls_and_results_are_redacted(home: Path, tiny_model: str) -> None:
