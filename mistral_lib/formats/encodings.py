@@ -35,7 +35,7 @@ class _Recoded(io.RawIOBase):
 
     def __init__(self, inner: BinaryIO) -> None:
         self.inner, self.pending, self.first = inner, b"", True
-        self.encoding, self.lines, self.ends = "", 0, b"\n"
+        self.encoding, self.lines, self.count, self.ends = "", 0, 0, b"\n"
         self.is_utf8, self.carriage_returns = False, False  # seen so far: a character of several bytes; only these at the ends of lines
         self.decoder: Any = codecs.getincrementaldecoder("utf-8")()
 
@@ -51,6 +51,7 @@ class _Recoded(io.RawIOBase):
         data, self.pending = self.pending[: len(buffer)], self.pending[len(buffer) :]
         buffer[: len(data)] = data
         self.lines += data.count(b"\n")
+        self.count += len(data)
         self.ends = data[-1:] or self.ends
         return len(data)
 

@@ -29,7 +29,7 @@ from mistral_lib.formats.tables import ROW_BYTES, arrow, parquet
 
 DEEPEST = 1  # an archive in an archive is read, one inside that is refused
 HTML = (b"<!doctype", b"<html", b"<table", b"<head", b"<body")  # a page that was saved under the name of a table
-SUSPECT = 2  # rows before a damaged place that are not used
+SUSPECT = 32 * 1024  # characters before the first problem of a damaged gzip: it repeats text from so far back, altered or not
 TABLES = ("parquet", "arrow", "sheet")
 NAMED_LIKE_ROWS = ("lines", "json", "csv", "tsv", *TABLES, "zip", "tar")
 
@@ -140,34 +140,44 @@ def _of_text(stream: Utf8Stream, name: str, kind: str, reading: Reading) -> Iter
 
 
 def _before_the_damage(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget) -> Iterator[Row]:
-    """The rows of a gzip file on disk whose checksum is wrong, up to two problems one after the other: there its bytes are not those that
-    were written. None if no such place is seen: any row may be altered then."""
-    good, total, begin = 0, 1, stream.tell()
+    """The rows of a gzip file on disk whose checksum is wrong, up to some way before the first problem. None if there is no problem: any
+    row may be altered then."""
+    good, lost, begin = 0, 1, stream.tell()
     if kind in kinds.TEXT_KINDS:
         text = as_utf8(decompressed(stream, "gzip", Budget(budget.limits, budget.compressed_bytes)))
-        good = _rows_before_problems(_of_text(text, name, kind, reading))
+        sizes = _sizes_before_problems(_of_text(text, name, kind, reading))
         with suppress(DamagedError):
             text.count_lines()
-        total = text.raw.lines
+        good = _unsuspected(sizes)
+        # damaged text may have no line ends: as many rows as fit into it, if they are more
+        lost = max(text.raw.lines - good, round(good * text.raw.count / max(1, sum(sizes[:good]))) - good)
         stream.seek(begin)
         text = as_utf8(decompressed(stream, "gzip", budget))
         yield from islice(_of_text(text, name, kind, reading), good)
-    lost = max(1, total - good)
-    yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {lost:,} lines are lost", lines=lost)
+    yield Row(name, None, "unreadable", f"gzip: damaged, its checksum is wrong; about {max(1, lost):,} lines are lost", lines=max(1, lost))
 
 
-def _rows_before_problems(found: Iterator[Row]) -> int:
-    """How many rows come before two problems one after the other, and before SUSPECT rows that may be altered as well; 0 if there are none."""
-    last, number = "", 0
+def _sizes_before_problems(found: Iterator[Row]) -> list[int]:
+    """The characters of each row before the first problem; empty if there is none."""
+    sizes: list[int] = []
     try:
-        for number, row in enumerate(found):
-            if row.problem and last:
-                return max(0, number - 1 - SUSPECT)
-            last = row.problem or ""
+        for row in found:
+            if row.problem:
+                return sizes
+            sizes.append(len(str(row.value)))
     except DamagedError as damaged:
         if "checksum" not in damaged.note:  # the place of the damage
-            return max(0, number + 1 - SUSPECT)
-    return 0
+            return sizes
+    return []
+
+
+def _unsuspected(sizes: list[int]) -> int:
+    """The rows without the last SUSPECT characters."""
+    kept, left = len(sizes), SUSPECT
+    while kept and left > 0:
+        kept -= 1
+        left -= sizes[kept]
+    return kept
 
 
 def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:

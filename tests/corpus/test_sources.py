@@ -26,7 +26,8 @@ def corpus(tmp_path: Path, monkeypatch) -> Path:
 
 
 def settings(*corpus_paths: str, operatives: tuple[str, ...] = ()) -> SimpleNamespace:
-    return SimpleNamespace(corpus_paths=list(corpus_paths), operatives_paths=list(operatives))
+    reading = {"salvage": True, "pdf_characters": 0, "ocr": False, "columns": {}, "domain_key": "domain", "group_key": ""}
+    return SimpleNamespace(corpus_paths=list(corpus_paths), operatives_paths=list(operatives), **reading)
 
 
 def names(found: list[sources.SourceFile]) -> list[str]:

@@ -496,11 +496,11 @@ def test_no_row_of_a_gzip_with_a_wrong_checksum_is_altered(read):
     whole = gzip.compress(json_lines(rows), mtime=0)
     for bit in (1, 2, 4, 8, 16, 32, 64, 128):
         data = bytearray(whole)
-        data[len(data) // 2] ^= bit
+        data[len(data) // 3] ^= bit
         found = read("a.jsonl.gz", bytes(data))
         kept = values(found)
         assert kept == rows[: len(kept)] and problems(found).keys() == {"unreadable"}
-        assert len(kept) > 1500 or not kept, "up to a place that can be seen, or not at all"
+        assert len(kept) > 1000 or not kept, "up to a place that can be seen, or not at all"
         assert problems(found)["unreadable"] > 1000
         cut += bool(kept)
     assert cut > 2

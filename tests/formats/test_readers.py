@@ -177,7 +177,7 @@ def test_a_json_file_that_is_one_record_is_not_split(read):
         ("a.json", b"", "empty_file"),
         ("a.csv", b"prompt,completion\n", "empty_file"),
         ("a.csv", b'"prompt,completion\n', "csv_header_unreadable"),
-        ("a.txt", b"\x81\x8d\x8f\x90\x9d\xff", "not_utf8"),
+        ("a.txt", b"\xff\x98\x80\xff\x98\xa0\xff\xa8", "not_utf8"),
         ("a.txt", b"a\0b", "nul_bytes"),
         ("a.xyz", b"anything", "unknown_file_type"),
         ("a.xyz.gz", compressed(b"anything", "gzip"), "unknown_file_type"),
