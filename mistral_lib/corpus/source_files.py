@@ -113,7 +113,7 @@ class Expansion:
         for remote in object_store.listing(url):
             inside = remote.url.startswith(prefix)
             name = remote.url.removeprefix(prefix) if inside else remote.url.rpartition("/")[2]
-            if not inside or not self._counted(kinds.left_out(clean(name), None, self.ocr)):
+            if remote.url == url or not self._counted(kinds.left_out(clean(name), None, self.ocr)):
                 yield SourceFile(None, clean(name), self.origin, remote)
 
 

@@ -135,7 +135,9 @@ def _of_text(stream: Utf8Stream, name: str, kind: str, reading: Reading) -> Iter
     else:
         found = [Row(name, None, "unknown_file_type", lines=0 if kinds.looks_like_a_table(start) else 1)] if start else []
     for row in found:
-        lines = stream.count_lines() if not row.lines and row.problem and row.source == name else row.lines
+        lines = row.lines
+        if not lines and row.problem and row.source == name:
+            lines = max(1, stream.count_lines() - (kind in ("csv", "tsv")))  # without the header
         yield replace(row, encoding=stream.encoding, lines=lines) if stream.encoding or lines != row.lines else row
 
 

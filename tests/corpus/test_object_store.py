@@ -18,6 +18,9 @@ pytest.importorskip("s3fs", reason="s3fs is an extra: pip install -e .[s3]")
 server_module = pytest.importorskip("moto.server", reason="moto[server] is an extra of the tests")
 
 
+READING = {"salvage": True, "pdf_characters": 0, "ocr": False, "columns": {}, "domain_key": "domain", "group_key": ""}
+
+
 @pytest.fixture
 def bucket(server, monkeypatch):
     """An S3 client whose bucket `corpora` has files."""
@@ -112,7 +115,7 @@ def test_an_unreachable_server_is_reported_by_name_within_30_seconds(dead_endpoi
     (tmp_path / "a.jsonl").write_bytes(LINES)
     started = time.monotonic()
     with pytest.raises(SourceError, match=f"operatives_paths: 's3://corpora/mine'.*{dead_endpoint}"):
-        sources.of_settings(SimpleNamespace(corpus_paths=[str(tmp_path / "a.jsonl")], operatives_paths=["s3://corpora/mine"]))
+        sources.of_settings(SimpleNamespace(corpus_paths=[str(tmp_path / "a.jsonl")], operatives_paths=["s3://corpora/mine"], **READING))
     assert time.monotonic() - started < 30
 
 
@@ -120,7 +123,9 @@ def test_an_unreachable_server_is_reported_by_name_within_30_seconds(dead_endpoi
 def test_a_dead_server_is_left_out_if_optional(dead_endpoint, monkeypatch, tmp_path):
     use(monkeypatch, dead_endpoint)
     (tmp_path / "a.jsonl").write_bytes(LINES)
-    found = sources.resolve(SimpleNamespace(corpus_paths=[str(tmp_path / "a.jsonl"), "optional:s3://corpora/mine"], operatives_paths=[]))
+    found = sources.resolve(
+        SimpleNamespace(corpus_paths=[str(tmp_path / "a.jsonl"), "optional:s3://corpora/mine"], operatives_paths=[], **READING)
+    )
     assert [file.name for file in found.files] == ["a.jsonl"]
     assert "corpus_paths: s3://corpora/mine is optional" in found.absent[0] and dead_endpoint in found.absent[0]
 

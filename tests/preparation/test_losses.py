@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mistral_lib.preparation import data_report, explore, prepare
+from mistral_lib.curation import rejections
+from mistral_lib.preparation import explore, prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from tests.support.containers import json_lines, zipped
@@ -36,9 +37,9 @@ def test_a_refused_file_stops_the_run_that_lost_most_of_its_rows(corpus: Path, c
     assert report["records_read"] == report["lines_read"] == 7600 and report["rejected"] == {"csv_header_unreadable": 7000}
     assert reconciled(report, run)
     first = next(iter(report))
-    assert first == "mostly_rejected"
-    assert [(one["source"], one["reason"], one["rows"], one["of"]) for one in report[first]] == [
-        ("all sources", "csv_header_unreadable", 7000, 7600), ("large.csv", "csv_header_unreadable", 7000, 7000)
+    assert first == "large_rejections"
+    assert [(one["source"], one["reason"], one["rejected"], one["rows"]) for one in report[first]] == [
+        (rejections.ALL_SOURCES, "csv_header_unreadable", 7000, 7600), ("large.csv", "csv_header_unreadable", 7000, 7000)
     ]  # fmt: skip
     inventory = explore.explore(run)
     assert inventory["totals"]["rows"] == 7600 and inventory["totals"]["problems"] == {"csv_header_unreadable": 7000}
@@ -66,12 +67,11 @@ def test_glued_objects_are_one_line_and_several_records(corpus: Path, chosen: Se
 def test_the_parameter_that_decides_is_named(corpus: Path, chosen: Settings) -> None:
     files.write_json_lines(corpus / "short.jsonl", [{"prompt": f"Is it {n}?", "completion": f"no {n}"} for n in range(100)])
     report = prepare.prepare(Run.open(chosen.model_copy(update={"shortest_answer": 20, "most_repeated_pattern": 0})))
-    (one,) = (one for one in report["mostly_rejected"] if one["source"] != "all sources")
-    assert (one["source"], one["reason"], one["rows"], one["parameter"]) == ("short.jsonl", "answer_too_short", 100, "shortest_answer")
-    assert (
-        "short.jsonl: 100 of 100 rows are rejected as answer_too_short; the parameter shortest_answer decides it"
-        in data_report.rejections_text(report)
-    )
+    (one,) = (one for one in report["large_rejections"] if one["source"] != rejections.ALL_SOURCES)
+    assert (one["source"], one["reason"], one["rejected"]) == ("short.jsonl", "answer_too_short", 100) and "shortest_answer" in one[
+        "parameters"
+    ]
+    assert "short.jsonl: 100 of 100 rows (100%) are rejected as answer_too_short (shortest_answer" in rejections.sentences([one])[0]
 
 
 def test_encodings_are_in_the_inventory(corpus: Path, chosen: Settings) -> None:
