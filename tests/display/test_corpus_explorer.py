@@ -160,7 +160,12 @@ def test_a_record_excluded_by_its_source_can_be_included_again_and_comments_stay
 
 def test_near_duplicates_are_shown_and_excluded_with_the_record(explorer: CorpusExplorer, run: Run, corpus) -> None:
     words = [f"word{n}" for n in range(40)]
-    texts = {"first": words, "near": [*words[:-1], "else"], "far": [*words[:20], *(f"other{n}" for n in range(20))], "again": words}
+    texts = {
+        "first": words,
+        "near": [*words[:-1], "else"],
+        "far": [*words[:20], *(f"other{n}" for n in range(20))],
+        "again": [word.upper() for word in words],
+    }
     asked = [{"prompt": "Which words are these?", "completion": " ".join(text)} for text in texts.values()]
     other = {"prompt": "And which are those?", "completion": " ".join(words)}  # the same answer to another question is no near-duplicate
     files.write_json_lines(corpus / "alike.jsonl", [*asked, other])
