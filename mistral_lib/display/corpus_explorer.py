@@ -171,7 +171,7 @@ class CorpusExplorer(PlainTextBox):
             self.head.value, self.raw.value, self.record.value, self.tokens.value = html.escape(problem), "", "", ""
             return
         self.head.value = f"<b>{html.escape(headline(entry))}</b>" + (" — <b>excluded</b>" if out else "")
-        self.raw.value = f"<b>as a raw row</b> ({REMOVED})" + row_view.preformatted(row_view.raw_row(row))
+        self.raw.value = f"<b>as a raw row</b> ({REMOVED})" + row_view.preformatted(row_view.raw_row(row, row_view.searched(self.settings)))
         self._show_record(row, entry)
 
     def _show_record(self, row: Row, entry: Entry) -> None:
@@ -179,7 +179,7 @@ class CorpusExplorer(PlainTextBox):
             self.record.value, self.tokens.value = f"<b>no record:</b> {html.escape(entry.problem)}", "<b>no tokens:</b> it is no record"
             return
         found, outcome = self._checked(row)
-        remarks, in_view = row_view.remarks(outcome), row_view.redacted(found)
+        remarks, in_view = row_view.remarks(outcome), row_view.redacted(found, row_view.searched(self.settings))
         remarks += "" if in_view == found else "; secrets and personal data that stay in it are removed from view"
         self.record.value = f"<b>as a record</b> ({html.escape(remarks)})" + row_view.preformatted(row_view.record(in_view))
         count, colored = row_view.tokens(self.tokenizer, in_view)
@@ -196,7 +196,7 @@ class CorpusExplorer(PlainTextBox):
         if first is None or first.problem:
             return f"{len(self.index):,} rows to explore; none of them is a record"
         found, _ = self._checked(self.index.row(first.number))
-        record = row_view.record(row_view.redacted(found), 300)
+        record = row_view.record(row_view.redacted(found, row_view.searched(self.settings)), 300)
         return f"{len(self.index):,} rows to explore; the first record:\n{headline(first)}\n{record}"
 
 

@@ -85,7 +85,7 @@ def confusion(labels: Sequence[str], base: Sequence[Sequence[int]], adapter: Seq
     of the row. Of many labels the most frequent are shown, all others together."""
     matrices = [np.asarray(base), np.asarray(adapter)]
     names, matrices = _most_frequent(labels, matrices)
-    axes = new_axes(width=9, height=1.6 + 0.34 * len(names))
+    axes = new_axes(width=9, height=1.4 + 0.34 * len(names) + 0.09 * max(map(len, [*names, "no label"])))  # room for the names, upright
     figure = axes.figure
     axes.remove()
     for number, (who, matrix) in enumerate(zip(("base", "adapter"), matrices, strict=True), 1):

@@ -13,7 +13,7 @@ import orjson
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, UnmappableError, record_of
 from mistral_lib.curation import checks, rejections
-from mistral_lib.curation.redaction import redact, redact_all
+from mistral_lib.curation.redaction import USUAL, redact, redact_all
 from mistral_lib.curation.splits import SPLITS
 from mistral_lib.display.tables import Html
 from mistral_lib.formats.rows import Row
@@ -30,14 +30,19 @@ DEEPEST = 100  # levels of nesting that are shown; a row may have a thousand, to
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
-def raw_row(row: Row, longest: int = LONGEST) -> str:
+def searched(settings: Settings) -> tuple[str, ...]:
+    """The groups of rules that are replaced in what is shown: the usual ones, whatever becomes of them in the data, and those switched on."""
+    return (*USUAL, *settings.more_personal_data)
+
+
+def raw_row(row: Row, groups: tuple[str, ...] = USUAL, longest: int = LONGEST) -> str:
     """The row as indented JSON; if it could not be parsed, the text of its source file. Redacted."""
     if row.problem is None:
         style = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-        text = orjson.dumps(_redacted_value(row.value), option=style, default=str).decode()  # tables hold dates and decimals
+        text = orjson.dumps(_redacted_value(row.value, groups), option=style, default=str).decode()  # tables hold dates and decimals
     else:
         text = ESCAPE.sub(_unescape, row.text) or NOTHING
-    return cut(redact(text)[0], longest)
+    return cut(redact(text, groups)[0], longest)
 
 
 def _unescape(escape: re.Match[str]) -> str:
@@ -45,22 +50,22 @@ def _unescape(escape: re.Match[str]) -> str:
     return chr(int(escape[1], 16)) if escape[1] else {"n": "\n", "r": "\n", "t": "\t"}.get(escape[2], escape[2])
 
 
-def _redacted_value(value: Any, levels: int = DEEPEST) -> Any:
+def _redacted_value(value: Any, groups: tuple[str, ...], levels: int = DEEPEST) -> Any:
     """Each text redacted before it becomes JSON: an escaped line end or quotation mark could hide a value from the patterns."""
     if isinstance(value, str):
-        return redact(value)[0]
+        return redact(value, groups)[0]
     if not isinstance(value, Mapping | list | tuple):
         return value
     if not levels:
         return "…"
     if isinstance(value, Mapping):
-        return {key: _redacted_value(part, levels - 1) for key, part in value.items()}
-    return [_redacted_value(part, levels - 1) for part in value]
+        return {key: _redacted_value(part, groups, levels - 1) for key, part in value.items()}
+    return [_redacted_value(part, groups, levels - 1) for part in value]
 
 
-def redacted(found: Record) -> Record:
+def redacted(found: Record, groups: tuple[str, ...] = USUAL) -> Record:
     """The record as it may be shown: also what the parameters keep of secrets and personal data is replaced by placeholders."""
-    return found.with_texts(redact_all(found.texts)[0])
+    return found.with_texts(redact_all(found.texts, groups)[0])
 
 
 def record(found: Record, longest: int = LONGEST) -> str:
@@ -153,10 +158,11 @@ def _example_texts(wanted: Mapping[str, str], found: Sequence[sources.SourceFile
 
 def _example_text(row: Row, settings: Settings) -> str:
     """The answer of a record, or the content of a row that is no record; "" if it is not text. Redacted, in one line."""
+    groups = searched(settings)
     try:
-        return cut(" ".join(redact(record_of(row, settings).answer)[0].split()), LONGEST_EXAMPLE)
+        return cut(" ".join(redact(record_of(row, settings).answer, groups)[0].split()), LONGEST_EXAMPLE)
     except UnmappableError:
-        return " ".join(raw_row(row, LONGEST_EXAMPLE).split())
+        return " ".join(raw_row(row, groups, LONGEST_EXAMPLE).split())
 
 
 def preformatted(text: str) -> str:

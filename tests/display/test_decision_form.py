@@ -54,7 +54,9 @@ def test_it_shows_what_is_found_at_the_corpus_paths(form: DecisionForm, corpus) 
     assert "no record (unknown_shape, its keys: ask, reply; assign them in the parameters cell: columns = {" in form.found.value
     (corpus / "nothing.txt").write_text("")
     form.controls["corpus_paths"].value = "corpora/small/notes.jsonl\ncorpora/small/nothing.txt"
-    assert "no record (empty_text): nothing.txt" in form.found.value, "columns would not help, so they are not suggested"
+    assert "no row could be read from it (empty_file in nothing.txt)" in form.found.value
+    form.controls["corpus_paths"].value = "corpora/small"
+    assert "no record (empty_file): nothing.txt" in form.found.value, "columns would not help, so they are not suggested"
     (corpus / "nothing.txt").unlink()
     form.controls["corpus_paths"].value = "corpora/small\noptional:corpora/elsewhere"
     lines = form.found.value.split("<br>")

@@ -66,6 +66,8 @@ LEAKS = {
     "random 80/20": {"held_out": 1352, "same text": 73, "document": 1352},
     "this split": {"held_out": 1185, "same text": 0, "document": 0},
 }
+SENTIMENT = (["positive", "neutral", "negative"], [[30, 2, 0, 1], [14, 9, 6, 4], [0, 1, 1250, 0]])
+CODES = ([f"a label of many words, number {n}" for n in range(12)], np.random.default_rng(0).integers(0, 90, (12, 13)).tolist())
 CASES: dict[str, Callable[[], Axes]] = {
     "domains": lambda: data_plots.domains(LONG),
     "domains, one": lambda: data_plots.domains({"only": 3}),
@@ -92,6 +94,9 @@ CASES: dict[str, Callable[[], Axes]] = {
     "paired_losses, one": lambda: loss_plots.paired_losses({"only": LOSSES["domain_1"]}),
     "paired_losses": lambda: loss_plots.paired_losses(LOSSES),
     "run_differences": lambda: loss_plots.run_differences({name: {"demo": facts, "another_run": facts} for name, facts in LOSSES.items()}),
+    "confusion": lambda: loss_plots.confusion(SENTIMENT[0], SENTIMENT[1], SENTIMENT[1]),
+    "confusion, many labels": lambda: loss_plots.confusion(CODES[0], CODES[1], CODES[1]),
+    "confusion, in the report": lambda: report.narrow(loss_plots.confusion(SENTIMENT[0], SENTIMENT[1], SENTIMENT[1])),
     "alternatives": lambda: loss_plots.alternatives(SWEPT),
     "differences": lambda: loss_plots.differences(LOSSES, ["domain_0"]),
     "flow": lambda: flow_plot.flow(counts({"placeholder_answer": 1}), 512),

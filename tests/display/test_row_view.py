@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from mistral_lib.corpus import sources
 from mistral_lib.display import row_view
+from mistral_lib.formats.rows import Row
 from mistral_lib.model import base_model
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
@@ -40,3 +41,11 @@ def test_rows_are_shown_as_graded_tokens_without_their_secrets(tiny_model: str) 
     graded, everything = map(int, re.findall(r" (\d+)", first))
     assert shown.shown.count("background:#cdebc5") == 2 * graded and shown.shown.count("opacity:.65") == 2 * (everything - graded)
     assert TOKEN[8:20] not in re.sub("<[^>]+>", "", shown.shown) and row_view.graded(None, []).plain == "no chat"
+
+
+def test_kinds_that_are_switched_on_are_not_shown_either(settings, corpus) -> None:
+    address = ".".join(["81", "2", "69", "142"])
+    row = Row("a.jsonl:1", {"prompt": "Which host?", "completion": f"It is {address}."})
+    on = settings.model_copy(update={"more_personal_data": ["ip_address"]})
+    assert address in row_view.raw_row(row, row_view.searched(settings)), "off by default"
+    assert address not in row_view.raw_row(row, row_view.searched(on)) and "It is <" in row_view.raw_row(row, row_view.searched(on))

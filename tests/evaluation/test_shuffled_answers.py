@@ -22,6 +22,7 @@ from mistral_lib.run.paths import params as params_folder
 from mistral_lib.run.settings import Settings
 from tests.evaluation.test_evaluate import train
 
+pytestmark = pytest.mark.long
 PER_DOMAIN = 150  # chats
 LONGEST = 200  # characters of an answer: short ones make many records of a few tokens
 CONTROL = pytest.mark.skipif("CONTROL" not in os.environ, reason="set CONTROL=1 to train on the right answers as well")

@@ -200,7 +200,7 @@ def test_a_pattern_that_repeats_too_often_is_placeholder_text(prepared: Run, cor
     report = prepare.prepare(prepared)
     assert report["rejected"] == {"placeholder_text": 100}, "documents that say something of their own stay"
     large = {"source": "parts.jsonl", "reason": "placeholder_text", "rejected": 100, "rows": 100, "parameters": ["most_repeated_pattern"]}
-    assert next(iter(report.items())) == ("large_rejections", [large])
+    assert next(iter(report.items())) == ("large_rejections", [{**large, "source": "all files", "rows": 800}, large])
     assert "parts.jsonl: 100 of 100 rows (100%) are rejected as placeholder_text (most_repeated_pattern" in capsys.readouterr().err
     kept = prepare.prepare(other(prepared, most_repeated_pattern=0))
     assert kept["rejected"] == {} and kept["large_rejections"] == []

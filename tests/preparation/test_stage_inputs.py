@@ -21,6 +21,8 @@ CHOICES = {"objective": "answers", "order": "operatives_last", "long_records": "
 
 def changed(name: str, value: Any) -> Any:
     """Another valid value of a parameter."""
+    if name == "more_personal_data":
+        return ["ip_address"]
     if name in CHOICES:
         return CHOICES[name]
     if isinstance(value, bool):
