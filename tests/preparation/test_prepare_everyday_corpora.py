@@ -25,10 +25,9 @@ INSTRUCTION = " ".join(f"rule{number}" for number in range(80))  # of a template
 @pytest.fixture
 def everyday(settings: params.Settings) -> params.Settings:
     """The tests' settings with the defaults of the parameters that decide about rows."""
-    defaults = {name: params.Settings.model_fields[name].default for name in ("group_key", "validation_share", "test_share")}
-    return settings.model_copy(
-        update={**defaults, "shortest_answer": 1, "most_repeated_pattern": 0, "max_tokens": 256, "corpus_paths": ["corpora/own"]}
-    )
+    deciding = ("group_key", "validation_share", "test_share", "shortest_answer", "most_repeated_pattern", "near_duplicate_threshold")
+    defaults = {name: params.Settings.model_fields[name].default for name in deciding}
+    return settings.model_copy(update={**defaults, "max_tokens": 256, "corpus_paths": ["corpora/own"]})
 
 
 def prepared(settings: params.Settings, home: Path, given: list[dict], **changes: Any) -> tuple[dict, list[dict]]:
