@@ -53,7 +53,7 @@ MODULES: dict[str, list[str] | None] = {
     "curation/redaction": None,
     "formats/readers": ["formats/test_readers.py", "corpus/test_records.py", "corpus/test_sources.py"],
     "tokens/packing": None,
-    "evaluation/verdict": None,
+    "evaluation/verdict": ["evaluation/test_verdict.py", "evaluation/test_enough_data.py"],
 }
 SLOW = {  # test file → tests that are left out, since each takes seconds: trainings, prepared runs, simulations, large corpora
     "curation/test_near_duplicates.py": ["test_memory_is_bounded_per_record", "test_order_changes_no_component_even_in_large_buckets"],
