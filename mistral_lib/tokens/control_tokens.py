@@ -27,12 +27,13 @@ class ControlTokens:
 
 
 def of(tokenizer: Any) -> ControlTokens:
-    """The control tokens of a fast tokenizer; computed once, and again after tokens were added."""
-    return _of(tokenizer.backend_tokenizer, len(tokenizer))
+    """The control tokens of a fast tokenizer, computed once: tokens that are added later are not seen. It is asked for each record, and
+    `len(tokenizer)` counts a whole vocabulary."""
+    return _of(tokenizer.backend_tokenizer)
 
 
 @lru_cache(maxsize=8)
-def _of(backend: Any, size: int) -> ControlTokens:
+def _of(backend: Any) -> ControlTokens:
     special = {number: token for number, token in backend.get_added_tokens_decoder().items() if token.special}
     if not special:
         raise ValueError("this tokenizer has no control token, not even an end token; use an Instruct model's tokenizer")

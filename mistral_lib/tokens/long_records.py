@@ -170,7 +170,7 @@ def _cuts(tokenizer: Any, ids: np.ndarray, room: int) -> Iterator[tuple[int, int
 
 def _places(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
     """(tokens,) how good a cut after each token is: PARAGRAPH, LINE, WORD or ANYWHERE."""
-    breaks, blank, begins_word = (table[ids] for table in _vocabulary(tokenizer, len(tokenizer)))
+    breaks, blank, begins_word = (table[ids] for table in _vocabulary(tokenizer))
     # line breaks in the white space that ends with each token
     total = np.cumsum(breaks)
     before = np.where(blank, 0, total - breaks)
@@ -183,9 +183,9 @@ def _places(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _vocabulary(tokenizer: Any, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _vocabulary(tokenizer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each token: line breaks at its end, whether it is only white space, whether it begins a word."""
-    texts = [_text(token or "") for token in tokenizer.convert_ids_to_tokens(list(range(size)))]
+    texts = [_text(token or "") for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))]
     ends = [text[len(text.rstrip()) :].count("\n") for text in texts]
     blank = [bool(text) and text.isspace() for text in texts]
     return np.array(ends), np.array(blank), np.array([text[:1].isspace() for text in texts])
