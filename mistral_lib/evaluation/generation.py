@@ -71,8 +71,8 @@ def samples(
 
     lengths = {row["record_id"]: len(_prompt_ids(tokenizer, row)) for row in chosen}
     by_length = sorted(chosen, key=lambda row: lengths[row["record_id"]])  # little padding
-    batches = _batches(by_length, [lengths[row["record_id"]] for row in by_length])
-    found = measured.each(name, batches, answer, f"{name.replace('_', ' ')}, base and adapter")
+    by_size = batches(by_length, [lengths[row["record_id"]] for row in by_length])
+    found = measured.each(name, by_size, answer, f"{name.replace('_', ' ')}, base and adapter")
     pairs = [pair for batch in found for pair in zip(batch["base"], batch["adapter"], strict=True)]
     answers = {row["record_id"]: pair for row, pair in zip(by_length, pairs, strict=True)}
     return [
@@ -82,7 +82,7 @@ def samples(
     ]  # fmt: skip
 
 
-def _batches(rows: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> list[Sequence[Mapping[str, Any]]]:
+def batches(rows: Sequence[Any], lengths: Sequence[int]) -> list[Sequence[Any]]:
     """At most AT_ONCE rows a batch, fewer if their prompts are longer than LONGEST_PROMPT. lengths: tokens, ascending."""
     found, start = [], 0
     while start < len(rows):

@@ -20,11 +20,13 @@ from mistral_lib.corpus.records import Record
 from mistral_lib.curation import minhash
 from mistral_lib.evaluation import generation, paired_difference
 from mistral_lib.evaluation.answer_metrics import WHO
-from mistral_lib.evaluation.measurements import Measurements
+from mistral_lib.evaluation.measurements import Measurements, refuse_not_finite
+from mistral_lib.model import likelihood
+from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 from mistral_lib.shapes.conversation import Message, words_of
-from mistral_lib.tokens import chat_format, packed_dataset
+from mistral_lib.tokens import chat_format
 
 WAYS = ("likelihood", "generated")
 MORE_TOKENS = 4  # that a generated answer may have beyond the longest label, since a model may divide a label into more tokens
@@ -58,7 +60,7 @@ class Question:
 
     row: Row
     label: int  # the right one
-    windows: list[tuple[Record, str, chat_format.Encoded]]  # the prompt with each of the labels
+    windows: list[chat_format.Encoded]  # the prompt with each of the labels
 
 
 def read_labels(data: Path) -> dict[str, Labels]:
@@ -110,12 +112,10 @@ def _question(tokenizer: Any, row: Row, labels: Labels, max_tokens: int, left_ou
     if number == len(labels.names):
         left_out["answer is no label"] += 1
         return None
-    records = [_record(row, message) for message in labels.messages]
-    encoded = chat_format.encode(tokenizer, records)
-    if any(one.refusal or len(one.input_ids) > max_tokens for one in encoded):
+    windows = chat_format.encode(tokenizer, [_record(row, message) for message in labels.messages])
+    if any(one.refusal or len(one.input_ids) > max_tokens for one in windows):
         left_out["longer than max_tokens"] += 1
         return None
-    windows = [(record, f"{row['record_id']}:{n}", one) for n, (record, one) in enumerate(zip(records, encoded, strict=True))]
     return Question(row, number, windows)
 
 
@@ -140,19 +140,27 @@ def measure(
     of = len(asked) + sum(left_out.values())
     if not asked:
         return {"records": 0, "of": of, "left_out": left_out, "domains": {}}
-    answers = {"likelihood": likeliest(tokenizer, asked, settings, measured, model),
+    answers = {"likelihood": likeliest(asked, measured, model),
                "generated": generated(tokenizer, asked, labels, measured, model)}  # fmt: skip
     return {"of": of, "left_out": left_out, **figures(asked, labels, answers)}
 
 
-def likeliest(
-    tokenizer: Any, asked: Sequence[Question], settings: Settings, measured: Measurements, model: Callable[[], Any]
-) -> dict[str, np.ndarray]:
+def likeliest(asked: Sequence[Question], measured: Measurements, model: Callable[[], Any]) -> dict[str, np.ndarray]:
     """For base and adapter: the most likely label of each question."""
-    windows = [window for one in asked for window in one.windows]
-    losses = measured.losses("labels", model, packed_dataset.packed(tokenizer, windows, settings.max_tokens, 0), settings.micro_batch_size)
-    nats = {who: {loss.record_id: loss.nats for loss in found} for who, found in losses.items()}
-    return {who: np.array([np.argmin([nats[who][key] for _, key, _ in one.windows]) for one in asked]) for who in WHO}
+    lengths = [max(len(window.input_ids) for window in one.windows) for one in asked]
+    order = sorted(range(len(asked)), key=lengths.__getitem__)  # little padding
+    batches = generation.batches(order, [lengths[n] for n in order])
+
+    def measure(batch: Sequence[int]) -> dict[str, list[list[float]]]:
+        found = likelihood.choice_losses(model(), [asked[n].windows for n in batch])
+        rows = [(asked[n].row, nats) for who in WHO for n, nats in zip(batch, found[who], strict=True)]
+        losses = [RecordLoss(row["record_id"], row["domain"], sum(nats), len(nats)) for row, nats in rows]
+        refuse_not_finite("labels", {"base": losses[: len(batch)], "adapter": losses[len(batch) :]}, model().dtype)
+        return found
+
+    found = measured.each("labels", batches, measure, "labels, base and adapter")
+    nats = {who: dict(zip(order, (one for batch in found for one in batch[who]), strict=True)) for who in WHO}
+    return {who: np.array([np.argmin(nats[who][n]) for n in range(len(asked))]) for who in WHO}
 
 
 def generated(

@@ -3,8 +3,9 @@
 Logits are computed only at supervised positions: with a large vocabulary, the others would cost more than the model.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 
 from mistral_lib.model import fused_loss, paired_layers
-from mistral_lib.tokens.chat_format import IGNORED
+from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 COLUMNS = ("input_ids", "labels", "position_ids")
+CHOICE_TOKENS = 10_240  # prompt tokens whose keys and values are copied for the answers that are measured at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,79 @@ def paired_batch_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[Reco
     with paired_layers.paired(model), torch.inference_mode():
         found = _by_rows(model, lambda part: _paired_losses(model, part), rows)
     return {who: list(chain.from_iterable(part[who] for part in found)) for who in ("base", "adapter")}
+
+
+def choice_losses(model: Any, questions: Sequence[Sequence[Encoded]]) -> dict[str, list[list[float]]]:
+    """`base` and `adapter` nats of every window's graded tokens, a list for each question.
+
+    questions: for each prompt its windows, the prompt with each of several answers. What all of them begin with goes through the model
+    once; graded tokens in it are not counted, since they are the same for all.
+    """
+    model.eval()
+    with torch.inference_mode():
+        if paired_layers.can_pair(model):
+            with paired_layers.paired(model):
+                found = _choice_losses(model, [*questions, *questions])
+            return {"base": found[: len(questions)], "adapter": found[len(questions) :]}
+        with model.disable_adapter():
+            base = _choice_losses(model, questions)
+        return {"base": base, "adapter": _choice_losses(model, questions)}
+
+
+def _choice_losses(model: Any, questions: Sequence[Sequence[Encoded]]) -> list[list[float]]:
+    heads = [_common([window.input_ids[:-1] for window in windows]) for windows in questions]
+    mask = _padded([[1] * len(head) for head in heads], model, left=True)
+    prompts = _base(model).model(
+        input_ids=_padded(heads, model, left=True), attention_mask=mask, position_ids=_positions(mask), use_cache=True
+    )
+    found: list[list[float]] = [[] for _ in questions]
+    columns = max(1, CHOICE_TOKENS // mask.numel())
+    for start in range(0, max(map(len, questions)), columns):
+        rows = [(n, window) for n, windows in enumerate(questions) for window in windows[start : start + columns]]
+        tails = [(window.input_ids[len(heads[n]) :], window.labels[len(heads[n]) :]) for n, window in rows]
+        numbers = torch.tensor([n for n, _ in rows], device=mask.device)
+        for (n, _), nats in zip(rows, _tail_losses(model, prompts, mask, numbers, tails), strict=True):
+            found[n].append(nats)
+    return found
+
+
+def _tail_losses(
+    model: Any, prompts: Any, mask: torch.Tensor, numbers: torch.Tensor, tails: Sequence[tuple[list[int], list[int]]]
+) -> list[float]:
+    """Nats of the graded tokens of each tail (its ids and labels), which follows the prompt with its number. prompts: the model's output."""
+    states = prompts.last_hidden_state[numbers, -1:]  # each prompt's last state predicts the first token of a tail
+    if max(len(ids) for ids, _ in tails) > 1:
+        cache = deepcopy(prompts.past_key_values)
+        cache.batch_select_indices(numbers)
+        own = _padded([[1] * (len(ids) - 1) for ids, _ in tails], model)
+        whole = torch.cat([mask[numbers], own], dim=1)
+        after = _base(model).model(
+            input_ids=_padded([ids[:-1] for ids, _ in tails], model), attention_mask=whole, past_key_values=cache, use_cache=True,
+            position_ids=_positions(whole)[:, mask.shape[1] :],
+        )  # fmt: skip
+        states = torch.cat([states, after.last_hidden_state], dim=1)
+    labels = _padded([labels for _, labels in tails], model, fill=IGNORED)
+    graded = labels != IGNORED
+    losses = fused_loss.head_losses(states[graded], _base(model).lm_head, labels[graded]).float()
+    return losses.new_zeros(len(tails)).index_add(0, graded.nonzero()[:, 0], losses).tolist()
+
+
+def _common(rows: Sequence[list[int]]) -> list[int]:
+    """What all rows begin with."""
+    first, last = min(rows), max(rows)
+    return first[: next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))]
+
+
+def _padded(rows: Sequence[Sequence[int]], model: Any, fill: int = 0, left: bool = False) -> torch.Tensor:
+    """(rows, longest), padded with `fill`."""
+    longest = max(map(len, rows))
+    padding = [[fill] * (longest - len(row)) for row in rows]
+    filled = [[*more, *row] if left else [*row, *more] for row, more in zip(rows, padding, strict=True)]
+    return torch.tensor(filled, device=next(model.parameters()).device)
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(1) - 1).clamp(min=0)
 
 
 def _tensors(model: Any, rows: dict[str, Any]) -> dict[str, torch.Tensor]:

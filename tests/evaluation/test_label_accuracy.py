@@ -169,7 +169,7 @@ def test_fewer_records_are_measured_if_asked_and_nothing_is_measured_twice(run: 
         result_of(run)["labels"]["of"],
         {"beyond max_label_records": few["of"] - 12},
     )
-    monkeypatch.setattr(likelihood, "paired_batch_losses", None)  # measuring again would fail
+    monkeypatch.setattr(likelihood, "choice_losses", None)  # measuring again would fail
     monkeypatch.setattr(base_model, "load_adapter", None)  # and so would loading a model
     assert evaluate.evaluate(other(run, max_label_records=12, min_stop_rate=0.5))["labels"] == few
 
@@ -187,7 +187,7 @@ def test_records_that_cannot_be_measured_are_counted_by_reason(run: Run) -> None
     assert label_accuracy.questions(tokenizer, [{"domain": "free"}], labels, run.settings) == ([], {})
     earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *rows[3]["messages"]]
     (chat,), _ = label_accuracy.questions(tokenizer, [{**rows[3], "messages": earlier}], labels, run.settings)
-    assert [one.supervised for _, _, one in chat.windows] == [one.supervised for _, _, one in asked[0].windows], "graded is the label alone"
+    assert [one.supervised for one in chat.windows] == [one.supervised for one in asked[0].windows], "graded is the label alone"
 
 
 def test_without_label_domains_there_is_nothing_to_measure(trained_run: Run) -> None:
@@ -203,7 +203,7 @@ def test_the_inventory_names_the_labels_with_their_counts(run: Run) -> None:
 def test_long_prompts_are_answered_in_smaller_batches() -> None:
     limit, most = generation.AT_ONCE, generation.LONGEST_PROMPT
     rows = list(range(2 * limit + 1))
-    assert [len(batch) for batch in generation._batches(rows, [most] * len(rows))] == [limit, limit, 1]
+    assert [len(batch) for batch in generation.batches(rows, [most] * len(rows))] == [limit, limit, 1]
     lengths = [most] * 5 + [2 * most] * 15 + [100 * most]
-    batches = generation._batches(rows[:21], lengths)
+    batches = generation.batches(rows[:21], lengths)
     assert [len(batch) for batch in batches] == [10, 10, 1] and [row for batch in batches for row in batch] == rows[:21]

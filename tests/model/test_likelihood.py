@@ -1,6 +1,7 @@
 """The loss: equal to that of transformers on separate records, whatever they are packed with."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import packing
-from mistral_lib.tokens.chat_format import IGNORED
+from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 
 def test_packed_losses_equal_separate_ones(prepared: Run, tiny_model: str) -> None:
@@ -67,3 +68,33 @@ def test_measuring_in_between_does_not_change_the_gradients_of_a_4_bit_model(tin
 
     quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert quantized and not any(m.support_avx512bf16_for_cpu for m in quantized)
+
+
+@pytest.mark.parametrize("at_once", [10_000, 1])
+def test_answers_to_one_prompt_have_the_losses_of_separate_records(at_once: int, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """at_once: the prompt tokens that are copied at once; with 1 each column of answers goes through the model alone."""
+    monkeypatch.setattr(likelihood, "CHOICE_TOKENS", at_once)
+    settings = Settings(base_model=tiny_model, quantization="none", dtype="float32")
+    set_seed(0)
+    model = base_model.attach_lora(base_model.load_base(settings), settings)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    prompts, answers = (
+        [[5, 6, 7, 8, 9], [11, 12], [13, 14, 15]],
+        [[[20, 21, 2], [20, 22, 23, 2], [24, 2]], [[25, 2], [26, 2]], [[27, 30, 2], [27, 31, 2]]],
+    )
+    shared = [0, 0, 1]  # first tokens that all answers of a prompt have in common: they decide nothing and are not counted
+    questions = [
+        [Encoded(prompt + answer, [IGNORED] * len(prompt) + answer) for answer in own] for prompt, own in zip(prompts, answers, strict=True)
+    ]
+    found = likelihood.choice_losses(model, questions)
+    for who in ("base", "adapter"):
+        for windows, prompt, skipped, nats in zip(questions, prompts, shared, found[who], strict=True):
+            for window, own in zip(windows, nats, strict=True):
+                ids, labels = torch.tensor([window.input_ids]), torch.tensor([window.labels])
+                labels[:, : len(prompt) + skipped] = IGNORED
+                with torch.no_grad(), model.disable_adapter() if who == "base" else nullcontext():
+                    mean = model(input_ids=ids, labels=labels, attention_mask=torch.ones_like(ids)).loss.item()
+                assert own == pytest.approx(mean * (window.supervised - skipped), rel=1e-4)
+    assert found["base"] != found["adapter"]
