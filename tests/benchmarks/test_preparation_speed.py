@@ -167,10 +167,11 @@ path.parent.mkdir(parents=True, exist_ok=True)
 with open(path, "wb") as file:
     for n in range(count):
         answer = " ".join(f"{rng.choice(words)}{rng.randrange(9999)}" for _ in range(100))
+        prompt = f"What is number {n}?"
         if n % 7 == 6:
-            answer = earlier + f" {n}"  # one in seven is a near-duplicate of the one before
-        earlier = answer
-        file.write(orjson.dumps({"prompt": f"What is number {n}?", "completion": answer, "module": f"part{n // 10}"}) + b"\\n")
+            prompt, answer = asked, earlier + f" {n}"  # one in seven is a near-duplicate of the one before
+        asked, earlier = prompt, answer
+        file.write(orjson.dumps({"prompt": prompt, "completion": answer, "module": f"part{n // 10}"}) + b"\\n")
 """
 PREPARE = """
 import sys, time
