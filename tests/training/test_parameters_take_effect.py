@@ -16,6 +16,7 @@ from mistral_lib.training import train
 from mistral_lib.training.stopping import StopSignal
 from tests.support.corpora import other
 
+pytestmark = pytest.mark.long
 # parameter: (another value, the observation that changes with it, parameters set for both values)
 EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "seed": (43, "initial_adapter", {}),
