@@ -16,7 +16,6 @@ from mistral_lib.training import train
 from mistral_lib.training.stopping import StopSignal
 from tests.support.corpora import other
 
-pytestmark = pytest.mark.long
 # parameter: (another value, the observation that changes with it, parameters set for both values)
 EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "seed": (43, "initial_adapter", {}),
@@ -119,6 +118,7 @@ def second_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> s
     return str(folder)
 
 
+@pytest.mark.long
 def test_each_training_parameter_takes_effect(prepared: Run, second_model: str, tmp_path: Path) -> None:
     plain = {"max_steps": 2, "checkpoint_every_steps": 2, "validate_every_steps": 0, "dtype": "float32", "warmup_share": 0.5,
              "max_validation_tokens": 512}  # fmt: skip
