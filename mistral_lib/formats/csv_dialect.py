@@ -15,6 +15,7 @@ from mistral_lib.formats.json_containers import RECORD_KEYS
 
 DELIMITERS = ",;\t|^"
 LONGEST_NAME = 64  # characters of a column's name
+FEWEST, LONG_CELL = 5, 50  # rows that must have been read before an open quote of so many lines is a wrong one
 STANDARD: dict[str, Any] = {}
 # how quotes are written, the usual way first
 QUOTING: tuple[dict[str, Any], ...] = (
@@ -46,7 +47,10 @@ class Dialect:
         return csv.reader(found, delimiter=self.delimiter, strict=True, **(changes or self.quoting))
 
     def fits(self, cells: list[str]) -> bool:
-        """Whether a row has a cell for every column, and beyond them only empty ones."""
+        """Whether a row has a cell for every column, and beyond them only empty ones. A cell with a tab and a line break in a table with
+        tabs is several rows between two stray quotes."""
+        if self.delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+            return False
         return self.fewest <= len(cells) and not any(cells[len(self.columns) :])
 
     def named(self, cells: list[str]) -> dict[str, str]:
@@ -73,13 +77,14 @@ def find_dialect(sample: list[str], delimiters: str) -> Dialect | None:
 
 
 def _tried(sample: list[str], begin: int, delimiter: str, quoting: dict[str, Any]) -> tuple[tuple, Dialect] | None:
-    """How well the first lines fit a dialect: (several columns, with names, share of the rows that fit, …), and the dialect."""
+    """How well the first lines fit a dialect: (known names, several columns, with names, share of the rows that fit, …), and the dialect."""
     records = _sampled(sample[begin:], delimiter, quoting)
     filled = [cells for _, cells in records if cells and any(cells)]
     if not filled:
         return None
     width = _width(filled)
-    header = next((number for number, (_, cells) in enumerate(records) if _may_be_header(cells, width)), None)
+    most = max(_filled(cells) for cells in filled)
+    header = next((number for number, (_, cells) in enumerate(records) if _may_be_header(cells, width, most)), None)
     if header is None:
         return None
     place, cells = records[header]
@@ -88,7 +93,7 @@ def _tried(sample: list[str], begin: int, delimiter: str, quoting: dict[str, Any
     if any(found is None for _, found in records[:header]):
         return None  # the header itself may have the wrong quotes
     comments = any((found or [""])[0].startswith("#") for _, found in records[:header])
-    named = _is_header(cells)
+    named = _is_header(cells) and not _is_repeated(cells, [found for _, found in records[header + 1 :] if found])
     if named:
         if len(cells) == 1 and _is_divided(cells[0]):
             return None  # several names with another delimiter
@@ -99,7 +104,8 @@ def _tried(sample: list[str], begin: int, delimiter: str, quoting: dict[str, Any
     rows = [found for _, found in records[header + 1 :] if found is None or any(found)]
     good = sum(found is not None and dialect.fits(found) and _clean(found) for found in rows)
     share = good / len(rows) if rows else 0.5 + 0.5 * (len(cells) > 1)
-    return (len(cells) > 1 and share >= 0.5, named, round(share, 2), not quoting.get("quoting"), len(cells) > 1), dialect
+    known = sum(name.casefold() in RECORD_KEYS for name in dialect.columns) > 1
+    return (known, len(cells) > 1 and share >= 0.5, named, round(share, 2), not quoting.get("quoting"), len(cells) > 1), dialect
 
 
 def _sampled(sample: list[str], delimiter: str, quoting: dict[str, Any]) -> list[tuple[int, list[str] | None]]:
@@ -114,6 +120,8 @@ def _sampled(sample: list[str], delimiter: str, quoting: dict[str, Any]) -> list
         except StopIteration:
             break
         except csv.Error:
+            if len(found) < FEWEST and reader.line_num == len(sample) - place > LONG_CELL:
+                break  # a cell that is longer than the sample
             cells, taken = None, 1
         place += taken
         found.append((place - 1, cells))
@@ -131,9 +139,16 @@ def _width(filled: list[list[str]]) -> int:
     return max(width for width, count in later.items() if count == most)
 
 
-def _may_be_header(cells: list[str] | None, width: int) -> bool:
+def _filled(cells: list[str]) -> int:
+    return sum(bool(cell.strip()) for cell in cells)
+
+
+def _may_be_header(cells: list[str] | None, width: int, most: int) -> bool:
+    """Whether a row may be the header. width: the usual number of cells. most: of filled cells, in a row."""
     if not cells or not any(cells) or (is_comment(cells[0]) or (cells[0].startswith("#") and len(cells) != width)):
         return False
+    if _filled(cells) == 1 < most and not any(cell.strip().casefold() in RECORD_KEYS for cell in cells):
+        return False  # a title
     filled = next((len(cells) - n for n, cell in enumerate(reversed(cells)) if cell.strip()), 0)
     return len(cells) == width or filled == width or (width > 1 and filled > 1)
 
@@ -147,6 +162,13 @@ def _is_header(cells: list[str]) -> bool:
         return False
     sentences = sum(bool(SENTENCE.search(cell)) for cell in named)
     return sentences * 2 < len(named) or any(NAME.match(cell) for cell in named)
+
+
+def _is_repeated(cells: list[str], rows: list[list[str]]) -> bool:
+    """Whether a cell stands again in its column below: then it is no column's name, except in a header that is repeated."""
+    if any(cell.strip().casefold() in RECORD_KEYS for cell in cells):
+        return False
+    return any(name.strip() and name.strip() == cell.strip() for row in rows for name, cell in zip(cells, row, strict=False))
 
 
 def is_comment(line: str) -> bool:

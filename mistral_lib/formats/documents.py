@@ -42,6 +42,8 @@ def document(data: bytes, name: str, reading: Reading) -> Row:
     import kreuzberg
 
     ending = _ending(name, data)
+    if MIME_TYPES[ending] == "text/html" and not _is_utf8(data):
+        return Row(name, None, "not_utf8")
     try:
         text = _extracted(data, MIME_TYPES[ending], ocr=False)
     except kreuzberg.KreuzbergError as error:
@@ -50,6 +52,18 @@ def document(data: bytes, name: str, reading: Reading) -> Row:
     if ending == ".eml":
         text = MAIL_HEAD.sub("", text, count=1)
     return Row(name, {"text": text}) if text else Row(name, None, "document_without_text")
+
+
+def is_page(name: str, start: bytes) -> bool:
+    """Whether a document is a web page, which may be in any encoding."""
+    return MIME_TYPES[_ending(name, start)] == "text/html"
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        return bool(data.decode()) or True
+    except UnicodeDecodeError:
+        return False
 
 
 def picture(data: bytes, name: str, reading: Reading) -> Row:

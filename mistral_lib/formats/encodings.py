@@ -14,7 +14,7 @@ import charset_normalizer
 from mistral_lib.formats.streams import CHUNK
 
 MARKS = ((b"\xff\xfe\0\0", "utf-32-le"), (b"\0\0\xfe\xff", "utf-32-be"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-WESTERN = ("cp1252", "cp1250", "cp1254")  # single letters in words of ASCII letters
+WESTERN = ("cp1252", "cp1250", "iso8859_2", "cp1254")  # single letters in words of ASCII letters
 OTHERS = ["cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "tis_620", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 SAMPLE = 32 * 1024  # bytes from which an encoding is guessed
 MOST_CHAOS = 0.1  # of charset_normalizer; above it nothing is guessed
@@ -23,7 +23,19 @@ ZEROS = 0.3  # share of zero bytes at every second place of UTF-16 text with som
 _KANA = re.compile("[\u3041-\u30ff]")
 _HAN = re.compile("[\u4e00-\u9fff]")
 _HANGUL = re.compile("[\uac00-\ud7a3]")
-_NO_WORD = re.compile(r"(?<=[a-z])[^\W\da-z_](?=[a-z]{2})(?<=[A-ZÀ-Þ])|(?<=\w)[¡-¿×÷](?=[^\W\d_])|[£¥¼¾¹³](?=[^\W\d_])|(?<=[a-z])Ÿ")
+_NO_WORD = re.compile(  # a capital or a sign inside a word, or one that hardly stands beside a letter
+    r"(?<=[a-z])[A-ZÀ-ÞŠŽŒ](?=[a-z]{2})|(?<=[^\W\d_])[\u00a1-\u00ad\u00af\u00b0\u00b2-\u00b6\u00b8-\u00bf×÷‚ƒ„†‡ˆ‰˜](?=[^\W\d_])|"
+    r"[£¥¼¾¹³](?=[^\W\d_])|(?<=[a-z])Ÿ|[\x80-\x9f]"
+)
+_NO_CP1250 = re.compile(r"[±¶](?=[^\W\d_])|(?<=[^\W\d_])[±¶]|(?<=[a-z])Ľ")  # ą, ś and ź of ISO 8859-2
+_TOLERATED = 0.02  # share of them among the characters beyond ASCII
+_ISO_2022 = (b"\x1b$B", b"\x1b$@")  # a change to Japanese letters
+# letters of cp1252 that stand for those of Central Europe if none of its own are there
+_EASTERN = (  # (each of these, none of those)
+    (("[šžŠŽ]", "[èæðøìùòïÈÆÐØ]"), "[àêçöåãñÀÊÇÖÅÃÑ]"),  # Czech, Croatian, Slovene
+    (("[æÆ]", "[èÈ]"), "[áéíóúàêçöøåñþÁÉÀÊÇÖØÅÑÞ]"),  # Croatian and Serbian in short texts
+    (("[õÕ]", "[áéíó]", "[öü]"), "[ãçêàèîâÃÇÊÀÈÎÂ]"),  # Hungarian
+)
 
 
 def as_utf8(stream: BinaryIO) -> "Utf8Stream":
@@ -72,7 +84,7 @@ class _Recoded(io.RawIOBase):
         return self.decoder.decode(b"", True).encode("utf-8", "surrogateescape")
 
     def _begin(self, chunk: bytes) -> None:
-        self.encoding = _wide(chunk[:4096])
+        self.encoding = _wide(chunk[:4096]) or ("iso2022_jp" if any(mark in chunk for mark in _ISO_2022) else "")
         if self.encoding:
             self.decoder = codecs.getincrementaldecoder(self.encoding)("replace")
             chunk = chunk.replace(b"\0", b"")
@@ -164,17 +176,26 @@ def guess(sample: bytes) -> str | None:
             return encoding
     runs = re.findall(rb"[\x80-\xff]+", sample)
     single = sum(len(run) <= 2 for run in runs) > len(runs) / 2
-    return (_western(sample) if single else None) or _other(sample) or ("cp1252" if single and _text(sample, "cp1252") else None)
+    return (_western(sample) if single else None) or _other(sample)
 
 
 def _western(sample: bytes) -> str | None:
     """The encoding in which no sign stands inside a word; Central European and Turkish letters are signs or rare letters in cp1252."""
     for encoding in WESTERN:
         text = _text(sample, encoding)
-        if text is not None and not _NO_WORD.search(text):
-            turkish = re.search("[ðýþÐÝÞ]", text) and not re.search("[áíóúæ]", text)
-            return "cp1254" if encoding == "cp1252" and turkish else encoding
+        if text is None:
+            continue
+        odd = len(_NO_WORD.findall(text)) + (len(_NO_CP1250.findall(text)) if encoding == "cp1250" else 0)
+        if odd <= _TOLERATED * sum(character > "\x7f" for character in text):
+            return _eastern(text) if encoding == "cp1252" else encoding
     return None
+
+
+def _eastern(text: str) -> str:
+    """cp1252 or, if its letters are not those of a Western language, cp1250 or cp1254."""
+    if any(all(re.search(one, text) for one in wanted) and not re.search(others, text) for wanted, others in _EASTERN):
+        return "cp1250"
+    return "cp1254" if re.search("[ðýþÐÝÞ]", text) and not re.search("[áíóúæ]", text) else "cp1252"
 
 
 def _other(sample: bytes) -> str | None:

@@ -6,12 +6,17 @@ A value that is one row itself, such as a chat with its list of turns, stays who
 from collections.abc import Mapping
 from typing import Any
 
+from mistral_lib.shapes.cells import plain
+from mistral_lib.shapes.turns import ROLES
+
 # a value that has two of these keys, or a list of turns, is one row
 RECORD_KEYS = {"messages", "conversations", "conversation", "text", "prompt", "completion", "response", "content", "question", "answer",
                "instruction", "input", "output", "chosen", "rejected"}  # fmt: skip
 WRAPPERS = {"data", "rows", "records", "examples", "items", "dataset", "datasets", "samples", "entries", "results", "instances", "documents",
             "train", "training", "test", "validation", "valid", "val", "dev", "eval", "evaluation"}  # fmt: skip
-ROLES, SAID = {"role", "from"}, {"content", "value"}
+SHARED = {"system": "system", "system_prompt": "system", "tools": "tools", "functions": "tools", "instruction": "instruction",
+          "definition": "instruction"}  # fmt: skip
+ROLE_KEYS, SAID = ("role", "from"), {"content", "value", "parts", "tool_calls"}
 DEEPEST = 3  # wrappers inside each other
 
 
@@ -28,10 +33,11 @@ def rows_in(value: Any, depth: int = 0) -> list[Any] | None:
 
 
 def is_chat(value: Any) -> bool:
-    """Whether it is a list of turns, which have a role and what was said."""
-    if not isinstance(value, list) or not value:
+    """Whether it is a list of turns, which have a role and what was said. Mails have a `from` too, and lists of people a `role`."""
+    if not isinstance(value, list) or not value or not all(isinstance(turn, dict) and SAID & turn.keys() for turn in value):
         return False
-    return all(isinstance(turn, dict) and ROLES & turn.keys() and (SAID | {"tool_calls"}) & turn.keys() for turn in value)
+    roles = [next((turn[key] for key in ROLE_KEYS if key in turn), None) for turn in value]
+    return None not in roles and any(isinstance(role, str) and plain(role) in ROLES for role in roles)
 
 
 def is_record(value: Mapping[str, Any]) -> bool:
@@ -65,16 +71,30 @@ def _split_table(value: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _wrapped(value: Mapping[str, Any], depth: int) -> list[Any] | None:
-    """The lists of rows under known names, or the only list of records; all splits of a data set one after another."""
+    """The lists of rows under known names, or the only list of records; all splits of a data set one after another. What stands beside
+    them for all rows is given to each. The records of another list follow under its name: they fit no shape, and so are counted."""
+    shared = {SHARED[plain(str(key))]: part for key, part in value.items() if plain(str(key)) in SHARED}
     lists = {key: part for key, part in value.items() if isinstance(part, list) and _mostly_objects(part) and not is_chat(part)}
+    lists = {key: part for key, part in lists.items() if plain(str(key)) not in SHARED}
     known = [key for key in lists if str(key).casefold() in WRAPPERS]
-    chosen = known or [key for key in lists if any(is_record(row) or "text" in row for row in lists[key] if isinstance(row, dict))]
-    if chosen and (len(chosen) == 1 or len(known) == len(lists)):
-        return [_as_row(row) for key in chosen for row in lists[key]]
+    records = [key for key in lists if any(is_record(row) or "text" in row for row in lists[key] if isinstance(row, dict))]
+    if known or len(records) == 1:
+        rows = [_shared(shared, _as_row(row)) for key in known or records for row in lists[key]]
+        return [*rows, *({key: row} for key in records if known and key not in known for row in lists[key])]
     inner = [part for part in value.values() if isinstance(part, dict)]
     if len(inner) == 1 and not lists:
         return rows_in(inner[0], depth + 1)
     return None
+
+
+def _shared(shared: Mapping[str, Any], row: Any) -> Any:
+    """A row with the cells that all rows share, as far as it has none of its own."""
+    if not shared or not isinstance(row, dict):
+        return row
+    texts = {key: "\n".join(part) if key == "instruction" and isinstance(part, list) and all(isinstance(one, str) for one in part) else part
+             for key, part in shared.items()}  # fmt: skip
+    own = {plain(str(key)) for key in row}
+    return {**{key: part for key, part in texts.items() if key not in own}, **row}
 
 
 def _mostly_objects(part: list[Any]) -> bool:
@@ -85,8 +105,10 @@ def _mostly_objects(part: list[Any]) -> bool:
 def _oriented(value: Mapping[str, Any]) -> list[Any] | None:
     """{"0": {"prompt": ...}, ...} or {"prompt": {"0": ...}, ...}, as pandas writes orient="index" and "columns"."""
     inner = list(value.values())
-    if not all(isinstance(part, dict) and part for part in inner) or not all(part.keys() == inner[0].keys() for part in inner):
+    if not all(isinstance(part, dict) and part for part in inner):
         return None
+    if not all(part.keys() == inner[0].keys() for part in inner):  # some have optional keys
+        return inner if all(map(is_record, inner)) and RECORD_KEYS.isdisjoint(map(str, value)) else None
     if all(str(key).lstrip("-").isdecimal() for key in value):
         return inner
     if all(str(key).lstrip("-").isdecimal() for key in inner[0]):

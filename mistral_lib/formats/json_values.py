@@ -138,6 +138,8 @@ def elements(data: bytes, problem: Row) -> Iterator[Row]:
         place = BETWEEN_ELEMENTS.match(text, place).end()
     if not found:
         yield problem
+    elif place < len(text) and (rest := text[place + 1 :].lstrip("} \t\r\n"))[:1] in ("[", "{"):  # files that were joined
+        yield from elements(rest.encode(), replace(problem, source=f"{name}+"))
     elif place >= len(text):
         yield Row(f"{name}:{found + 1}", None, "truncated_json")
 

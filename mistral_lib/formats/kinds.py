@@ -1,5 +1,6 @@
 """The format of a file: by the endings of its name, by its first bytes where they contradict the name, and what is passed over."""
 
+import json
 import re
 from pathlib import PurePosixPath
 
@@ -107,12 +108,15 @@ def _of_zip(start: bytes) -> str:
 
 
 def _has_json_lines(start: bytes) -> bool:
-    """Whether the first lines are objects of JSON, one a line; a single one is enough if the file has only that line."""
+    """Whether the first lines are objects of JSON, one a line; a single one is enough if the file has only that line. Also whether it
+    begins with an array of objects, or with an object of several lines."""
     import orjson
 
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not text.startswith(b"{"):
+    if not text.startswith((b"{", b"[")):
         return False
+    if _has_long_json(text.decode("utf-8", "replace")):
+        return True
     lines = [line for line in text.split(b"\n") if line.strip()]
     whole = lines[:-1] if len(start) >= START - 16 and len(lines) > 1 else lines
     good = 0
@@ -122,6 +126,17 @@ def _has_json_lines(start: bytes) -> bool:
         except orjson.JSONDecodeError:
             continue
     return good > min(len(whole), 8) / 2
+
+
+def _has_long_json(text: str) -> bool:
+    """Whether a text begins with an object of JSON that fills its lines, or with an array of such objects."""
+    is_array = text[0] == "["
+    begin = len(text) - len(text[1:].lstrip()) if is_array else 0
+    try:
+        value, end = json.JSONDecoder(strict=False).raw_decode(text, begin)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and text[end:].lstrip()[:1] in (("]", ",") if is_array else ("", "{", ","))
 
 
 def left_out(name: str, start: bytes | None = None, ocr: bool = False) -> str:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from mistral_lib.formats import archives, kinds
 from mistral_lib.formats.csv_dialect import DELIMITERS
 from mistral_lib.formats.decompression import decompressed, has_wrong_checksum
-from mistral_lib.formats.documents import document, picture, plain_text
+from mistral_lib.formats.documents import document, is_page, picture, plain_text
 from mistral_lib.formats.encodings import Utf8Stream, as_utf8
 from mistral_lib.formats.json_rows import json_document, json_lines
 from mistral_lib.formats.pdf_text import pdf_rows
@@ -109,6 +109,10 @@ def _of_kind(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: B
         yield from sheets(stream, name, reading)
     elif kind == "pdf":
         yield from pdf_rows(read_all(stream, reading.limits.in_memory_bytes), name, reading.pdf_characters, reading.ocr)
+    elif kind == "document" and is_page(name, stream.peek(kinds.START)):  # type: ignore[attr-defined]
+        text = as_utf8(stream)
+        if data := read_all(text, reading.limits.in_memory_bytes):
+            yield replace(document(data, name, reading), encoding=text.encoding)
     elif kind in ("document", "picture"):
         data = read_all(stream, reading.limits.in_memory_bytes)
         if data:

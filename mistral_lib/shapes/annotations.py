@@ -1,9 +1,9 @@
-"""A row of an annotation tool: a task, and what a person wrote or chose. Sources: the JSON exports of Label Studio and Argilla."""
+"""A row of an annotation tool: a task, and what a person wrote or chose. Sources: the JSON exports of Label Studio, Argilla and Prodigy."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, UnmappableError, as_json, is_empty
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, as_json, is_empty
 from mistral_lib.shapes.chats import chat
 from mistral_lib.shapes.contents import value_text
 from mistral_lib.shapes.grading import rating
@@ -11,6 +11,7 @@ from mistral_lib.shapes.pairs import side
 from mistral_lib.shapes.turns import Turn
 
 REPAIR = "answer_by_annotation"
+DECISIONS = ("accept", "reject", "ignore")  # of Prodigy
 QUESTIONS = ("prompt", "question", "instruction", "text", "input", "sentence", "content", "query")
 ANSWERS = ("response", "answer", "output", "completion", "target")
 
@@ -45,6 +46,25 @@ def argilla(cells: Cells) -> Content:
     texts = [value_text(one) for one in values if not is_empty(one)]
     is_rating = all(not isinstance(one, str) for one in values) or (len(texts) == 1 and rating(texts[0]) is not None)
     return _annotated(cells, cells.take("fields"), "\n".join(texts), rates=is_rating)
+
+
+def prodigy(cells: Cells) -> Content:
+    """A text, and its label or the options that were chosen, if the person accepted them. Errors: NoFitError for another row."""
+    decision = cells.values["answer"]
+    if decision not in DECISIONS or not any(key in cells for key in ("label", "accept", "options", "spans", "_task_hash")):
+        raise NoFitError
+    cells.use("answer", "_input_hash", "_task_hash")
+    if decision == "reject":
+        raise UnmappableError("answer_is_rated_bad")
+    label = cells.take("accept", "label")
+    if decision == "ignore" or label is None:
+        raise UnmappableError("task_without_annotation")
+    options = cells.take("options")
+    named = {one.get("id"): one.get("text") for one in options if isinstance(one, dict)} if isinstance(options, list) else {}
+    words = [
+        value_text(named.get(one) or one if isinstance(one, str | int) else one) for one in (label if isinstance(label, list) else [label])
+    ]
+    return chat(cells, [*side("user", cells.take("text")), Turn("assistant", ", ".join(words))], REPAIR)
 
 
 def _annotated(cells: Cells, task: Any, annotation: str, rates: bool) -> Content:

@@ -72,6 +72,11 @@ class Cells:
         return [key for key, plain in self.spelled.items() if plain in self.values and plain not in self.used]
 
 
+def says_nothing(value: Any) -> bool:
+    """Whether a text stands for nothing: `nan`, `<noinput>`, or an empty list or object in JSON."""
+    return isinstance(value, str) and (value.strip().lower() in NOTHING or parsed_json(value) in ([], {}))
+
+
 def is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return not value or value.isspace()

@@ -4,17 +4,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, as_json, is_empty, parsed_json
-from mistral_lib.shapes.contents import value_text
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, as_json, is_empty, parsed_json, says_nothing
+from mistral_lib.shapes.contents import text_of, value_text
 from mistral_lib.shapes.conversation import regular
 from mistral_lib.shapes.grading import require_graded
 from mistral_lib.shapes.tools import Tool, tools_of, written_calls
-from mistral_lib.shapes.turns import ROLE_KEYS, ROLES, Turn, is_turn_list, turns, written_turns
+from mistral_lib.shapes.turns import ROLE_KEYS, ROLES, Turn, is_turn, is_turn_list, turns, written_turns
 
-SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "preamble")
+SYSTEM = ("system", "system_prompt", "system_message", "sys_prompt", "preamble", "systemprompt", "system_instruction", "systeminstruction")
 TOOLS = ("tools", "functions", "available_tools", "tool_definitions", "function_definitions")
 SYSTEM_OR_TOOLS = frozenset((*SYSTEM, *TOOLS))
 CHAT_KEYS = ("messages", "conversations", "conversation")  # keys that mean nothing else
+ANSWERS = ("completion", "response", "output", "answer", "answers", "target", "reply", "resposta", "respuesta", "antwort", "risposta")
 CONTEXT = ("context", "documents", "passage", "knowledge", "background")  # beside a list of turns
 HUMAN_ASSISTANT = re.compile(r"\n\n(Human|Assistant): ?")  # a complete dialogue in one string, as in hh-rlhf
 MARKED = re.compile(r"(?im)^\s*(?:#+ ?)?(system|human|user|assistant|gpt|bot|function response|customer|agent)[ \t]*: ?")
@@ -44,8 +45,11 @@ def system_texts(cells: Cells) -> tuple[list[str], list[Tool] | None]:
     if not cells.has_any(SYSTEM_OR_TOOLS):
         return [], None
     given = cells.optional(*SYSTEM)
+    if isinstance(given, dict) and ("parts" in given or isinstance(given.get("text"), str)):  # of Gemini
+        given = text_of(given)
     texts = [] if given is None else [END_TEXT.sub("", value_text(given)).removeprefix("SYSTEM:").lstrip(" ")]
-    name = next((key for key in TOOLS if key in cells), None)
+    cells.use(*(key for key in TOOLS if says_nothing(cells.values.get(key))))
+    name = next((key for key in TOOLS if key in cells and key not in cells.used), None)
     if name is None:
         return texts, None
     tools = tools_of(cells.values[name])
@@ -62,17 +66,32 @@ def listed(key: str) -> Any:
         if isinstance(value, str) and parsed_json(value) is None:
             if found := marked(value):
                 return chat(cells, found)
-            if key not in CHAT_KEYS:
+            is_id = not cells.values.keys().isdisjoint(ANSWERS) and value.lstrip()[:1] not in ("[", "{")
+            if key not in CHAT_KEYS or is_id:
                 raise NoFitError
         if isinstance(value, bool | int | float) or (key not in CHAT_KEYS and not _has_turns(value)):
             raise NoFitError  # a number of messages, a list of other things
         given = turns(value, cells.left_in_turns)
-        context = cells.optional(*CONTEXT)
+        given += _answer_beside(cells, given)
+        context = cells.optional(*(name for name in CONTEXT if name != key))
         if context is None:
             return chat(cells, given)
         return chat(cells, [Turn("system", value_text(context)), *given], "context_as_system")
 
     return build
+
+
+def _answer_beside(cells: Cells, given: list[Turn]) -> list[Turn]:
+    """The answer that stands in a cell of its own beside turns that end with a question."""
+    key = next((name for name in ANSWERS if name in cells), None)
+    if key is None or not given or given[-1].role != "user":
+        return []
+    value = cells.values[key]
+    found = [value] if is_turn(value) else written_turns(value) or value
+    if not isinstance(found, str) and not is_turn_list(found):
+        return []
+    cells.use(key)
+    return [Turn("assistant", found)] if isinstance(found, str) else turns(found, cells.left_in_turns)
 
 
 def _has_turns(value: Any) -> bool:

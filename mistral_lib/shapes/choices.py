@@ -12,13 +12,31 @@ from mistral_lib.shapes.turns import Turn
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 OPTION = re.compile(r"(?i)(?:option|choice)?[_ ]?[a-z0-9]")  # a key of an object of options
+PLACE = re.compile(r"\(?(?:\d{1,2}|[A-Za-z])\)?\.?")
 LISTS = ("choices", "options", "endings", "candidates", "mc_options")
 COLUMNS = (("a", "b", "c", "d", "e"), ("option_a", "option_b", "option_c", "option_d", "option_e"), ("opa", "opb", "opc", "opd"),
            ("option1", "option2", "option3", "option4"), ("choice1", "choice2", "choice3", "choice4"),
-           ("option_1", "option_2", "option_3", "option_4"))  # fmt: skip
+           ("option_1", "option_2", "option_3", "option_4"), ("answer0", "answer1", "answer2", "answer3", "answer4"),
+           ("answer_0", "answer_1", "answer_2", "answer_3"), ("answer_a", "answer_b", "answer_c", "answer_d", "answer_e"),
+           ("answer1", "answer2", "answer3", "answer4"), ("answer_1", "answer_2", "answer_3", "answer_4"),
+           ("answera", "answerb", "answerc", "answerd"))  # fmt: skip
+FROM_ONE = "answera"  # of Social IQa, whose labels count from 1
+BESIDE = ("premise", "hint")  # what the question is about, if it is not the question itself
 QUESTIONS = ("question", "question_stem", "ctx", "sentence", "prompt", "query", "problem", "instruction", "premise")
 ANSWERS = ("answerkey", "answer_key", "answer_idx", "answer_index", "correct_option", "correct", "cop", "answer", "label", "correct_answer",
            "output", "response", "completion", "target")  # fmt: skip
+PLACES = (*ANSWERS[:7], "label")  # cells that may name one of several `answers`
+
+
+def _among_answers(cells: Cells) -> dict[str, str]:
+    """The options in the cell `answers` (ReClor): a list, beside a cell that names one of them by its place or letter; none otherwise."""
+    key = next((name for name in ("answers", "answer") if isinstance(cells.values.get(name), list)), None)
+    given = next((cells.values[name] for name in PLACES if name in cells), None)
+    names_one = isinstance(given, int | str) and not isinstance(given, bool) and PLACE.fullmatch(str(given).strip())
+    found = _listed(cells.values[key]) if key and names_one else {}
+    if found:
+        cells.use(key)
+    return found
 
 
 def options_of(cells: Cells) -> dict[str, str] | None:
@@ -27,6 +45,8 @@ def options_of(cells: Cells) -> dict[str, str] | None:
         if key in cells and (found := _listed(cells.values[key])):
             cells.use(key)
             return found
+    if found := _among_answers(cells):
+        return found
     for keys in COLUMNS:
         present = [key for key in keys if key in cells]
         if len(present) >= 2 and present == list(keys[: len(present)]):
@@ -70,11 +90,16 @@ def multiple_choice(question_key: str) -> Callable[[Cells], Content]:
         if options is None:
             raise NoFitError
         lines = "\n".join(f"{name}. {text}" for name, text in options.items())
-        question = asked(cells, side("user", cells.take(question_key)), lines)
-        key = next((name for name in ANSWERS if name in cells), None)
+        question = side("user", cells.take(question_key))
+        beside = [value_text(cells.take(key)) for key in BESIDE if key in cells and key not in cells.used]
+        question = asked(cells, question, *beside, lines)
+        key = next((name for name in ANSWERS if name in cells and name not in cells.used), None)
         if key is None:
             raise UnmappableError("no_answer_given")
-        answer = _right(cells.take(key), options, counted=key == "label")
+        given = cells.take(key)
+        if FROM_ONE in cells and str(given).strip().isdecimal():
+            given = int(given) - 1
+        answer = _right(given, options, counted=key == "label")
         if cells.values.get("answer") in options.values():
             cells.use("answer")  # beside answer_idx: the same option as text
         return chat(cells, [*question, Turn("assistant", answer)])
@@ -92,10 +117,11 @@ def _right(given: Any, options: dict[str, str], counted: bool) -> str:
     word = str(given).strip() if isinstance(given, int | str) else text_of(given)
     if isinstance(given, bool):
         raise UnmappableError("answer_is_no_option")
-    by_number = isinstance(given, int) or (counted and word.isdecimal())
+    from_one = next(iter(options)) == "1" and not counted  # the options are named by their numbers
+    by_number = (isinstance(given, int) and not from_one) or (counted and word.isdecimal())
     name = None if by_number else _named(word, options)
     if name is None and word.lstrip("-").isdecimal():
-        if not 0 <= int(word) < len(options):
+        if from_one or not 0 <= int(word) < len(options):
             raise UnmappableError("label_is_missing" if word == "-1" else "answer_is_no_option")
         name = list(options)[int(word)]  # as in the data sets of the hub
     if name is None and len(word) == 1 and word.isalpha():

@@ -6,6 +6,7 @@ from typing import Any
 from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty, trimmed
 from mistral_lib.shapes.chats import lone_turn
 from mistral_lib.shapes.contents import text_of, value_text
+from mistral_lib.shapes.grading import require_weight
 
 
 def document(text: Any, title: Any = None) -> Content:
@@ -22,6 +23,7 @@ def titled(key: str) -> Callable[[Cells], Content]:
     def build(cells: Cells) -> Content:
         if lone_turn(cells):
             raise UnmappableError("single_turn_of_a_conversation")
+        require_weight(cells)
         return document(cells.take(key), cells.optional("title"))
 
     return build

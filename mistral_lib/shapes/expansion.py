@@ -1,4 +1,4 @@
-"""A JSON value that holds several rows: SQuAD's articles with their questions, and an object of lists of equal length.
+"""A JSON value that holds several rows: an array on a line, SQuAD's articles with their questions, and an object of lists of equal length.
 
 Only what cannot be one row is taken apart. The rows keep the order of the value, and the cells that belong to all of them.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mistral_lib.shapes.cells import plain
+from mistral_lib.shapes.chats import ANSWERS
 from mistral_lib.shapes.row_shapes import OTHER_PAIRS, PROMPTS
 from mistral_lib.shapes.turns import is_turn_list
 
@@ -16,6 +17,8 @@ QUESTION_COLUMNS = {*PROMPTS, *(question for question, _ in OTHER_PAIRS), "text"
 
 def rows_in(value: Any) -> list[Any] | None:
     """The rows in a value; None if it is one row itself."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return None if is_turn_list(value) else value
     if not isinstance(value, dict):
         return None
     if isinstance(value.get("paragraphs"), list):
@@ -37,14 +40,19 @@ def _questions(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _columns(value: Mapping[str, Any]) -> list[Any] | None:
-    """The rows of an object whose keys are columns: every value is a list of the same length, and one column holds the questions."""
-    lists = [part for part in value.values() if isinstance(part, list)]
-    if len(lists) < FEWEST or len(lists) < len(value) or len({len(part) for part in lists}) != 1 or len(lists[0]) < FEWEST:
+    """The rows of an object whose keys are columns: its lists have the same length, and one of them holds the questions. What is no list
+    belongs to all rows; then another list must hold the answers."""
+    lists = {key: part for key, part in value.items() if isinstance(part, list)}
+    if len(lists) < FEWEST or len({len(part) for part in lists.values()}) != 1 or len(next(iter(lists.values()))) < FEWEST:
         return None
-    question = next((part for key, part in value.items() if plain(str(key)) in QUESTION_COLUMNS), None)
+    named = {plain(str(key)): part for key, part in lists.items()}
+    shared = {key: part for key, part in value.items() if key not in lists}
+    if any(isinstance(part, dict) for part in shared.values()) or (shared and named.keys().isdisjoint(ANSWERS)):
+        return None
+    question = next((part for key, part in named.items() if key in QUESTION_COLUMNS), None)
     if question is None or is_turn_list(question) or not all(isinstance(text, str) for text in question):
         return None
-    return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+    return [{**shared, **dict(zip(lists, cells, strict=True))} for cells in zip(*lists.values(), strict=True)]
 
 
 def is_chat(value: Any) -> bool:

@@ -8,11 +8,14 @@ from typing import Any
 
 from mistral_lib.shapes.cells import Cells, UnmappableError
 
-TURN_WEIGHTS = ("weight", "train", "training", "loss_weight", "trainable", "train_on_turn", "learn", "train_detail")
-WEIGHT_KEYS = frozenset(TURN_WEIGHTS)
+TURN_WEIGHTS = ("weight", "train", "training", "loss_weight", "trainable", "train_on_turn", "learn", "train_detail", "loss",
+                "loss_mask")  # fmt: skip
+MASKS = ("masked",)  # true: not to be learned
+WEIGHT_KEYS = frozenset((*TURN_WEIGHTS, *MASKS))
 ROW_WEIGHTS = ("weight", "train", "training", "loss_weight", "sample_weight", "trainable")
-RATINGS = ("kto_tag", "is_good", "desirable", "helpfulness", "thumb", "thumbs", "feedback")
-ABOUT_ROW = frozenset(("label", *ROW_WEIGHTS, *RATINGS))
+RATINGS = ("kto_tag", "is_good", "desirable", "helpfulness", "thumb", "thumbs", "feedback", "is_correct", "accepted", "is_accepted")
+IF_BOOLEAN = ("chosen", "correct")  # ratings only then
+ABOUT_ROW = frozenset(("label", *ROW_WEIGHTS, *RATINGS, *IF_BOOLEAN))
 KTO_LABELS = frozenset({"true", "false", "desirable", "undesirable"})  # a label with another value may be the number of a class
 BAD = frozenset(
     {"false", "0", "bad", "undesirable", "rejected", "reject", "wrong", "incorrect", "thumbs_down", "down", "negative", "dislike"}
@@ -33,7 +36,7 @@ def is_graded(turn: Mapping[str, Any]) -> bool:
                 return False
         elif is_zero(value):
             return False
-    return True
+    return not any(turn.get(key) in (1, True) or str(turn.get(key)).strip().lower() == "true" for key in MASKS)
 
 
 def is_zero(value: Any) -> bool:
@@ -47,19 +50,24 @@ def require_graded(cells: Cells) -> None:
     """Errors: UnmappableError if the row says that its answers are not to be learned."""
     if not cells.has_any(ABOUT_ROW):
         return
+    require_weight(cells)
+    about = [key for key in IF_BOOLEAN if isinstance(cells.values.get(key), bool)]
+    about += ["label"] if str(cells.values.get("label")).strip().lower() in KTO_LABELS else []
+    for key in (*(name for name in about if name not in cells.used), *RATINGS):
+        found = rating(cells.values.get(key))
+        if found is False:
+            raise UnmappableError("answer_is_rated_bad")
+        if found:
+            cells.use(key)
+
+
+def require_weight(cells: Cells) -> None:
+    """Errors: UnmappableError if the weight of the row is 0."""
     for key in ROW_WEIGHTS:
         value = cells.values.get(key)
         if is_zero(value):
             raise UnmappableError("weight_is_zero")
         if value in (1, True):
-            cells.use(key)
-    label = cells.values.get("label")
-    ratings = [("label", label)] if str(label).strip().lower() in KTO_LABELS and "label" not in cells.used else []
-    for key, value in (*ratings, *((key, cells.values.get(key)) for key in RATINGS)):
-        found = rating(value)
-        if found is False:
-            raise UnmappableError("answer_is_rated_bad")
-        if found:
             cells.use(key)
 
 

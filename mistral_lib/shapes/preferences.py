@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, is_empty
+from mistral_lib.shapes.cells import Cells, Content, NoFitError, UnmappableError, first_of, is_empty
 from mistral_lib.shapes.chats import chat, human_assistant
 from mistral_lib.shapes.contents import text_of
 from mistral_lib.shapes.pairs import asked, history, side
@@ -19,11 +19,15 @@ VERDICTS = ("preference", "preferred", "winner", "better_response_id", "overall_
 LISTS = ("responses", "completions", "generations", "candidates", "answers", "outputs", "output")
 RANKS = ("ranks", "rank", "ranking")  # the smallest is best
 SCORES = ("scores", "score", "rewards", "ratings", "overall_scores")  # the largest is best
-OWN_SCORES = ("overall_score", "score", "rating", "reward")
+OWN_SCORES = ("overall_score", "score", "rating", "reward", "pm_score")
+OWN_RANKS = ("rank", "ranking")
+COUNTED = ("label", "choice", "chosen")  # whose 1 may be the first answer, or the second counted from 0
 
 
 def chosen(cells: Cells) -> Content:
-    """A chosen answer; the rejected one is left out."""
+    """A chosen answer; the rejected one is left out. Errors: NoFitError if the cell only rates the answer beside it."""
+    if isinstance(cells.values["chosen"], bool | int | float):
+        raise NoFitError
     return _preferred(cells, _chosen_value(cells.take("chosen")), "rejected")
 
 
@@ -64,9 +68,15 @@ def better_and_worse(better: str, worse: str) -> Any:
 
 
 def two_answers(first: str, second: str) -> Any:
-    """A builder for two answers and a cell that says which is better. Errors: UnmappableError if none does, or for a tie."""
+    """A builder for two answers and a cell that says which is better. Errors: UnmappableError if none does, or for a tie; NoFitError if
+    there is a third one, which makes them the options of a question."""
+    others = (f"{first[:-1]}{'c' if first[-1] == 'a' else int(first[-1]) + 2}", f"{first[:-1]}0")
 
     def build(cells: Cells) -> Content:
+        if any(other in cells for other in others if other != first):
+            if first.startswith("answer"):
+                raise NoFitError
+            raise UnmappableError("several_answers_without_a_rank")
         key = next((name for name in VERDICTS if name in cells), None)
         if key is None:
             raise UnmappableError("several_answers_without_a_rank")
@@ -85,6 +95,8 @@ def _better(key: str, verdict: Any, first: str, second: str) -> str:
         return first if verdict < 0 else second
     names = {first: first, second: second, first[-1]: first, second[-1]: second, "first": first, "second": second, "a": first, "b": second,
              f"model_{first[-1]}": first, f"model_{second[-1]}": second, "model_a": first, "model_b": second}  # fmt: skip
+    if word == "1" and key in COUNTED and first[-1] == "1":
+        raise UnmappableError("preference_does_not_say_which")
     if word in names:
         return names[word]
     if word in ("0", "1", "2") and {first[-1], second[-1]} == {"a", "b"}:
@@ -99,6 +111,8 @@ def ranked(question_key: str, list_key: str) -> Any:
         answers = cells.take(list_key)
         if not isinstance(answers, list) or len(answers) < 2:
             raise NoFitError
+        if isinstance(labels := cells.values.get("labels"), list) and len(labels) == len(answers):  # steps, or several that are right
+            raise UnmappableError("several_answers_without_a_rank")
         best = _best(cells, answers)
         return _preferred(cells, _answer(answers[best]))
 
@@ -113,11 +127,11 @@ def _best(cells: Cells, answers: list[Any]) -> int:
             if isinstance(values, list) and len(values) == len(answers) and all(isinstance(one, int | float) for one in values):
                 cells.use(key)
                 return max(range(len(values)), key=lambda place: sign * values[place])
-    own = [next((one[key] for key in OWN_SCORES if isinstance(one.get(key), int | float)), None) if isinstance(one, dict) else None
-           for one in answers]  # fmt: skip
-    if any(score is None for score in own):
-        raise NoFitError
-    return max(range(len(own)), key=lambda place: own[place])
+    for keys, sign in ((OWN_RANKS, -1), (OWN_SCORES, 1)):
+        own = [first_of(one, keys) if isinstance(one, dict) else None for one in answers]
+        if all(isinstance(value, int | float) for value in own):
+            return max(range(len(own)), key=lambda place: sign * own[place])
+    raise NoFitError
 
 
 def _answer(value: Any) -> Any:

@@ -33,13 +33,12 @@ class Shaped(NamedTuple):
 CHATS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "message", "chat_history", "utterances",
          "rounds", "thread")  # fmt: skip
 PROMPTS = ("prompt", "instruction", "question", "query", "pergunta", "pregunta", "frage", "domanda")
-ANSWERS = ("completion", "response", "output", "answer", "answers", "target", "reply", "resposta", "respuesta", "antwort", "risposta")
 NAMES = {"instruction": "instruction", "question": "question_answer"}
 OTHER_PAIRS = [("input", "output"), ("inputs", "targets"), ("input", "target"), ("inputs", "outputs"), ("input", "response"),
                ("input", "answer"), ("source", "target"), ("src", "tgt"), ("user", "assistant"), ("human", "assistant"),
                ("human", "bot"), ("human", "gpt"), ("user", "bot"), ("q", "a"), ("problem", "solution"), ("problem", "answer"),
-               ("question", "solution"), ("title", "answer"), ("question", "correct_answer"), ("text", "target"), ("text", "completion"),
-               ("text", "response"), ("text", "output"), ("text", "answer"), ("content", "answer")]  # fmt: skip
+               ("question", "solution"), ("body", "answer"), ("body", "response"), ("body", "reply"), ("title", "answer"), ("question", "correct_answer"), ("text", "target"), ("text", "completion"),
+               ("text", "response"), ("text", "output"), ("text", "answer"), ("content", "answer"), ("content", "response")]  # fmt: skip
 SUMMARIES = product(("article", "document", "text", "content", "body", "report", "maintext"),
                     ("summary", "highlights", "abstract", "tldr"))  # fmt: skip
 TEXTS = ("text", "sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "content", "post", "review_text",
@@ -48,16 +47,17 @@ TWO_TEXTS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_1
              ("text1", "text2"), ("claim", "evidence"), ("question", "sentence"), ("text_a", "text_b"),
              ("question", "passage"))  # fmt: skip
 LABELS = ("label_text", "label_name", "class_name", "gold_label", "label", "labels", "class", "sentiment", "intent", "emotion",
-          "classification", "stance", "polarity", "verdict")  # fmt: skip
+          "classification", "stance", "polarity", "verdict", "annotation")  # fmt: skip
 TOPICS = ("category", "topic", "stars", "rating", "tag")  # beside a long text these are often only about it
 SHORT_TEXTS = ("sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "post", "review_text", "question")
-OPTIONS = (*((key,) for key in choices.LISTS), *(columns[:2] for columns in choices.COLUMNS))
+OPTIONS = (*((key,) for key in (*choices.LISTS, "answers", "answer")), *(columns[:2] for columns in choices.COLUMNS))
 DOCUMENTS = ("text", "content", "page_content", "raw_content", "body")
 
 
 def _pairs() -> Iterator[Shape]:
-    for question, answer in (*product(PROMPTS, ANSWERS), *OTHER_PAIRS):
+    for question, answer in (*product(PROMPTS, chats.ANSWERS), *OTHER_PAIRS):
         yield Shape(NAMES.get(question, "prompt_completion"), (question, answer), pairs.pair(question, answer))
+    yield Shape("prompt_completion", ("text", "code"), pairs.code)
     yield Shape("instruction", ("instruction", "instances"), pairs.instances)
     for text, summary in SUMMARIES:
         yield Shape("text_summary", (text, summary), pairs.summary(text, summary))
@@ -96,6 +96,7 @@ def _table_row(cells: Cells) -> Content:
 SHAPES: list[Shape] = [  # the first that fits is taken
     Shape("annotation", ("data", "annotations"), annotations.label_studio),
     Shape("annotation", ("fields", "responses"), annotations.argilla),
+    Shape("annotation", ("text", "answer"), annotations.prodigy),
     *_preferences(),
     *(Shape("text_summary", (text, "summary"), pairs.summary(text, "summary")) for text in ("dialogue", "dialog")),
     *(Shape("messages" if key == "messages" else "conversations", (key,), chats.listed(key)) for key in CHATS[:7]),

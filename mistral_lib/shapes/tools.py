@@ -52,12 +52,19 @@ def calls_of(turn: Mapping[str, Any]) -> list[Call]:
     """The tool calls of a turn. Errors: UnmappableError."""
     calls = turn.get("tool_calls")
     if is_empty(calls):
-        calls = [turn["function_call"]] if not is_empty(turn.get("function_call")) else []
+        calls = [turn.get("function_call")]
     if isinstance(calls, str):
         calls = parsed_json(calls)
+    if isinstance(calls, list):
+        calls = [call for call in calls if not _is_void(call)]
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         raise UnmappableError("tool_calls_are_not_a_list_of_objects")
     return [call_of(call) for call in calls]
+
+
+def _is_void(value: Any) -> bool:
+    """Whether a call has no value at all: Arrow gives a turn without a call the keys of the calls of other turns."""
+    return is_empty(value) or (isinstance(value, dict) and all(map(_is_void, value.values())))
 
 
 def call_of(value: Mapping[str, Any]) -> Call:

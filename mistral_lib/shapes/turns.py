@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mistral_lib.shapes.cells import UnmappableError, first_of, is_empty, parsed_json, plain
 from mistral_lib.shapes.contents import REASONING, REASONING_REPAIR, reasoning_of, text_of, value_text, with_reasoning
-from mistral_lib.shapes.grading import TURN_WEIGHTS, is_graded
+from mistral_lib.shapes.grading import MASKS, TURN_WEIGHTS, is_graded
 from mistral_lib.shapes.tools import Call, calls_of, written_calls
 
 ROLES = {
@@ -25,9 +25,9 @@ ROLES = {
 }  # fmt: skip
 CALLS = ("function_call", "tool_call")  # roles whose text is a tool call
 ROLE_KEYS = ("role", "from", "sender", "speaker")
-CONTENT_KEYS = ("content", "value", "text", "message", "utterance")
+CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
 TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id")
-READ = {*ROLE_KEYS, *CONTENT_KEYS, *TOOL_KEYS, *TURN_WEIGHTS, *REASONING, "author", "refusal"}
+READ = {*ROLE_KEYS, *CONTENT_KEYS, *TOOL_KEYS, *TURN_WEIGHTS, *MASKS, *REASONING, "author", "refusal"}
 LONGEST_ROLE = 24  # characters of an unknown role that is named in the report
 
 
@@ -62,7 +62,11 @@ def written_turns(value: Any) -> list[Any] | None:
 
 def turns(value: Any, left: set[str] | None = None) -> list[Turn]:
     """The turns of a conversation. left: gets the keys of turns that are not read. Errors: UnmappableError."""
-    return [turn for one in _listed(value) for turn in _turns(one, left)]
+    listed = _listed(value)
+    found = [turn for one in listed for turn in _turns(one, left)]
+    if all(turn.role in ("system", "user") for turn in found) and all("speaker" in one for one in listed):
+        return [turn._replace(role="assistant") if turn.role == "system" else turn for turn in found]  # a dialogue system
+    return found
 
 
 def _listed(value: Any) -> list[Any]:
@@ -102,6 +106,10 @@ def _parsed(text: str) -> Any:
 
 def _turns(turn: Mapping[str, Any], left: set[str] | None) -> Iterator[Turn]:
     given = first_of(turn, ROLE_KEYS)
+    if given is None:
+        turn = {plain(str(key)): part for key, part in turn.items()}
+        author = turn.get("author")
+        given = first_of(turn, ROLE_KEYS) or (author if isinstance(author, str) and plain(author) in ROLES else None)
     if given is None:
         yield from _by_role_keys(turn)
         return

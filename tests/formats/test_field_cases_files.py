@@ -96,6 +96,12 @@ JSON_FILES = {
     "events of a server": ("a.jsonl", b"".join(b"data: " + line for line in LINES.splitlines(True)), PAIRS),
     "NaN and Infinity": ("a.jsonl", b'{"prompt": "a", "input": NaN, "score": -Infinity}\n', [{"prompt": "a", "input": None, "score": None}]),
     "NaN in an array": ("a.json", b'[{"text": "a", "x": NaN}]', [{"text": "a", "x": None}]),
+    "joined arrays": ("a.json", dumped(PAIRS[:1]) + b"\n" + dumped(PAIRS[1:]), PAIRS),
+    "joined arrays of several lines": ("a.jsonl", dumped(PAIRS[:1], indent=1) + dumped(PAIRS[1:2], indent=1) + b"\n" + dumped(PAIRS[2:], indent=1), PAIRS),
+    "an array a line": ("a.jsonl", dumped(PAIRS[:1]) + b"\n" + dumped(PAIRS[1:]) + b"\n", PAIRS),
+    "an array in a text": ("a.txt", dumped(PAIRS, indent=1), PAIRS),
+    "a long array in a text": ("a.md", dumped(PAIRS * 300), PAIRS * 300),
+    "objects of several lines in a text": ("a.txt", PRETTY, PAIRS),
     "comments in an array": ("a.json", b'[\n// one\n{"text": "a"},\n# two\n{"text": "b"} /* three */\n]', [{"text": "a"}, {"text": "b"}]),
 }  # fmt: skip
 
@@ -106,6 +112,16 @@ def test_json_in_every_form_gives_its_rows(read, case):
     found = read(name, data)
     assert values(found) == expected and problems(found) == {}
     assert len({row.source for row in found}) == len(found)
+
+
+def test_what_follows_an_array_is_named(read):
+    found = read("a.json", dumped(PAIRS) + b"\n" + dumped(PAIRS[0]) + b"\n")
+    assert values(found) == PAIRS and problems(found) == {"not_json": 1}
+
+
+@pytest.mark.parametrize("text", ["[a link](page.md) and [another]", "{braces} in a text", "[1] A reference.", '["a", "b"] is a list.'])
+def test_a_text_that_begins_with_a_bracket_is_a_text(read, text):
+    assert values(read("a.md", text.encode())) == [{"text": text}]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +176,38 @@ def test_every_encoding_is_decoded_and_named(read, name, rows, codec, named):
     assert {row.encoding for row in found} == {named}
 
 
+WORDS_OF = {  # encoding → sentences, each of which shows it
+    "cp1252": ("It is 20°C outside", "It is 5µm wide", "Vive en el 3ºB, señor, 1ªplanta", "Il fait 20°C à l'école en été", "La col·lecció és meva",
+               "Acme®Pro and Foo™ 3×4 cm ±2", "a±b für 5m² Käse", "As opiniões são boas, avós", "Õpilane õpib, ööülikool", "Don’t “ask” – wait…what",
+               "Når øllet er på bordet, æder Škoda", "È così che la città è bella"),
+    "cp1250": ("A nő a főtéren ül és hűs vizet iszik", "Őrült tűzön fő az étel", "Tko je čovjek? Čovjek će doći kući", "Človek je hiša, žena, šola",
+               "Příliš žluťoučký kůň úpěl", "Stolicą są Łódź i Kraków, gęś śpi", "Casa frumoasă, ţara în care trăieşte"),
+    "iso8859_2": ("Příliš žluťoučký kůň úpěl", "Stolicą są Łódź i Kraków, gęś źle śpi"),
+    "cp1254": ("Başkent güzel bir şehir ığdır",),
+    "iso2022_jp": ("日本の首都はどこですか。",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("codec", "words"), [(codec, words) for codec, listed in WORDS_OF.items() for words in listed])
+def test_letters_of_europe_are_decoded(read, codec, words):
+    text = "".join(f"{words} {n}.\n" for n in range(20))
+    (row,) = read("a.txt", text.encode(codec))
+    assert row.value == {"text": text} and row.encoding == codec
+
+
+@pytest.mark.parametrize("codec", ["mac_roman", "cp850", "cp866"])
+def test_an_encoding_that_is_not_known_is_refused(read, codec):
+    words = "Какая столица этой страны" if codec == "cp866" else "Quelle est la température à l'école en été"
+    assert problems(read("a.txt", f"{words}\n".encode(codec) * 20)) == {"not_utf8": 1}
+
+
+@pytest.mark.parametrize("codec", ["iso-8859-1", "utf-16", "shift_jis"])
+def test_a_web_page_is_decoded(read, codec):
+    words = "日本の首都はどこですか。東京です。" if codec == "shift_jis" else "Café à la crème"
+    (row,) = read("a.html", f"<html><head><meta charset='{codec}'></head><body><p>{words}</p></body></html>".encode(codec))
+    assert row.value == {"text": words} and row.encoding
+
+
 def test_one_damaged_line_of_a_file_in_utf8_costs_itself(read):
     found = read("a.jsonl", json_lines(SPECIAL) + b'{"text": "caf\xe9"}\n' + json_lines(SPECIAL))
     assert values(found) == SPECIAL * 2 and problems(found) == {"not_utf8": 1} and not found[0].encoding
@@ -208,6 +256,43 @@ def test_a_row_with_lists_in_it_stays_whole(read, case):
     assert values(read("a.json", dumped(ONE_ROW[case], indent=1))) == [ONE_ROW[case]]
 
 
+def test_rows_by_their_names_may_have_optional_keys(read):
+    rows = [{**PAIRS[0], "hint": "x"}, *PAIRS[1:]]
+    assert values(read("a.json", dumped({f"q{n}": row for n, row in enumerate(rows)}))) == rows
+    one = {"chosen": PAIRS[0], "rejected": {**PAIRS[1], "score": 1}}
+    assert values(read("a.json", dumped(one))) == [one]
+
+
+SHARED = {
+    "a system text": {"system": "Be kind.", "examples": PAIRS},
+    "tools": {"tools": [{"name": "rate", "parameters": {}}], "data": PAIRS},
+    "a definition": {"Definition": ["Say", "it."], "Instances": PAIRS},
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_what_stands_beside_the_rows_is_given_to_each(read, case):
+    (key, shared), _ = SHARED[case].items()
+    name = "instruction" if key == "Definition" else key
+    cell = "Say\nit." if key == "Definition" else shared
+    assert values(read("a.json", dumped(SHARED[case]))) == [{name: cell, **row} for row in PAIRS]
+    own = {**SHARED[case], next(reversed(SHARED[case])): [{**PAIRS[0], name: "own"}]}
+    assert values(read("a.json", dumped(own))) == [{**PAIRS[0], name: "own"}]
+
+
+def test_records_of_a_list_that_is_not_taken_are_rows_of_no_known_shape(read):
+    found = values(read("a.json", dumped({"results": PAIRS[:2], "failures": PAIRS[2:], "people": [{"name": "x"}]})))
+    assert found == [*PAIRS[:2], {"failures": PAIRS[2]}, {"failures": PAIRS[3]}]
+
+
+def test_mails_and_people_are_no_chat(read):
+    for rows in (
+        [{"from": f"p{n}", "subject": "s", "content": f"Mail {n}"} for n in range(5)],
+        [{"role": "Engineer", "content": f"{n}"} for n in range(5)],
+    ):
+        assert values(read("a.json", dumped(rows))) == rows
+
+
 def test_what_is_no_object_in_a_wrapper_costs_itself(read):
     assert values(read("a.json", dumped({"data": [PAIRS[0], "oops", PAIRS[1]]}))) == [PAIRS[0], "oops", PAIRS[1]]
 
@@ -252,6 +337,15 @@ DIALECTS = {
     "single quotes": (made(COMMAS, quotechar="'", quoting=csv.QUOTE_ALL), COMMAS),
     "line breaks in cells": (made(BREAKS), BREAKS),
     "carriage returns": (made(PAIRS, lineterminator="\r"), PAIRS),
+    "pipes and as many commas in each row": (b"prompt|completion\nselect a, b from t|1, 2\nselect c, d from t|3, 4\n",
+                                             [{"prompt": "select a, b from t", "completion": "1, 2"}, {"prompt": "select c, d from t", "completion": "3, 4"}]),
+    "semicolons and as many commas in each row": (b"prompt;completion\nOne, two;three, four\nFive, six;seven, eight\n",
+                                                  [{"prompt": "One, two", "completion": "three, four"}, {"prompt": "Five, six", "completion": "seven, eight"}]),
+    "a title with the commas of the table": (b"Export of FAQ,,\n,,\nquestion,answer,lang\nQ1,A1,en\nQ2,A2,de\n",
+                                             [{"question": "Q1", "answer": "A1", "lang": "en"}, {"question": "Q2", "answer": "A2", "lang": "de"}]),
+    "cells that are longer than the sample": (made([{"topic": row["prompt"], "doc": "A line, of it.\n" * 100, "result": "yes"} for row in PAIRS]),
+                                              [{"topic": row["prompt"], "doc": "A line, of it.\n" * 100, "result": "yes"} for row in PAIRS]),
+    "a header that is repeated": (b"prompt,completion\na,b\nprompt,completion\n", [{"prompt": "a", "completion": "b"}, {"prompt": "prompt", "completion": "completion"}]),
     "one column with commas": (("text\n" + "\n".join(row["completion"] for row in COMMAS)).encode(), [{"text": row["completion"]} for row in COMMAS]),
 }  # fmt: skip
 
@@ -266,6 +360,13 @@ def test_a_csv_of_every_dialect_gives_its_rows(read, case):
 def test_quotes_in_a_table_with_tabs_are_letters(read):
     data = b'prompt\tcompletion\na\t"Hello" she said\nb\t"Never closed\nc\td\n'
     assert [row["completion"] for row in values(read("a.tsv", data))] == ['"Hello" she said', '"Never closed', "d"]
+
+
+@pytest.mark.parametrize("before", [0, 200])
+def test_stray_quotes_in_a_table_with_tabs_join_no_rows(read, before):
+    rows = [*((f"row {n}", "1") for n in range(before)), ('"He left.', "1"), ("She stayed.", "0"), ('He said go."', "0"), ("The end.", "1")]
+    found = read("a.tsv", b"text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows).encode())
+    assert values(found) == [{"text": text, "label": label} for text, label in rows]
 
 
 def test_quotes_inside_quoted_cells_are_kept(read):
@@ -288,6 +389,13 @@ def test_rows_with_too_few_or_too_many_cells_cost_themselves(read):
 def test_a_csv_without_a_header_loses_no_row(read):
     found = read("a.csv", made(PAIRS)[18:])
     assert values(found) == [{"column_1": row["prompt"], "column_2": row["completion"]} for row in PAIRS]
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_a_cell_that_stands_again_below_is_no_name(read, name, mark):
+    rows = [("good", "I liked it"), ("bad", "It was dull"), ("good", "Very nice"), ("bad", "I fell asleep")]
+    found = read(name, "".join(f"{one}{mark}{two}\n" for one, two in rows).encode())
+    assert values(found) == [{"column_1": one, "column_2": two} for one, two in rows]
 
 
 def test_a_refused_table_weighs_all_its_rows(read):
