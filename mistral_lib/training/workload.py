@@ -136,7 +136,9 @@ def steps_text(settings: Settings, work: Work) -> str:
     if work.steps >= FEW_STEPS:
         return text
     more = (
-        [f"max_steps = 0 trains for all of epochs = {settings.epochs:g}"] if 0 < settings.max_steps < work.steps_of_a_pass * settings.epochs else []
+        [f"max_steps = 0 trains for all of epochs = {settings.epochs:g}"]
+        if 0 < settings.max_steps < work.steps_of_a_pass * settings.epochs
+        else []
     )
     if settings.gradient_accumulation_steps > 1:
         more.append(f"a lower gradient_accumulation_steps gives more steps (a step now takes {effective_batch(settings)} blocks)")

@@ -31,7 +31,10 @@ def test_the_advice_for_few_steps_is_what_gives_more_of_them() -> None:
     def advice(settings: Settings) -> str:
         return workload.steps_text(settings, workload.work_of(settings, 60_000)).partition("learn; ")[2]
 
-    assert advice(Settings()) == "a lower gradient_accumulation_steps gives more steps (a step now takes 8 blocks), more epochs give more steps, more data helps most"
+    assert (
+        advice(Settings())
+        == "a lower gradient_accumulation_steps gives more steps (a step now takes 8 blocks), more epochs give more steps, more data helps most"
+    )
     assert advice(short_run()) == "max_steps = 0 trains for all of epochs = 1, more data helps most"
     assert advice(Settings(gradient_accumulation_steps=1, max_steps=49, max_tokens=4096)) == "more data helps most", "more than it has"
 
