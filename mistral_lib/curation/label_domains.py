@@ -3,7 +3,7 @@
 The rule: an answer is a label of its domain if it says nothing of its own, that is, if it has fewer than `splits.LONG_ANSWER` words
 and at least LEAST_ROWS rows, or at most LONGEST_LABEL words and more than `splits.COMMON` rows. A domain is a label domain if it has
 2 to MOST_LABELS labels, each of them in ROWS_PER_LABEL rows on average, and if they are the answers of at least COVERED of its rows.
-Answers are compared as in the search for duplicates. Works on columns of numbers, one a row.
+Answers are compared by `label_key`: case, a full stop at the end and the blanks of JSON do not matter, operators and emoji do.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,45 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from mistral_lib.curation import minhash
+from mistral_lib.curation.similarity import GRAM, folded_words, symbols
 from mistral_lib.curation.splits import COMMON, LONG_ANSWER
+from mistral_lib.run.files import hash64
 
 LEAST_ROWS = 3  # rows of a label; fewer are the tail of free answers
 LONGEST_LABEL = 100  # words; a canned reply is longer than a class name
 MOST_LABELS = 200
 ROWS_PER_LABEL = 5  # on average
 COVERED = 0.95  # of the rows of a domain: a few rows may have an answer of their own
+
+
+def label_key(answer: str) -> str:
+    """What two spellings of one label have in common: `Positive` and `positive.`, {"label":"a"} and {"label": "a"}."""
+    plain = _without_layout(answer.strip()).casefold()
+    words = folded_words(plain)
+    if len(words) >= GRAM:
+        return f"{' '.join(words)}\n{symbols(plain)}"
+    return plain.rstrip(" .!。！") or plain
+
+
+def _without_layout(answer: str) -> str:
+    if answer[:1] not in ("{", "[", '"'):
+        return answer
+    try:
+        value = orjson.loads(answer)
+    except ValueError:
+        return answer
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def label_hashes(answers: Sequence[str], answer: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """The hash of each answer's key, uint64. answer, words: as `minhash.fold` returns them; what is too long for a label has its own hash."""
+    found = answer.astype(np.uint64)
+    for place in np.flatnonzero(words <= LONGEST_LABEL).tolist():
+        found[place] = hash64(label_key(answers[place]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +70,7 @@ class LabelDomain:
 def find(domain: np.ndarray, answer: np.ndarray, words: np.ndarray, prompted: np.ndarray, kept: np.ndarray) -> list[LabelDomain]:
     """The label domains, ascending.
 
-    domain: int32 (n,); answer: uint64 (n,) hashes; words: int (n,), of each answer; prompted: bool (n,), which rows are no plain documents;
+    domain: int32 (n,); answer: uint64 (n,), as `label_hashes` returns them; words: int (n,), of each answer; prompted: bool (n,), which rows are no plain documents;
     kept: bool (n,), which rows count.
     """
     order = np.lexsort((answer, domain))  # stable: of equal ones the first row comes first
@@ -71,7 +101,9 @@ def of_texts(domains: Sequence[str], answers: Sequence[str | None]) -> dict[str,
     answers: None for a plain document."""
     names = sorted(set(domains))
     number = {name: place for place, name in enumerate(names)}
-    answer, words, _ = minhash.fold([text or "" for text in answers])
+    texts = [text or "" for text in answers]
+    folded, words, _ = minhash.fold(texts)
+    answer = label_hashes(texts, folded, words)
     prompted, every = np.array([text is not None for text in answers], bool), np.ones(len(answers), bool)
     found = find(np.array([number[name] for name in domains], np.int32), answer, words, prompted, every)
     return {

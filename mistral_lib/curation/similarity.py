@@ -16,12 +16,20 @@ LETTERS = "".join((
 ))  # fmt: skip
 WORD = re.compile(rf"[{LETTERS}]|[^\W{LETTERS}]+")
 
+# What folded words leave out and what may be all that differs in short texts: operators, brackets, currencies, emoji, a minus, C#
+SYMBOLS = re.compile(r"[+*/%=<>^~|&()\[\]{}$€£¥°√×÷±¬\u2190-\u22ff\u2600-\u27bf\U0001f000-\U0001faff]|(?<!\w)-|(?<=\w)#|(?<=\d)!|!(?==)")
+
 Shingles = set[tuple[str, ...]]
 
 
 def folded_words(text: str) -> list[str]:
     """Lower-cased words, without the blanks, punctuation and line ends between them."""
     return WORD.findall(text.lower())
+
+
+def symbols(text: str) -> str:
+    """The operators, brackets, emoji and the like of a text, in their order."""
+    return "".join(SYMBOLS.findall(text))
 
 
 def shingles(text: str) -> Shingles:

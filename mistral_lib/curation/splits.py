@@ -21,8 +21,8 @@ leave a domain, a label or the whole corpus without a split, the group whose has
 (split_minimums.py). Only the run folder remembers reassigned groups: preparing a grown corpus in a new run folder may return them to
 training. Assignment by hash is the same everywhere.
 
-There are three exceptions. First, a component above `large_share` of the records goes to training even if one of its groups is assigned
-to another split, since one huge component would unbalance every split. So a component that grows beyond the limit, or a corpus that
+There are three exceptions. First, a component above `large_share` of the records, and far above the mean component (or above
+`HUGE_SHARE`), goes to training even if one of its groups is assigned to another split, since it would unbalance every split. So a component that grows beyond the limit, or a corpus that
 outgrows it, moves records without a new link to them; they are counted as `in_large_components`, and the limit moves only when the
 corpus doubles. Second, if new links leave the whole corpus without a split, a component of training is reassigned to it, if necessary
 one that was there before. Third, a text that new records make common, or a domain that they make a label domain, links no longer: the
@@ -46,6 +46,8 @@ from mistral_lib.curation.split_minimums import Earlier
 SPLITS = ("train", "validation", "test")  # the most protected one last; their numbers in every array are 0, 1, 2
 CHUNK = 1 << 16  # values looked up at once
 LARGE_SHARE = 0.02  # of all records, rounded down to a power of two
+HUGE_SHARE = 0.25  # the same; above it a component is large even if the others are as large
+LARGE_MULTIPLE = 4  # of the mean component, rounded down to a power of two: documents of about one size are not large
 SMALLEST_LARGE_LIMIT = 10  # records: a component of this size may be held out even from a small corpus
 LONG_PROMPT, LONG_ANSWER = GRAM, 12  # words of a text that may link records; "Summarize this" and "The sentiment is positive." do not
 COMMON = 16  # records; a text that is in more of them is a template or a canned reply, and links none
@@ -119,7 +121,7 @@ def assign(
     by_hash, reassigned = split_by_hash(hashes, validation_share, test_share), earlier.split_of(group)
     component = component_of(group, key, links)
     sizes = np.bincount(component[kept], minlength=len(group))
-    large = sizes > large_limit(int(kept.sum()), large_share)
+    large = _large(sizes, large_share)
     split, in_large = _split_of_components(component, by_hash, reassigned, large, sizes)
     stratum, of_label = _strata(domain, label)
     if (by_domain(split[component[kept]], stratum[kept])[:, 1:] == 0).any():
@@ -189,6 +191,14 @@ def component_of(group: np.ndarray, key: np.ndarray, links: Sequence[np.ndarray]
 def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:
     """The number of records above which a component is large: a share of the greatest power of two within the number of records."""
     return max(SMALLEST_LARGE_LIMIT, large_share * 2 ** (max(records, 1).bit_length() - 1)) if large_share < 1 else records
+
+
+def _large(sizes: np.ndarray, large_share: float) -> np.ndarray:
+    """Which components are large, bool (positions,). sizes: the kept records of each."""
+    records, count = int(sizes.sum()), int((sizes > 0).sum())
+    mean = 2 ** ((records // count).bit_length() - 1) if records else 0
+    huge = large_limit(records, HUGE_SHARE) if large_share < HUGE_SHARE else 0
+    return (sizes > large_limit(records, large_share)) & ((sizes > LARGE_MULTIPLE * mean) | (sizes > huge))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,16 @@ WRITTEN_OUT = Rule(
     written_out,
 )
 
+UNDERSCORED = Rule(  # joe.blow_at_web.de; only endings that no program's file has
+    "email",
+    "<EMAIL>",
+    ("_at_", "_AT_"),
+    re.compile(
+        r"(?<![\w%+.-])(?P<local>[A-Za-z0-9]{1,32}(?:[.-][A-Za-z0-9]{1,32}){0,3})_(?:at|AT)_(?P<domain>[A-Za-z0-9][A-Za-z0-9-]{0,62}(?:\.[A-Za-z0-9-]{1,63}){0,2}\.(?:com|net|org|de|at|ch|fr|nl|it|es|eu|pl|uk|se|dk))(?![\w(.\[-]\w|[\w(\[])"
+    ),
+    address,
+)
+
 # -------------------------------------------------------------------------------------------------------- user names
 NO_NAMES = words(
     """user users username user_name user-name you me your_name yourname your-name name ubuntu ec2-user sagemaker-user jovyan runner vscode
@@ -111,5 +121,5 @@ LOGIN = Rule(
     user_name,
 )
 
-EMAIL = (PLAIN, ENCODED, WRITTEN_OUT)
+EMAIL = (PLAIN, ENCODED, WRITTEN_OUT, UNDERSCORED)
 RULES = (*EMAIL, HOME_PATH, LOGIN)

@@ -48,6 +48,10 @@ COMMANDS = (
     (("redis-cli", "valkey-cli"), rf"\b(?:redis|valkey)-cli\b[^\n|;&]{{0,120}}? -a {WORD}"),
     (("--pass", "--secret", "--token", "--api", "--access", "--client", "--auth", "--key"),
      rf"(?<!\S)--(?:\w+-){{0,2}}(?:password|passwd|pass|passphrase|secret(?:-key)?|token|api-?key)(?: {{1,3}}|=){WORD}"),
+    (("requirepass ", "masterauth "), rf"\b(?:requirepass|masterauth) {WORD}"),
+    (("psk=", "WPA"), rf"\b(?:psk|WPA[23]?(?:[ -](?:PSK|Personal))? ?(?:[kK]ey|[pP]assphrase|PSK)) ?[=:] ?{WORD}"),
+    (("ConvertTo-SecureString",), rf"\bConvertTo-SecureString(?: -\w{{1,20}}){{0,3}} {WORD}"),
+    (("htpasswd",), rf"\bhtpasswd(?: -\w{{1,8}}){{0,3}} -\w{{0,4}}b\w{{0,4}}(?: -\w{{1,8}}){{0,3}}(?: [^\s|;&-][^\s|;&]{{0,200}}){{1,2}} {WORD}"),
     (("DENTIFIED ", "dentified "), r"(?i:IDENTIFIED (?:WITH \w+ )?BY) [\"'](?P<value>[^\"'\s]{6,128})[\"']"),
     (("wandb login",), r"\bwandb login (?:--relogin )?(?P<value>[0-9a-f]{40})\b"),
     (("machine ",), rf"\blogin[ \t\n]{{1,8}}\S{{1,128}}[ \t\n]{{1,8}}password[ \t\n]{{1,8}}{WORD}"),  # .netrc

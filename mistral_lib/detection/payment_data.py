@@ -90,7 +90,9 @@ def _account(needles: tuple[str, ...], labels: str, value: str) -> Rule:
 
 
 def _not_counted_up(value: str) -> bool:
-    """12345678 in a manual is no account."""
+    """12345678 in a manual is no account, and neither is a row of years."""
+    if re.fullmatch("(?:19|20)[0-9]{2}(?:[- ](?:19|20)[0-9]{2})+", value):
+        return False
     digits = re.sub("[^0-9]", "", value)
     return not digits or (digits not in "1234567890123456" and len(set(digits)) > 2)
 

@@ -45,7 +45,7 @@ def printed(match: re.Match[str]) -> Span | None:
     """A national number without a word before it. Pairs of digits in equal steps (05 10 15 20 25) are a list."""
     pairs = re.findall(r"(?<![0-9])[0-9]{2}(?![0-9])", match.group())
     steps = {int(b) - int(a) for a, b in itertools.pairwise(pairs)}
-    return None if len(pairs) == 5 and len(steps) == 1 else national(match)
+    return None if len(pairs) >= 3 and len(steps) == 1 else national(match)
 
 
 LABELS = (
@@ -74,6 +74,8 @@ def labelled(match: re.Match[str]) -> Span | None:
     ):
         return None
     groups = len(re.findall("[0-9]+", value))
+    if groups == len(digits):  # 1 2 3 4 5 6 7 8
+        return None
     typical = (
         value[0] in "+(0"
         or (groups >= 3 and len(digits) >= 9)
@@ -114,10 +116,11 @@ RULES = (
         rf"8{BEFORE}(?P<value>[ -]?\(?[3489][0-9]{{2,4}}\)?[ -]?[0-9]{{1,3}}[ -][0-9]{{2}}[ -][0-9]{{2}}){AFTER}",
         lambda match: (match.start(), match.end("value")) if len(digits_of(match["value"])) == 10 else None,
     ),
+    _rule(r"wa\.me/(?P<value>[1-9][0-9]{7,14})(?![\w-])", national, ("wa.me/",)),
     # National numbers that begin with 0: 030/90182055, 03-3201-1234, 020 7946 1958, 07700 912345, 01 42 68 53 00, 0412 345 678
     _rule(
         rf"0{BEFORE}(?P<value>[1-9](?:(?P<pair>[ .{HYPHEN}])[0-9]{{2}}(?:(?P=pair)[0-9]{{2}}){{3}}|[0-9]{{1,4}}[{HYPHEN}/][0-9]{{6,8}}|[0-9]{{0,4}}[{HYPHEN}][0-9]{{2,4}}[{HYPHEN}][0-9]{{4}}"
-        rf"|[0-9]{{1,3}} [0-9]{{3,4}} [0-9]{{3,4}}|7[0-9]{{3}} [0-9]{{6}}|[1567][0-9]{{1,2}} [0-9]{{7,8}})){AFTER}",
+        rf"|[0-9]{{1,3}} [0-9]{{3,4}} [0-9]{{3,4}}|[0-9]{{1,2}}[ /{HYPHEN}][0-9]{{2,3}} [0-9]{{2}} [0-9]{{2}}|7[0-9]{{3}} [0-9]{{6}}|[1567][0-9]{{1,2}} [0-9]{{7,8}})){AFTER}",
         lambda match: (match.start(), match.end("value")) if 8 <= len(digits_of(match["value"])) <= 10 and printed(match) else None,
     ),
     _rule(  # (030) 901820-55, (11) 91234-5678

@@ -82,9 +82,15 @@ PASSWORD = Rule(
     "<PASSWORD>",
     spellings(*PASSWORDS, "contraseña", "mot de passe", "senha"),
     re.compile(
-        r"\b(?i:password|passwd|passphrase|passwort|kennwort|passcode|contraseña|mot de passe|senha)(?i: for [\w. -]{1,40}?)?(?i: ?(?:is|was|ist|lautet|war|est|es|é|to|→|->)(?: now)?:?|,|:)? [\"'“‘`]?(?P<value>[^\s\"'“”‘’`]{6,64})"
+        r"\b(?i:password|passwd|passphrase|passwort|kennwort|passcode|contraseña|mot de passe|senha)(?i: (?:for|di|de|für|pour|para) [\w. -]{1,40}?)?(?i: ?(?:is|was|ist|lautet|war|est|es|é|è|to|→|->)(?: now)?:?|,|:)? [\"'“‘`]?(?P<value>[^\s\"'“”‘’`]{6,64})"
     ),
     told_password,
+)
+APP_PASSWORD = Rule(  # of Google: four groups of four letters
+    "password",
+    "<PASSWORD>",
+    ("pp password", "pp Password", "pp-password", "APP PASSWORD", "pp-Passwort", "APP_PASSWORD", "app_password"),
+    re.compile(r"(?i:app[ _-]?passwor[dt])(?: is|[\"']?\s?[:=])\s?[\"'“‘`]?(?P<value>[a-z]{4}(?: [a-z]{4}){3})(?![a-z]| [a-z])"),
 )
 KEYS = tuple(
     Rule("secret_assignment", "<SECRET>", (word,),
@@ -93,4 +99,4 @@ KEYS = tuple(
 )  # fmt: skip
 
 HEADERS = (AWS_SECRET, BEARER, COOKIE)  # before assignments, so that they are counted as what they are
-SENTENCES = (PASSWORD, *KEYS)
+SENTENCES = (APP_PASSWORD, PASSWORD, *KEYS)

@@ -3,7 +3,7 @@
 A model answers in two ways. `likelihood`: the most likely label of the domain after the prompt. The log-likelihoods of the label's tokens
 are summed, with the end token: the result is the probability of exactly this answer. A mean per token would prefer long labels whose
 ending is easy to guess, and without the end token "good" could never be less likely than "good or bad". `generated`: the greedy answer,
-which counts only if it ends by itself and, without blanks around it, is a label.
+which counts only if it ends by itself and is a label, in any spelling (label_domains.label_key).
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from mistral_lib.corpus.records import Record
-from mistral_lib.curation import minhash
+from mistral_lib.curation.label_domains import label_key
 from mistral_lib.evaluation import generation, paired_difference
 from mistral_lib.evaluation.answer_metrics import WHO
 from mistral_lib.evaluation.measurements import Measurements, refuse_not_finite
@@ -49,9 +49,9 @@ class Labels:
         return int(np.argmax(self.trained))
 
     def numbers(self, texts: Sequence[str]) -> list[int]:
-        """Which label each text is; len(names): none. Compared as label domains are found: labels of few words without blanks around them."""
-        known = {value: number for number, value in enumerate(minhash.fold(self.names)[0].tolist())}
-        return [known.get(value, len(self.names)) for value in minhash.fold(texts)[0].tolist()] if texts else []
+        """Which label each text is; len(names): none. Compared as label domains are found: case and a full stop at the end do not matter."""
+        known = {label_key(name): number for number, name in enumerate(self.names)}
+        return [known.get(label_key(text), len(self.names)) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.records import Record, record_or_reason
 from mistral_lib.curation import similarity
+from mistral_lib.curation.splits import LONG_ANSWER
 from mistral_lib.formats.rows import Row
 from mistral_lib.preparation.record_store import prompt_text
 from mistral_lib.run.settings import Settings
@@ -173,14 +174,17 @@ def near_copies(index: CorpusIndex, number: int) -> Iterator[tuple[int, np.ndarr
     """The near-duplicates of one record among all rows: (rows read, numbers found so far), several times while the files are read.
 
     Found are records whose prompt and answer both agree with this one's (equal, or near by near_duplicate_threshold), and the record
-    itself. Texts of fewer than five words agree only if they are equal. Templates of prompts are not left out.
-    Errors: LookupError, SourceError.
+    itself. Texts of fewer than five words agree only if they are equal; for a short answer the words of the prompt must be the same.
+    Templates of prompts are not left out, symbols not compared. Errors: LookupError, SourceError.
     """
     wanted, threshold = [Compared(text) for text in _texts(index, index.row(number))], index.settings.near_duplicate_threshold
+    thresholds = [threshold] * len(wanted)
+    if len(wanted) > 1 and len(similarity.folded_words(wanted[0].text)) < LONG_ANSWER:
+        thresholds[-1] = 1.0
     found, reported = {number}, time.monotonic()
     for place, row in index.each() if wanted else ():
         texts = _texts(index, row)
-        if len(texts) == len(wanted) and all(one.agrees(text, threshold) for one, text in zip(wanted, texts, strict=True)):
+        if len(texts) == len(wanted) and all(map(Compared.agrees, wanted, texts, thresholds)):
             found.add(place)
         if time.monotonic() - reported > INTERVAL:
             reported = time.monotonic()

@@ -1,7 +1,8 @@
 """Drops the rows that repeat others: exact copies, near-duplicates, and patterns that repeat without end.
 
 A record repeats another if its prompt *and* its answer agree with that one's (equal or near-duplicates) and its system message is the
-same. The same answer to another prompt is no repetition: it is a label, a canned reply, or a second question with that answer.
+same. The same answer to another prompt is no repetition: it is a label, a canned reply, or a second question with that answer. A short
+answer says nothing of its own, so then the prompts must be equal: several questions about one long text are near-duplicates by their words.
 The search is a finished part: after a kill near-duplicates are not searched again.
 """
 
@@ -13,11 +14,12 @@ import numpy as np
 from mistral_lib.curation import near_duplicates
 from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
 from mistral_lib.curation.repeated_patterns import repeated
+from mistral_lib.curation.splits import LONG_ANSWER
 from mistral_lib.curation.template_prompts import Prompts
 from mistral_lib.preparation import part_cache
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import RecordStore
-from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, SIDES, InspectedBatch, RowColumns
+from mistral_lib.preparation.row_inspection import DOCUMENT, DUPLICATE, KEPT, NEAR_DUPLICATE, SIDES, InspectedBatch, RowColumns
 
 NAME = "near-pairs"
 
@@ -65,10 +67,18 @@ class Search:
         prompts = Prompts(self.near["prompt"], lambda places: store.prompts(mapped[np.asarray(places)]), self.folder / "rest", self.seed)
         component = {"prompt": prompts.component_of, "answer": answers.component_of()}
         context = rows.context.read()[mapped]
+        short = (rows.answer_words.read()[mapped] < LONG_ANSWER) & (context != DOCUMENT)
+
+        def agree(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+            found = ~short[u] | (prompts.first[u] == prompts.first[v])
+            for one in (prompts, answers):
+                found[found] = one.agree(u[found], v[found])
+            return found
+
         leader = near_duplicates.clusters(
             [context, *component.values()],
             [context, *(getattr(rows, side).read()[mapped] for side in SIDES)],
-            lambda u, v: prompts.agree(u, v) & answers.agree(u, v),
+            agree,
         )
         prompts.forget()
         return Similar(leader, component, {"prompt": prompts.pairs, "answer": answer_pairs})

@@ -135,7 +135,7 @@ def _text(rows: RowColumns, similar: Similar, mapped: np.ndarray, side: str, lef
 
 def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
     """(for each mapped row the first one with its label, int64, -1 without one; of each label domain its labels and majority share)."""
-    domain, answer = rows.domain[mapped], rows.answer.read()[mapped]
+    domain, answer = rows.domain[mapped], rows.label.read()[mapped]
     prompted, kept = rows.context.read()[mapped] != DOCUMENT, rows.fate[mapped] == KEPT
     found = label_domains.find(domain, answer, rows.answer_words.read()[mapped], prompted, kept)
     named = {}

@@ -14,8 +14,10 @@ import numpy as np
 from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.records import Record, UnmappableError, record_of, tool_use
 from mistral_lib.corpus.unmapped_rows import UNKNOWN, key_name, key_names, limit
-from mistral_lib.curation import checks, minhash
+from mistral_lib.curation import checks, label_domains, minhash
 from mistral_lib.curation.repeated_patterns import pattern_hash
+from mistral_lib.curation.similarity import symbols
+from mistral_lib.curation.splits import LONG_ANSWER
 from mistral_lib.preparation.record_store import GrownColumn, StoredColumn, batch_of, prompt_text
 from mistral_lib.run.files import hash64
 from mistral_lib.run.settings import Settings
@@ -24,10 +26,11 @@ from mistral_lib.shapes.cells import as_json
 KEPT, REJECTED, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2, 3  # the fate of a row before the splits
 ORIGINS = ("corpus", "operatives")
 SIDES = ("prompt", "answer")  # the two texts of a record that are compared with those of others
-COLUMNS = {"key": "u8", "context": "u8", "prompt": "u8", "prompt_words": "i4", "answer": "u8", "answer_words": "i4", "group": "u8",
-           "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4", "lines": "u4"}  # fmt: skip
-ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "group", "document_key", "skeleton",
+COLUMNS = {"key": "u8", "context": "u8", "prompt": "u8", "prompt_words": "i4", "answer": "u8", "answer_words": "i4", "label": "u8",
+           "group": "u8", "document_key": "u1", "skeleton": "u8", "domain": "i4", "origin": "u1", "fate": "u1", "reason": "i4", "lines": "u4"}  # fmt: skip
+ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "label", "group", "document_key", "skeleton",
            "lines")  # fmt: skip  # only some steps read them
+LONG_RECORD = 60  # words of prompt and answer, from which on a symbol more or less makes no other record; unless the answer is short
 DOCUMENT = 1  # the context of a plain document, which has no prompt
 COUNTED = ("redacted", "repairs", "flags", "excluded", "left_out", "unused_keys", "unknown_roles", "tool_use")
 BY_NAME = ("unused_keys", "unknown_roles")  # of these only the most frequent names are counted by themselves
@@ -38,11 +41,12 @@ class RowColumns:
     """One number of each kind per input row, in the order of reading, and the names that the numbers refer to."""
 
     key: np.ndarray  # uint64: hash of the canonical text; in hexadecimal, the record_id
-    context: StoredColumn  # uint64: hash of the system message and all else that goes before the prompt; 0 for none; DOCUMENT
+    context: StoredColumn  # uint64: hash of the system message and all else that must be the same in a copy; 0 for none; DOCUMENT
     prompt: StoredColumn  # uint64: hash of the prompt's folded words, as minhash.fold returns it
     prompt_words: StoredColumn  # int32
     answer: StoredColumn  # uint64: hash of the answer's folded words
     answer_words: StoredColumn  # int32
+    label: StoredColumn  # uint64: hash of the answer as a label, as label_domains.label_hashes returns it
     group: StoredColumn  # uint64: hash of the source document's name
     document_key: StoredColumn  # uint8: number in ("", *document_keys.searched(group_key)) of the key that names the source document
     skeleton: StoredColumn  # uint64: hash of the pattern of prompt and answer, copied names masked
@@ -151,8 +155,11 @@ class Inspector:
         named["document_key"] = [self.keys.index(record.document_key) if record else 0 for record, _ in found]
         arrays = {name: np.array(named.get(name, [0] * len(found)), kind) for name, kind in COLUMNS.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
-        signed = self._signed(
-            [record for record, _ in found if record], np.array([record is not None for record, _ in found], bool), arrays
+        records, mapped = [record for record, _ in found if record], np.array([record is not None for record, _ in found], bool)
+        signed = self._signed(records, mapped, arrays)
+        _with_symbols(records, mapped, arrays)
+        arrays["label"][mapped] = label_domains.label_hashes(
+            [r.answer for r in records], arrays["answer"][mapped], arrays["answer_words"][mapped]
         )
         return InspectedBatch(arrays, domains, reasons, counts, signed, stored)
 
@@ -190,6 +197,19 @@ class Inspector:
             if found:
                 counts[name].update(found)
         return checked, outcome.reason
+
+
+def _with_symbols(records: Sequence[Record], mapped: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    """Mix operators, emoji and the like into the context of short records: they may be all that differs between two of them.
+
+    Copies of a long text may differ in a symbol. mapped: bool (rows,).
+    """
+    answered, asked = columns["answer_words"][mapped], columns["prompt_words"][mapped]
+    short = (columns["context"][mapped] != DOCUMENT) & ((answered < LONG_ANSWER) | (answered + asked < LONG_RECORD))
+    rows = np.flatnonzero(mapped)
+    for place in np.flatnonzero(short).tolist():
+        if found := symbols("\n".join((prompt_text(records[place].messages), records[place].answer))):
+            columns["context"][rows[place]] ^= np.uint64(hash64(found))
 
 
 def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], patterns: bool) -> tuple[int, ...]:

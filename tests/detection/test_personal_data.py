@@ -21,6 +21,7 @@ USUAL_KINDS = [  # kind, text before, value, text after
     ("phone", "電話: ", "03-3201-1234", ""), ("phone", "携帯 ", "090-1234-5678", ""), ("phone", "", "8 (495) 123-45-67", ""), ("phone", "тел. ", "8 495 123-45-67", ""), ("phone", "tél : ", "06 12 34 56 78", ""), ("phone", "", "01.42.68.53.00", ""),
     ("phone", "전화 ", "02-123-4567", ""), ("phone", "", "010-1234-5678", ""), ("phone", "", "(11) 91234-5678", ""), ("phone", "Móvil: ", "612 345 678", ""), ("phone", "mobile: ", "98765 43210", ""), ("phone", "", "0412 345 678", ""), ("phone", "WhatsApp: ", "+5511912345678", ""),
     ("phone", "", "(030) 901820-55", ""), ("phone", "phone number is ", "555-867-5309", ""), ("phone", "tel: ", "020-6241111", ""), ("phone", "", "+39 06 6982 1", ""), ("phone", "", "+49‑170‑1234567", ""), ("phone", '"phone": "', "4155552671", '"'),
+    ("phone", "", "079 412 63 58", ""), ("phone", "", "070-412 63 58", ""), ("phone", "", "0532 412 63 58", ""), ("phone", "", "0471 23 45 68", ""), ("phone", "https://wa.me/", "491701234567", ""), ("email", "", "joe.blow_at_web.de", " please"), ("email", "", "jblow_at_mail.firma.com", "."),
     ("iban", "iban: ", "de89370400440532013000", ""), ("iban", "", "NL91 ABNA 0417 1643 00", ""), ("iban", "", "MT84MALT011000012345MTLCAST001S", ""), ("iban", "", "GB29\xa0NWBK\xa06016\xa01331\xa09268\xa019", ""), ("iban", "", "CH93-0076-2011-6238-5295-7", ""),
     ("card_number", "", "6762491234567895", ""), ("card_number", "", "4532\xa01234\xa05678\xa09014", ""), ("card_number", '{"number":"', "4532123456789014", '"}'), ("card_number", "", "3714-496353-98431", ""), ("card_number", "pay ", "2200 1234 5678 9019", ""),
     ("home_path", "in /mnt/c/Users/", "akeller", "/x"), ("home_path", "/export/home/", "akeller", "/x"), ("home_path", "ssh ", "akeller", "@10.0.0.5"), ("home_path", "rsync x ", "akeller", "@server:/data"), ("home_path", "C:\\Documents and Settings\\", "Anna Keller", "\\x"),
@@ -76,6 +77,7 @@ STAYS = [
     "1.e4 e5 2.Nf3 Nc6 3.Bb5 a6", "#ff00aa #00ffaa #112233", "PROJ-12345: fix", "EAN 4006381333931", "Phone: see page 12", "call f(1000000) twice", "text 2024-01-15 to 2024-02-20", "contact: 2023", "05 10 15 20 25", "shape (3, 224, 224)", "[[1000 2000 3000 4000]]",
     "x = 0.123456789", "1e10 and 10000000", "tel aviv has 460000 people", "version 1.2.3.4", "look at http://x.org/a dot b", "meet at noon dot", "page 100-200-3000", "timeout 30000000 ms", "sort codes by length", "account 12345678", "BIC is a pen", "/home/user/project", "ssh root@host",
     "the 0123 4567 8910 pattern".replace("0123 4567 8910", "1123 4567 8910"), "2024-01-15T10:30:00", "10:20:30", "192.168.1.10:8080", "a call on 12 January", "item 0-306-40615-2", "0x1234567890", "100 200 300 4000", "id 20240115123456",
+    "account 2023 2024 2025 totals", "Text 1 2 3 4 5 6 7 8 9", "look_at_file.py", "created_at_utc.now()", "010 20 30 40", "self.look_at_data.at[0]",
 ]  # fmt: skip
 
 

@@ -78,7 +78,10 @@ ASSIGNED = [
     ("bob:{}:19000:0:99999:7:::", "$6$" + text(8) + "$" + text(86)), ("root:{}:1", "$y$j9T$" + text(22) + "$" + text(43)), ("hash {}", "$2b$12$" + text(53)), ("{}", "$argon2id$v=19$m=65536,t=3,p=4$" + text(22) + "$" + text(43)),
     ("bob:{}", "$apr1$" + text(8) + "$" + text(22)), ("{}", "pbkdf2_sha256$600000$" + text(22) + "$" + text(43) + "="), ("userPassword: {}", "{SSHA}" + text(32, BASE64)),
     ("seed phrase: {}", SEED), ("Mnemonic: \"{}\"", SEED), ("my recovery phrase is {}.", SEED), ("redis://:{}@cache.host:6379/0", PASSWORD), ("amqp://bob:{}@mq.host/v", PASSWORD), ("https://{}@github.com/o/r", text(36)),
-    ('{{"kty": "RSA", "d": "{}"}}', text(86, URLSAFE)),
+    ('{{"kty": "RSA", "d": "{}"}}', text(86, URLSAFE)), ("define('DB_PASSWORD', '{}');", PASSWORD), ('define( "AUTH_KEY", "{}" );', STRONG), ("APP_KEY=base64:{}", text(43, BASE64) + "="), ("SECRET=base64:{}", text(43, BASE64) + "="),
+    ("https://api.telegram.org/bot{}/sendMessage", digits(10) + ":AA" + text(33, URLSAFE[:-1])), ("requirepass {}", PASSWORD), ('    psk="{}"', PASSWORD), ("WPA2 key: {}", PASSWORD), ('ConvertTo-SecureString "{}" -AsPlainText -Force', PASSWORD),
+    ("htpasswd -b /etc/nginx/.htpasswd bob {}", PASSWORD), ("htpasswd -nbB bob {}", PASSWORD), ("my Google app password: {}", " ".join(("qkxw", "zvjh", "pmdt", "rbgy"))), ("la password di accesso è {}", PASSWORD), ("password for the admin is {}", PASSWORD),
+    ('Client("AC' + hexadecimal(32) + '", "{}")', hexadecimal(32)), ("pub.map.box/x?t={}", "sk.ey" + "J" + text(60) + "." + text(22)), ("PASSWORD_ADMIN={}", PASSWORD), ("SECRET_ACCOUNT={}", STRONG), ("TOKENS={}", STRONG),
 ]  # fmt: skip
 
 
@@ -117,6 +120,10 @@ STAYS = [
     "curl -u user:password https://example.com", "cookie: a small text file", "Set-Cookie: theme=dark; Path=/", "bearer of good news", "seed phrase: the words that you should have written down for the wallet and never show",
     "redis-cli -a $REDIS_PASSWORD ping", "password = input('Enter your password: ')", "--password-stdin < file.txt", "the secret of a good soup is 3 hours of patience", "$1,000 and $2,500", "price is $5$ and $6$ in LaTeX", "float32x4_t pattern2path", "torch.bfloat16 and conv2d_transpose_3x3",
     "-----BEGIN CERTIFICATE-----\n" + text(64, BASE64) + "\n-----END CERTIFICATE-----", "ssh-rsa " + "AAAAB3Nza" + "C1yc2E" + text(200, BASE64), "password: string", "pwd: /home/user/x", "sort_key: '2024-01-01T00:00:00'", "foreign_key: user_id_2", "token_type: bearer", "author: Anna2024 and others",
+    'MODEL_PATH = "mistralai/Mistral-7B-v0.1"', 'TOKENIZER = "meta-llama/Llama-2-7b-hf"', "CKPT_PATH=runs/exp12b/checkpoint-4000x", 'PASSAGE = "chapter12verse3b"', 'PASSENGER_ID = "A12345"', 'PASS_RATE = "87.5%abc"', 'BOOK_AUTHOR = "vanDerBerg2019-etal12"',
+    'SORT_KEY = "created_at-2024q3b-desc"', 'KMS_KEY = "projects/p1/locations/eu/keyRings/r1/cryptoKeys/k1"', 'passwordRegex = "^(?=.*[A-Z])(?=.*[0-9]).{8,}$"', "PASSWORD_REGEX=^(?=.*[A-Z])(?=.*[0-9]).{8,}$", 'secretRef: "projects/p1/secrets/db/versions/3"',
+    "SECRET_ARN=projects/p1/secrets/dbx/versions/3", "TOKEN_URL=login.microsoftonline.com/common/oauth2/v2.0/token", 'credential_type: "pkcs12-bundle-v1"', 'apiKeyHeader = "X-Api-Key-Version-2b"', 'token_ratio: "3.5chars/token"', 'password_hint: "pet\'s name + 2 digits"',
+    'UNRESERVED_PAT = "[A-Za-z0-9_.~-]+|%[0-9A-F]{2}"', '_IDENTIFIER_PATTERN = r"^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}$"', 'f("password", "the2nd value")', "app password is very long with this rule", "the psk is shared", "htpasswd -c file bob",
 ]  # fmt: skip
 
 

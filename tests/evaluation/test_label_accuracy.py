@@ -67,10 +67,10 @@ def test_few_documents_have_no_interval() -> None:
     assert (found["difference"], found["low"], found["high"]) == (0.5, None, None) and paired_difference.FEWEST == 5
 
 
-def test_a_text_is_a_label_without_the_blanks_around_it_and_nothing_else_of_it() -> None:
+def test_a_text_is_a_label_in_any_spelling_and_nothing_else_of_it() -> None:
     canned = "Thank you for your message, we have sent your parcel today."
     labels = Labels(["-5", "5", "正面", canned], [], [3, 7, 7, 1])
-    assert labels.numbers([" 5\n", "-5", "5.", "正面", canned.lower(), "", "neither"]) == [1, 0, 4, 2, 3, 4, 4]
+    assert labels.numbers([" 5\n", "-5", "5.", "55", "正面。", canned.lower(), "", "neither"]) == [1, 0, 1, 4, 2, 3, 4, 4]
     assert labels.majority == 1 and labels.numbers([]) == []
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,59 @@ def test_chats_with_the_same_last_line_are_kept(everyday: params.Settings, home:
     given = [{"messages": [{"role": ("user", "assistant")[n % 2], "content": one} for n, one in enumerate(chat)]} for chat in chats]
     report, kept = prepared(everyday, home, given)
     assert report["records_kept"] == 45 and in_splits(kept) == {last: set(splits.SPLITS)}
+
+
+FIELDS = ("invoice number", "due date", "VAT id of the seller", "total amount including tax", "purchase order number", "discount granted")
+
+
+def questions_about_texts(rng: random.Random) -> list[dict]:
+    """Twelve hypotheses about each of twelve documents."""
+    hypotheses = [text(rng, 11) for _ in range(12)]
+    return [{"premise": document, "hypothesis": one, "label": rng.choice(("entailment", "contradiction", "neutral"))}
+            for document in [text(rng, 200) for _ in range(12)] for one in hypotheses]  # fmt: skip
+
+
+def fields_of_invoices(rng: random.Random) -> list[dict]:
+    invoices = [text(rng, 150) for _ in range(12)]
+    return [{"prompt": f"{one}\n\nWhat is the {field}?", "completion": "not found"} for one in invoices for field in FIELDS]
+
+
+def inputs_of_tasks(rng: random.Random) -> list[dict]:
+    tasks = [text(rng, 90) for _ in range(6)]
+    return [{"instruction": task, "input": text(rng, 8), "output": rng.choice(("yes", "no"))} for task in tasks for _ in range(24)]
+
+
+def filled_templates(rng: random.Random) -> list[dict]:
+    template = text(rng, 100)
+    return [{"prompt": f"{template}\n\nTweet: {text(rng, 9)}", "completion": rng.choice(("positive", "negative"))} for _ in range(20)]
+
+
+def comparisons(rng: random.Random) -> list[dict]:
+    return [{"prompt": f"Is it true that {a} {sign} {b}, answer now", "completion": "yes" if eval(f"{a}{sign}{b}") else "no"}
+            for a in range(3, 9) for b in range(3, 9) for sign in ("<", ">", "<=", ">=", "==")]  # fmt: skip
+
+
+def moods(rng: random.Random) -> list[dict]:
+    return [
+        {"prompt": f"Which mood has this message: {a}{b}{c}", "completion": "mixed"} for a in "😀😡😢" for b in "😀😡😢" for c in "😀😡😢"
+    ]
+
+
+def expressions(rng: random.Random) -> list[dict]:
+    signs = ("+", "-", "*", "//", "%")
+    return [{"prompt": f"What does the expression a {one} b {two} c give?", "completion": f"It gives a {one} b {two} c, as everyone can see here."}
+            for one in signs for two in signs]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rows_of", [questions_about_texts, fields_of_invoices, inputs_of_tasks, filled_templates, comparisons, moods, expressions]
+)
+def test_prompts_that_differ_in_a_few_words_or_a_symbol_are_no_copies(
+    everyday: params.Settings, home: Path, rows_of: Callable[[random.Random], list[dict]]
+) -> None:
+    given = rows_of(random.Random(rows_of.__name__))
+    report, _ = prepared(everyday, home, given)
+    assert report["records_kept"] == len(given) and nothing_leaks(report)
 
 
 BOOK = "\n\n".join(f"# Chapter {n}\n\n" + " ".join(f"Line {n} says {n * 31 % 97} and word{n * 7}." for _ in range(20)) for n in range(60))
