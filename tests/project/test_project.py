@@ -80,7 +80,7 @@ def test_the_links_of_a_page_resolve(page: Path) -> None:
 
 @each_page
 def test_the_commands_of_a_page_are_understood(page: Path, capsys: pytest.CaptureFixture) -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     for command in named_commands(page):
         words = shlex.split(command, comments=True)
         if words[:1] == ["make"]:
