@@ -73,7 +73,7 @@ def _split_table(value: Mapping[str, Any]) -> list[Any] | None:
 def _wrapped(value: Mapping[str, Any], depth: int) -> list[Any] | None:
     """The lists of rows under known names, or the only list of records; all splits of a data set one after another. What stands beside
     them for all rows is given to each. The records of another list follow under its name: they fit no shape, and so are counted."""
-    shared = {SHARED[plain(str(key))]: part for key, part in value.items() if plain(str(key)) in SHARED}
+    shared = {SHARED[plain(str(key))]: _joined(part) for key, part in value.items() if plain(str(key)) in SHARED}
     lists = {key: part for key, part in value.items() if isinstance(part, list) and _mostly_objects(part) and not is_chat(part)}
     lists = {key: part for key, part in lists.items() if plain(str(key)) not in SHARED}
     known = [key for key in lists if str(key).casefold() in WRAPPERS]
@@ -87,14 +87,21 @@ def _wrapped(value: Mapping[str, Any], depth: int) -> list[Any] | None:
     return None
 
 
+def _joined(part: Any) -> Any:
+    return "\n".join(part) if isinstance(part, list) and all(isinstance(one, str) for one in part) else part
+
+
 def _shared(shared: Mapping[str, Any], row: Any) -> Any:
-    """A row with the cells that all rows share, as far as it has none of its own."""
+    """A row with the cells that all rows share, as far as it has none of its own. An instruction is the question of a row that has only an
+    input, otherwise a system text."""
     if not shared or not isinstance(row, dict):
         return row
-    texts = {key: "\n".join(part) if key == "instruction" and isinstance(part, list) and all(isinstance(one, str) for one in part) else part
-             for key, part in shared.items()}  # fmt: skip
-    own = {plain(str(key)) for key in row}
-    return {**{key: part for key, part in texts.items() if key not in own}, **row}
+    own = {SHARED.get(name, name) for name in (plain(str(key)) for key in row)}
+    given = dict(shared)
+    if "instruction" in given and ("input" not in own or "instruction" in own):
+        texts = (given.get("system"), given.pop("instruction"))
+        given["system"] = "\n\n".join(text for text in texts if isinstance(text, str))
+    return {**{key: part for key, part in given.items() if key not in own}, **row}
 
 
 def _mostly_objects(part: list[Any]) -> bool:
@@ -113,7 +120,7 @@ def _oriented(value: Mapping[str, Any]) -> list[Any] | None:
         return inner
     if all(str(key).lstrip("-").isdecimal() for key in inner[0]):
         return [{column: cells[row] for column, cells in value.items()} for row in inner[0]]
-    return inner if len(inner) > 1 and is_record(inner[0]) else None
+    return inner if len(inner) > 1 and is_record(inner[0]) and RECORD_KEYS.isdisjoint(map(str, value)) else None
 
 
 def _parallel(value: Mapping[str, Any]) -> list[Any] | None:

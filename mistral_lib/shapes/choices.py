@@ -25,12 +25,13 @@ BESIDE = ("premise", "hint")  # what the question is about, if it is not the que
 QUESTIONS = ("question", "question_stem", "ctx", "sentence", "prompt", "query", "problem", "instruction", "premise")
 ANSWERS = ("answerkey", "answer_key", "answer_idx", "answer_index", "correct_option", "correct", "cop", "answer", "label", "correct_answer",
            "output", "response", "completion", "target")  # fmt: skip
+ANSWER_LISTS = ("answers", "answer")
 PLACES = (*ANSWERS[:7], "label")  # cells that may name one of several `answers`
 
 
 def _among_answers(cells: Cells) -> dict[str, str]:
     """The options in the cell `answers` (ReClor): a list, beside a cell that names one of them by its place or letter; none otherwise."""
-    key = next((name for name in ("answers", "answer") if isinstance(cells.values.get(name), list)), None)
+    key = next((name for name in ANSWER_LISTS if isinstance(cells.values.get(name), list)), None)
     given = next((cells.values[name] for name in PLACES if name in cells), None)
     names_one = isinstance(given, int | str) and not isinstance(given, bool) and PLACE.fullmatch(str(given).strip())
     found = _listed(cells.values[key]) if key and names_one else {}

@@ -50,7 +50,11 @@ LABELS = ("label_text", "label_name", "class_name", "gold_label", "label", "labe
           "classification", "stance", "polarity", "verdict", "annotation")  # fmt: skip
 TOPICS = ("category", "topic", "stars", "rating", "tag")  # beside a long text these are often only about it
 SHORT_TEXTS = ("sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "post", "review_text", "question")
-OPTIONS = (*((key,) for key in (*choices.LISTS, "answers", "answer")), *(columns[:2] for columns in choices.COLUMNS))
+OPTIONS = (
+    *((key,) for key in choices.LISTS),
+    *product(choices.ANSWER_LISTS, choices.PLACES),
+    *(columns[:2] for columns in choices.COLUMNS),
+)
 DOCUMENTS = ("text", "content", "page_content", "raw_content", "body")
 
 

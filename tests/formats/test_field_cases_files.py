@@ -259,8 +259,8 @@ def test_a_row_with_lists_in_it_stays_whole(read, case):
 def test_rows_by_their_names_may_have_optional_keys(read):
     rows = [{**PAIRS[0], "hint": "x"}, *PAIRS[1:]]
     assert values(read("a.json", dumped({f"q{n}": row for n, row in enumerate(rows)}))) == rows
-    one = {"chosen": PAIRS[0], "rejected": {**PAIRS[1], "score": 1}}
-    assert values(read("a.json", dumped(one))) == [one]
+    for one in ({"chosen": PAIRS[0], "rejected": {**PAIRS[1], "score": 1}}, {"chosen": PAIRS[0], "rejected": PAIRS[1]}):
+        assert values(read("a.json", dumped(one))) == [one]
 
 
 SHARED = {
@@ -273,11 +273,15 @@ SHARED = {
 @pytest.mark.parametrize("case", SHARED)
 def test_what_stands_beside_the_rows_is_given_to_each(read, case):
     (key, shared), _ = SHARED[case].items()
-    name = "instruction" if key == "Definition" else key
-    cell = "Say\nit." if key == "Definition" else shared
+    name, cell = ("system", "Say\nit.") if key == "Definition" else (key, shared)
     assert values(read("a.json", dumped(SHARED[case]))) == [{name: cell, **row} for row in PAIRS]
     own = {**SHARED[case], next(reversed(SHARED[case])): [{**PAIRS[0], name: "own"}]}
     assert values(read("a.json", dumped(own))) == [{**PAIRS[0], name: "own"}]
+
+
+def test_a_definition_is_the_question_of_a_row_that_has_only_an_input(read):
+    rows = [{"input": "Great", "output": ["POS"]}]
+    assert values(read("a.json", dumped({"Definition": ["Say it."], "Instances": rows}))) == [{"instruction": "Say it.", **rows[0]}]
 
 
 def test_records_of_a_list_that_is_not_taken_are_rows_of_no_known_shape(read):
