@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from mistral_lib.corpus.document_keys import source_document
+from mistral_lib.corpus.document_keys import LONG_TEXT, long_text, source_document
 from mistral_lib.corpus.file_domains import file_domain
 from mistral_lib.corpus.unmapped_rows import key_name
 from mistral_lib.curation.redaction import redact
@@ -98,6 +98,8 @@ def map_row(
     repairs = (*([note] if note else []), *content.pop("repairs", ()))
     places = [value, *(inner for inner in (value.get("metadata"), value.get("meta")) if isinstance(inner, dict))]
     document_key, document = source_document(places, group_key)
+    if not document_key and not group_key and (found := _long_text(content)):
+        document_key, document = LONG_TEXT, f"text {text_id(found)}"
     return Record(
         domain=_without_secrets(_domain(places, domain_key)) or file_domain(source),
         source=source,
@@ -109,6 +111,11 @@ def map_row(
         document_key=document_key,
         **content,
     )
+
+
+def _long_text(content: Mapping[str, Any]) -> str:
+    """The long text that a chat's first question is about, "" without one."""
+    return long_text(next((message["content"] for message in content.get("messages") or () if message["role"] == "user"), ""))
 
 
 def _names(keys: Iterable[Any], domain_key: str, document_key: str) -> Iterator[str]:

@@ -3,6 +3,8 @@
 Names are free of secrets, and limited in length and number: a report must stay readable whatever the keys of a corpus are.
 """
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -15,6 +17,9 @@ LONGEST_NAME = 40  # characters
 MOST_KEYS = 30  # of one row that are named
 MOST_NAMES = 200  # of one kind that are counted by name
 OTHERS = "(others)"
+NO_TEXT = re.compile(
+    r"(?i)(?:^|[_ -])(?:uu|gu)?id$|(?<=[a-z])Id$|(?:^|[_ -])(?:at|date|time|timestamp|hash|sha\d*|md5|url|uri|link|source|lang|language|split)$"
+)
 UNKNOWN = "unknown_shape"  # the reason of a row whose keys are no known shape
 
 
@@ -42,12 +47,17 @@ def widths(value: Mapping[Any, Any]) -> dict[str, int]:
 
 
 def suggested_columns(characters: Mapping[str, int]) -> str:
-    """A value of the parameter `columns` that maps a row with these texts: its two longest, or its only one."""
-    texts = sorted((key for key, count in characters.items() if count), key=lambda key: -characters[key])[:2]
+    """A value of the parameter `columns` that maps a row with these texts: its two longest, or its only one.
+
+    Ids, dates, links and the like are left out unless nothing else remains.
+    """
+    filled = [key for key, count in characters.items() if count]
+    said = [key for key in filled if not NO_TEXT.search(key)] or filled
+    texts = sorted(said, key=lambda key: -characters[key])[:2]
     if len(texts) == 2:
-        asked, answered = sorted(texts, key=list(characters).index)
-        return f'columns = {{"prompt": "{asked}", "answer": "{answered}"}} or columns = {{"text": "{texts[0]}"}}'
-    return f'columns = {{"text": "{texts[0]}"}}' if texts else ""
+        asked, answered = map(json.dumps, sorted(texts, key=list(characters).index))
+        return f'columns = {{"prompt": {asked}, "answer": {answered}}} or columns = {{"text": {json.dumps(texts[0])}}}'
+    return f'columns = {{"text": {json.dumps(texts[0])}}}' if texts else ""
 
 
 def described(shapes: Iterable[Mapping[str, Any]], roles: Mapping[str, int], most: int = 3) -> str:

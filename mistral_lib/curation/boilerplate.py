@@ -28,7 +28,7 @@ STEMS = ("cookie", "policy", "terms of", "rights reserved", "not found", "404", 
 # A prompt with one of these is about such texts.
 TOPICS = re.compile(
     r"(?i)cookie|policy|policies|terms of|rights reserved|not found|\b404\b|javascript|newsletter|navigation|\bnav\b|menu|denied|captcha|redistribut|licen[cs]|copyright"
-    r"|warrant|disclaimer|\bspdx|\bgpl\b|\bgnu\b|error (?:page|message|code)|status code|boilerplate|website|web ?page|home ?page|header|footer|legal"
+    r"|warrant|disclaimer|\bspdx|\bgpl\b|\bgnu\b|error (?:page|message|code)|status code|boilerplate|website|web ?page|home ?page|header|footer|legal|\bservers?\b|\bhttps?\b|\b40[134]\b|\bresponses?\b"
 )
 LABEL = 25  # characters: a shorter answer is a label or a name, such as `404 Not Found` or `privacy policy`
 SHORT_PARAGRAPH = 240  # characters
@@ -80,7 +80,14 @@ EMPTY_ANSWERS = re.compile(
     r"(?i)[\s\W]*(?:(?:todo|tbd|t\.b\.d\.|fixme|placeholder|coming soon|no (?:content|text)(?: available| found)?|under construction|xxx+)[\s\W]*"
     r"|(?:\.{3,}|…|_{2,}|-{3,}|\?{2,})\s*)"
 )
-LEFTOVERS = re.compile(r"(?i)\W*(nan|null|undefined)\W*")  # of a failed export, unless the prompt offers the word or is about code
+LEFTOVERS = re.compile(
+    r"(?i)\W*(nan|null|undefined)\W*"
+)  # of a failed export, unless the prompt offers the word, is about code or asks for a label
+OPEN_DATES = re.compile(r"(?i)\W*(?:tbd|t\.b\.d\.|coming soon)\W*")  # an answer to a question about time or state
+TIMES = re.compile(r"(?i)\b(?:when|dates?|deadline|due|release|schedule|status|time|year|month|day|eta|planned|wann|quand|cuándo|quando)\b")
+CHOICES = re.compile(
+    r"(?i)\b(?:classify|classification|labels?|category|class|missing|empty|valid|choose|options?|evaluate|compute|calculate)\b|[0-9] ?[-+*/^] ?[0-9]"
+)
 PLACEHOLDERS = re.compile(
     r"(?i)\s*(?:processed content (?:from|of)\b|content (?:from|of) (?:the )?file\b|(?:extracted|parsed) (?:text|content) (?:from|of)\b"
     r"|\[?(?:insert|add|your) (?:[a-z]+ ){0,4}here\b|this is a (?:placeholder|dummy|sample) (?:text|answer|response|document)\b|(?:todo|tbd|fixme)\b)"
@@ -102,7 +109,9 @@ def is_placeholder_answer(answer: str, prompt: str = "") -> bool:
     if "lorem ipsum" in answer.lower():
         return "lorem" not in prompt.lower()
     if leftover := LEFTOVERS.fullmatch(answer):
-        return leftover[1].lower() not in prompt.lower() and not CODE.search(prompt)
+        return leftover[1].lower() not in prompt.lower() and not CODE.search(prompt) and not CHOICES.search(prompt)
+    if OPEN_DATES.fullmatch(answer) and TIMES.search(prompt):
+        return False
     if EMPTY_ANSWERS.fullmatch(answer):
         return not set(re.findall(r"\w+", answer.lower())) & set(re.findall(r"\w+", prompt.lower()))
     return PLACEHOLDERS.match(answer) is not None

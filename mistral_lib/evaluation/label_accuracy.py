@@ -29,6 +29,7 @@ from mistral_lib.shapes.conversation import Message, words_of
 from mistral_lib.tokens import chat_format
 
 WAYS = ("likelihood", "generated")
+USUAL_LABELS, FEWEST_RECORDS = 20, 20  # beyond so many labels fewer records are measured, but not fewer than these
 MORE_TOKENS = 4  # that a generated answer may have beyond the longest label, since a model may divide a label into more tokens
 
 Row = Mapping[str, Any]  # of records.parquet
@@ -96,15 +97,22 @@ def questions(
 ) -> tuple[list[Question], dict[str, int]]:
     """The test records that are measured, at most `max_label_records`, and how many others are left out, by reason.
 
+    A record costs a window for each label, so with more than USUAL_LABELS there are fewer, by `most_records`.
     By record id, which is a hash, and in turn from each domain: fixed, and independent of results.
     """
     ordered = sorted((row for row in rows if row["domain"] in labels), key=lambda row: (row["domain"], row["record_id"]))
     queues = [list(same) for _, same in groupby(ordered, lambda row: row["domain"])]
     left_out: Counter[str] = Counter()
     found = (_question(tokenizer, row, labels[row["domain"]], settings.max_tokens, left_out) for row in generation.round_robin(*queues))
-    chosen = list(islice((one for one in found if one is not None), settings.max_label_records or None))
+    chosen = list(islice((one for one in found if one is not None), most_records(labels, settings.max_label_records)))
     rest = len(ordered) - len(chosen) - left_out.total()
     return chosen, dict(left_out) | ({"beyond max_label_records": rest} if rest else {})
+
+
+def most_records(labels: Mapping[str, Labels], limit: int) -> int | None:
+    """How many records are measured: `limit`, and fewer for many labels, so that it bounds the windows; None for all."""
+    most = max(len(own.names) for own in labels.values())
+    return max(min(limit, FEWEST_RECORDS), limit * USUAL_LABELS // max(most, USUAL_LABELS)) if limit else None
 
 
 def _question(tokenizer: Any, row: Row, labels: Labels, max_tokens: int, left_out: Counter) -> Question | None:

@@ -33,6 +33,7 @@ def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
     never any content. All in one pass over the store. Returns what is rejected often."""
     by_file: Counter = Counter()
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
+    keys = prep.rows.document_key.read()
     repeats, lost, weights = prep.splits.repeats.read(), prep.lost.read(), prep.rows.weights()
     with (
         pq.ParquetWriter(folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
@@ -44,7 +45,7 @@ def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
             lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
             lines = lines.append_column(LEDGER.field("lines"), pa.array(weights[part].astype(np.int32)))
             ledger.write_table(lines)
-            kept.write_table(_records(lines, batch, prep.splits.divided is not None))
+            kept.write_table(_records(lines, batch, prep.splits.divided is not None, keys[part]))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason", "lines"]).to_pylist():
                 if row["lines"] == 1:
                     del row["lines"]
@@ -88,11 +89,12 @@ def _named(numbers: np.ndarray, names: Sequence[str]) -> pa.Array:
     return pa.array([*names, ""]).take(pa.array(np.where(numbers < 0, len(names), numbers)))
 
 
-def _records(lines: pa.Table, batch: pa.RecordBatch, divided: bool) -> pa.Table:
-    """The kept rows of the ledger, with their text. divided: whether each record is a group of its own."""
+def _records(lines: pa.Table, batch: pa.RecordBatch, divided: bool, keys: np.ndarray) -> pa.Table:
+    """The kept rows of the ledger, with their text. divided: whether each record is a group of its own; keys: what names its document."""
     kept = pc.is_in(lines["fate"], pa.array(splits.SPLITS)).combine_chunks()
     rows, stored = lines.filter(kept), batch.filter(kept)
-    groups = rows["record_id"] if divided else [text_id(group) for group in stored["source_group"].to_pylist()]
+    named = pc.if_else(pa.array(keys > 0).filter(kept), stored["source_group"], stored["source"])
+    groups = rows["record_id"] if divided else [text_id(group) for group in named.to_pylist()]
     columns = {"record_id": rows["record_id"], "split": rows["fate"], "domain": rows["domain"], "source": rows["source"], "source_group": groups,
                "shape": stored["shape"], "messages": stored["messages"].cast(pa.string()), "text": stored["text"],
                "tools": stored["tools"].cast(pa.string())}  # fmt: skip
@@ -150,7 +152,7 @@ def _documents(rows: RowColumns, mask: np.ndarray) -> dict[str, int]:
 def documents_text(report: dict[str, Any]) -> str:
     """How many source documents there are, and which row key names them. report: data/report.json."""
     found = report.get("source_documents", [])  # an older version of the library did not count them
-    named = [f"{one['documents']:,} named by the key {one['key']} ({one['records']:,} records)" for one in found if one["key"]]
+    named = [f"{one['documents']:,} named by {_key(one['key'])} ({one['records']:,} records)" for one in found if one["key"]]
     alone = [f"{one['records']:,} records that name none and count as a document each" for one in found if not one["key"]]
     if report.get("divided_documents"):
         return f"source documents: {divided_text(report['divided_documents'])}"
@@ -160,11 +162,29 @@ def documents_text(report: dict[str, Any]) -> str:
 def divided_text(divided: dict[str, Any]) -> str:
     """Which documents had to be divided, what that means, and what to do. divided: of data/report.json."""
     which = "all records are of one document" if divided["documents"] == 1 else f"all records are of {divided['documents']} documents"
-    named = f", named by the key {divided['key']}" if divided["key"] else ""
+    named = f", named by {_key(divided['key'])}" if divided["key"] else ""
     remedy = "name a key that divides them (group_key)" if divided["key"] else "add documents"
     return (
         f"{which}{named}: too few for three splits. So they are split by their {divided['records']:,} {divided['into']}; "
         f"{divided['into']} of one document are in training and in the test, which therefore shows less. To change it, {remedy}"
+    )
+
+
+def _key(key: str) -> str:
+    return key if key == document_keys.LONG_TEXT else f"the key {key}"
+
+
+def uneven_text(report: dict[str, Any], shares: dict[str, float]) -> str:
+    """A warning for each held-out split that has more than twice its share, since links take whole groups of records there; "" for none."""
+    sizes = report["split_sizes"]
+    total = sum(sizes.values())
+    uneven = [name for name, share in shares.items() if sizes[name] > max(2 * share * total, splits.SMALLEST_LARGE_LIMIT)]
+    if not uneven:
+        return ""
+    held = ", ".join(f"{name} holds {sizes[name]:,} of {total:,} records (share {shares[name]:g})" for name in uneven)
+    return (
+        f"{held}: records with nearly equal prompts or answers go to the most protected split of any of them. If they are about one "
+        "document, give them a key that names it (group_key)"
     )
 
 

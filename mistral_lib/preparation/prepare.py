@@ -79,8 +79,10 @@ def prepare(run: Run) -> dict[str, Any]:
     run.run_stage("data", inputs, work_in)
     stage_inputs.note_in_report(run)
     report = files.read_json(run.folder / "data" / "report.json")
-    for sentence in rejections.sentences(report.get("large_rejections", ())):
-        say(sentence)
+    shares = {"validation": run.settings.validation_share, "test": run.settings.test_share}
+    for sentence in (*rejections.sentences(report.get("large_rejections", ())), data_report.uneven_text(report, shares)):
+        if sentence:
+            say(sentence)
     return report
 
 

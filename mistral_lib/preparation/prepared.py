@@ -13,6 +13,7 @@ from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.mixture import Mixture
 from mistral_lib.curation.near_duplicates import first_occurrence
 from mistral_lib.curation.split_minimums import Earlier
+from mistral_lib.curation.template_prompts import TEMPLATE
 from mistral_lib.preparation.dropped_duplicates import Duplicates, Similar
 from mistral_lib.preparation.record_store import RecordStore, StoredColumn
 from mistral_lib.preparation.row_inspection import DOCUMENT, KEPT, SIDES, RowColumns
@@ -94,6 +95,7 @@ def assign(
     """
     mapped = duplicates.mapped
     label, labels = find_labels(rows, mapped, store)
+    forget_common_texts(rows, mapped, settings.group_key)
     divided = divide_documents(rows, mapped, store, settings.group_key)
     links = links_of(rows, duplicates, label >= 0, folder)
     kept = rows.fate[mapped] == KEPT
@@ -145,6 +147,23 @@ def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tup
         labels = {text[first]: count for first, count in zip(one.first.tolist(), one.rows.tolist(), strict=True)}
         named[rows.domains[one.domain]] = {"labels": labels, "majority_share": round(one.majority_share, 6)}
     return label_domains.label_of(domain, answer, found), dict(sorted(named.items()))
+
+
+def forget_common_texts(rows: RowColumns, mapped: np.ndarray, group_key: str) -> None:
+    """Make records of a text that many prompts have documents of their own: it is a template or a background, no document.
+
+    Many are more than TEMPLATE records or a tenth of all. Changes groups and document keys in `rows`.
+    """
+    keys = ("", *document_keys.searched(group_key))
+    if document_keys.LONG_TEXT not in keys:
+        return
+    group, number, kept = rows.group.read(), rows.document_key.read(), mapped[rows.fate[mapped] == KEPT]
+    by_text = number == keys.index(document_keys.LONG_TEXT)
+    texts, counts = np.unique(group[kept[by_text[kept]]], return_counts=True)
+    common = by_text & np.isin(group, texts[counts > min(TEMPLATE, len(kept) / 10)])
+    group[common], number[common] = mix(rows.key[common]), 0
+    rows.group.overwrite(group)
+    rows.document_key.overwrite(number)
 
 
 def divide_documents(rows: RowColumns, mapped: np.ndarray, store: RecordStore, group_key: str) -> dict[str, Any] | None:

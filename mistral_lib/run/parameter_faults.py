@@ -41,6 +41,13 @@ def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]
             faults.append(
                 f"{key} = {getattr(settings, key)}: an empty path would read the whole folder of the workbook; name a file or a folder"
             )
+    if not settings.base_model.strip():
+        faults.append("base_model is empty; expected demo:NAME, a folder, s3://bucket/prefix or the name of a model on the hub")
+    faults += [
+        f"columns: {target} names no key; name the key of the rows, or leave {target} out"
+        for target, key in settings.columns.items()
+        if not key
+    ]
     for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
         if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
             faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")

@@ -104,6 +104,7 @@ _Loader.add_constructor("tag:yaml.org,2002:bool", _read_bool)
 def _read_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     """Errors: ParameterError for a key that is there twice: YAML itself takes the last value without a word."""
     lines: dict[Any, int] = {}
+    loader.flatten_mapping(node)  # of a merge key <<
     for key_node, _ in node.value:
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
         if isinstance(key, str | int | float | bool) and key in lines:
@@ -128,6 +129,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{paths.short(path)}: {error}") from None
     except yaml.YAMLError as error:
         raise ParameterError(f"{paths.short(path)}: not valid YAML: {error}") from None
+    if values is None:
+        raise ParameterError(f"{paths.short(path)}: the file has no parameters; expected lines of `key: value`")
     if not isinstance(values, dict):
         raise ParameterError(f"{paths.short(path)}: expected lines of `key: value`, found {type(values).__name__}")
     return values
@@ -136,6 +139,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _text(path: Path) -> str:
     """Errors: ParameterError if it is not UTF-8."""
     data = path.read_bytes()
+    if b"\0" in data[:4]:  # UTF-16 or UTF-32 without its mark
+        raise ParameterError("the file is UTF-16 or UTF-32; expected a text file in UTF-8: save it as UTF-8 in your editor")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
