@@ -3,7 +3,7 @@
 import pytest
 
 from mistral_lib.corpus import document_keys
-from mistral_lib.corpus.document_keys import USUAL, source_document
+from mistral_lib.corpus.document_keys import LONG_TEXT, LONG_TEXT_WORDS, USUAL, source_document
 from mistral_lib.corpus.records import map_row, record_of
 from mistral_lib.formats.rows import Row
 from mistral_lib.run.settings import Settings
@@ -38,3 +38,14 @@ def test_a_record_knows_its_document_and_the_key_that_names_it() -> None:
     assert (alone.source_group, alone.document_key) == ("x.jsonl:2", "")
     named = record_of(Row("x.jsonl:3", {"text": "a", "page": 3, "url": "u"}), Settings(group_key="page"))
     assert (named.source_group, named.document_key) == ("3", "page") and named.document_key in document_keys.searched("page")
+
+
+def test_a_long_text_in_a_prompt_of_several_lines_is_the_document_of_its_questions() -> None:
+    passage = " ".join(f"word{n}" for n in range(LONG_TEXT_WORDS))
+    rows = [{"context": passage, "question": f"Which one is {n}?", "answer": "that"} for n in range(2)]
+    rows.append({"messages": [{"role": "user", "content": f"Who is it?\n{passage}"}, {"role": "assistant", "content": "Anna"}]})
+    records = [map_row(row, f"a.jsonl:{n}") for n, row in enumerate(rows)]
+    assert {record.document_key for record in records} == {LONG_TEXT} and len({record.source_group for record in records}) == 1
+    assert map_row({**rows[0], "doc_id": 7}, "a.jsonl:1").document_key == "doc_id"
+    alone = [map_row({"prompt": prompt, "completion": "that"}, "a.jsonl:1") for prompt in (passage, "What is it?\nTell me.")]
+    assert [record.source_group for record in alone] == ["a.jsonl:1"] * 2 and not any(record.document_key for record in alone)

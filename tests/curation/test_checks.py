@@ -329,6 +329,7 @@ HONEST = [
     ("Which of toxic, insult, none?", "none"), ("Is it a bug?", "None"), ("What is missing?", "N/A"), ("What does find() return?", "undefined"), ("One of null, some", "null"), ("2 + 2?", "4"), ("Positive?", "+"), ("Which emotion?", "😊"),
     ("什么颜色？", "红"), ("What is 404?", "Page not found"), ("Classify the answer of the server", "404 Not Found"), ("Which intent?", "privacy policy"), ("Which operator?", "!="), ("Is there an answer?", "no answer"),
     ("Write a cookie banner for my shop", COOKIES), ("Add a license to this file", LICENSE), ("Make a navigation menu", MENU), ("Give me filler text, lorem ipsum", "Lorem ipsum dolor sit amet."), ("What does TODO mean?", "TODO"),
+    ("When is the release?", "TBD"), ("Classify: 1/0", "undefined"), ("Is a label missing? Answer with the label", "null"), ("What does the server send?", "Access denied. Error 403 is sent when a user has no right."),
     ("Write an HTML form", '<form action="/a"><input id="x" name="x"/><button type="submit" class="btn">Go</button></form>'), ("Fix this: <div>a", '<div class="a"><b>a</b></div>'), ("Create a button with an icon", '<a class="btn" href="#"><i class="x"></i></a>'),
     ("Schreibe ein HTML-Formular", '<form class="abc" id="def"></form>'), ("画一个网页", '<div class="abc" id="def"></div>'), ("Draw a house", '<div class="abc" id="def"></div>'),
     ("A house, please", '<svg viewBox="0 0 10 10"><path d="M0 0L1 1"/><path d="M1 1L2 2"/></svg>'), ("Extract as JSON: Anna, 7", '{"name": "Anna", "age": 7}'), ("Convert to XML", "<a><b>1</b></a>"),

@@ -38,6 +38,12 @@ def found(answers: list[str]) -> dict[str, int] | None:
         ([f"answer {n}" for n in range(100)], None),
         (["正面"] * 5 + ["负面"] * 5, {"正面": 5, "负面": 5}),
         (["-5"] * 5 + ["5"] * 5, {"-5": 5, "5": 5}),
+        (["Yes", "yes.", "No", "no"] * 5, {"Yes": 10, "No": 10}),
+        (['{"label": "a"}', '{"label":"a"}', '{"label":"b"}'] * 5, {'{"label": "a"}': 10, '{"label":"b"}': 5}),
+        (
+            [f"it is the language {name} here" for name in ("C", "C#", "C++")] * 5,
+            {f"it is the language {name} here": 5 for name in ("C", "C#", "C++")},
+        ),
     ],
 )
 def test_a_few_short_or_canned_answers_that_cover_nearly_all_rows_are_labels(answers: list[str], labels: dict[str, int] | None) -> None:

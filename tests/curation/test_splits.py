@@ -630,3 +630,12 @@ def test_labels_of_a_few_components_are_filled_like_domains() -> None:
     assert in_domain([0] * 5, [50, 10, 40, 20, 30], share=0.08, labels=(0,)) == [0, 2, 0, 1, 0]
     assert in_domain([0] * 5, [50, 10, 40, 20, 30], share=0.08) == [0] * 5, "a domain needs one expected component"
     assert in_domain([0] * 4, [50, 10, 40, 20], share=0.08, labels=(0,)) == [0] * 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_documents_of_one_size_are_not_large_and_each_label_is_in_every_split(seed: int) -> None:
+    """Three labels with ten documents of one label each, twenty records a document."""
+    number = np.arange(600)
+    label, domain = number // 200, np.zeros(600, np.int32)
+    done = splits.assign(number.astype(np.uint64) // 20, number.astype(np.uint64), [], domain, 0.08, 0.08, seed, label=label)
+    assert done.large_components == 0 and (splits.by_domain(done.split, label) > 0).all()
