@@ -18,6 +18,7 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings, is_embedded, meaning
 
 DEMO = "demo.yaml"  # in params/: the demo's values
+AS_UTF8 = "expected a text file in UTF-8: save it as UTF-8 in your editor"
 
 
 class ParameterError(ValueError):
@@ -139,15 +140,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _text(path: Path) -> str:
     """Errors: ParameterError if it is not UTF-8."""
     data = path.read_bytes()
-    if b"\0" in data[:4]:  # UTF-16 or UTF-32 without its mark
-        raise ParameterError("the file is UTF-16 or UTF-32; expected a text file in UTF-8: save it as UTF-8 in your editor")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4]:  # with its mark, and without it
+        raise ParameterError(f"the file is UTF-16 or UTF-32; {AS_UTF8}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        seen = "the file is UTF-16" if wide else f"line {line} has the byte 0x{data[error.start]:02x}, which is not UTF-8"
-        raise ParameterError(f"{seen}; expected a text file in UTF-8: save it as UTF-8 in your editor") from None
+        raise ParameterError(f"line {line} has the byte 0x{data[error.start]:02x}, which is not UTF-8; {AS_UTF8}") from None
 
 
 def instances() -> dict[str, dict[str, Any]]:

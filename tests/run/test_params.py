@@ -505,7 +505,7 @@ def test_saving_says_what_it_did_and_never_replaces_unasked(home: Path) -> None:
         (b"seed: 1\nmax_steps: 5\nseed: 2\n", r"seed is given twice, in lines 1 and 3"),
         (b"columns: {prompt: a, prompt: b}\n", r"prompt is given twice, in lines 1 and 1"),
         ("run_name: übung\n".encode("cp1252"), r"line 1 has the byte 0xfc, which is not UTF-8; .*save it as UTF-8"),
-        ("seed: 1\n".encode("utf-16"), r"the file is UTF-16; .*save it as UTF-8"),
+        ("seed: 1\n".encode("utf-16"), r"the file is UTF-16 or UTF-32; .*save it as UTF-8"),
         (b"seed: 99999999999999999999\n", r"seed = 99999999999999999999: .*4294967295"),
         ("seed: 1\n".encode("utf-16-le"), r"the file is UTF-16 or UTF-32; .*save it as UTF-8"),
         (b"# nothing\n", r"the file has no parameters"),
