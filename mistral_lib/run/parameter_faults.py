@@ -52,7 +52,9 @@ def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]
         if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
             faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")
     if 0 < settings.max_steps < (every := settings.checkpoint_every_steps):
-        faults.append(f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over")
+        faults.append(
+            f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over; set it to {settings.max_steps} or less"
+        )
     if settings.early_stopping_patience and not settings.validate_every_steps:
         faults.append(f"early_stopping_patience = {settings.early_stopping_patience} needs validations: set validate_every_steps above 0")
     if settings.max_usd and instances.get(settings.instance, {}).get("usd_per_hour") == 0:

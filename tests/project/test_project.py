@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mistral_lib import __main__
-from mistral_lib.run import paths
+from mistral_lib.run import params, paths
 
 ROOT = paths.project()
 README = (ROOT / "README.md").read_text()
@@ -93,6 +93,19 @@ def test_the_commands_of_a_page_are_understood(page: Path, capsys: pytest.Captur
                 pytest.fail(f"{page.name}: {command}: {capsys.readouterr().err}")
         for word in given or []:
             assert not word.startswith("params/") or (ROOT / word).is_file(), command
+
+
+def test_what_a_page_sets_is_valid_together() -> None:
+    """Every `--set …` of a page, for the file that it names or else params/own_corpus.yaml."""
+    found = 0
+    for page in PAGES:
+        for code in re.findall(r"`([^`]*--set [^`]*)`|^([^`\n]*--set [^`\n]*)$", page.read_text(), re.M):
+            words = shlex.split("".join(code), comments=True)
+            pairs = [value for word, value in itertools.pairwise(words) if word == "--set" and "=" in value]
+            named = [word for word in words if word.startswith("params/") and word.endswith(".yaml")]
+            params.load(ROOT / (named or ["params/own_corpus.yaml"])[0], pairs)
+            found += bool(pairs)
+    assert found >= 6
 
 
 def test_the_docs_have_commands_to_check() -> None:

@@ -404,7 +404,7 @@ def faults(**values: object) -> list[str]:
           for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens")),
         ({"max_probe_tokens": 0, "max_tokens": 512}, {"max_probe_tokens": 1, "max_tokens": 512}, "max_probe_tokens = 1 is less than one block"),
         ({"max_steps": 4, "checkpoint_every_steps": 4}, {"max_steps": 4, "checkpoint_every_steps": 5},
-         "checkpoint_every_steps = 5 is above max_steps = 4: a killed run would start over"),
+         "checkpoint_every_steps = 5 is above max_steps = 4: a killed run would start over; set it to 4 or less"),
         ({"max_steps": 0, "checkpoint_every_steps": 4}, {"max_steps": 1, "checkpoint_every_steps": 4}, "checkpoint_every_steps = 4 is above"),
         ({"early_stopping_patience": 2, "validate_every_steps": 1}, {"early_stopping_patience": 2, "validate_every_steps": 0},
          "early_stopping_patience = 2 needs validations: set validate_every_steps above 0"),
