@@ -52,7 +52,7 @@ def calls_of(turn: Mapping[str, Any]) -> list[Call]:
     """The tool calls of a turn. Errors: UnmappableError."""
     calls = turn.get("tool_calls")
     if is_empty(calls):
-        calls = [turn.get("function_call")]
+        calls = [turn["function_call"]] if not is_empty(turn.get("function_call")) else []
     if isinstance(calls, str):
         calls = parsed_json(calls)
     if isinstance(calls, list):
@@ -64,7 +64,7 @@ def calls_of(turn: Mapping[str, Any]) -> list[Call]:
 
 def _is_void(value: Any) -> bool:
     """Whether a call has no value at all: Arrow gives a turn without a call the keys of the calls of other turns."""
-    return is_empty(value) or (isinstance(value, dict) and all(map(_is_void, value.values())))
+    return value is None or (isinstance(value, dict) and bool(value) and all(map(_is_void, value.values())))
 
 
 def call_of(value: Mapping[str, Any]) -> Call:
