@@ -85,7 +85,7 @@ def settings(corpus: Path, tiny_model: str) -> params.Settings:
     return short_run(
         run_name="small", corpus_paths=["corpora/small"], base_model=tiny_model, max_tokens=128, max_steps=8,
         checkpoint_every_steps=2, learning_rate=5e-3, validation_share=0.15, test_share=0.15, max_validation_tokens=1024,
-        max_test_tokens=1024, sample_count=2, max_new_tokens=8, general_prompts=4,
+        max_test_tokens=1024, sample_count=2, max_new_tokens=8, general_prompts=4, shortest_answer=20,
     )  # fmt: skip
 
 

@@ -237,7 +237,7 @@ def deep(value, levels: int = 300) -> list:
         ({"chosen": [CHAT[1]], "rejected": "b"}, "no_question"),
         ({"data": {"name": "", "born": None}}, "empty_text"),
         ({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": 5}]}, "tool_calls_are_not_a_list_of_objects"),
-        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {}}]}]}, "text_is_not_a_string"),
+        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{"function": {}}]}]}, "tool_call_without_a_name"),
         ({"instruction": "a", "output": "b", "history": 5}, "history_is_not_pairs"),
         ({"instruction": "a", "output": "b", "history": [["x"]]}, "history_is_not_pairs"),
         ({"chosen": "a", "rejected": "b"}, "preference_without_prompt"),

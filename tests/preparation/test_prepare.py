@@ -28,7 +28,7 @@ def test_the_counts_reconcile_and_the_ledger_has_every_row(prepared: Run, corpus
     files.write_json_lines(corpus / "mess.jsonl", mess)
     with open(corpus / "mess.jsonl", "ab") as file:
         file.write(b'{"prompt": "cut o')
-    report = prepare.prepare(other(prepared, shortest_answer=20))
+    report = prepare.prepare(prepared)
     assert report["records_read"] == 609 and report["duplicates_exact"] == 5
     assert sum(report["rejected"].values()) == 4 and reconciles(report)
     ledger = pq.read_table(prepared.folder / "data" / "ledger.parquet").to_pylist()
