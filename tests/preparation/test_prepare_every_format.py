@@ -104,7 +104,7 @@ def prepared(home: Path, tiny_model: str, names: set[str] | None = None) -> tupl
     """The report and the ledger of a preparation of these files."""
     write(home / "corpora" / "kinds", names)
     run = Run.open(
-        short_run(run_name="kinds", corpus_paths=["corpora/kinds"], base_model=tiny_model, max_tokens=256,
+        short_run(run_name="kinds", corpus_paths=["corpora/kinds"], base_model=tiny_model, max_tokens=256, shortest_answer=20,
                   max_validation_tokens=0, max_test_tokens=0, validation_share=0.2, test_share=0.2)
     )  # fmt: skip
     report = prepare.prepare(run)
