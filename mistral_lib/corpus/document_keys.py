@@ -19,13 +19,13 @@ USUAL = (PDF_KEY, "document_id", "doc_id", "document_name", "source_document", "
 
 
 def searched(group_key: str) -> tuple[str, ...]:
-    """The keys that may name a source document, best first; LONG_TEXT for none of them."""
+    """The keys that may name a source document, best first; last LONG_TEXT, which stands for none of them, unless `group_key` is given."""
     return (group_key, PDF_KEY) if group_key else (*USUAL, LONG_TEXT)
 
 
 def source_document(places: Sequence[Mapping[str, Any]], group_key: str = "") -> tuple[str, str]:
     """(key as in `searched`, name) of a row's source document; two empty texts if no key names it. places: the row and its metadata."""
-    for key in (group_key, PDF_KEY) if group_key else USUAL:
+    for key in searched(group_key):
         for place in places:
             own = key if group_key else usual_keys(tuple(place)).get(key)
             found = None if own is None else place.get(own)

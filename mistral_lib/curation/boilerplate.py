@@ -28,7 +28,8 @@ STEMS = ("cookie", "policy", "terms of", "rights reserved", "not found", "404", 
 # A prompt with one of these is about such texts.
 TOPICS = re.compile(
     r"(?i)cookie|policy|policies|terms of|rights reserved|not found|\b404\b|javascript|newsletter|navigation|\bnav\b|menu|denied|captcha|redistribut|licen[cs]|copyright"
-    r"|warrant|disclaimer|\bspdx|\bgpl\b|\bgnu\b|error (?:page|message|code)|status code|boilerplate|website|web ?page|home ?page|header|footer|legal|\bservers?\b|\bhttps?\b|\b40[134]\b|\bresponses?\b"
+    r"|warrant|disclaimer|\bspdx|\bgpl\b|\bgnu\b|error (?:page|message|code)|status code|boilerplate|website|web ?page|home ?page|header|footer|legal"
+    r"|\bservers?\b|\bhttps?\b|\b40[134]\b|\bresponses?\b"
 )
 LABEL = 25  # characters: a shorter answer is a label or a name, such as `404 Not Found` or `privacy policy`
 SHORT_PARAGRAPH = 240  # characters
@@ -80,9 +81,8 @@ EMPTY_ANSWERS = re.compile(
     r"(?i)[\s\W]*(?:(?:todo|tbd|t\.b\.d\.|fixme|placeholder|coming soon|no (?:content|text)(?: available| found)?|under construction|xxx+)[\s\W]*"
     r"|(?:\.{3,}|…|_{2,}|-{3,}|\?{2,})\s*)"
 )
-LEFTOVERS = re.compile(
-    r"(?i)\W*(nan|null|undefined)\W*"
-)  # of a failed export, unless the prompt offers the word, is about code or asks for a label
+# Of a failed export, unless the prompt offers the word, is about code or asks for a label
+LEFTOVERS = re.compile(r"(?i)\W*(nan|null|undefined)\W*")
 OPEN_DATES = re.compile(r"(?i)\W*(?:tbd|t\.b\.d\.|coming soon)\W*")  # an answer to a question about time or state
 TIMES = re.compile(r"(?i)\b(?:when|dates?|deadline|due|release|schedule|status|time|year|month|day|eta|planned|wann|quand|cuándo|quando)\b")
 CHOICES = re.compile(

@@ -45,7 +45,8 @@ def _without_layout(answer: str) -> str:
 
 
 def label_hashes(answers: Sequence[str], answer: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The hash of each answer's key, uint64. answer, words: as `minhash.fold` returns them; what is too long for a label has its own hash."""
+    """The hash of each answer's key, uint64 (n,); of one that is too long for a label, `answer`. answer, words: as `minhash.fold` returns
+    them."""
     found = answer.astype(np.uint64)
     for place in np.flatnonzero(words <= LONGEST_LABEL).tolist():
         found[place] = hash64(label_key(answers[place]))
@@ -70,8 +71,8 @@ class LabelDomain:
 def find(domain: np.ndarray, answer: np.ndarray, words: np.ndarray, prompted: np.ndarray, kept: np.ndarray) -> list[LabelDomain]:
     """The label domains, ascending.
 
-    domain: int32 (n,); answer: uint64 (n,), as `label_hashes` returns them; words: int (n,), of each answer; prompted: bool (n,), which rows are no plain documents;
-    kept: bool (n,), which rows count.
+    domain: int32 (n,); answer: uint64 (n,), as `label_hashes` returns them; words: int (n,), of each answer; prompted: bool (n,), which
+    rows are no plain documents; kept: bool (n,), which rows count.
     """
     order = np.lexsort((answer, domain))  # stable: of equal ones the first row comes first
     order = order[(prompted & kept)[order]]

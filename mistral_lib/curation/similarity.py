@@ -16,8 +16,11 @@ LETTERS = "".join((
 ))  # fmt: skip
 WORD = re.compile(rf"[{LETTERS}]|[^\W{LETTERS}]+")
 
-# What folded words leave out and what may be all that differs in short texts: operators, brackets, currencies, emoji, a minus, C#
-SYMBOLS = re.compile(r"[+*/%=<>^~|&()\[\]{}$€£¥°√×÷±¬\u2190-\u22ff\u2600-\u27bf\U0001f000-\U0001faff]|(?<!\w)-|(?<=\w)#|(?<=\d)!|!(?==)")
+# What folded words leave out and what may be all that differs in short texts: operators, brackets, currencies, emoji, a minus, C#, 5!
+# Each branch begins with its character, so that `re` skips all others at once: four times as fast as with the lookbehind first.
+SYMBOLS = re.compile(
+    r"[+*/%=<>^~|&()\[\]{}$€£¥°√×÷±¬\u2190-\u22ff\u2600-\u27bf\U0001f000-\U0001faff]|-(?<!\w-)|#(?<=\w#)|!(?:(?<=\d!)|(?==))"
+)
 
 Shingles = set[tuple[str, ...]]
 

@@ -21,12 +21,13 @@ leave a domain, a label or the whole corpus without a split, the group whose has
 (split_minimums.py). Only the run folder remembers reassigned groups: preparing a grown corpus in a new run folder may return them to
 training. Assignment by hash is the same everywhere.
 
-There are three exceptions. First, a component above `large_share` of the records, and far above the mean component (or above
-`HUGE_SHARE`), goes to training even if one of its groups is assigned to another split, since it would unbalance every split. So a component that grows beyond the limit, or a corpus that
-outgrows it, moves records without a new link to them; they are counted as `in_large_components`, and the limit moves only when the
-corpus doubles. Second, if new links leave the whole corpus without a split, a component of training is reassigned to it, if necessary
-one that was there before. Third, a text that new records make common, or a domain that they make a label domain, links no longer: the
-records that only it had linked go to the splits of their own groups.
+There are three exceptions. First, a component above `large_share` of the records and above LARGE_MULTIPLE mean components (or above
+HUGE_SHARE of the records) goes to training even if one of its groups is assigned to another split, since it would unbalance every split.
+So a component that grows beyond these limits, or a corpus that outgrows them, moves records without a new link to them; they are counted
+as `in_large_components`, and a limit moves only when the corpus or its mean component doubles. Second, if new links leave the whole
+corpus without a split, a component of training is reassigned to it, if necessary one that was there before. Third, a text that new
+records make common, or a domain that they make a label domain, links no longer: the records that only it had linked go to the splits of
+their own groups. The same holds for a long text that names the document of its questions (corpus/document_keys.py).
 """
 
 import hashlib

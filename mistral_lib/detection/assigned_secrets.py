@@ -47,7 +47,7 @@ PARTS = re.compile("[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 
 
 def names_no_secret(stem: str, rest: str) -> bool:
-    """Whether a name that goes on with `rest` after its stem is another word (PAT|H, TOKEN|IZER) or names no secret (PASS_RATE)."""
+    """Whether a name that continues with `rest` after its stem is another word (PAT|H, TOKEN|IZER) or names no secret (PASS_RATE)."""
     if stem.isupper() and rest[:1].isalpha() and rest.lower() != "s":
         return True
     parts = PARTS.findall(rest)

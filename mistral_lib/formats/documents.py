@@ -61,9 +61,10 @@ def is_page(name: str, start: bytes) -> bool:
 
 def _is_utf8(data: bytes) -> bool:
     try:
-        return bool(data.decode()) or True
+        data.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def picture(data: bytes, name: str, reading: Reading) -> Row:

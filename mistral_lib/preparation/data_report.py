@@ -18,6 +18,7 @@ from mistral_lib.curation import mixture, rejections, splits
 from mistral_lib.preparation.prepared import Prepared
 from mistral_lib.preparation.row_inspection import DUPLICATE, KEPT, NEAR_DUPLICATE, ORIGINS, REJECTED, RowColumns
 from mistral_lib.run import files
+from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import packing
 
 LEDGER = pa.schema([*((name, pa.string()) for name in ("source", "origin", "domain", "shape", "record_id", "fate", "reason")),
@@ -174,18 +175,16 @@ def _key(key: str) -> str:
     return key if key == document_keys.LONG_TEXT else f"the key {key}"
 
 
-def uneven_text(report: dict[str, Any], shares: dict[str, float]) -> str:
-    """A warning for each held-out split that has more than twice its share, since links take whole groups of records there; "" for none."""
-    sizes = report["split_sizes"]
+def uneven_splits(report: dict[str, Any], settings: Settings) -> list[str]:
+    """A warning for each held-out split that has more than twice its share, since links take whole groups of records there."""
+    sizes, shares = report["split_sizes"], {"validation": settings.validation_share, "test": settings.test_share}
     total = sum(sizes.values())
-    uneven = [name for name, share in shares.items() if sizes[name] > max(2 * share * total, splits.SMALLEST_LARGE_LIMIT)]
-    if not uneven:
-        return ""
-    held = ", ".join(f"{name} holds {sizes[name]:,} of {total:,} records (share {shares[name]:g})" for name in uneven)
-    return (
-        f"{held}: records with nearly equal prompts or answers go to the most protected split of any of them. If they are about one "
-        "document, give them a key that names it (group_key)"
-    )
+    return [
+        f"{name} holds {sizes[name]:,} of {total:,} records, its share is {share:g}: records with nearly equal prompts or answers go to the "
+        "most protected split of any of them. If they are about one document, give them a key that names it (group_key)"
+        for name, share in shares.items()
+        if sizes[name] > max(2 * share * total, splits.SMALLEST_LARGE_LIMIT)
+    ]
 
 
 def _in_split(prep: Prepared) -> dict[str, np.ndarray]:

@@ -79,10 +79,8 @@ def prepare(run: Run) -> dict[str, Any]:
     run.run_stage("data", inputs, work_in)
     stage_inputs.note_in_report(run)
     report = files.read_json(run.folder / "data" / "report.json")
-    shares = {"validation": run.settings.validation_share, "test": run.settings.test_share}
-    for sentence in (*rejections.sentences(report.get("large_rejections", ())), data_report.uneven_text(report, shares)):
-        if sentence:
-            say(sentence)
+    for sentence in (*rejections.sentences(report.get("large_rejections", ())), *data_report.uneven_splits(report, run.settings)):
+        say(sentence)
     return report
 
 

@@ -155,20 +155,24 @@ class Inspector:
         named["document_key"] = [self.keys.index(record.document_key) if record else 0 for record, _ in found]
         arrays = {name: np.array(named.get(name, [0] * len(found)), kind) for name, kind in COLUMNS.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
-        records, mapped = [record for record, _ in found if record], np.array([record is not None for record, _ in found], bool)
-        signed = self._signed(records, mapped, arrays)
-        _with_symbols(records, mapped, arrays)
-        arrays["label"][mapped] = label_domains.label_hashes(
-            [r.answer for r in records], arrays["answer"][mapped], arrays["answer_words"][mapped]
-        )
+        signed = self._compared([record for record, _ in found], arrays)
         return InspectedBatch(arrays, domains, reasons, counts, signed, stored)
 
+    def _compared(self, found: Sequence[Record | None], columns: dict[str, np.ndarray]) -> dict[str, minhash.Signatures] | None:
+        """Fills in what records are compared by. Returns the signatures of their prompts and answers; None if no search is wanted."""
+        mapped = np.array([record is not None for record in found], bool)
+        prompts, answers = [prompt_text(one.messages) for one in found if one], [one.answer for one in found if one]
+        signed = self._signed(prompts, answers, mapped, columns)
+        _with_symbols(prompts, answers, mapped, columns)
+        columns["label"][mapped] = label_domains.label_hashes(answers, columns["answer"][mapped], columns["answer_words"][mapped])
+        return signed
+
     def _signed(
-        self, records: Sequence[Record], mapped: np.ndarray, columns: dict[str, np.ndarray]
+        self, prompts: Sequence[str], answers: Sequence[str], mapped: np.ndarray, columns: dict[str, np.ndarray]
     ) -> dict[str, minhash.Signatures] | None:
         """The signatures of the records' prompts and answers. Fills in the columns of their hashes and words. mapped: bool (rows,)."""
         threshold, signed = self.settings.near_duplicate_threshold, {}
-        for side, texts in zip(SIDES, ([prompt_text(r.messages) for r in records], [r.answer for r in records]), strict=True):
+        for side, texts in zip(SIDES, (prompts, answers), strict=True):
             if threshold < 1:
                 signed[side] = one = minhash.sign(texts, threshold, self.settings.seed)
                 columns[side][mapped], columns[f"{side}_words"][mapped] = one.exact, one.words
@@ -199,7 +203,7 @@ class Inspector:
         return checked, outcome.reason
 
 
-def _with_symbols(records: Sequence[Record], mapped: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+def _with_symbols(prompts: Sequence[str], answers: Sequence[str], mapped: np.ndarray, columns: dict[str, np.ndarray]) -> None:
     """Mix operators, emoji and the like into the context of short records: they may be all that differs between two of them.
 
     Copies of a long text may differ in a symbol. mapped: bool (rows,).
@@ -208,7 +212,7 @@ def _with_symbols(records: Sequence[Record], mapped: np.ndarray, columns: dict[s
     short = (columns["context"][mapped] != DOCUMENT) & ((answered < LONG_ANSWER) | (answered + asked < LONG_RECORD))
     rows = np.flatnonzero(mapped)
     for place in np.flatnonzero(short).tolist():
-        if found := symbols("\n".join((prompt_text(records[place].messages), records[place].answer))):
+        if found := symbols(f"{prompts[place]}\n{answers[place]}"):
             columns["context"][rows[place]] ^= np.uint64(hash64(found))
 
 

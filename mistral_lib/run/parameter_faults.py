@@ -53,7 +53,8 @@ def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]
             faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")
     if 0 < settings.max_steps < (every := settings.checkpoint_every_steps):
         faults.append(
-            f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over; set it to {settings.max_steps} or less"
+            f"checkpoint_every_steps = {every} is above max_steps = {settings.max_steps}: a killed run would start over; "
+            f"set it to {settings.max_steps} or less"
         )
     if settings.early_stopping_patience and not settings.validate_every_steps:
         faults.append(f"early_stopping_patience = {settings.early_stopping_patience} needs validations: set validate_every_steps above 0")

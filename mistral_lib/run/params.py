@@ -105,8 +105,9 @@ _Loader.add_constructor("tag:yaml.org,2002:bool", _read_bool)
 def _read_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     """Errors: ParameterError for a key that is there twice: YAML itself takes the last value without a word."""
     lines: dict[Any, int] = {}
-    loader.flatten_mapping(node)  # of a merge key <<
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue  # <<, whose values the mapping's own ones replace
         key, line = loader.construct_object(key_node, deep=True), key_node.start_mark.line + 1
         if isinstance(key, str | int | float | bool) and key in lines:
             raise ParameterError(f"{key} is given twice, in lines {lines[key]} and {line}: delete one of them")

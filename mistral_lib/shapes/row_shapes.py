@@ -37,8 +37,9 @@ NAMES = {"instruction": "instruction", "question": "question_answer"}
 OTHER_PAIRS = [("input", "output"), ("inputs", "targets"), ("input", "target"), ("inputs", "outputs"), ("input", "response"),
                ("input", "answer"), ("source", "target"), ("src", "tgt"), ("user", "assistant"), ("human", "assistant"),
                ("human", "bot"), ("human", "gpt"), ("user", "bot"), ("q", "a"), ("problem", "solution"), ("problem", "answer"),
-               ("question", "solution"), ("body", "answer"), ("body", "response"), ("body", "reply"), ("title", "answer"), ("question", "correct_answer"), ("text", "target"), ("text", "completion"),
-               ("text", "response"), ("text", "output"), ("text", "answer"), ("content", "answer"), ("content", "response")]  # fmt: skip
+               ("question", "solution"), ("body", "answer"), ("body", "response"), ("body", "reply"), ("title", "answer"),
+               ("question", "correct_answer"), ("text", "target"), ("text", "completion"), ("text", "response"), ("text", "output"),
+               ("text", "answer"), ("content", "answer"), ("content", "response")]  # fmt: skip
 SUMMARIES = product(("article", "document", "text", "content", "body", "report", "maintext"),
                     ("summary", "highlights", "abstract", "tldr"))  # fmt: skip
 TEXTS = ("text", "sentence", "review", "utterance", "tweet", "comment", "headline", "email", "message", "content", "post", "review_text",

@@ -135,14 +135,13 @@ def steps_text(settings: Settings, work: Work) -> str:
     text = f"{work.steps:,} optimizer steps ({by}); one pass over the data takes {work.steps_of_a_pass:,}"
     if work.steps >= FEW_STEPS:
         return text
-    more = (
-        [f"max_steps = 0 trains for all of epochs = {settings.epochs:g}"]
-        if 0 < settings.max_steps < work.steps_of_a_pass * settings.epochs
-        else []
-    )
+    more = []
+    if 0 < settings.max_steps < work.steps_of_a_pass * settings.epochs:
+        more.append(f"max_steps = 0 trains for all of epochs = {settings.epochs:g}")
     if settings.gradient_accumulation_steps > 1:
         more.append(f"a lower gradient_accumulation_steps gives more steps (a step now takes {effective_batch(settings)} blocks)")
-    more += ["more epochs give more steps"] if not settings.max_steps else []
+    if not settings.max_steps:
+        more.append("more epochs give more steps")
     return f"{text}. Few: below some {FEW_STEPS} steps an adapter has hardly begun to learn; {', '.join([*more, 'more data helps most'])}"
 
 

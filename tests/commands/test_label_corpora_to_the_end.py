@@ -1,8 +1,10 @@
 """Reviews, canned replies and one-word answers, with all data parameters at their defaults and the training parameters of the demo:
 the whole workbook runs, and says how many labels base and adapter get right."""
 
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
@@ -41,6 +43,10 @@ def test_a_corpus_with_labels_runs_to_the_end(name: str, home: Path, capsys: pyt
         print(f"\n{name}: {len(kept)} of {len(rows)} rows kept; {result['sentence']}")
         print(*(rule for rule in result["rules"] if rule["rule"] == "labels better"))
     measured = result["labels"]
-    assert measured["records"] and all(measured[way][who]["accuracy"] >= 0 for way in label_accuracy.WAYS for who in ("base", "adapter"))
+    assert measured["records"] >= 20
+    for way, who in product(label_accuracy.WAYS, ("base", "adapter")):
+        confusions = [np.array(facts[way][who]["confusion"]) for facts in measured["domains"].values()]
+        right, asked = sum(int(np.trace(one)) for one in confusions), sum(int(one.sum()) for one in confusions)
+        assert asked == measured["records"] and measured[way][who]["accuracy"] == pytest.approx(right / asked)
     if name == "sentiments":
         assert [rule["outcome"] for rule in result["rules"] if rule["rule"] == "labels better"] == ["passed"]

@@ -207,3 +207,12 @@ def test_long_prompts_are_answered_in_smaller_batches() -> None:
     lengths = [most] * 5 + [2 * most] * 15 + [100 * most]
     batches = generation.batches(rows[:21], lengths)
     assert [len(batch) for batch in batches] == [10, 10, 1] and [row for batch in batches for row in batch] == rows[:21]
+
+
+@pytest.mark.parametrize(
+    ("labels", "limit", "most"), [(2, 200, 200), (20, 200, 200), (77, 200, 51), (200, 200, 20), (200, 12, 12), (200, 0, None)]
+)
+def test_with_many_labels_fewer_records_are_measured(labels: int, limit: int, most: int | None) -> None:
+    names = [f"label {n}" for n in range(labels)]
+    own = {"a": label_accuracy.Labels(names, [], []), "b": label_accuracy.Labels(names[:2], [], [])}
+    assert label_accuracy.most_records(own, limit) == most

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from mistral_lib.corpus import pdf_writer, sections, sources
+from mistral_lib.corpus import document_keys, pdf_writer, sections, sources
 from mistral_lib.curation import similarity, splits
-from mistral_lib.preparation import prepare
+from mistral_lib.preparation import data_report, prepare
 from mistral_lib.run import Run, files, params
 from tests.support.corpora import rows
 
@@ -305,3 +305,26 @@ def test_no_held_out_text_prompt_answer_near_duplicate_or_document_is_in_trainin
         for other in train:
             near = similarity.jaccard(shingles, similarity.shingles(other["answer"])) >= 0.8
             assert not (near and (one["prompt"] == other["prompt"] == "" or one["prompt"] == other["prompt"]))
+
+
+def test_questions_about_one_text_are_a_document_unless_it_is_a_template(
+    everyday: params.Settings, home: Path, capsys: pytest.CaptureFixture
+) -> None:
+    rng = random.Random(8)
+    passages = [text(rng, 50) for _ in range(60)]
+    given = [{"context": passage, "question": f"{text(rng, 9)}?", "answer": text(rng, 3)} for passage in passages for _ in range(4)]
+    report, kept = prepared(everyday, home, given)
+    assert report["source_documents"] == [{"key": document_keys.LONG_TEXT, "records": 240, "documents": 60}] and nothing_leaks(report)
+    assert {len({row["split"] for row in kept if passage in row["prompt"]}) for passage in passages} == {1}
+    assert sum(report["split_sizes"][name] for name in ("validation", "test")) < 0.32 * 240 and "holds" not in capsys.readouterr().err
+    template = [{**row, "context": passages[0]} for row in given]
+    report, _ = prepared(everyday, home, template)
+    assert report["source_documents"] == [{"key": "", "records": 240, "documents": 240}], "a text in most prompts names no document"
+
+
+def test_a_split_of_more_than_twice_its_share_is_said(everyday: params.Settings) -> None:
+    sizes = {"train": 100, "validation": 15, "test": 50}
+    [said] = data_report.uneven_splits({"split_sizes": sizes}, everyday)
+    assert said.startswith("test holds 50 of 165 records, its share is 0.08") and "(group_key)" in said
+    few = {"train": 10, "validation": 5, "test": 5}
+    assert data_report.uneven_splits({"split_sizes": few}, everyday) == [], "of so few records a share says nothing"

@@ -527,3 +527,9 @@ def test_each_fault_of_a_file_has_its_own_message(home, data, message):
 def test_a_byte_order_mark_is_read(home):
     (home / "mine.yaml").write_bytes(b"\xef\xbb\xbfseed: 7\n")
     assert params.load(home / "mine.yaml").seed == 7
+
+
+def test_a_merge_key_is_read_and_its_values_may_be_replaced(home: Path) -> None:
+    path = home / "mine.yaml"
+    path.write_text("columns: &usual {prompt: ask, answer: reply}\n<<: {seed: 3, lora_rank: 8}\nseed: 5\n")
+    assert params.read_yaml(path) == {"columns": {"prompt": "ask", "answer": "reply"}, "seed": 5, "lora_rank": 8}
