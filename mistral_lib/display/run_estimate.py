@@ -39,13 +39,15 @@ class Estimate:
         s, machine = self.settings, params.instances()[self.settings.instance]
         size = s.micro_batch_size * s.gradient_accumulation_steps * s.max_tokens
         usd = [seconds / 3600 * machine["usd_per_hour"] for seconds in self.seconds]
+        every, steps = s.checkpoint_every_steps, self.work.steps
+        saved = f"a checkpoint every {every:,} steps" if every < steps else f"saved at the end: a checkpoint is due every {every:,} steps"
         words = f"{span(*usd) if usd[1] >= 0.005 else 'less than 0.01'}, at {machine['usd_per_hour']:g} an hour ({machine['priced']})"
         return [
             ("memory", memory(self.fit, self.fitting) if self.fit else "simulating a step …"),
             ("time", f"{duration(*self.seconds)} on {s.instance}"),
             ("USD", words if machine["usd_per_hour"] else "none: your own machine"),
             ("steps", steps_text(s, self.work)),
-            ("batch", f"{size:,} tokens a step ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}), saved every {s.checkpoint_every_steps:,}"),
+            ("batch", f"{size:,} tokens a step ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}); {saved}"),
             ("budget", budget(s, self.seconds, self.work.steps, machine["usd_per_hour"])),
             ("data", self.work.origin),
         ]  # fmt: skip

@@ -76,13 +76,14 @@ def _hint(problem: str, value: Any) -> str:
 def count_rows(found: list[sources.SourceFile], settings: Settings) -> Iterator[str]:
     """The number of rows as text, reported while it is counted; after LONGEST_COUNT seconds a lower bound."""
     started = reported = time.monotonic()
-    rows = problems = 0
+    rows = no_record = 0
+    reading = repr({name: value for name, value in settings.stage("corpus").items() if not name.endswith("_paths")})
     for number, file in enumerate(found):
-        version = file.place, file.version, settings.salvage, settings.pdf_characters
+        version = file.place, file.version, reading
         if version not in _counts:
-            here, unreadable = 0, 0
+            here, without = 0, 0
             for row in sources.rows_of(file, settings):
-                here, unreadable = here + 1, unreadable + (row.problem is not None)
+                here, without = here + 1, without + _is_no_record(row, settings)
                 now = time.monotonic()
                 if now - reported > REPORT_EVERY:
                     reported = now
@@ -90,9 +91,17 @@ def count_rows(found: list[sources.SourceFile], settings: Settings) -> Iterator[
                 if now - started > LONGEST_COUNT:
                     yield f"at least {rows + here:,} rows; notebook 01 counts them all"
                     return
-            _counts[version] = here, unreadable
-        rows, problems = rows + _counts[version][0], problems + _counts[version][1]
-    yield f"{rows:,} rows" + (f", {problems:,} of them cannot be read: notebook 01 lists them with the reason" if problems else "")
+            _counts[version] = here, without
+        rows, no_record = rows + _counts[version][0], no_record + _counts[version][1]
+    yield f"{rows:,} rows" + (f", {no_record:,} of them are no record: notebook 01 lists them with the reason" if no_record else "")
 
 
-_counts: dict[Any, tuple[int, int]] = {}  # by file version and settings: (rows, rows that cannot be read)
+def _is_no_record(row: sources.Row, settings: Settings) -> bool:
+    try:
+        record_of(row, settings)
+    except UnmappableError:
+        return True
+    return False
+
+
+_counts: dict[Any, tuple[int, int]] = {}  # by file version and settings: (rows, rows that are no record)

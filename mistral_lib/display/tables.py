@@ -192,9 +192,19 @@ def repeats(entries: Sequence[Mapping[str, Any]]) -> TextTable:
     return TextTable(rows, "none found: no row repeats an earlier one")
 
 
-def problems(counts: Mapping[str, int]) -> TextTable:
-    """Rows that are no record, by reason."""
-    return TextTable([{"reason": name, "rows": count} for name, count in counts.items()], "none found: every row is a record")
+def problems(entries: Sequence[Mapping[str, Any]], most: int = 10) -> TextTable:
+    """Rows that are no record, by reason and file; of each reason the `most` files with the most rows. entries: as above."""
+    found: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        for reason, count in entry["problems"].items():
+            found.setdefault(reason, {})[entry["name"]] = count
+    rows = [{"reason": reason, "rows": sum(counts.values()), "files": _most(counts, most)} for reason, counts in found.items()]
+    return TextTable(rows, "none found: every row is a record")
+
+
+def _most(counts: Mapping[str, int], most: int) -> str:
+    ordered = sorted(counts.items(), key=lambda one: -one[1])
+    return _counts(dict(ordered[:most])) + (f" and {len(ordered) - most:,} files more" if len(ordered) > most else "")
 
 
 # -- notebook 02: the fate of the rows ----------------------------------------------------------------------------------

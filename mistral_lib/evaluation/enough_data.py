@@ -19,7 +19,8 @@ def text(settings: Settings, work: Work, report: Mapping[str, Any] | None = None
 def domains(settings: Settings, report: Mapping[str, Any]) -> str:
     """How many source documents a domain must have to be judged; of prepared data, which domains have fewer."""
     fewest = paired_difference.FEWEST
-    rule = f"A domain is judged from {fewest} test documents on: some {math.ceil(fewest / settings.test_share):,} documents of it"
+    needed = math.ceil(fewest / settings.test_share)
+    rule = f"A domain is judged from {fewest} test documents on, so it needs some {needed:,} documents in all"
     counted = report.get("documents", {}).get("test")  # an older version of the library did not count them
     if counted is None:
         return f"{rule} (test_share = {settings.test_share:g})."

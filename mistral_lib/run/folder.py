@@ -136,7 +136,7 @@ class Run:
         """Why the stage must run, as texts; empty if the files on disk are the result of these settings and inputs."""
         entry = self.entry(stage)
         if not entry:
-            return ["it never ran"]
+            return ["it has no result yet"]
         reasons = self.changes(stage, inputs, older=not self.keeps_older(stage))
         if self.status(stage) != "complete":
             reasons.append(f"it ended as {self.status(stage)}")
@@ -221,7 +221,12 @@ class Run:
         return next(place for place in places if not place.exists())
 
     def require(self, stage: str, remedy: str) -> dict[str, Any]:
-        """The entry of a complete stage. Errors: RuntimeError that names the remedy."""
+        """The entry of a complete stage. Errors: RuntimeError that names the remedy; if it is running now: to wait."""
+        if self.works_on(stage):
+            since = (self.holder() or {}).get("since")
+            raise RuntimeError(
+                f"{paths.short(self.folder)}: stage {stage} is running since {since}; wait until it is complete, then run this again"
+            )
         if self.status(stage) != "complete":
             others = [path.name for path in all_runs() if path != self.folder and Run(path, self.settings).status(stage) == "complete"]
             misspelt = f" (or is run_name misspelt? It is complete in {', '.join(others[:5])})" if others else ""

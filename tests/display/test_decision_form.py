@@ -161,7 +161,7 @@ def test_rows_are_counted_and_what_cannot_be_read_is_reported(settings, corpus) 
     (corpus / "half.jsonl").write_text('{"prompt": "half')
     form.controls["max_steps"].value = 7
     settled(form)
-    assert "601 rows, 1 of them cannot be read" in form.rows.value
+    assert "601 rows, 1 of them are no record" in form.rows.value
     form.controls["corpus_paths"].value = "corpora/small/red.jsonl"
     settled(form)
     assert "<b>200 rows</b>" in form.rows.value

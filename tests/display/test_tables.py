@@ -71,8 +71,11 @@ def test_the_tables_of_a_corpus_show_shapes_problems_repeats_and_lengths(setting
     assert tables.repeats(counted["files"]).rows == [
         {"file": "strange.jsonl", "its rows": 3, "rows that repeat": 2, "seen before in": "red.jsonl"}
     ]
-    assert tables.problems(counted["totals"]["problems"]).rows == [{"reason": "unknown_shape", "rows": 1}]
-    assert tables.problems({}).plain == "none found: every row is a record"
+    assert tables.problems(counted["files"]).rows == [{"reason": "unknown_shape", "rows": 1, "files": "strange.jsonl 1"}]
+    assert tables.problems([{"name": f"{n}.jsonl", "problems": {"bad": n}} for n in range(1, 14)], most=2).rows == [
+        {"reason": "bad", "rows": 91, "files": "13.jsonl 13, 12.jsonl 12 and 11 files more"}
+    ]
+    assert tables.problems([]).plain == "none found: every row is a record"
     lengths = pd.DataFrame({name: [*range(1, 101), 1000] for name in ("characters", "tokens", "mistral_tokens")})
     assert tables.length_quantiles(lengths)["tokens"].to_dict() == {
         "10 % have at most": 11, "half have at most": 51, "90 % have at most": 91, "99 % have at most": 100, "the longest has": 1000,

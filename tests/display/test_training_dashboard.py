@@ -87,7 +87,7 @@ def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, caps
     page.start()
     assert "to see what has changed" in shown[0] and "loads its libraries" in shown[-1]
     assert page._repr_mimebundle_()["text/plain"] == training_dashboard.PLAIN
-    assert "training: runs, because it never ran" in capsys.readouterr().err
+    assert "training: runs, because it has no result yet" in capsys.readouterr().err
     until(lambda: page.progress.value >= 3)
     with pytest.raises(training_dashboard.WaitingStoppedError, match=r"the training continues in its own process [0-9]+"):
         asyncio.run(interrupted(page))

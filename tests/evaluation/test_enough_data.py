@@ -45,7 +45,7 @@ def test_domains_with_too_few_test_documents_are_named() -> None:
         "documents": {"test": {"a": FEWEST, "b": FEWEST - 1}},
     }
     text = enough_data.domains(Settings(test_share=0.1), report)
-    assert f"from {FEWEST} test documents on: some {FEWEST * 10} documents" in text
+    assert f"from {FEWEST} test documents on, so it needs some {FEWEST * 10} documents in all" in text
     assert text.endswith(f"Too few test documents in 2 of 3 domains: b {FEWEST - 1}, c 0.")
     assert "max_test_tokens = 8,192 tokens are measured" in enough_data.domains(short_run(), report)
     assert enough_data.domains(Settings(), {}).endswith("(test_share = 0.08)."), "nothing is prepared"

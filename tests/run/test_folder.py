@@ -115,6 +115,8 @@ def hold(run: Run, work: str = "time.sleep(60)") -> subprocess.Popen:
 def test_a_second_process_is_refused_and_a_dead_one_holds_no_lock(run: Run) -> None:
     process = hold(run)
     assert run.status("data") == "running"
+    with pytest.raises(RuntimeError, match=r"stage data is running since .*; wait until it is complete"):
+        run.require("data", "run notebook 02 first")
     with pytest.raises(RunInUseError, match=f"process {process.pid} .*stage data"):
         run.run_stage("data", {"a": "9"}, write("second"))
     process.kill()
@@ -226,7 +228,7 @@ def test_a_lock_that_is_held_for_a_moment_is_waited_for(run: Run) -> None:
 def test_without_a_lock_file_nobody_works_here(home: Path) -> None:
     new = Run(home / "runs" / "new", Settings(run_name="new"))
     assert new.holder() is None and not new.works_on("data") and new.manifest() == {"stages": {}} and new.entry("data") == {}
-    assert new.status("data") == "not started" and new.reasons_to_run("data", {}) == ["it never ran"] and not new.is_older("data")
+    assert new.status("data") == "not started" and new.reasons_to_run("data", {}) == ["it has no result yet"] and not new.is_older("data")
 
 
 def test_a_stage_is_recorded_from_its_start_to_its_end(run: Run, capsys: pytest.CaptureFixture) -> None:
