@@ -42,9 +42,18 @@ def token_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tens
     return _supervised_losses(model, _hidden_states(model, batch), batch["labels"])
 
 
-def training_losses(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy (nats) of every supervised token, with gradients: (supervised tokens,), row after row."""
-    return torch.cat(_by_rows(model, lambda rows: token_losses(model, rows)[0], batch))
+def training_losses(model: Any, batch: dict[str, torch.Tensor], autocast: torch.dtype | None = None) -> torch.Tensor:
+    """Cross-entropy (nats) of every supervised token, with gradients: (supervised tokens,), row after row.
+
+    autocast: the type of the products under `torch.autocast`; None: that of the weights. It is entered here, in the thread that
+    computes: a model that is handed from one trainer to the next keeps no autocast of its own (accelerate wraps it only once).
+    """
+
+    def losses(rows: dict[str, torch.Tensor]) -> torch.Tensor:
+        with torch.autocast(rows["input_ids"].device.type, dtype=autocast, enabled=autocast is not None):
+            return token_losses(model, rows)[0]
+
+    return torch.cat(_by_rows(model, losses, batch))
 
 
 def _by_rows(model: Any, work: Callable[[dict[str, Any]], Any], batch: dict[str, Any]) -> list[Any]:

@@ -128,8 +128,9 @@ class OptimizerSteps:
         )
 
     def trainer(self, model: Any, blocks: Any, callback: TrainingCallback | None = None) -> SupervisedTrainer:
+        autocast = autocast_type(hardware.device(), hardware.choose_dtype(self.settings.dtype)[0])
         return SupervisedTrainer(
-            self.stop, callback, model=model, args=self.arguments(self.planned(blocks), reporting=callback is not None),
+            self.stop, callback, autocast, model=model, args=self.arguments(self.planned(blocks), reporting=callback is not None),
             data_collator=default_data_collator, train_dataset=blocks.select_columns(list(likelihood.COLUMNS)),
         )  # fmt: skip
 
@@ -144,13 +145,14 @@ class OptimizerSteps:
             learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share,  # transformers reads a value below 1 as a share of all steps
             activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
-            **mixed_precision(hardware.device(), dtype), dataloader_pin_memory=cuda,
+            fp16=cuda and dtype == "float16",  # for the loss scale; autocast is entered by `likelihood.training_losses`
+            dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,
             remove_unused_columns=False, label_names=["labels"],
             train_sampling_strategy="sequential" if s.order == "operatives_last" else "random",
         )  # fmt: skip
 
 
-def mixed_precision(device: str, dtype: str) -> dict[str, bool]:
-    """The trainer's flags: on a GPU, products in `dtype` with float32 LoRA weights, float16 with a loss scale; none on a CPU."""
-    return {"bf16": device == "cuda" and dtype == "bfloat16", "fp16": device == "cuda" and dtype == "float16"}
+def autocast_type(device: str, dtype: str) -> torch.dtype | None:
+    """The type of the products of a training step, whose LoRA weights are float32: on a GPU `dtype`; None, no autocast, on a CPU."""
+    return getattr(torch, dtype) if device == "cuda" and dtype != "float32" else None

@@ -20,11 +20,14 @@ from mistral_lib.training.training_callback import TrainingCallback
 
 
 class SupervisedTrainer(Trainer):
-    """transformers' Trainer with logits only at supervised positions. Of several processes, only the first one has a callback."""
+    """transformers' Trainer with logits only at supervised positions. Of several processes, only the first one has a callback.
 
-    def __init__(self, stop: StopSignal, callback: TrainingCallback | None = None, **options: Any):
+    autocast: as in `likelihood.training_losses`.
+    """
+
+    def __init__(self, stop: StopSignal, callback: TrainingCallback | None = None, autocast: torch.dtype | None = None, **options: Any):
         allocator.keep_for_reuse()
-        _answer_with_losses(options["model"])
+        _answer_with_losses(options["model"], autocast)
         super().__init__(callbacks=[distributed.SharedStopRequest(stop), *([callback] if callback else [])], **options)
         self.callback = callback
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries; the log prints a line for each event
@@ -147,12 +150,12 @@ class SupervisedTrainer(Trainer):
         distributed.wait()  # until everything is written
 
 
-def _answer_with_losses(model: Any) -> None:
+def _answer_with_losses(model: Any, autocast: torch.dtype | None) -> None:
     """Make the model's forward return its token losses: DistributedDataParallel shares the gradients of that forward.
     Frozen weights are the same in every process and are not sent."""
 
     def losses(self: Any, **batch: torch.Tensor) -> torch.Tensor:
-        return likelihood.training_losses(self, batch)
+        return likelihood.training_losses(self, batch, autocast)
 
     model.forward = MethodType(losses, model)
     frozen = [name for name, value in (*model.named_parameters(), *model.named_buffers()) if not value.requires_grad]

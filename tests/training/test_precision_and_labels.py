@@ -3,6 +3,8 @@
 import pytest
 import torch
 from datasets import load_from_disk
+from peft.tuners.lora.layer import LoraLayer
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from transformers import AutoModelForCausalLM, set_seed
 
 from mistral_lib.model import base_model, likelihood
@@ -10,20 +12,45 @@ from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
-from mistral_lib.training import optimizer_steps
+from mistral_lib.training import optimizer_steps, train
+from tests.support.disturbed_training import at_forward, events
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "bf16", "fp16"),
+    ("device", "dtype", "autocast"),
     [
-        ("cuda", "float16", False, True),
-        ("cuda", "bfloat16", True, False),
-        ("cuda", "float32", False, False),
-        ("cpu", "bfloat16", False, False),
+        ("cuda", "float16", torch.float16),
+        ("cuda", "bfloat16", torch.bfloat16),
+        ("cuda", "float32", None),
+        ("cpu", "bfloat16", None),
     ],
 )
-def test_mixed_precision_follows_device_and_type(device: str, dtype: str, bf16: bool, fp16: bool) -> None:
-    assert optimizer_steps.mixed_precision(device, dtype) == {"bf16": bf16, "fp16": fp16}
+def test_autocast_follows_device_and_type(device: str, dtype: str, autocast: torch.dtype | None) -> None:
+    assert optimizer_steps.autocast_type(device, dtype) == autocast
+
+
+def test_trial_first_and_later_trainer_compute_in_the_same_types(opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without autocast, peft casts each LoRA input to float32: on a GPU the trial and every trainer but the first computed so."""
+    monkeypatch.setattr(optimizer_steps, "autocast_type", lambda *_: torch.bfloat16)
+    run, passes = opened(lora_dropout=0.05, max_steps=2, micro_batch_size=2, dtype="bfloat16"), []
+
+    def before(module: torch.nn.Module, inputs: tuple) -> None:
+        if type(module).__name__ == "MistralModel" and module.training:
+            passes.append(set())
+
+    def after(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        if isinstance(module, torch.nn.Linear | LoraLayer) and module.training and passes:
+            passes[-1].add(output.dtype)  # the input of the next projection
+
+    handles = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
+    try:
+        with at_forward(lambda number: number == 3):
+            train.train(run)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(events(run, "out_of_memory")) == 1 and len(passes) == 1 + 2 + 4, "the trial, a trainer, and the one after it"
+    assert passes == [{torch.bfloat16}] * len(passes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
