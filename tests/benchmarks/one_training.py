@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import SaveStrategy
 
+from mistral_lib.kernels import installation
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run, hardware
 from mistral_lib.run.settings import Settings
@@ -137,7 +138,7 @@ def main(variant: str, source: str, steps: int, folder: Path, profile: bool = Fa
         return {"profile": profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=60)}
     rates = {"flops": flops(model, blocks), "matrix_rate": matrix_rate(model)} if variant.startswith("ours") else {}
     validation = packed_dataset.first_blocks(load_from_disk(Path(source) / "data" / "validation"), settings.max_validation_tokens)
-    model = base_model.install_kernels(trainer.accelerator.unwrap_model(model)) if variant.startswith("trl") else model
+    model = installation.install(trainer.accelerator.unwrap_model(model)) if variant.startswith("trl") else model
     loss = likelihood.mean(likelihood.record_losses(model, validation, BLOCKS))
     return {"variant": variant, "tokens": real, "seconds": seconds, "cpu_seconds": cpu_seconds, "tokens_per_second": real / seconds,
             "peak_mib": peak, "steps": trainer.state.global_step, "validation_loss": loss, **rates}  # fmt: skip

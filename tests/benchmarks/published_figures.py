@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from mistral_lib.model import fused_layers, fused_loss, model_shapes, step_memory
+from mistral_lib.kernels import fused_layers, fused_loss
+from mistral_lib.model import model_shapes, step_memory
 from mistral_lib.model.step_memory import Step
 from mistral_lib.training import fit_plan
 

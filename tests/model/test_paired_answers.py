@@ -7,7 +7,8 @@ import bitsandbytes as bnb
 import pytest
 import torch
 
-from mistral_lib.model import base_model, fused_layers, paired_answers, paired_layers
+from mistral_lib.kernels import fused_layers, paired_layers
+from mistral_lib.model import base_model, paired_answers
 from mistral_lib.run import Run, files, params, system_memory
 from mistral_lib.tokens import chat_format
 from tests.support.corpora import other

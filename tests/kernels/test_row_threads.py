@@ -9,7 +9,8 @@ import pytest
 import torch
 from datasets import load_from_disk
 
-from mistral_lib.model import base_model, likelihood, row_threads
+from mistral_lib.kernels import row_threads
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 

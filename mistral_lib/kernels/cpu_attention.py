@@ -1,4 +1,4 @@
-"""For CPUs only: attention record by record in packed blocks. `base_model.use_cpu_kernels` installs it.
+"""For CPUs: attention record by record in packed blocks. `packed_attention` chooses and installs it.
 
 PyTorch's fused attention on a CPU computes what the mask hides as well, and its backward pass takes six times as long as the
 forward pass. So the forward pass calls it for each record by itself, and the backward pass recomputes the attention weights as
@@ -9,45 +9,14 @@ Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762 ; recomputation: D
 """
 
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import torch
 from torch.autograd import Function
 from torch.nn import functional
 
-from mistral_lib.model.fused_layers import project, replace_forward
-
 KEYS = 32  # the keys of a tile are a multiple of this: the softmax over other numbers of keys takes twice as long
 QUERIES = 192  # tokens of a tile: few enough for its scores to stay in a core's cache
-
-
-def install(model: Any) -> None:
-    """Give a Mistral model `packed_forward`, which attends record by record. Its other forward pass stays as it is."""
-    from transformers.models.mistral.modeling_mistral import MistralAttention, MistralModel
-
-    for module in model.modules():
-        if isinstance(module, MistralAttention):
-            replace_forward(module, _attention_forward)
-        elif isinstance(module, MistralModel):
-            module.packed_forward = MethodType(_packed_forward, module)
-
-
-def _packed_forward(self: Any, position_ids: torch.Tensor, **inputs: Any) -> Any:
-    return self(position_ids=position_ids, records=RecordSpans.from_positions(position_ids, self.dtype), **inputs)
-
-
-def _attention_forward(
-    self: Any, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, records: Any = None, **kwargs: Any
-) -> Any:
-    if records is None:
-        return self.plain_forward(hidden_states, position_embeddings, attention_mask, **kwargs)
-    batch, tokens = hidden_states.shape[:2]
-    projections = project(hidden_states, self.q_proj, self.k_proj, self.v_proj)
-    query, key, value = (x.view(batch, tokens, -1, self.head_dim) for x in projections)
-    query, key = Rotation.apply(query, *position_embeddings), Rotation.apply(key, *position_embeddings)
-    attended = RecordAttention.apply(query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1), records, self.scaling)
-    return self.o_proj(attended.reshape(batch, tokens, -1)), None
 
 
 @dataclass(frozen=True)
@@ -102,7 +71,7 @@ class RecordAttention(Function):
         ctx.save_for_backward(query, key, value)
         ctx.tiles, ctx.scale = records.tiles, scale
         parts = zip(*(x.split(records.lengths) for x in (query, key, value)), strict=True)
-        return torch.cat([_attended(*part, scale) for part in parts])
+        return torch.cat([attended(*part, scale) for part in parts])
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -121,7 +90,7 @@ class RecordAttention(Function):
         return *(_ungrouped(one, like) for one, like in ((d_q.mul_(ctx.scale), query), (d_k, key), (d_v, value))), None, None
 
 
-def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+def attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
     """Attention within one record: (tokens, heads, size)."""
     heads_first = (x.transpose(0, 1)[None] for x in (query, key, value))
     shared = query.shape[1] != key.shape[1]
@@ -143,31 +112,3 @@ def _weights(queries: torch.Tensor, keys: torch.Tensor, tile: Tile) -> torch.Ten
     scores = queries @ keys.mT
     scores.unflatten(1, (tile.end - tile.start, -1))[..., tile.masked - tile.first :] += tile.mask[:, None]
     return scores.softmax(-1)
-
-
-class Rotation(Function):
-    """Rotary position embedding of (batch, tokens, heads, size); keeps only the angles.
-
-    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864 (the two halves side by side, as in transformers)
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(cos, sin)
-        return rotate(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return rotate(dy, cos, -sin), None, None
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x: (batch, tokens, heads, size); cos, sin: (batch, tokens, size), equal in both halves."""
-    half = x.shape[-1] // 2
-    cos, sin = cos[:, :, None, :half], sin[:, :, None, :half]
-    left, right = x[..., :half], x[..., half:]
-    turned = torch.empty_like(x)
-    torch.mul(left, cos, out=turned[..., :half]).addcmul_(right, sin, value=-1)
-    torch.mul(right, cos, out=turned[..., half:]).addcmul_(left, sin)
-    return turned

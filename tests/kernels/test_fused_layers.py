@@ -6,10 +6,12 @@ from datasets import load_from_disk
 from torch.nn import functional
 from transformers import set_seed
 
-from mistral_lib.model import base_model, fused_loss, likelihood, paired_layers
+from mistral_lib.kernels import fused_layers, fused_loss, liger, paired_layers
+from mistral_lib.model import base_model, likelihood
 from mistral_lib.run import Run
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens.chat_format import IGNORED
+from tests.kernels import stand_ins
 
 
 def batch_of(run: Run) -> dict[str, torch.Tensor]:
@@ -142,3 +144,45 @@ def test_a_head_that_is_trained_gets_its_gradient() -> None:
     found, head.weight.grad = head.weight.grad, None
     functional.cross_entropy(head(hidden), targets, reduction="sum").backward()
     assert torch.allclose(found, head.weight.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "calls"), [(1, 1), (64, 1), (65, 0)])
+def test_a_few_rows_take_the_four_bit_product(tiny_model: str, monkeypatch: pytest.MonkeyPatch, rows: int, calls: int) -> None:
+    """Unpacking every weight for one token is most of the time of an answer on a GPU."""
+    import bitsandbytes as bnb
+
+    settings = Settings(base_model=tiny_model, dtype="float32", quantization="nf4")
+    linear = adapted(settings).get_base_model().model.layers[0].mlp.up_proj.base_layer
+    x, real, made = torch.randn(rows, linear.in_features), bnb.matmul_4bit, []
+    monkeypatch.setattr(bnb, "matmul_4bit", lambda *arguments: made.append(1) or real(*arguments))
+    found = fused_layers.product(x, linear)
+    assert len(made) == calls and torch.allclose(found, x @ fused_layers.weight_of(linear).T, atol=1e-4)
+
+
+def test_with_liger_kernel_the_losses_and_gradients_are_the_same(prepared: Run, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its functions through stand-ins with the same arguments: they are Triton code, which a CPU does not run."""
+    model, batch = adapted(Settings(base_model=tiny_model, dtype="float32", quantization="none")), batch_of(prepared)
+    expected, expected_gradients = outcome(model, likelihood.token_losses(model, batch)[0])
+    used: list[str] = []
+    stand_ins.put_liger_in_place(monkeypatch, used)
+    monkeypatch.setattr(liger, "runs_on", lambda x: True)
+    losses, gradients = outcome(model, likelihood.token_losses(model, batch)[0])
+    assert {name: used.count(name) for name in set(used)} == {"norm": 5, "rope": 2, "gate": 2}, "two layers and the last norm"
+    assert torch.allclose(losses, expected, atol=1e-4)
+    for name, gradient in expected_gradients.items():
+        assert (gradients[name] - gradient).norm() < 1e-4 * gradient.norm(), name
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "why"),
+    [((7, 5), True, "compute capability 7.5, expected 8.0"), ((8, 6), False, "is not installed: pip install"), ((8, 6), True, "")],
+)
+def test_liger_kernel_is_taken_on_newer_gpus_if_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple, installed: bool, why: str
+) -> None:
+    liger.why_not.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(liger, "find_spec", lambda name: name if installed else None)
+    assert (why in liger.why_not(0)) and bool(liger.why_not(0)) == bool(why)
+    liger.why_not.cache_clear()
+    assert not liger.runs_on(torch.zeros(1))

@@ -13,7 +13,10 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
+from mistral_lib.kernels import liger
 from mistral_lib.run import system_memory
+
+FEW_ROWS = 64  # tokens up to which bitsandbytes' own 4-bit product is faster than unpacking the weight: generation, not training
 
 
 def install(model: Any) -> None:
@@ -50,6 +53,21 @@ def weight_of(linear: Any) -> torch.Tensor:
     return dequantize_4bit(linear.weight.data, quantized)
 
 
+def compute_type(linear: Any) -> torch.dtype:
+    """The type that `weight_of` returns."""
+    return getattr(linear.weight, "quant_state", linear.weight).dtype
+
+
+def product(x: torch.Tensor, linear: Any) -> torch.Tensor:
+    """x Wᵀ without bias and without gradients. x: (rows, in) in the layer's compute type; a 4-bit weight is unpacked only for many rows."""
+    quantized = getattr(linear.weight, "quant_state", None)
+    if quantized is None or len(x) > FEW_ROWS:
+        return x @ weight_of(linear).T
+    import bitsandbytes as bnb
+
+    return bnb.matmul_4bit(x, linear.weight.data, quantized)
+
+
 def unpack(model: Any) -> bool:
     """Replace every 4-bit linear layer by a plain one with the same weights, in place, so that generating does not unpack all of them for
     each token. For inference on a CPU. Returns False, and changes nothing, if that takes more than half of the memory that is left."""
@@ -76,14 +94,13 @@ class LoraProjections(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, linears: list[Any], scales: list[float], *ab: torch.Tensor) -> tuple[torch.Tensor, ...]:
         all_a, all_b = ab[::2], ab[1::2]
-        dtype = getattr(linears[0].weight, "quant_state", linears[0].weight).dtype  # as `weight_of` returns it
-        flat = x.reshape(-1, x.shape[-1]).to(dtype)  # (tokens, in)
+        flat = x.reshape(-1, x.shape[-1]).to(compute_type(linears[0]))  # (tokens, in)
         down = torch.cat(all_a).to(flat.dtype)  # (ranks, in)
         ups = [(b * scale).to(flat.dtype) for b, scale in zip(all_b, scales, strict=True)]  # each (out, rank)
         low = flat @ down.T  # (tokens, ranks)
         results = []
         for linear, up, own in zip(linears, ups, low.split([up.shape[1] for up in ups], 1), strict=True):
-            y = (flat @ weight_of(linear).T).addmm_(own, up.T)
+            y = product(flat, linear).addmm_(own, up.T)
             results.append((y if linear.bias is None else y.add_(linear.bias)).view(*x.shape[:-1], -1))
         ctx.linears, ctx.scales, ctx.dtype = linears, scales, x.dtype
         ctx.save_for_backward(flat, low, down, *ups)
@@ -169,7 +186,8 @@ class RootMeanSquareNorm(Function):
 def _norm_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
     if self.weight.requires_grad:
         return self.plain_forward(x)
-    return RootMeanSquareNorm.apply(x, self.weight, self.variance_epsilon)
+    norm = liger.norm if liger.runs_on(x) else RootMeanSquareNorm.apply
+    return norm(x, self.weight, self.variance_epsilon)
 
 
 class GatedUnit(Function):
@@ -188,4 +206,5 @@ class GatedUnit(Function):
 
 
 def _mlp_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
-    return self.down_proj(GatedUnit.apply(*project(x, self.gate_proj, self.up_proj)))
+    gated = liger.gated if liger.runs_on(x) else GatedUnit.apply
+    return self.down_proj(gated(*project(x, self.gate_proj, self.up_proj)))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from mistral_lib.model import fused_layers
+from mistral_lib.kernels import fused_layers
 
 
 def can_pair(model: Any) -> bool:
@@ -48,14 +48,23 @@ def paired(model: Any) -> Iterator[None]:
 def _paired_forward(self: Any, x: torch.Tensor) -> torch.Tensor:
     """x: (2 batch, tokens, in), base before adapter; returns (2 batch, tokens, out)."""
     name = self.active_adapters[0]
-    weight, bias = fused_layers.weight_of(self.base_layer), self.base_layer.bias
-    both = x.to(weight.dtype).flatten(0, -2)  # (2 batch x tokens, in)
-    y = torch.empty(len(both), len(weight), dtype=weight.dtype, device=x.device)
-    for half, own in zip(both.chunk(2), y.chunk(2), strict=True):
-        torch.mm(half, weight.T, out=own)
+    base, bias = self.base_layer, self.base_layer.bias
+    both = x.to(fused_layers.compute_type(base)).flatten(0, -2)  # (2 batch x tokens, in)
+    y = _products(both, base)
     if bias is not None:
         y += bias
     a, b = self.lora_A[name].weight, self.lora_B[name].weight * self.scaling[name]
     adapted = both.chunk(2)[1]
     y.chunk(2)[1].addmm_(functional.linear(adapted, a.to(y.dtype)), b.to(y.dtype).T)
     return y.view(*x.shape[:-1], -1)
+
+
+def _products(both: torch.Tensor, linear: Any) -> torch.Tensor:
+    """x Wᵀ for each half of the rows by itself."""
+    if len(both) <= 2 * fused_layers.FEW_ROWS:
+        return torch.cat([fused_layers.product(half, linear) for half in both.chunk(2)])
+    weight = fused_layers.weight_of(linear)
+    y = torch.empty(len(both), len(weight), dtype=weight.dtype, device=both.device)
+    for half, own in zip(both.chunk(2), y.chunk(2), strict=True):
+        torch.mm(half, weight.T, out=own)
+    return y

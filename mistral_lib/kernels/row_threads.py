@@ -1,4 +1,4 @@
-"""For CPUs only (`base_model.use_cpu_kernels`): the rows of a batch in parallel, each in one thread from the first layer to the last.
+"""For CPUs only (`installation`): the rows of a batch in parallel, each in one thread from the first layer to the last.
 
 By default PyTorch splits every operator over all threads, which wait for each other after it. A small model's operators take a
 fraction of a millisecond, so threads are idle much of the time. With one row or one thread, nothing is divided.
