@@ -7,13 +7,14 @@ RIVAL := trl==1.16.0
 export OMP_WAIT_POLICY := PASSIVE
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
-.PHONY: help setup demo lab browser test test-long book bench clean
+.PHONY: help setup demo lab browser test test-long gpu book bench clean
 
 help:
 	@echo "make demo   set up and run the complete workbook on the embedded corpus and model (CPU, minutes)"
 	@echo "make lab    set up and open JupyterLab at a working copy of the first notebook"
 	@echo "make test   set up, lint, run all tests, and re-run the notebooks against their stored outputs"
 	@echo "make test-long  set up, and run the tests that take long: whole trainings, twenty kills"
+	@echo "make gpu    set up, and check training, memory and speed on an NVIDIA GPU; without one it runs nothing (docs/gpu.md)"
 	@echo "make book   set up, run the notebooks with their defaults, and store their outputs"
 	@echo "make bench  set up, install TRL to compare with, and run the benchmarks"
 	@echo "make clean  remove the environment; runs/, models/, corpora/ and workbook/ stay"
@@ -56,6 +57,9 @@ test-long: setup
 	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m long tests --ignore=tests/benchmarks -n 2 --dist loadfile --durations=15
 	MISTRAL_WORKBOOK_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 KILLS=20 $(BIN)/python -m pytest tests/preparation tests/training -k "random_moments or any_moment"
 	rm -rf $(TEST_HOME)
+
+gpu: setup
+	$(BIN)/python -m tests.gpu --out gpu-results
 
 book: setup
 	$(BIN)/python tests/make_book.py
