@@ -31,6 +31,7 @@ from mistral_lib.evaluation import (
 from mistral_lib.evaluation.generation import read_records
 from mistral_lib.evaluation.measurements import Measurements
 from mistral_lib.evaluation.retention import RetentionSet
+from mistral_lib.kernels import fused_layers
 from mistral_lib.model import base_model
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
@@ -102,7 +103,10 @@ class Evaluation:
     @cached_property
     def model(self) -> Any:
         """Base model and adapter, loaded when the first measurement is missing: a changed rule or a new vote needs neither."""
-        return base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
+        model = base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
+        if next(model.parameters()).device.type == "cpu":
+            fused_layers.unpack(model)  # generating would unpack all weights for each token
+        return model
 
     def measure(self, name: str, blocks: Any) -> dict[str, list[RecordLoss]]:
         return self.measured.losses(name, lambda: self.model, blocks, self.settings.micro_batch_size)

@@ -1,5 +1,6 @@
 """Greedy answers of base and adapter to a fixed, stratified sample of test prompts, in batches."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice, zip_longest
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import orjson
 
 from mistral_lib.evaluation.measurements import Measurements
+from mistral_lib.run.progress import say
 from mistral_lib.shapes.conversation import words_of
 from mistral_lib.tokens import chat_format
 
 LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read next to its answers
+REPORT_EVERY = 60  # seconds
 AT_ONCE = 20  # prompts per batch: a step takes hardly longer for many than for one
 
 
@@ -98,6 +101,7 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
     """Greedy answers to a batch of prompts, padded on the left: `ids` up to the end token, which is included; `text` without special
     tokens; `stopped`: whether it ended with the end token."""
     import torch
+    from transformers import StoppingCriteriaList
 
     width, device = max(map(len, prompts)), next(model.parameters()).device
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p)) + p for p in prompts], device=device)
@@ -107,8 +111,24 @@ def generate(model: Any, tokenizer: Any, prompts: list[list[int]], max_new_token
         out = model.generate(
             input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList([Reporter(width, max_new_tokens)]),
         )  # fmt: skip
     return [_answer(tokenizer, row) for row in out[:, width:].tolist()]
+
+
+class Reporter:
+    """A criterion of generate() that never stops it, and says every minute how far a batch is: on a CPU a batch takes minutes."""
+
+    def __init__(self, prompt_tokens: int, most: int):
+        self.prompt_tokens, self.most, self.said = prompt_tokens, most, time.monotonic()
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        import torch
+
+        if time.monotonic() - self.said > REPORT_EVERY:
+            self.said = time.monotonic()
+            say(f"answers: {input_ids.shape[1] - self.prompt_tokens} of at most {self.most} tokens of {len(input_ids)} answers are written")
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 def _answer(tokenizer: Any, ids: list[int]) -> dict[str, Any]:
