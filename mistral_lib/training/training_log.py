@@ -14,7 +14,8 @@ step            step, steps, loss, gradient_norm, learning_rate, tokens_per_seco
 skipped         step, because, in_a_row, in_all, in float16 also gradient_scale: an optimizer step that changed nothing and held the
                 learning-rate schedule; in its `step` event, which comes after it, a figure that was not finite is null
 checkpoint      step
-out_of_memory   why, was, requested, micro_batch_size, gradient_accumulation_steps: the batch that is tried next
+out_of_memory   why, others (who else has memory on the card, or empty), was, requested, micro_batch_size,
+                gradient_accumulation_steps: the batch that is tried next
 stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
 verified        the adapter was saved, read back and measured again
 failed          error
@@ -149,7 +150,9 @@ LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "step": _step,
     "skipped": lambda e: f"step {e['step']} skipped: {e['because']}{_scale(e)} ({e['in_a_row']} in a row, {e['in_all']} in total)",
     "checkpoint": lambda e: f"checkpoint-{e['step']} saved",
-    "out_of_memory": lambda e: f"out of memory: {e['why']}; retries with {_batch(e)} in place of {e['was']}",
+    "out_of_memory": lambda e: " ".join(
+        [f"out of memory: {e['why']}; retries with {_batch(e)} in place of {e['was']}.", e.get("others", "")]
+    ).strip(),
     "stopping": _stopping,
     "verified": lambda e: "the adapter was saved, loaded again and measured: the same loss",
 }
