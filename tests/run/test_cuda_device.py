@@ -131,11 +131,13 @@ def test_other_processes_on_the_card_are_named_the_workbooks_own_by_what_they_do
                  "process 11 (the kernel of 04_evaluate_adapter.ipynb) with 6,144 MiB", "process 14 (a notebook's kernel)",
                  "a chat that is open in notebook 04 keeps its model: press its button “free the memory”"):  # fmt: skip
         assert part in said, said
-    with pytest.raises(
-        cuda_device.CardFullError, match=r"^m \(nf4\) does not fit on the card: CUDA out of memory\..* Also on the card: process 12"
+    with (
+        pytest.raises(
+            cuda_device.CardFullError, match=r"^m \(nf4\) does not fit on the card: CUDA out of memory\..* Also on the card: process 12"
+        ),
+        cuda_device.full_card_explained("m (nf4)"),
     ):
-        with cuda_device.full_card_explained("m (nf4)"):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
     smi()
     assert cuda_device.holders() == [] and cuda_device.others_on_the_card() == "", "an nvidia-smi that fails"
 
