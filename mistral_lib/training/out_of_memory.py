@@ -70,14 +70,8 @@ def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchSh
             advice(settings),
         ]
         raise OutOfMemoryError(f"{why}; {' '.join(filter(None, sentences))}")
-    log.write(
-        "out_of_memory",
-        why=why,
-        others=cuda_device.others_on_the_card(),
-        was=str(shape),
-        requested=str(requested_shape(settings)),
-        **asdict(smaller),
-    )
+    named = {"others": others} if (others := cuda_device.others_on_the_card()) else {}
+    log.write("out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), **asdict(smaller), **named)
     return smaller
 
 

@@ -177,14 +177,8 @@ class Training:
         """The quantized base with a fresh adapter, seeded; and the hash of that adapter."""
         began = time.perf_counter()
         dtype, why = hardware.choose_dtype(self.settings.dtype)
-        self.log.write(
-            "loading",
-            base_model=self.settings.base_model,
-            dtype=dtype,
-            why=why,
-            device=hardware.device(),
-            gpus=cuda_device.several_unused(),
-        )
+        facts = {"gpus": sentence} if (sentence := cuda_device.several_unused()) else {}
+        self.log.write("loading", base_model=self.settings.base_model, dtype=dtype, why=why, device=hardware.device(), **facts)
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)

@@ -3,7 +3,7 @@
 Each event is a flat object with `event` and `time` (seconds since 1970):
 
 process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps: a trainer starts or resumes
-loading         base_model, dtype, why, device, gpus (a sentence if one of several GPUs is used, else empty)
+loading         base_model, dtype, why, device, gpus (if one of several GPUs is used: a sentence)
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
 trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
@@ -14,7 +14,7 @@ step            step, steps, loss, gradient_norm, learning_rate, tokens_per_seco
 skipped         step, because, in_a_row, in_all, in float16 also gradient_scale: an optimizer step that changed nothing and held the
                 learning-rate schedule; in its `step` event, which comes after it, a figure that was not finite is null
 checkpoint      step
-out_of_memory   why, others (who else has memory on the card, or empty), was, requested, micro_batch_size,
+out_of_memory   why, others (who else has memory on the card, if it is known), was, requested, micro_batch_size,
                 gradient_accumulation_steps: the batch that is tried next
 stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
 verified        the adapter was saved, read back and measured again
