@@ -40,6 +40,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def gpu_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `instance` with a GPU, whose price a test needs, is accepted on this machine."""
+    from mistral_lib.run import cuda_device
+
+    monkeypatch.setattr(cuda_device, "fault", lambda compute=True: None)
+
+
+@pytest.fixture
 def corpus(home: Path) -> Path:
     """Three JSONL files of 200 rows each."""
     for domain in ("red", "green", "blue"):

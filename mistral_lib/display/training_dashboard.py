@@ -17,7 +17,7 @@ from mistral_lib.display import kernel_messages, training_curve
 from mistral_lib.display.figure import Picture
 from mistral_lib.display.widget_base import AUTO, PlainTextBox, button
 from mistral_lib.preparation import stage_inputs
-from mistral_lib.run import Run, files
+from mistral_lib.run import Run, cuda_device, files
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.training import trainer_process, training_status
@@ -84,6 +84,8 @@ class Dashboard(PlainTextBox):
     def _start(self) -> None:
         from mistral_lib.training import train  # it imports transformers' Trainer
 
+        if self.run.status("training") != "complete":  # before the base model is fetched
+            cuda_device.require(self.run.settings.instance, "training", compute=False)
         run, inputs = self.run, stage_inputs.hashes(self.run, "training")
         reasons = run.reasons_to_run("training", inputs)
         if reasons and not trainer_process.is_alive(run):
@@ -204,6 +206,8 @@ def figures(now: TrainingStatus, planned_memory_mib: float | None = None) -> dic
         "loss of the last batch": _nats(now.loss),
         "validation loss": f"{_nats(now.validation_loss)} after step {now.validation_step}" if now.validation_loss is not None else None,
         "base model": _nats(now.baseline_loss),
+        "gradient scale": f"{now.gradient_scale:,.0f} (float16)" if now.gradient_scale is not None else None,
+        "skipped steps": f"{now.skipped_steps:,}" if now.skipped_steps else None,
         "speed": f"{now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else None,
         "memory": _memory(now.peak_memory_mib, planned_memory_mib) if now.peak_memory_mib is not None else None,
         "time left": duration(now.eta_seconds) if now.eta_seconds is not None else None,

@@ -35,7 +35,7 @@ from mistral_lib.kernels import fused_layers
 from mistral_lib.model import base_model
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
-from mistral_lib.run import Run, files, hardware
+from mistral_lib.run import Run, cuda_device, files, hardware
 from mistral_lib.run.folder import FORMAT
 from mistral_lib.tokens import packed_dataset
 
@@ -47,10 +47,12 @@ WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 def evaluate(run: Run) -> dict[str, Any]:
     """Run the evaluation stage unless it is complete, and return evaluation/result.json.
 
-    Errors: RuntimeError if training is not complete, StaleStageError if it is stale; ModuleNotFoundError if lm_eval_tasks needs lm-eval;
+    Errors: RuntimeError if training is not complete, StaleStageError if it is stale; NoUsableGpuError; ModuleNotFoundError if lm_eval_tasks needs lm-eval;
     ValueError if a test record was trained on; SourceError, NoRetentionSetError, NotFiniteError.
     """
     lm_eval_tasks.require_lm_eval(run.settings.lm_eval_tasks)
+    if run.status("evaluation") != "complete":  # one that is complete may be read, or judged again, on any machine
+        cuda_device.require(run.settings.instance, "evaluation")
     stage_inputs.require_current(run, "training")
     inputs = stage_inputs.hashes(run, "evaluation")
     read = {name: digest for name, digest in inputs.items() if name != stage_inputs.VOTES}
@@ -103,6 +105,7 @@ class Evaluation:
     @cached_property
     def model(self) -> Any:
         """Base model and adapter, loaded when the first measurement is missing: a changed rule or a new vote needs neither."""
+        cuda_device.require(self.settings.instance, "evaluation")
         model = base_model.load_adapter(self.settings, self.run.folder / "training" / "adapter")
         if next(model.parameters()).device.type == "cpu":
             fused_layers.unpack(model)  # generating would unpack all weights for each token

@@ -17,7 +17,7 @@ from typing import Any
 
 from mistral_lib.model import demo_model, hub_model, model_folder, s3_model
 from mistral_lib.model.model_folder import BaseModelError
-from mistral_lib.run import hardware, paths
+from mistral_lib.run import cuda_device, hardware, idle_models, paths
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_template
 
@@ -168,24 +168,29 @@ def _on_hub(name: str) -> bool:
 def load_base(settings: Settings) -> Any:
     """The base model on this machine's device, quantized as the settings request, its weights frozen.
 
-    Errors: BaseModelError; ValueError if the machine only emulates the dtype.
+    A model that is kept idle in this process is freed first. Errors: BaseModelError; CardFullError; ValueError if the machine only
+    emulates the dtype.
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils import logging
 
+    idle_models.free_all()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers warns of its own name
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # partial sums in float16 overflow above 65,504
     nf4 = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
-    model, loaded = AutoModelForCausalLM.from_pretrained(
-        folder(settings.base_model),
-        dtype=dtype,
-        attn_implementation="sdpa",
-        quantization_config=nf4 if settings.quantization == "nf4" else None,
-        device_map={"": hardware.device_of_this_process(hardware.device())},
-        output_loading_info=True,
-    )
+    place = folder(settings.base_model)
+    with cuda_device.full_card_explained(f"{settings.base_model} ({settings.quantization})"):
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            quantization_config=nf4 if settings.quantization == "nf4" else None,
+            device_map={"": hardware.device_of_this_process(hardware.device())},
+            output_loading_info=True,
+        )
     require_all_weights(settings.base_model, loaded)
     disable_cpu_repacking(model)
     model.config.use_cache = False

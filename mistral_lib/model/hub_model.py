@@ -7,6 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from mistral_lib.model.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
+from mistral_lib.run import disk
+
+SPARE = 2**30  # bytes of disk that stay free
 
 
 def repository(name: str) -> str:
@@ -28,12 +31,14 @@ def revision(name: str) -> str | None:
 def folder(name: str, weights: bool = True) -> Path:
     """The folder of a hub model in the cache; missing files are fetched. weights: False for configuration and tokenizer only.
 
-    A process asks the hub once. Errors: BaseModelError with the steps to take.
+    A process asks the hub once. Errors: BaseModelError with the steps to take; DiskFullError before the first byte.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     requested, patterns = revision(name), [*SMALL_FILES, *(WEIGHT_FILES if weights else ())]
+    if weights:
+        require_room(name, patterns)
     try:
         return Path(snapshot_download(repository(name), revision=requested, allow_patterns=patterns, ignore_patterns=list(LEFT_OUT)))
     except HFValidationError as error:
@@ -43,6 +48,36 @@ def folder(name: str, weights: bool = True) -> Path:
     except OSError as error:  # no connection or a server error, and the cache does not have the files
         advice = _refusal(name, error.__cause__) if isinstance(error.__cause__, HfHubHTTPError) else _unreachable(name, error)
         raise BaseModelError(f"base_model = {name!r}: {advice}") from error
+
+
+def require_room(name: str, patterns: list[str]) -> None:
+    """Errors: DiskFullError if the disk of the hub's cache has no room for the files that are not there yet, and 1 GiB beside them.
+
+    If the hub does not answer, nothing is checked: fetching then reports that, or finds everything in the cache.
+    """
+    from huggingface_hub import constants
+
+    missing = missing_bytes(name, patterns)
+    if missing:
+        what = f"base_model = {name!r} in the hub's cache and 1 GiB beside it"
+        disk.require(Path(constants.HF_HUB_CACHE), missing + SPARE, what, variable="HF_HOME")
+
+
+def missing_bytes(name: str, patterns: list[str]) -> int:
+    """The size of the files that these patterns select and that are not in the cache; 0 if the hub does not answer."""
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.utils import filter_repo_objects
+
+    try:
+        seconds, commit = constants.HF_HUB_ETAG_TIMEOUT, revision(name) or constants.DEFAULT_REVISION
+        found = HfApi().model_info(repository(name), revision=commit, files_metadata=True, timeout=seconds)
+    except Exception:  # whatever keeps the hub from answering, fetching meets it next and reports it
+        return 0
+    files = filter_repo_objects(
+        found.siblings or [], allow_patterns=patterns, ignore_patterns=list(LEFT_OUT), key=lambda one: one.rfilename
+    )
+    absent = (one for one in files if not isinstance(try_to_load_from_cache(repository(name), one.rfilename, revision=found.sha), str))
+    return sum(one.size or 0 for one in absent)
 
 
 def is_local(name: str) -> bool:

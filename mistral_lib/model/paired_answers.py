@@ -11,7 +11,7 @@ from typing import Any
 
 from mistral_lib.kernels import fused_layers, paired_layers
 from mistral_lib.model import base_model
-from mistral_lib.run import Run, params, paths
+from mistral_lib.run import Run, cuda_device, params, paths
 from mistral_lib.run.folder import summary
 from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import chat_format
@@ -64,7 +64,8 @@ def load(run: Run, say: Callable[[str], Any]) -> tuple[Any, Any]:
     Errors: those of `trained_settings`.
     """
     settings = trained_settings(run)
-    say(f"loading {base_model.shown_name(settings.base_model)} ({settings.quantization}) and the adapter of {run.folder.name} …")
+    what = f"{base_model.shown_name(settings.base_model)} ({settings.quantization}) and the adapter of {run.folder.name}"
+    say(" ".join(filter(None, ["loading", what, cuda_device.cpu_instead(settings.instance), "…"])))
     model = base_model.load_adapter(settings, run.folder / "training" / "adapter")
     if next(model.parameters()).device.type == "cpu":
         fused_layers.unpack(model)

@@ -13,6 +13,8 @@ paths             where runs, models, corpora, parameters and notebooks are
 disk              room on disk for a training, and one error if the disk is full
 progress          messages and progress bars on stderr
 hardware          the device and the compute type that suit this machine, with the reason
+cuda_device       whether a CUDA device can be used, what is missing if not, and which other processes are on the card
+idle_models       models that are kept between two uses, and freed when something else needs the memory
 allocator         when the C library keeps freed memory and when it returns it
 system_memory     how much memory is left, and how often the kernel has killed a process for lack of it
 """

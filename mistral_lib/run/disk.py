@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mistral_lib.run import paths
 
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 RESERVE = 16 * MIB  # stays free for the log, the manifest and the report
 CHECKPOINTS = 3  # two are kept, and a third is written before the oldest is deleted
 ADAPTERS = 4  # the best one and the result, each with its partial copy while it is written
@@ -48,13 +48,19 @@ def used_bytes(folder: Path) -> int:
     return sum(fact.st_size for fact in file_facts(folder))
 
 
-def require(folder: Path, needed: int, what: str, kept: str | Callable[[], str] = "") -> None:
+def require(folder: Path, needed: int, what: str, kept: str | Callable[[], str] = "", variable: str = paths.VARIABLE) -> None:
     """Errors: DiskFullError if the disk of `folder` has less than `needed` bytes and the reserve free.
 
-    kept: a sentence for the message that says what is on disk already, or a function that returns it.
+    kept: a sentence for the message that says what is on disk already, or a function that returns it. variable: the environment
+    variable that moves the folder to another disk.
     """
-    if shutil.disk_usage(folder).free < needed + RESERVE:
-        raise _disk_full(folder, needed, what, kept)
+    if shutil.disk_usage(existing(folder)).free < needed + RESERVE:
+        raise _disk_full(folder, needed, what, kept, variable)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists, on whose disk it will be made."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 @contextmanager
@@ -77,14 +83,19 @@ def _is_full(folder: Path, error: Exception) -> bool:
     return isinstance(error, (OSError, RuntimeError)) and shutil.disk_usage(folder).free < MIB
 
 
-def _disk_full(folder: Path, needed: int, what: str, kept: str | Callable[[], str]) -> DiskFullError:
-    free, needed = shutil.disk_usage(folder).free, needed + RESERVE
+def _disk_full(folder: Path, needed: int, what: str, kept: str | Callable[[], str], variable: str = paths.VARIABLE) -> DiskFullError:
+    free, needed = shutil.disk_usage(existing(folder)).free, needed + RESERVE
+    size = _gib if needed >= 10 * GIB else _mib
     sentences = [
-        f"no room on disk for {what}: {_mib(needed)} are needed, {_mib(free)} are free at {paths.short(folder)}.",
+        f"no room on disk for {what}: {size(needed)} are needed, {size(free)} are free at {paths.short(folder)}.",
         kept if isinstance(kept, str) else kept(),
-        f"Free at least {_mib(max(MIB, needed - free))}, or set {paths.VARIABLE} to a folder on a larger disk, then run this again",
+        f"Free at least {size(max(MIB, needed - free))}, or set {variable} to a folder on a larger disk, then run this again",
     ]
     return DiskFullError(errno.ENOSPC, " ".join(filter(None, sentences)))
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB"
 
 
 def _mib(size: float) -> str:

@@ -138,7 +138,7 @@ class OptimizerSteps:
         s, cuda = self.settings, hardware.device() == "cuda"
         dtype = hardware.choose_dtype(s.dtype)[0]
         tracker = trackers.arguments(s, self.checkpoint_folder.parent) if reporting else {"report_to": []}
-        return TrainingArguments(
+        made = TrainingArguments(
             output_dir=str(self.checkpoint_folder), seed=s.seed, data_seed=s.seed, disable_tqdm=True, **tracker,
             per_device_train_batch_size=self.shape.micro_batch_size, gradient_accumulation_steps=self.shape.gradient_accumulation_steps,
             max_steps=steps, num_train_epochs=s.epochs,  # steps decides; the epochs are for the trackers
@@ -151,6 +151,9 @@ class OptimizerSteps:
             remove_unused_columns=False, label_names=["labels"],
             train_sampling_strategy="sequential" if s.order == "operatives_last" else "random",
         )  # fmt: skip
+        # With several GPUs and one process, transformers would multiply the batch and copy the model to each of them (DataParallel).
+        made._n_gpu = min(made.n_gpu, 1)
+        return made
 
 
 def autocast_type(device: str, dtype: str) -> torch.dtype | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mistral_lib.run import allocator, system_memory
+from mistral_lib.run import allocator, cuda_device, system_memory
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import hang_detection
 
@@ -64,8 +64,14 @@ def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchSh
     """The next smaller shape, written to the log. Errors: OutOfMemoryError if there is none."""
     smaller = shape.smaller()
     if smaller is None:
-        raise OutOfMemoryError(f"{why}; a single block of max_tokens = {settings.max_tokens} does not fit. {advice(settings)}")
-    log.write("out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), **asdict(smaller))
+        sentences = [
+            f"a single block of max_tokens = {settings.max_tokens} does not fit.",
+            cuda_device.others_on_the_card(),
+            advice(settings),
+        ]
+        raise OutOfMemoryError(f"{why}; {' '.join(filter(None, sentences))}")
+    named = {"others": others} if (others := cuda_device.others_on_the_card()) else {}
+    log.write("out_of_memory", why=why, was=str(shape), requested=str(requested_shape(settings)), **asdict(smaller), **named)
     return smaller
 
 

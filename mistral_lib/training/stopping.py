@@ -121,11 +121,13 @@ class DivergenceCheck:
     def __init__(self, settings: Settings, steps: int, uniform_loss: float, skipped: int = 0):
         self.settings, self.steps, self.uniform_loss = settings, steps, uniform_loss
         self.skipped, self.in_a_row, self.hopeless = skipped, 0, 0
+        self.skipped_at: int | None = None  # the last step that was skipped
 
     def skip(self, step: int, because: str) -> dict[str, Any]:
         """Count a skipped step, and return what to log. Errors: DivergedError if there were too many."""
         self.skipped += 1
         self.in_a_row += 1
+        self.skipped_at = step
         bound = max(SKIPPED_IN_A_ROW, math.ceil(SKIPPED_SHARE * self.steps))
         if self.in_a_row >= SKIPPED_IN_A_ROW or self.skipped > bound:
             raise DivergedError(
@@ -134,8 +136,9 @@ class DivergenceCheck:
         return {"step": step, "because": because, "in_a_row": self.in_a_row, "in_all": self.skipped}
 
     def step(self, step: int, loss: float) -> None:
-        """Count a step that was made. Errors: DivergedError if the losses have been worse than guessing for too long."""
-        self.in_a_row = 0
+        """Count a step with a finite loss. Errors: DivergedError if the losses have been worse than guessing for too long."""
+        if step != self.skipped_at:  # a gradient that overflowed may belong to a finite loss
+            self.in_a_row = 0
         self.hopeless = self.hopeless + 1 if loss > HOPELESS * self.uniform_loss else 0
         if self.hopeless >= HOPELESS_STEPS:
             raise DivergedError(

@@ -19,7 +19,7 @@ from mistral_lib.kernels import installation
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
-from mistral_lib.run import Run, allocator, disk, files, hardware, params
+from mistral_lib.run import Run, allocator, cuda_device, disk, files, hardware, params
 from mistral_lib.run.folder import summary
 from mistral_lib.run.settings import keeping_work
 from mistral_lib.tokens import packed_dataset
@@ -42,10 +42,12 @@ def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
     Of several processes the first one leads; the others take their share of the steps and return nothing.
-    Errors: RunInUseError, TrainingFailedError, OutOfMemoryError, DivergedError, NothingToLearnError, DiskFullError, Stopped; RuntimeError if the data stage is not
+    Errors: NoUsableGpuError, RunInUseError, TrainingFailedError, OutOfMemoryError, DivergedError, NothingToLearnError, DiskFullError, Stopped; RuntimeError if the data stage is not
     complete, StaleStageError if it is stale; ModuleNotFoundError if the tracker's package is missing.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    if run.status("training") != "complete":  # one that is complete may only be read, on any machine
+        cuda_device.require(run.settings.instance, "training")
     trackers.require(run.settings.report_to)
     distributed.join(hardware.device())
     if refusal := distributed.from_first(lambda: _refusal(run)):
@@ -53,6 +55,8 @@ def train(run: Run) -> dict[str, Any]:
     inputs = stage_inputs.hashes(run, "training")
     folder = run.folder / "training"
     reasons = distributed.from_first(lambda: run.reasons_to_run("training", inputs))
+    if reasons:
+        cuda_device.require(run.settings.instance, "training")
     if not distributed.is_first():
         return Training(run, folder, TrainingLog(None), StopSignal(), "").assist() if reasons else {}
     if reasons:
@@ -174,7 +178,8 @@ class Training:
         """The quantized base with a fresh adapter, seeded; and the hash of that adapter."""
         began = time.perf_counter()
         dtype, why = hardware.choose_dtype(self.settings.dtype)
-        self.log.write("loading", base_model=self.settings.base_model, dtype=dtype, why=why, device=hardware.device())
+        facts = {"gpus": sentence} if (sentence := cuda_device.several_unused()) else {}
+        self.log.write("loading", base_model=self.settings.base_model, dtype=dtype, why=why, device=hardware.device(), **facts)
         base = base_model.load_base(self.settings)
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mistral_lib.model import likelihood
 from mistral_lib.run import allocator, disk, sealed
@@ -28,7 +28,8 @@ class SupervisedTrainer(Trainer):
     def __init__(self, stop: StopSignal, callback: TrainingCallback | None = None, autocast: torch.dtype | None = None, **options: Any):
         allocator.keep_for_reuse()
         _answer_with_losses(options["model"], autocast)
-        super().__init__(callbacks=[distributed.SharedStopRequest(stop), *([callback] if callback else [])], **options)
+        self.outcome = StepOutcome(self)
+        super().__init__(callbacks=[self.outcome, distributed.SharedStopRequest(stop), *([callback] if callback else [])], **options)
         self.callback = callback
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries; the log prints a line for each event
         if callback:
@@ -64,7 +65,7 @@ class SupervisedTrainer(Trainer):
         if "train_runtime" in logs or self.callback is None:
             return
         if "loss" in logs:
-            logs.update(self.callback.figures())
+            logs.update({**self.callback.figures(), **self.outcome.scale()})
         if ("step" if "loss" in logs else "validation", self.state.global_step) in self.callback.reported:
             self.callback.on_log(self.args, self.state, self.control, logs)
         else:
@@ -103,12 +104,8 @@ class SupervisedTrainer(Trainer):
         if isinstance(model, DistributedDataParallel):
             self._average_or_give_up(model)
         norm = super()._clip_grad_norm(model)
-        loss = self._tr_loss.item()
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+        if self.outcome.is_broken(self._tr_loss.item(), float(norm)):
             model.zero_grad(set_to_none=True)
-            because = f"loss {loss}, gradient norm {float(norm)}"
-            if self.callback:
-                self.callback.log.write("skipped", **self.callback.divergence.skip(self.state.global_step + 1, because))
         return norm
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *arguments: Any, **options: Any) -> None:
@@ -148,6 +145,41 @@ class SupervisedTrainer(Trainer):
         finally:
             self.saving_into = None
         distributed.wait()  # until everything is written
+
+
+class StepOutcome(TrainerCallback):
+    """Whether an optimizer step changed the weights: one that did not is counted, and the learning-rate schedule waits for it.
+
+    In float16 the gradient scaler also decides: it lowers its scale if it found a gradient that is not finite. Whether the optimizer was
+    called says nothing, because the fused AdamW is called and skips by itself.
+    """
+
+    def __init__(self, trainer: SupervisedTrainer):
+        self.trainer = trainer
+        self.because: str | None = None  # why this step changes nothing
+        self.used: float | None = None  # the scale by which this step's loss was multiplied
+
+    def scale(self) -> dict[str, float]:
+        """The gradient scale of this step; empty without a scaler, as in all compute types but float16."""
+        return {} if self.used is None else {"gradient_scale": self.used}
+
+    def is_broken(self, loss: float, norm: float) -> bool:
+        """Call it before the optimizer: whether loss or gradient norm are not finite in any process."""
+        scaler, device = self.trainer.accelerator.scaler, self.trainer.args.device
+        self.used = scaler.get_scale() if scaler is not None else None
+        broken = distributed.any_of(not (math.isfinite(loss) and math.isfinite(norm)), device)
+        self.because = f"loss {loss}, gradient norm {norm}" if broken else None
+        return broken
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """transformers calls it between the optimizer and the schedule. Errors: DivergedError if too many steps were skipped."""
+        trainer, scaler = self.trainer, self.trainer.accelerator.scaler
+        if self.because is None and scaler is not None and (lowered := scaler.get_scale()) < self.used:
+            self.because = f"a gradient overflowed in float16: the gradient scale fell from {self.used:g} to {lowered:g}"
+        trainer.optimizer._is_overflow = self.because is not None  # what transformers asks before it moves the schedule on
+        if self.because and trainer.callback:
+            skipped = trainer.callback.divergence.skip(state.global_step + 1, self.because)
+            trainer.callback.log.write("skipped", **skipped, **self.scale())
 
 
 def _answer_with_losses(model: Any, autocast: torch.dtype | None) -> None:

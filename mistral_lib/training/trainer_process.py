@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from mistral_lib.run import Run, files, paths
+from mistral_lib.run import Run, cuda_device, files, idle_models, paths
 from mistral_lib.run.progress import say
 from mistral_lib.training import out_of_memory, trackers, training_status
 
@@ -25,14 +25,18 @@ class TrainerDiedError(RuntimeError):
 
 
 def start(run: Run) -> None:
-    """Start `python -m mistral_lib train` for this run, unless it is being trained already.
+    """Start `python -m mistral_lib train` for this run, unless it is being trained already. A model that is kept idle in this process is
+    freed first: the trainer needs the memory.
 
-    Errors: ModuleNotFoundError if the package of the tracker in `report_to` is not installed.
+    Errors: ModuleNotFoundError if the package of the tracker in `report_to` is not installed; NoUsableGpuError.
     """
     trackers.require(run.settings.report_to)
     if is_alive(run):
         say("training: a process works on it already, attaching to it")
         return
+    cuda_device.require(run.settings.instance, "training", compute=False)
+    if idle_models.free_all():
+        say("training: the chat's model in this notebook is freed; its next question loads it again")
     output = run.folder / "training.out"
     with open(output, "ab") as out:
         command = [sys.executable, "-m", "mistral_lib", "train", str(run.folder)]

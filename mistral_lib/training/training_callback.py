@@ -66,6 +66,7 @@ class TrainingCallback(TrainerCallback):
             "step", step=state.global_step, steps=state.max_steps, loss=_finite(logs["loss"]), gradient_norm=_finite(logs.get("grad_norm")),
             learning_rate=logs["learning_rate"], tokens_per_second=logs["tokens_per_second"], seconds=round(logs["step_seconds"], 3),
             peak_memory_mib=logs["peak_memory_mib"], eta_seconds=round(self._seconds_left(state), 1), usd=logs["usd"],
+            **{name: logs[name] for name in ("gradient_scale",) if name in logs},
         )  # fmt: skip
         if math.isfinite(logs["loss"]):
             self.divergence.step(state.global_step, logs["loss"])

@@ -3,17 +3,20 @@
 Each event is a flat object with `event` and `time` (seconds since 1970):
 
 process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps: a trainer starts or resumes
-loading         base_model, dtype, why, device
+loading         base_model, dtype, why, device, gpus (if one of several GPUs is used: a sentence)
 kernels         attention (by record, variable length, memory-efficient, masked), why, layers: what computes them
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
 trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
 largest_batch   supervised_tokens, peak_memory_mib, seconds: it fitted
 started         from_step, steps: the optimizer steps begin, at 0 or at a checkpoint
-step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd
-skipped         step, because, in_a_row, in_all: an optimizer step that changed nothing; its `step` event has null figures
+step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd; in float16
+                also gradient_scale, by which this step's loss was multiplied
+skipped         step, because, in_a_row, in_all, in float16 also gradient_scale: an optimizer step that changed nothing and held the
+                learning-rate schedule; in its `step` event, which comes after it, a figure that was not finite is null
 checkpoint      step
-out_of_memory   why, was, requested, micro_batch_size, gradient_accumulation_steps: the batch that is tried next
+out_of_memory   why, others (who else has memory on the card, if it is known), was, requested, micro_batch_size,
+                gradient_accumulation_steps: the batch that is tried next
 stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
 verified        the adapter was saved, read back and measured again
 failed          error
@@ -108,7 +111,12 @@ def _step(e: dict[str, Any]) -> str:
     loss = "not finite" if e["loss"] is None else f"{e['loss']:.4f}"
     cost = f"  {e['usd']:.2f} USD" if e["usd"] else ""
     left = f"{e['tokens_per_second']:,.0f} tokens/s  {e['peak_memory_mib']:,} MiB  ETA {duration(e['eta_seconds'])}"
-    return f"step {e['step']} of {e['steps']}  loss {loss}  {left}{cost}"
+    return f"step {e['step']} of {e['steps']}  loss {loss}  {left}{_scale(e)}{cost}"
+
+
+def _scale(e: dict[str, Any]) -> str:
+    """The gradient scale, in float16."""
+    return f"  gradient scale {e['gradient_scale']:,.0f}" if "gradient_scale" in e else ""
 
 
 def _validation(e: dict[str, Any]) -> str:
@@ -119,7 +127,8 @@ def _validation(e: dict[str, Any]) -> str:
 def _loading(e: dict[str, Any]) -> str:
     if e.get("adapter"):
         return f"loads {e['base_model']} again, with the adapter that was saved"
-    return f"loads {e['base_model']} on {e['device']} in {e['dtype']}: {e['why']}"
+    several = f"; {e['gpus']}" if e.get("gpus") else ""
+    return f"loads {e['base_model']} on {e['device']} in {e['dtype']}: {e['why']}{several}"
 
 
 def _started(e: dict[str, Any]) -> str:
@@ -141,9 +150,11 @@ LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "largest_batch": lambda e: f"it fits: {e['supervised_tokens']:,} supervised tokens, {e['peak_memory_mib']:,} MiB, {e['seconds']:.1f} s",
     "started": _started,
     "step": _step,
-    "skipped": lambda e: f"step {e['step']} skipped: {e['because']} ({e['in_a_row']} in a row, {e['in_all']} in total)",
+    "skipped": lambda e: f"step {e['step']} skipped: {e['because']}{_scale(e)} ({e['in_a_row']} in a row, {e['in_all']} in total)",
     "checkpoint": lambda e: f"checkpoint-{e['step']} saved",
-    "out_of_memory": lambda e: f"out of memory: {e['why']}; retries with {_batch(e)} in place of {e['was']}",
+    "out_of_memory": lambda e: " ".join(
+        [f"out of memory: {e['why']}; retries with {_batch(e)} in place of {e['was']}.", e.get("others", "")]
+    ).strip(),
     "stopping": _stopping,
     "verified": lambda e: "the adapter was saved, loaded again and measured: the same loss",
 }

@@ -38,9 +38,10 @@ class TrainingStatus:
     hung: bool = False  # alive, but without progress for longer than `patience_seconds`
     step: int = 0  # optimizer steps done
     steps: int | None = None  # planned
-    loss: float | None = None  # of the last step, as the next three; nats per supervised token
+    loss: float | None = None  # of the last step, as the next four; nats per supervised token
     gradient_norm: float | None = None
     learning_rate: float | None = None
+    gradient_scale: float | None = None  # by which the last step's loss was multiplied; None unless the compute type is float16
     tokens_per_second: float | None = None
     validation_loss: float | None = None  # the last one measured during training; None also if it was not finite
     validation_step: int | None = None
@@ -91,6 +92,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **{key: last.get(key) for key in ("steps", "loss", "gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_mib")},
         "step": last.get("step", 0),
+        "gradient_scale": last.get("gradient_scale"),
         "validation_loss": measured[-1]["loss"] if measured else None,
         "validation_step": measured[-1]["step"] if measured else None,
         "best_validation_loss": best.get("loss"),
@@ -164,8 +166,9 @@ def describe(now: TrainingStatus) -> str:
 
 
 def _step_line(now: TrainingStatus) -> str:
+    scale = f"gradient scale {now.gradient_scale:,.0f}  " if now.gradient_scale is not None else ""
     return (
-        f"step {now.step}/{now.steps}  loss {now.loss:.4f}  gradient norm {_number(now.gradient_norm)}  "
+        f"step {now.step}/{now.steps}  loss {now.loss:.4f}  gradient norm {_number(now.gradient_norm)}  {scale}"
         f"learning rate {now.learning_rate:.3g}  {now.tokens_per_second:.0f} tokens/s  {now.peak_memory_mib:,} MiB"
     )
 

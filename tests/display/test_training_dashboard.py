@@ -108,11 +108,11 @@ def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, caps
     again.start()
     assert not trainer_process.is_alive(long) and asyncio.run(again.finished())["steps"] == 40, "done already: nothing is started"
     capsys.readouterr()
-    priced = training_dashboard.Dashboard(other(prepared, max_steps=40, checkpoint_every_steps=40, instance="g5.xlarge"))
-    priced.start()
+    limited = training_dashboard.Dashboard(other(prepared, max_steps=40, checkpoint_every_steps=40, max_hours=100.0))
+    limited.start()
     said = capsys.readouterr().err
-    assert "because instance: 'cpu' became 'g5.xlarge'; it resumes from its last checkpoint, or is verified again" in said
-    assert asyncio.run(priced.finished())["usd"] > 0 and len(training_log.steps(long.folder / "training" / "log.jsonl")) == 40
+    assert "because max_hours: 0.0 became 100.0; it resumes from its last checkpoint, or is verified again" in said
+    assert asyncio.run(limited.finished())["steps"] == 40 and len(training_log.steps(long.folder / "training" / "log.jsonl")) == 40
     changed = other(prepared, max_steps=1, checkpoint_every_steps=1)
     (long.folder / "training").rename(changed.folder / "previous" / "training-1")
     assert [name.startswith("small, ") for name in training_curve.earlier_logs(changed)] == [True]

@@ -16,3 +16,13 @@ import rfc3987_syntax  # other libraries still find it
 def test_loading_a_tokenizer_compiles_no_grammars(tiny_model: str) -> None:
     done = subprocess.run([sys.executable, "-c", LOAD, tiny_model], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_loaded_model_sums_float16_products_in_float32(settings, monkeypatch) -> None:
+    import torch
+
+    from mistral_lib.model import base_model
+
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True)
+    base_model.load_base(settings)
+    assert torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction is False

@@ -2,13 +2,21 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from mistral_lib.model import hub_model, s3_model
+from mistral_lib.run import disk, paths
 from tests.support import hub_server
 
 ASK = """
@@ -51,6 +59,116 @@ def test_a_model_is_fetched_and_then_found_without_a_network(hub, tmp_path: Path
     place = Path(ask(address, tmp_path, "open/tiny")["open/tiny"])
     assert str(place) == small and place.name == hub_server.COMMIT and asked.count("tokenizer.json") == 1
     assert ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"] == str(place)
+
+
+def test_the_weights_in_mistrals_own_layout_are_never_fetched(tiny_model: str, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(tiny_model, repository)
+    for name in (
+        "consolidated.safetensors",
+        "consolidated-00001-of-00002.safetensors",
+        "consolidated.safetensors.index.json",
+        "consolidated.00.pth",
+    ):
+        (repository / name).write_bytes(b"0" * 100)
+    with hub_server.serving(repository) as (address, asked):
+        place = Path(ask(address, tmp_path / "cache", "open/tiny")["open/tiny"])
+        ask(address, tmp_path / "small", "open/tiny", what="tokenizer")
+    assert (place / "model.safetensors").exists() and not [name for name in asked if name.startswith("consolidated")]
+    assert not list((tmp_path / "cache").rglob("consolidated*"))
+    assert not s3_model._is_of_model("consolidated.safetensors") and s3_model._is_of_model("model.safetensors")
+
+
+def test_every_command_that_is_printed_leaves_them_out(tmp_path: Path) -> None:
+    """`hf download` in messages, documentation and notebooks excludes what the workbook itself leaves out."""
+    commands = [ask("http://127.0.0.1:9", tmp_path, "open/tiny")["open/tiny"]]
+    for path in (*paths.project().glob("*.md"), *paths.project().glob("docs/*.md"), *paths.project().glob("notebooks/*.ipynb"),
+                 *paths.project().glob("mistral_lib/**/*.py")):  # fmt: skip
+        commands += [line for line in path.read_text().splitlines() if "hf download" in line]
+    assert len(commands) >= 3
+    for line in commands:
+        excluded = re.search(r"hf download .*--exclude '([^']+)'", line)
+        assert excluded and fnmatch("consolidated.safetensors", excluded.group(1)), line
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The files of a repository with their sizes, as a stand-in for HfApi tells them; 20 GiB of disk are free."""
+    import huggingface_hub
+
+    sizes = {"config.json": 1000, "model-00001-of-00002.safetensors": 10 * 2**30, "model-00002-of-00002.safetensors": 4 * 2**30,
+             "consolidated.safetensors": 14 * 2**30, "original/model.safetensors": 2**40}  # fmt: skip
+
+    class Api:
+        def model_info(self, repo_id: str, *, revision: str | None, files_metadata: bool, timeout: float) -> Any:
+            assert (repo_id, revision, files_metadata) == ("owner/large", "v1", True) and timeout > 0
+            siblings = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+            return SimpleNamespace(sha=hub_server.COMMIT, siblings=siblings)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "not" / "yet"))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: Usage(2**40, 0, 20 * 2**30) if Path(place).exists() else None)
+    hub_model.folder.cache_clear()
+    return sizes
+
+
+def test_a_disk_without_room_for_the_download_is_reported_before_the_first_byte(listed: dict[str, int], monkeypatch) -> None:
+    import huggingface_hub
+
+    fetched: list[Any] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **o: fetched.append((a, o)) or "there")
+    assert hub_model.folder("owner/large@v1") == Path("there") and len(fetched) == 1, "14 GiB, with 1 GiB beside them"
+    hub_model.folder.cache_clear()
+    listed["model-00003.safetensors"] = 6 * 2**30
+    with pytest.raises(disk.DiskFullError) as error:
+        hub_model.folder("owner/large@v1")
+    said = str(error.value)
+    assert (
+        "no room on disk for base_model = 'owner/large@v1' in the hub's cache and 1 GiB beside it: 21.0 GiB are needed, 20.0 GiB are free"
+        in said
+    )
+    assert "Free at least 1.0 GiB, or set HF_HOME to a folder on a larger disk" in said and len(fetched) == 1
+    assert hub_model.folder("owner/large@v1", weights=False) == Path("there"), "configuration and tokenizer are small"
+
+
+def test_only_files_that_are_not_in_the_cache_are_counted(listed: dict[str, int], monkeypatch) -> None:
+    import huggingface_hub
+
+    patterns = ["*.json", "*.safetensors"]
+    assert hub_model.missing_bytes("owner/large@v1", patterns) == 1000 + 14 * 2**30
+    cached = {"model-00001-of-00002.safetensors"}
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache",
+        lambda repo_id, name, revision: "path" if name in cached and revision == hub_server.COMMIT else None,
+    )  # fmt: skip
+    assert hub_model.missing_bytes("owner/large@v1", patterns) == 1000 + 4 * 2**30
+    assert hub_model.missing_bytes("owner/other", patterns) == 0, "the hub that does not answer is reported by fetching"
+
+
+SMALL_DISK = """
+import shutil
+from mistral_lib.model import hub_model
+from mistral_lib.run import disk
+usage = shutil.disk_usage
+disk.shutil.disk_usage = lambda place: usage(place)._replace(free=2**20)
+try:
+    hub_model.folder("open/tiny")
+except disk.DiskFullError as error:
+    print(error)
+"""
+
+
+def test_the_sizes_come_from_the_hub_itself(hub, tmp_path: Path) -> None:
+    address, asked = hub
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    before = list(asked)
+    done = subprocess.run([sys.executable, "-c", SMALL_DISK], capture_output=True, text=True, timeout=120,
+                          env={**kept, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache")})  # fmt: skip
+    assert "no room on disk for base_model = 'open/tiny'" in done.stdout and "1 MiB are free" in done.stdout, done.stderr
+    assert asked == before, "nothing was fetched"
 
 
 LOOK = """

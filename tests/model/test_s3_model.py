@@ -97,7 +97,7 @@ def test_the_error_for_a_prefix_without_a_model_names_it(client, url: str, expec
 
 def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(client, home: Path, monkeypatch) -> None:
     monkeypatch.setattr(s3_model, "SPARE", 2**60)
-    with pytest.raises(BaseModelError, match=r"no room on disk for the base model and 1 GiB beside it: [\d,]+ MiB are needed"):
+    with pytest.raises(BaseModelError, match=r"no room on disk for the base model and 1 GiB beside it: [\d,.]+ GiB are needed"):
         base_model.folder(URL)
     assert not list((home / "models").glob("*/*.safetensors"))
 

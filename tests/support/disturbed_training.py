@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook
@@ -49,6 +50,24 @@ def after_step(number: int, act: Callable[[torch.optim.Optimizer], None]) -> Ite
             act(optimizer)
 
     handle = register_optimizer_step_post_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def change_gradients(change: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """`change(n, gradient)` replaces the gradient of the last hidden state in each training pass (n = 1, 2, ...); the loss stays as it is."""
+    passes = 0
+
+    def hook(module: torch.nn.Module, inputs: object, output: object) -> None:
+        nonlocal passes
+        if type(module).__name__ == "MistralModel" and module.training:
+            passes += 1
+            output.last_hidden_state.register_hook(partial(change, passes))
+
+    handle = register_module_forward_hook(hook)
     try:
         yield
     finally:

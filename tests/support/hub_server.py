@@ -40,7 +40,7 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
             path = self.path.split("?")[0]
             parts = [part for part in path.removeprefix("/api/models").removeprefix("/api").removeprefix("/datasets").split("/") if part]
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-            status, headers, body = reply(folder, "/".join(parts[:2]), parts[2:], token, path.startswith("/api/"))
+            status, headers, body = reply(folder, "/".join(parts[:2]), parts[2:], token, path.startswith("/api/"), "blobs=" in self.path)
             if parts[2:3] == ["resolve"] and with_body and status == 200:
                 asked.append(parts[-1])
             self.send_response(status)
@@ -59,7 +59,7 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
 
 
-def reply(folder: Path, name: str, rest: list[str], token: str, api: bool) -> tuple[int, dict[str, str], bytes]:
+def reply(folder: Path, name: str, rest: list[str], token: str, api: bool, sizes: bool = False) -> tuple[int, dict[str, str], bytes]:
     if token == "bad":
         return 401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b"{}"
     if name == "busy/tiny":
@@ -74,7 +74,8 @@ def reply(folder: Path, name: str, rest: list[str], token: str, api: bool) -> tu
     if commit is None:
         return 404, NO_REVISION, b"{}"
     if api and rest[0] == "revision":
-        return 200, {}, json.dumps({"id": name, "sha": commit, "siblings": []}).encode()
+        files = [{"rfilename": one["path"], "size": one["size"]} for one in map(fact, sorted(folder.iterdir()))] if sizes else []
+        return 200, {}, json.dumps({"id": name, "sha": commit, "siblings": files}).encode()
     if api:
         return 200, {}, json.dumps([fact(path) for path in sorted(folder.iterdir())]).encode()
     if name == "gated/tiny" and token != "good":

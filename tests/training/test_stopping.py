@@ -253,7 +253,7 @@ def test_the_best_adapter_is_saved_and_patience_ends_the_training(opened: Callab
     assert best[-1] == result["adapter_of_step"]
 
 
-def test_a_budget_ends_a_training_verified_and_a_raised_budget_resumes_it(opened: Callable[..., Run]) -> None:
+def test_a_budget_ends_a_training_verified_and_a_raised_budget_resumes_it(opened: Callable[..., Run], gpu_not_asked_for: None) -> None:
     run = opened(instance="g5.xlarge", max_usd=1e-6, max_steps=6)
     short = train.train(run)
     assert (short["status"], short["stopped_by"], short["steps"]) == ("complete", "max_usd", 2)

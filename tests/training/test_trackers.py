@@ -48,7 +48,7 @@ def fail(_: Any) -> None:
 
 
 def test_a_tracker_gets_every_step_and_validation_once_also_after_a_resume(
-    opened: Callable[..., Run], received: list[tuple[int, dict[str, Any]]]
+    opened: Callable[..., Run], received: list[tuple[int, dict[str, Any]]], gpu_not_asked_for: None
 ) -> None:
     run = opened(report_to="tensorboard", validate_every_steps=2, instance="g5.xlarge")
     with after_step(4, fail), pytest.raises(KeyError):

@@ -28,7 +28,7 @@ def test_steps_and_measurements_are_as_planned_if_passes_end_within_a_step(opene
 
 
 def test_a_finished_training_is_only_verified_again_if_no_parameter_of_its_steps_changed(
-    opened: Callable[..., Run],
+    opened: Callable[..., Run], gpu_not_asked_for: None
 ) -> None:
     run = opened(checkpoint_every_steps=4)
     first = train.train(run)
