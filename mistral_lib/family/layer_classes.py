@@ -6,12 +6,14 @@ Ministral 3 multiplies queries by 1 + beta · log(1 + floor(position / original_
 shorter than these lengths unchanged.   Source: modeling_ministral.py, modeling_ministral3.py in transformers
 """
 
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 FAMILIES = {"mistral": "Mistral", "ministral": "Ministral", "ministral3": "Ministral3"}  # module and first part of the classes' names
 
 
+@cache
 def classes(kind: str) -> tuple[type, ...]:
     """The family's classes of one kind: `Attention`, `MLP`, `RMSNorm` or `Model`."""
     return tuple(getattr(import_module(f"transformers.models.{name}.modeling_{name}"), first + kind) for name, first in FAMILIES.items())

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
-from mistral_lib.model import demo_model, hub_model, model_folder, s3_model
+from mistral_lib.model import demo_model, hub_model, mistral_tokenizer, model_folder, s3_model
 from mistral_lib.model.model_folder import BaseModelError
 from mistral_lib.run import hardware, paths
 from mistral_lib.run.settings import Settings
@@ -77,14 +77,11 @@ def is_hub_id(name: str) -> bool:
 def load_tokenizer(name: str) -> Any:
     """The base model's tokenizer, with a padding token that is not its end token.
 
+    If the hub cannot be reached, a published model of the family gets the tokenizer of its version that mistral-common ships, and a
+    message says so: enough for counts, while loading the model still fails.
     Errors: BaseModelError if it has no tokenizer.json, no padding token or no chat template.
     """
-    from transformers import AutoTokenizer
-
-    with _without("rfc3987_syntax"):  # mistral-common imports jsonschema, and that this package, which takes 5 s to compile 39 grammars
-        importlib.import_module("transformers.integrations.mistral.tokenizer")  # from_pretrained would import it
-    # mistral_format: with mistral-common installed, a folder with tekken.json would get a tokenizer without template and mask
-    tokenizer = AutoTokenizer.from_pretrained(folder(name, weights=False), mistral_format=False)
+    tokenizer = _found_tokenizer(name)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise BaseModelError(f"{name}: its tokenizer is a {type(tokenizer).__name__}; expected one made from a tokenizer.json")
     if tokenizer.pad_token in (None, tokenizer.eos_token):
@@ -95,6 +92,22 @@ def load_tokenizer(name: str) -> Any:
         raise BaseModelError(f"{name}: its tokenizer has no chat template; use the Instruct variant of the model")
     require_end_token(name, tokenizer)
     return tokenizer
+
+
+def _found_tokenizer(name: str) -> Any:
+    """The tokenizer as it is in the model's folder, or the one that mistral-common ships if the hub cannot be reached."""
+    try:
+        place = folder(name, weights=False)
+    except hub_model.UnreachableError as error:
+        if shipped := mistral_tokenizer.without_hub(hub_model.repository(name), error):
+            return shipped
+        raise
+    from transformers import AutoTokenizer
+
+    with _without("rfc3987_syntax"):  # mistral-common imports jsonschema, and that this package, which takes 5 s to compile 39 grammars
+        importlib.import_module("transformers.integrations.mistral.tokenizer")  # from_pretrained would import it
+    # mistral_format: with mistral-common installed, a folder with tekken.json would get a tokenizer without template and mask
+    return AutoTokenizer.from_pretrained(place, mistral_format=False)
 
 
 @contextmanager
@@ -167,7 +180,8 @@ def _on_hub(name: str) -> bool:
 
 
 def load_base(settings: Settings) -> Any:
-    """The base model on this machine's device, quantized as the settings request, its weights frozen.
+    """The base model on this machine's device, quantized as the settings request, its weights frozen; of a multimodal one the language
+    model alone, so that no adapter can reach the vision tower.
 
     Errors: BaseModelError; ValueError if the machine only emulates the dtype.
     """
@@ -179,8 +193,10 @@ def load_base(settings: Settings) -> Any:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # transformers warns of its own name
     dtype = getattr(torch, hardware.choose_dtype(settings.dtype)[0])
     nf4 = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
+    place = folder(settings.base_model)
     model, loaded = AutoModelForCausalLM.from_pretrained(
-        folder(settings.base_model),
+        place,
+        **model_folder.loading_options(place),
         dtype=dtype,
         attn_implementation="sdpa",
         quantization_config=nf4 if settings.quantization == "nf4" else None,

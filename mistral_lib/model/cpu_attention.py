@@ -16,6 +16,7 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
+from mistral_lib.family import layer_classes
 from mistral_lib.model.fused_layers import project, replace_forward
 
 KEYS = 32  # the keys of a tile are a multiple of this: the softmax over other numbers of keys takes twice as long
@@ -23,17 +24,17 @@ QUERIES = 192  # tokens of a tile: few enough for its scores to stay in a core's
 
 
 def install(model: Any) -> None:
-    """Give a Mistral model `packed_forward`, which attends record by record. Its other forward pass stays as it is."""
-    from transformers.models.mistral.modeling_mistral import MistralAttention, MistralModel
-
+    """Give a model of the Mistral family `packed_forward`, which attends record by record. Its other forward pass stays as it is."""
     for module in model.modules():
-        if isinstance(module, MistralAttention):
+        if layer_classes.is_one_of(module, "Attention"):
             replace_forward(module, _attention_forward)
-        elif isinstance(module, MistralModel):
+        elif layer_classes.is_one_of(module, "Model"):
             module.packed_forward = MethodType(_packed_forward, module)
 
 
 def _packed_forward(self: Any, position_ids: torch.Tensor, **inputs: Any) -> Any:
+    if position_ids.shape[1] > layer_classes.longest_plain_block(self.config):  # transformers' own mask keeps the records apart
+        return self(position_ids=position_ids, **inputs)
     return self(position_ids=position_ids, records=RecordSpans.from_positions(position_ids, self.dtype), **inputs)
 
 

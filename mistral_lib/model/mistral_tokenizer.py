@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.family import chat_templates, published_models, sentencepiece_tokenizer, tekken_tokenizer
+from mistral_lib.run.progress import say
 
 TEMPLATE = chat_templates.in_user_message(" ")  # of v3
 TEKKEN = "tekken_240911.json"
@@ -56,10 +57,19 @@ def _vocabulary(version: str) -> Any:
     )  # fmt: skip
 
 
-def for_hub_id(name: str) -> Any | None:
-    """The tokenizer of a published model of the family; None for any other hub id. name: owner/name without a revision."""
+def without_hub(name: str, error: Exception) -> Any | None:
+    """The tokenizer of a published model of the family if the hub cannot be reached, with a message; None for any other hub id.
+
+    name: owner/name without a revision. error: why the hub was not reached.
+    """
     model = published_models.by_hub_id().get(name)
-    return None if model is None else load(model.tokenizer)
+    if model is None:
+        return None
+    exact = "its token ids are exact" if model.tokenizer not in COMPOSED else "its counts are right, its control tokens may have other ids"
+    say(
+        f"{error}\nUntil then its tokenizer is version {model.tokenizer} from mistral-common, for counts and plans ({exact}); training needs the model's own files"
+    )
+    return load(model.tokenizer)
 
 
 def vocabulary_file(version: str = "v3") -> Path:
