@@ -1,6 +1,6 @@
 """Every model of the family's table, as a tiny one of its architecture, through loading, training, measuring, saving and reloading.
 
-`python -m tests.family.test_published_models` writes docs/models.md anew; a test compares the file with what this module makes.
+docs/models.md is made from the table and from these tests (test_models_page.py).
 """
 
 from functools import cache
@@ -13,8 +13,10 @@ import torch
 import transformers
 from datasets import Dataset
 
-from mistral_lib.family import layer_classes, text_part
-from mistral_lib.model import base_model, likelihood
+from mistral_lib.family import layer_classes, published_models, text_part
+from mistral_lib.family.published_models import FamilyModel
+from mistral_lib.model import base_model, likelihood, model_shapes, step_memory
+from mistral_lib.model.step_memory import Step
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import adapter_check
 from tests.support import family
@@ -181,3 +183,29 @@ def test_the_adapter_fits_the_complete_multimodal_model_under_its_names(kind: st
     ids = batch(blocks(LONG, 1))["input_ids"]
     with torch.no_grad():
         assert torch.allclose(whole(input_ids=ids).logits, model.eval()(input_ids=ids).logits, atol=1e-4)
+
+
+@each_kind
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_plan_builds_it_with_the_adapter_of_training(kind: str, device: str, made) -> None:
+    folder, _ = made(kind)
+    trained = sum(parameter.numel() for parameter in adapted(folder)[0].parameters() if parameter.requires_grad)
+    planned = step_memory.peak(Step(folder, 64, 2, checkpointing=False, device=device, lora_rank=4))
+    assert planned.trainable == trained and planned.parts["activations"] > 0
+    quantized = model_shapes.linear_parameters(model_shapes.config_of(folder))
+    assert planned.parts["weights in NF4"] == pytest.approx(quantized * 4.127 / 8, rel=0.01)
+
+
+BILLIONS = {"Mistral 7B v0.1": 7.24, "Mistral 7B v0.2": 7.24, "Mistral 7B v0.3": 7.25, "Mistral Nemo 12B 2407": 12.2, "Ministral 8B 2410": 8.02,
+            "Mistral Small 24B 2501": 23.6, "Mistral Small 3.1 24B 2503": 23.6, "Mistral Small 3.2 24B 2506": 23.6, "Ministral 3 3B": 3.4,
+            "Ministral 3 8B": 8.5, "Ministral 3 14B": 13.5}  # fmt: skip  # parameters of the language layers as the models' cards state them
+
+
+@pytest.mark.parametrize("row", published_models.FAMILY, ids=lambda row: row.name)
+def test_the_plan_knows_its_sizes_without_a_hub(row: FamilyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they add up to the number of parameters that is published."""
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    for name in row.hub_ids:
+        config = model_shapes.config_of(name)
+        assert config.model_type == row.model_type and {key: getattr(config, key) for key in row.sizes} == row.sizes
+        assert model_shapes.checkpoint_bytes(config) / 2e9 == pytest.approx(BILLIONS[row.name], rel=0.01)
