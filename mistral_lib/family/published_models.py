@@ -14,7 +14,7 @@ COMMON = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, 
 MISTRAL_7B = {"vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, **COMMON}
 SMALL_24B = {"vocab_size": 131072, "hidden_size": 5120, "intermediate_size": 32768, "num_hidden_layers": 40, **COMMON}
 MINISTRAL_3 = {"vocab_size": 131072, **COMMON}
-CONFIG_JSON = "config.json of the repository on the hub"
+CONFIG_JSON = "config.json of the hub's repository, as public projects quote it"
 TOKENIZERS = "docs/models.md of mistral-common (tokenizer)"
 BRIDGE = "its provider in NVIDIA's Megatron-Bridge"
 

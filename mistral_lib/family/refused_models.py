@@ -16,7 +16,7 @@ FP8 = "published in FP8 only, and NF4 needs 16-bit weights; set base_model to {o
 BY_NAME: tuple[tuple[str, str], ...] = (  # pattern of the hub id, reason; the first that matches counts
     (r"mistralai/Mixtral-.*", EXPERTS),
     (r"mistralai/Mistral-Large-[3-9]-.*", EXPERTS),
-    (r"mistralai/Mistral-(Small|Medium)-[4-9]-.*", EXPERTS),
+    (r"mistralai/Mistral-Small-[4-9]-.*", EXPERTS),
     (r"mistralai/Mamba-.*", MAMBA),
     (r"mistralai/Pixtral-.*", PIXTRAL),
     (r"mistralai/Voxtral-.*", AUDIO),

@@ -46,7 +46,7 @@ The language layers of a `Mistral3ForConditionalGeneration` are a complete `Mist
 
 ## Long records
 
-Sliding-window layers (7B v0.1, Ministral 8B) and the query scaling of Ministral 3 change nothing in blocks that are shorter than the window (4,096 and 32,768 tokens) or than `original_max_position_embeddings` (16,384). Longer blocks are computed by transformers' own attention with a mask, which is slower.
+Sliding-window layers (7B v0.1, Ministral 8B) and the query scaling of Ministral 3 change nothing in blocks that are no longer than the window (4,096 and 32,768 tokens) or than `original_max_position_embeddings` (16,384). Longer blocks are computed by transformers' own attention with a mask, which is slower.
 
 ## Without the hub
 
