@@ -69,7 +69,7 @@ def chat_format(row: FamilyModel) -> str:
     return "encoder" if row.tokenizer in mistral_tokenizer.COMPOSED else f"file (`{mistral_tokenizer.FILES[row.tokenizer]}`)"
 
 
-def tested_parts(row: FamilyModel) -> str:
+def parts_of(row: FamilyModel) -> str:
     """The tests that have the row's kind among their parameters."""
     marks = {part: [mark for mark in test.pytestmark if mark.args[0] == "kind"] for part, test in PARTS.items()}
     return ", ".join(part for part, found in marks.items() if family.kind(row) in found[0].args[1])
@@ -82,7 +82,7 @@ def table_row(row: FamilyModel) -> str:
     mark = " (?)" if row.unverified else ""
     text = {"ministral3": "Ministral3ForCausalLM", "mistral": "MistralForCausalLM"}.get(row.model_type)
     shown_class = f"`{row.architecture}`, of it `{text}`" if row.multimodal else f"`{row.architecture}`"
-    return f"| **{row.name}**{mark}<br>{names} | {shown_class} | {shown} | {nf4_gib(row):.2f} | {row.tokenizer} | {chat_format(row)} | {tested_parts(row)} |"
+    return f"| **{row.name}**{mark}<br>{names} | {shown_class} | {shown} | {nf4_gib(row):.2f} | {row.tokenizer} | {chat_format(row)} | {parts_of(row)} |"
 
 
 def page() -> str:
