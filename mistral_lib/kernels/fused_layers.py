@@ -13,6 +13,7 @@ import torch
 from torch.autograd import Function
 from torch.nn import functional
 
+from mistral_lib.family import layer_classes
 from mistral_lib.kernels import liger
 from mistral_lib.run import system_memory
 
@@ -22,14 +23,13 @@ FEW_ROWS = 64  # tokens up to which bitsandbytes' own 4-bit product is faster th
 def install(model: Any) -> None:
     """Replace the forward pass of every layer that has a fused one, in place."""
     from peft.tuners.lora.layer import LoraLayer
-    from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSNorm
 
     for module in model.modules():
         if isinstance(module, LoraLayer):
             replace_forward(module, _lora_forward)
-        elif isinstance(module, MistralRMSNorm):
+        elif layer_classes.is_one_of(module, "RMSNorm"):
             replace_forward(module, _norm_forward)
-        elif isinstance(module, MistralMLP) and module.config.hidden_act == "silu":
+        elif layer_classes.is_one_of(module, "MLP") and module.config.hidden_act == "silu":
             replace_forward(module, _mlp_forward)
 
 

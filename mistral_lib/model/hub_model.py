@@ -6,10 +6,15 @@ A name is owner/name, or owner/name@revision with a commit, tag or branch; witho
 from functools import cache
 from pathlib import Path
 
+from mistral_lib.family import refused_models
 from mistral_lib.model.model_folder import LEFT_OUT, SMALL_FILES, WEIGHT_FILES, BaseModelError
 from mistral_lib.run import disk
 
 SPARE = 2**30  # bytes of disk that stay free
+
+
+class UnreachableError(BaseModelError):
+    """The hub cannot be reached and the cache does not have the files."""
 
 
 def repository(name: str) -> str:
@@ -31,8 +36,11 @@ def revision(name: str) -> str | None:
 def folder(name: str, weights: bool = True) -> Path:
     """The folder of a hub model in the cache; missing files are fetched. weights: False for configuration and tokenizer only.
 
-    A process asks the hub once. Errors: BaseModelError with the steps to take; DiskFullError before the first byte.
+    A process asks the hub once. Errors: BaseModelError with the steps to take, before anything is fetched for a model that cannot be trained; DiskFullError before the
+    first byte.
     """
+    if reason := refused_models.reason_by_name(repository(name)):
+        raise BaseModelError(f"base_model = {name!r}: the workbook cannot train this model: {reason}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -46,8 +54,9 @@ def folder(name: str, weights: bool = True) -> Path:
     except HfHubHTTPError as error:
         raise BaseModelError(f"base_model = {name!r}: {_refusal(name, error)}") from error
     except OSError as error:  # no connection or a server error, and the cache does not have the files
-        advice = _refusal(name, error.__cause__) if isinstance(error.__cause__, HfHubHTTPError) else _unreachable(name, error)
-        raise BaseModelError(f"base_model = {name!r}: {advice}") from error
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise BaseModelError(f"base_model = {name!r}: {_refusal(name, error.__cause__)}") from error
+        raise UnreachableError(f"base_model = {name!r}: {_unreachable(name, error)}") from error
 
 
 def require_room(name: str, patterns: list[str]) -> None:

@@ -1,79 +1,78 @@
-"""Mistral-7B-Instruct-v0.3's tokenizer without a hub: rebuilt from the vocabulary that mistral-common ships.
+"""Mistral's tokenizers without a hub: rebuilt from the vocabularies that mistral-common ships, for token counts and plans.
 
-It gives the same token ids as the downloaded tokenizer, so token counts and plans are exact before a model is downloaded.
-tests/tokens/test_chat_format.py compares it with mistral-common token by token.
-Source: https://docs.mistral.ai/guides/tokenization/ (v3)
+A version whose file is shipped gives the same token ids as the downloaded tokenizer, so counts are exact before a model is downloaded.
+The other tekken versions (`COMPOSED`) have the shipped vocabulary with control tokens by their names: their counts are right, but the
+ids of control tokens may differ from the model's own file. A training needs the real files.
+tests/tokens/test_mistral_versions.py compares every version with mistral-common token by token.
+Source: https://docs.mistral.ai/guides/tokenization/
 """
 
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-VOCABULARY = "mistral_instruct_tokenizer_240323.model.v3"
-# The system text precedes the last user message; each answer begins with a space of its own.
-TEMPLATE = (
-    "{%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else none %}"
-    "{%- set turns = messages[1:] if system is not none else messages %}"
-    "{%- set last = namespace(user=-1) %}"
-    "{%- for turn in turns %}{%- if turn['role'] == 'user' %}{%- set last.user = loop.index0 %}{%- endif %}{%- endfor %}"
-    "{{- bos_token }}"
-    "{%- for turn in turns %}"
-    "{%- if (turn['role'] == 'user') != (loop.index0 % 2 == 0) or turn['role'] not in ('user', 'assistant') %}"
-    "{{- raise_exception('after an optional system message, user and assistant must take turns') }}{%- endif %}"
-    "{%- if turn['role'] == 'assistant' %}{{- ' ' + turn['content'].rstrip(' ') + eos_token }}"
-    "{%- elif loop.index0 == last.user and system is not none %}{{- '[INST] ' + system + '\\n\\n' + turn['content'] + '[/INST]' }}"
-    "{%- else %}{{- '[INST] ' + turn['content'] + '[/INST]' }}{%- endif %}"
-    "{%- endfor %}"
-)
+from mistral_lib.family import chat_templates, published_models, sentencepiece_tokenizer, tekken_tokenizer
+from mistral_lib.run.progress import say
+
+TEMPLATE = chat_templates.in_user_message(" ")  # of v3
+TEKKEN = "tekken_240911.json"
+FILES = {
+    "v1": "tokenizer.model.v1", "v2": "mistral_instruct_tokenizer_240216.model.v2", "v3": "mistral_instruct_tokenizer_240323.model.v3",
+    "v7": "mistral_instruct_tokenizer_241114.model.v7", "v7m1": "mistral_instruct_tokenizer_241114.model.v7m1",
+    "v3-tekken": "tekken_240718.json", "v3m1-tekken": TEKKEN, "v7-tekken": TEKKEN, "v11": TEKKEN, "v13": TEKKEN,
+}  # fmt: skip
+COMPOSED = ("v7-tekken", "v11", "v13")  # mistral-common ships their vocabulary, not their file
+TEMPLATES = {
+    "v1": chat_templates.AS_TEXT, "v2": TEMPLATE, "v3": TEMPLATE, "v7": chat_templates.with_system_tokens(" "),
+    "v7m1": chat_templates.with_system_tokens(" "), "v3-tekken": chat_templates.in_user_message(""),
+    "v3m1-tekken": chat_templates.in_user_message(""), "v7-tekken": chat_templates.with_system_tokens(""),
+    "v11": chat_templates.CALLS_WITH_IDS + chat_templates.with_system_tokens(""),
+    "v13": chat_templates.CALLS_WITHOUT_IDS + chat_templates.with_system_tokens(""),
+}  # fmt: skip
+# Control tokens of tekken by their ids. Up to v7 mistral-common has them in its code; the last four come with the files of later versions.
+NAMES = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+         "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]",
+         "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]")  # fmt: skip
+CONTROL = dict(enumerate(NAMES)) | {32: "[ARGS]", 33: "[CALL_ID]", 34: "[THINK]", 35: "[/THINK]"}
 
 
 @cache
-def load() -> Any:
-    """A fast tokenizer with Mistral's v3 vocabulary, control tokens and chat template (`TEMPLATE`). Takes about a second."""
-    from sentencepiece import SentencePieceProcessor
+def load(version: str = "v3") -> Any:
+    """A fast tokenizer with the vocabulary, control tokens and chat template of a version (a key of FILES). Takes some seconds."""
+    tokenizer = copy(_vocabulary("v3-tekken" if FILES[version].endswith(".json") else version))  # the shipped tekken vocabularies are equal
+    tokenizer.chat_template = TEMPLATES[version]
+    return tokenizer
+
+
+@cache
+def _vocabulary(version: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    words = SentencePieceProcessor(model_file=str(vocabulary_file()))
+    path = vocabulary_file(version)
+    tekken = path.suffix == ".json"
     return PreTrainedTokenizerFast(
-        tokenizer_object=_fast(words), bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tekken_tokenizer.load(path, CONTROL) if tekken else sentencepiece_tokenizer.load(path),
+        bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False, **({"pad_token": "<pad>"} if tekken else {}),
     )  # fmt: skip
 
 
-def vocabulary_file() -> Path:
+def without_hub(name: str, error: Exception) -> Any | None:
+    """The tokenizer of a published model of the family if the hub cannot be reached, with a message; None for any other hub id.
+
+    name: owner/name without a revision. error: why the hub was not reached.
+    """
+    model = published_models.by_hub_id().get(name)
+    if model is None:
+        return None
+    exact = "its token ids are exact" if model.tokenizer not in COMPOSED else "its counts are right, its control tokens may have other ids"
+    say(
+        f"{error}\nUntil then its tokenizer is version {model.tokenizer} from mistral-common, for counts and plans ({exact}); training needs the model's own files"
+    )
+    return load(model.tokenizer)
+
+
+def vocabulary_file(version: str = "v3") -> Path:
     import mistral_common
 
-    return Path(mistral_common.__file__).parent / "data" / VOCABULARY
-
-
-def _fast(words: Any) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    every = range(words.vocab_size())
-    names = [words.id_to_piece(number) for number in every]
-    control = [number for number in every if words.IsControl(number) or words.IsUnknown(number)]
-    pieces = [number for number in every if not (words.IsControl(number) or words.IsUnknown(number) or words.IsByte(number))]
-    symbols = [number for number in pieces if words.get_score(number) == 0]  # such as [REFERENCE_DOC_1]: never split
-    fast = Tokenizer(
-        models.BPE(
-            vocab={name: number for number, name in enumerate(names)}, merges=_merges(words, {names[number]: number for number in pieces}),
-            unk_token="<unk>", fuse_unk=True, byte_fallback=True,
-        )
-    )  # fmt: skip
-    fast.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
-    fast.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
-    )
-    fast.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", words.bos_id())])
-    fast.add_special_tokens([AddedToken(names[number], normalized=False, special=True) for number in control])
-    fast.add_tokens([AddedToken(names[number], normalized=False) for number in symbols])
-    return fast
-
-
-def _merges(words: Any, pieces: dict[str, int]) -> list[tuple[str, str]]:
-    """Every pair of pieces that forms another piece, best score first: SentencePiece's BPE as merge rules. pieces: name → id."""
-    merges = []
-    for name in sorted(pieces, key=lambda name: -words.get_score(pieces[name])):
-        pairs = [(name[:cut], name[cut:]) for cut in range(1, len(name)) if name[:cut] in pieces and name[cut:] in pieces]
-        merges += sorted(pairs, key=lambda pair: (pieces[pair[0]], pieces[pair[1]]))
-    return merges
+    return Path(mistral_common.__file__).parent / "data" / FILES[version]

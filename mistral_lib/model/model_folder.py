@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from mistral_lib.family import refused_models, text_part
 from mistral_lib.model import safetensors_files
 from mistral_lib.model.safetensors_files import INDEX, SINGLE
 from mistral_lib.run import files, paths
@@ -15,7 +16,6 @@ from mistral_lib.run import files, paths
 SMALL_FILES = ("*.json", "*.jinja", "tokenizer.model")  # all but the weights
 WEIGHT_FILES = ("*.safetensors",)
 LEFT_OUT = ("*/*", "consolidated*")  # other files of a repository: the same weights in another layout
-EMBEDDING = "model.embed_tokens.weight"
 UNUSED_ROWS = 0.1  # largest share of embedding rows without a token: real models pad by up to 3 %
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -29,15 +29,17 @@ def check(folder: Path, weights: bool = True, shown: str = "") -> None:
     faults: list[str] = []
     config = _read(folder, "config.json", faults, _instead_of_config(folder))
     faults += config_faults(config)
-    rows, holder = config.get("vocab_size"), "config.json"
+    rows, holder = text_part.sizes(config).get("vocab_size"), "config.json"
     if weights and not _only_pickled(folder, faults):
         single = (folder / SINGLE).exists()  # transformers takes it even if there is an index as well
         index = _read(folder, INDEX, faults) if not single and (folder / INDEX).exists() else {"weight_map": {}}
         if isinstance(index.get("weight_map"), dict):
             tensors, damages = safetensors_files.examine(folder, index["weight_map"])
-            faults += damages or embedding_faults(tensors, rows)
-            if not damages and EMBEDDING in tensors:
-                rows, holder = tensors[EMBEDDING]["shape"][0], EMBEDDING
+            names = text_part.EMBEDDINGS if text_part.is_multimodal(config) else text_part.EMBEDDINGS[:1]
+            embedding = next((name for name in names if name in tensors), names[0])
+            faults += damages or embedding_faults(tensors, rows, embedding)
+            if not damages and embedding in tensors:
+                rows, holder = tensors[embedding]["shape"][0], embedding
         elif index:  # it can be read
             faults.append(f"{INDEX}: has no weight_map; download it again")
     faults += tokenizer_faults(folder, rows, holder)
@@ -79,14 +81,16 @@ def _instead_of_config(folder: Path) -> str:
 
 
 def config_faults(config: dict[str, Any]) -> list[str]:
-    """Whether this is a causal language model with plain weights."""
+    """Whether this is a causal language model with plain weights, or a multimodal one whose language model can be taken out."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if not config:
         return []
     faults = []
+    if reason := refused_models.reason_by_config(config):
+        return [f"config.json: {reason}"]
     listed = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()  # names, and tuples of names
-    supported = {name for names in listed for name in ([names] if isinstance(names, str) else names)}
+    supported = {name for names in listed for name in ([names] if isinstance(names, str) else names)} | {text_part.MULTIMODAL}
     architectures = config.get("architectures") or []
     if not supported.intersection(architectures):
         faults.append(
@@ -94,10 +98,7 @@ def config_faults(config: dict[str, Any]) -> list[str]:
         )
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method", "unknown method") if isinstance(quantized, dict) else quantized
-        faults.append(
-            f"config.json: the model is already quantized ({method}); the workbook does that itself (quantization: nf4): "
-            "use the model from which this one was made"
-        )
+        faults.append(f"config.json: {refused_models.quantized(method)}")
     return faults
 
 
@@ -112,15 +113,15 @@ def _only_pickled(folder: Path, faults: list[str]) -> bool:
     return True
 
 
-def embedding_faults(tensors: safetensors_files.Header, rows: Any) -> list[str]:
-    """Whether the weights have the layout that the workbook needs, and belong to this configuration."""
-    if EMBEDDING not in tensors:
+def embedding_faults(tensors: safetensors_files.Header, rows: Any, embedding: str) -> list[str]:
+    """Whether the weights have the layout that the workbook needs, and belong to this configuration. embedding: its name."""
+    if embedding not in tensors:
         return [
-            f"the weights hold no {EMBEDDING} (first tensor: {min(tensors, default='none')}): expected the layout of Mistral, Llama or Qwen "
+            f"the weights hold no {embedding} (first tensor: {min(tensors, default='none')}): expected the layout of Mistral, Llama or Qwen "
             "(model.embed_tokens, model.layers, lm_head); choose such a model"
         ]
-    found = tensors[EMBEDDING]["shape"][0]
-    differ = f"config.json: vocab_size = {rows}, but {EMBEDDING} has {found:,} rows: they belong to different models; download both again"
+    found = tensors[embedding]["shape"][0]
+    differ = f"config.json: vocab_size = {rows}, but {embedding} has {found:,} rows: they belong to different models; download both again"
     return [] if found == rows else [differ]
 
 
@@ -166,6 +167,17 @@ def _named_token_faults(named: dict[str, Any], tokens: dict[int, str]) -> list[s
             f"({len(differing)} such tokens); take both from the same model"
         )
     return faults
+
+
+def loading_options(folder: Path) -> dict[str, Any]:
+    """The options of `from_pretrained` that load the language model of a checked folder: none, unless it is multimodal."""
+    from transformers import AutoConfig
+
+    if not text_part.is_multimodal(_read(folder, "config.json", [])):
+        return {}
+    single = (folder / SINGLE).exists()
+    tensors = safetensors_files.header(folder / SINGLE) if single else _read(folder, INDEX, [])["weight_map"]
+    return {"config": text_part.text_config(AutoConfig.from_pretrained(folder), tensors), "key_mapping": text_part.RENAMED}
 
 
 def fingerprint(folder: Path) -> str:

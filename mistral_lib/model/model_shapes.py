@@ -1,17 +1,12 @@
-"""The sizes of a base model without its weights: from a list of published ones, a folder's config.json, or the hub."""
+"""The sizes of a base model without its weights: from the table of the family, a folder's config.json, or the hub."""
 
 from typing import Any
 
+from mistral_lib.family import published_models, text_part
 from mistral_lib.model import base_model, demo_model, hub_model
 
-MISTRAL_7B = {
-    "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5, "sliding_window": None, "tie_word_embeddings": False,
-}  # fmt: skip
-VERSIONS = {"v0.1": {"vocab_size": 32000, "sliding_window": 4096}, "v0.2": {"vocab_size": 32000}, "v0.3": {}}
-# Source: config.json of each of these repositories on huggingface.co
 PUBLISHED: dict[str, dict[str, Any]] = {
-    f"mistralai/Mistral-7B-{kind}{version}": {**MISTRAL_7B, **sizes} for version, sizes in VERSIONS.items() for kind in ("", "Instruct-")
+    name: {"model_type": model.model_type, **model.sizes} for name, model in published_models.by_hub_id().items()
 } | {
     demo_model.NAME: {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
@@ -21,14 +16,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def config_of(name: str) -> Any:
-    """The transformers configuration of a base model: hub id, local folder, s3:// prefix or embedded model. Nothing is fetched for
-    those in PUBLISHED, and no weights for others. Errors: BaseModelError if there is no configuration."""
-    from transformers import AutoConfig, MistralConfig
+    """The transformers configuration of a base model's language layers: hub id, local folder, s3:// prefix or embedded model. Nothing is
+    fetched for those in PUBLISHED, and no weights for others. Errors: BaseModelError if there is no configuration."""
+    from transformers import AutoConfig
 
     if (listed := hub_model.repository(name)) in PUBLISHED:  # no revision of these has other sizes
-        return MistralConfig(**PUBLISHED[listed])
+        return AutoConfig.for_model(**{"model_type": "mistral", **PUBLISHED[listed]})
     try:
-        return AutoConfig.from_pretrained(str(base_model.folder(name, weights=False)))
+        return text_part.text_config(AutoConfig.from_pretrained(str(base_model.folder(name, weights=False))))
     except base_model.BaseModelError as error:
         raise base_model.BaseModelError(f"{error}. Sizes are listed for: {', '.join(PUBLISHED)}") from error
 

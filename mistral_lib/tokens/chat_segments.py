@@ -12,7 +12,7 @@ from typing import Any
 from mistral_lib.shapes.conversation import Message
 from mistral_lib.shapes.tool_texts import has_tools
 from mistral_lib.shapes.tools import Tool
-from mistral_lib.tokens import chat_template, control_tokens, tool_chats, tool_template
+from mistral_lib.tokens import chat_template, control_tokens, mistral_tools, mistral_versions, tool_chats, tool_template
 from mistral_lib.tokens.chat_template import Part, TemplateError
 from mistral_lib.tokens.segment import Segment
 from mistral_lib.tokens.template_analysis import copies_contents
@@ -26,7 +26,7 @@ def layout_and_contents(tokenizer: Any, messages: Sequence[Message], for_answer:
     if copies_contents(tokenizer.chat_template):
         return layout, contents  # then they are always where the layout's marks were
     shown = messages
-    if chat_template.is_mistral(tokenizer):  # blanks at the ends follow mistral-common: only the text between is compared
+    if mistral_versions.version(tokenizer):  # blanks at the ends follow mistral-common: only the text between is compared
         shown = [{**message, "content": message["content"].strip()} for message in messages]
     words = [message["content"] for message in shown] if shown is not messages else contents
     expected = "".join(words[piece] if isinstance(piece, int) else piece for piece in layout.rendered)
@@ -40,7 +40,7 @@ def segments(tokenizer: Any, messages: Sequence[Message], for_answer: bool = Fal
     if has_tools(messages, tools):
         way = tool_chats.way(tokenizer)
         if way == tool_chats.MISTRAL:
-            return tool_chats.mistral_segments(tokenizer, messages, tools)
+            return mistral_tools.segments(tokenizer, messages, tools)
         if way == tool_chats.TEMPLATE:
             return tool_template.segments(tokenizer, messages, tools, for_answer)
         messages = tool_chats.as_text(messages, tools)
@@ -93,8 +93,9 @@ def _text_segment(text_parts: TextParts, contents: Sequence[str]) -> Segment | N
 def document(tokenizer: Any, text: str) -> list[Segment]:
     """The segments of a plain text: start token if this tokenizer uses one (Mistral's does, SmolLM2's does not), text, end token."""
     start = [Segment(control=tokenizer.bos_token_id)] if _adds_start(tokenizer, tokenizer.bos_token_id) else []
-    # mistral-common puts a blank before every text; fast tokenizers leave it out before one that begins with a blank
-    words = Segment(" " + text, graded=True) if chat_template.is_mistral(tokenizer) else Segment(text, graded=True, at_start=True)
+    # mistral-common puts a blank before every SentencePiece text; fast tokenizers leave it out before one that begins with a blank
+    blank = mistral_versions.blank(tokenizer)
+    words = Segment(blank + text, graded=True, at_start=not blank)
     return [*start, words, Segment(control=tokenizer.eos_token_id, graded=True)]
 
 

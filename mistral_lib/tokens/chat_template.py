@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from mistral_lib.tokens import control_tokens
+from mistral_lib.tokens import control_tokens, mistral_versions
 
 MARK = "\ue000{}\ue001"  # private-use characters; contents are inserted after the marks are removed, so they may contain them
 MARKED = re.compile("\ue000(\\d+)\ue001")
@@ -141,17 +141,13 @@ def _end_of_answer(template: Sequence[int | str]) -> int:
 def _edits(tokenizer: Any, roles: Sequence[str], for_answer: bool) -> tuple[Callable[[str], str], ...]:
     """How blanks at the ends of each content change.
 
-    For Mistral's format mistral-common is the reference: it removes trailing spaces of answers and nothing else, while
+    For Mistral's format mistral-common is the reference: it removes trailing spaces of answers (from v2 on) and nothing else, while
     the template of v0.3 strips answers on both sides, and with that the indentation of code.
     """
-    if is_mistral(tokenizer):
-        return tuple((lambda text: text.rstrip(" ")) if role == "assistant" else str for role in roles)
+    if found := mistral_versions.version(tokenizer):
+        return tuple((lambda text: text.rstrip(" ")) if role == "assistant" and found != "v1" else str for role in roles)
     pieces = _marked(tokenizer, roles, for_answer, EDGE)
     edits: dict[int, Callable[[str], str]] = {}
     for place in range(1, len(pieces), 2):
         edits[pieces[place]] = EDITS[pieces[place - 1].endswith(EDGE), pieces[place + 1].startswith(EDGE)]
     return tuple(edits.get(number, str) for number in range(len(roles)))
-
-
-def is_mistral(tokenizer: Any) -> bool:
-    return {"[INST]", "[/INST]"} <= control_tokens.of(tokenizer).ids.keys()

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from mistral_lib.family import published_models
 from mistral_lib.kernels import fused_layers, fused_loss
 from mistral_lib.model import model_shapes, step_memory
 from mistral_lib.model.step_memory import Step
 from mistral_lib.training import fit_plan
 
-LLAMA_2 = {**model_shapes.MISTRAL_7B, "vocab_size": 32000, "intermediate_size": 11008, "num_key_value_heads": 32}
-LLAMA_31 = {**model_shapes.MISTRAL_7B, "vocab_size": 128256}
+LLAMA_2 = {**published_models.MISTRAL_7B, "vocab_size": 32000, "intermediate_size": 11008, "num_key_value_heads": 32}
+LLAMA_31 = {**published_models.MISTRAL_7B, "vocab_size": 128256}
 MISTRAL = "mistralai/Mistral-7B-v0.3"
 
 

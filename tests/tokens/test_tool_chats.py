@@ -15,7 +15,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from mistral_lib.corpus.records import Record, map_row
 from mistral_lib.model import base_model, demo_model, mistral_tokenizer
-from mistral_lib.tokens import chat_format, long_records, tool_chats
+from mistral_lib.tokens import chat_format, long_records, mistral_tools, tool_chats
 from mistral_lib.tokens.chat_format import IGNORED
 
 RATE = {"name": "get_rate", "description": "Exchange rate – „live“", "parameters": {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]}}  # fmt: skip
@@ -165,7 +165,7 @@ def test_ids_that_mistral_does_not_accept_or_that_are_missing_are_made_from_what
     given_ids = encoded(
         tokenizer, mapped([user("Rate?"), calling(call("call_1", {"to": "EUR"})), result("call_1", "1"), answer("One.")], TOOLS)
     )
-    own = tool_chats.valid_id("call_1")
+    own = mistral_tools.valid_id("call_1")
     changed = [user("Rate?"), calling(call(own, {"to": "EUR"})), result(own, "1"), answer("One.")]
     assert given_ids.input_ids == true_ids(changed, TOOLS)
     missing = mapped([user("Rate?"), calling(call(None, {"to": "EUR"})), {"role": "tool", "content": "1"}, answer("One.")], TOOLS)
