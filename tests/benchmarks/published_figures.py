@@ -103,7 +103,7 @@ def planned(figure: Figure) -> float:
     """Bytes by the plan; if the source gives what PyTorch reserved, with the plan's share for the allocator."""
     with plain_layers(), inputs_kept(figure.step) if figure.bitsandbytes_keeps_inputs else nullcontext():
         tensors = step_memory.peak(figure.step).total
-    return tensors * (1 + fit_plan.RESERVE if figure.reserved else 1)
+    return tensors * (1 + fit_plan.ALLOCATOR_SHARE if figure.reserved else 1)
 
 
 def main() -> None:
