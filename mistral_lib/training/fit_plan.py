@@ -103,10 +103,7 @@ def as_set(settings: Settings, work: Work, instance: str = "", here: bool = Fals
         if found and sum(workload.seconds(way, work, machine)) >= sum(found.seconds):
             continue
         fit = _planned(way, work, instance, here)
-        if fit.leaves_reserve:
-            found = fit
-        else:
-            too_large.append(way)
+        found, too_large = (fit, too_large) if fit.leaves_reserve else (found, [*too_large, way])
     return found or _planned(smallest(settings), work, instance, here)
 
 
