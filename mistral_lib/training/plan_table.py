@@ -134,12 +134,13 @@ def _short(value: float) -> str:
 
 
 def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan of a run as it was set, and what its training/result.json has.
+    """The plan of a run as it was set, `auto` as its training chose, and what its training/result.json has.
 
     `off`: measured / planned - 1, so +3 % if more was used than planned; `within_plan`: whether the measured value is in the planned range, memory within the tolerance.
     On a GPU the result counts tensors only, so context and allocator are left out of the planned memory.
     """
-    fit = as_set(settings, work)
+    as_run = {name: result[name] for name in settings.open_choices() if name in result}
+    fit = as_set(settings.model_copy(update=as_run), work)
     step = max((parts for name, parts in fit.phases.items() if name in (STEP, ONE_RECORD)), key=lambda parts: sum(parts.values()))
     memory = sum(size for name, size in step.items() if name not in ("CUDA context", "allocator")) / MIB
     measured = result["peak_memory_mib"]
