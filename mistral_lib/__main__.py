@@ -29,9 +29,8 @@ def plan(arguments: argparse.Namespace) -> int:
     fits = [fit_plan.best(settings, work, instance) for instance in params.instances()]
     print(plan_table.text(fits, work))
     chosen, as_set = next(fit for fit in fits if fit.instance == settings.instance), fit_plan.as_set(settings, work)
-    print(
-        f"\nWith these parameters as they are, the run on {settings.instance} {plan_table.memory(as_set, chosen)}. MiB at the peak of a step:"
-    )
+    print(f"\nWith these parameters as they are, the run on {settings.instance} {plan_table.memory(as_set, chosen)}.")
+    print(f"{plan_table.batch(as_set.settings)}. Peak of each phase:\n{plan_table.phases(as_set)}\nMiB at the highest peak:")
     print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(as_set)))
     print(f"\n{enough_data.text(settings, work)}")
     return 0 if chosen.fits else 1

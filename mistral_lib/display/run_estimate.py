@@ -33,11 +33,11 @@ class Estimate:
 
     def rows(self) -> list[tuple[str, str]]:
         """(name, text) of each quantity."""
-        from mistral_lib.training.plan_table import duration, memory, span
-        from mistral_lib.training.workload import steps_text
+        from mistral_lib.training.plan_table import batch, duration, memory, span
+        from mistral_lib.training.workload import effective_batch, steps_text
 
         s, machine = self.settings, params.instances()[self.settings.instance]
-        size = s.micro_batch_size * s.gradient_accumulation_steps * s.max_tokens
+        size = effective_batch(s) * s.max_tokens
         usd = [seconds / 3600 * machine["usd_per_hour"] for seconds in self.seconds]
         every, steps = s.checkpoint_every_steps, self.work.steps
         saved = f"a checkpoint every {every:,} steps" if every < steps else f"saved at the end: a checkpoint is due every {every:,} steps"
@@ -47,7 +47,7 @@ class Estimate:
             ("time", f"{duration(*self.seconds)} on {s.instance}"),
             ("USD", words if machine["usd_per_hour"] else "none: your own machine"),
             ("steps", steps_text(s, self.work)),
-            ("batch", f"{size:,} tokens a step ({s.micro_batch_size} × {s.gradient_accumulation_steps} blocks of {s.max_tokens:,}); {saved}"),
+            ("batch", f"{size:,} tokens a step ({batch(self.fit.settings if self.fit else s)}, {s.max_tokens:,} tokens a block); {saved}"),
             ("budget", budget(s, self.seconds, self.work.steps, machine["usd_per_hour"])),
             ("data", self.work.origin),
         ]  # fmt: skip
@@ -67,7 +67,8 @@ def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estim
     work, machine = workload.work_of(settings, source_files=found), params.instances()[settings.instance]
     estimate = Estimate(settings, work, workload.seconds(settings, work, machine))
     yield estimate
-    estimate = replace(estimate, fit=fit_plan.as_set(settings, work))
+    fit = fit_plan.as_set(settings, work)
+    estimate = replace(estimate, fit=fit, seconds=fit.seconds)
     yield estimate
     if not estimate.fit.fits and not estimate.fit.host:
         yield replace(estimate, fitting=fit_plan.best(settings, work, settings.instance))

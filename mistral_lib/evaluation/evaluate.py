@@ -56,12 +56,19 @@ def evaluate(run: Run) -> dict[str, Any]:
     stage_inputs.require_current(run, "training")
     inputs = stage_inputs.hashes(run, "evaluation")
     read = {name: digest for name, digest in inputs.items() if name != stage_inputs.VOTES}
-    key = files.digest([read, run.settings.work_depends_on("evaluation"), FORMAT["evaluation"], generation.AT_ONCE])
+    parameters = {**run.settings.work_depends_on("evaluation"), "micro_batch_size": micro_batch_size(run)}
+    key = files.digest([read, parameters, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
         "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / WORK, key, earlier)).evaluate_all()
     )
     return files.read_json(run.folder / "evaluation" / "result.json")
+
+
+def micro_batch_size(run: Run) -> int:
+    """The micro batch of the measurements: its parameter; for `auto` the one with which its training ended."""
+    size = run.settings.micro_batch_size
+    return files.read_json(run.folder / "training" / "result.json")["micro_batch_size"] if size == "auto" else size
 
 
 def measured_is_intact(run: Run) -> bool:
@@ -77,6 +84,7 @@ class Evaluation:
     def __init__(self, run: Run, folder: Path, measured: Measurements):
         self.run, self.settings, self.folder, self.measured = run, run.settings, folder, measured
         self.data, self.began = run.folder / "data", time.perf_counter()
+        self.micro_batch_size = micro_batch_size(run)
 
     def evaluate_all(self) -> dict[str, Any]:
         """Write all files into the folder, and return the figures for the manifest."""
@@ -112,7 +120,7 @@ class Evaluation:
         return model
 
     def measure(self, name: str, blocks: Any) -> dict[str, list[RecordLoss]]:
-        return self.measured.losses(name, lambda: self.model, blocks, self.settings.micro_batch_size)
+        return self.measured.losses(name, lambda: self.model, blocks, self.micro_batch_size)
 
     def test_losses(self) -> dict[str, Any]:
         """Losses of base and adapter on the test split, and their difference."""
@@ -155,7 +163,7 @@ class Evaluation:
 
     def lm_eval_results(self) -> list[dict[str, Any]]:
         """The results of the requested lm-eval tasks."""
-        size = self.settings.micro_batch_size
+        size = self.micro_batch_size
         found = self.measured.each("lm_eval", self.settings.lm_eval_tasks,
                                    lambda task: lm_eval_tasks.measure(self.model, self.tokenizer, task, size), "lm-eval tasks")  # fmt: skip
         return [row for rows in found for row in rows]

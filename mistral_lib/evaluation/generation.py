@@ -10,12 +10,12 @@ import orjson
 
 from mistral_lib.evaluation.measurements import Measurements
 from mistral_lib.run.progress import say
+from mistral_lib.run.settings import ANSWERED_AT_ONCE as AT_ONCE
+from mistral_lib.run.settings import LONGEST_PROMPT
 from mistral_lib.shapes.conversation import words_of
 from mistral_lib.tokens import chat_format
 
-LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read next to its answers
 REPORT_EVERY = 60  # seconds
-AT_ONCE = 20  # prompts per batch: a step takes hardly longer for many than for one
 
 
 def read_records(data: Path, split: str) -> list[dict[str, Any]]:

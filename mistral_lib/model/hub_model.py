@@ -91,14 +91,20 @@ def missing_bytes(name: str, patterns: list[str]) -> int:
 
 def is_local(name: str) -> bool:
     """Whether configuration and tokenizer are in the cache on this machine; makes no request. Errors: BaseModelError."""
+    return cached_folder(name) is not None
+
+
+def cached_folder(name: str) -> Path | None:
+    """The folder of a hub model in the cache, with the files that were fetched so far; None if there is none. Makes no request.
+    Errors: BaseModelError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    patterns = list(SMALL_FILES)
     try:
-        snapshot_download(repository(name), revision=revision(name), allow_patterns=list(SMALL_FILES), local_files_only=True)
+        return Path(snapshot_download(repository(name), revision=revision(name), allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
-        return False
-    return True
+        return None
 
 
 def _refusal(name: str, error: Exception) -> str:

@@ -186,9 +186,14 @@ def _losses(model: Any, rows: dict[str, Any]) -> list[RecordLoss]:
 
 def _paired_losses(model: Any, rows: dict[str, Any]) -> dict[str, list[RecordLoss]]:
     batch = _tensors(model, rows)
-    halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
-    losses = zip(("base", "adapter"), (_supervised_losses(model, hidden, batch["labels"]) for hidden in halves), strict=True)
+    losses = zip(("base", "adapter"), paired_token_losses(model, batch), strict=True)
     return {who: list(_by_record(*found, batch["position_ids"], rows)) for who, found in losses}
+
+
+def paired_token_losses(model: Any, batch: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`token_losses` of base and adapter for the same batch, computed together. The model is one within `paired_layers.paired`."""
+    halves = _hidden_states(model, {name: values.repeat(2, 1) for name, values in batch.items()}).chunk(2)
+    return [_supervised_losses(model, hidden, batch["labels"]) for hidden in halves]
 
 
 def sum_by_record(batches: Iterable[Iterable[RecordLoss]]) -> list[RecordLoss]:

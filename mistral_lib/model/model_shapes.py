@@ -28,9 +28,14 @@ def config_of(name: str) -> Any:
         raise base_model.BaseModelError(f"{error}. Sizes are listed for: {', '.join(PUBLISHED)}") from error
 
 
+def head_size(config: Any) -> int:
+    """The width of an attention head."""
+    return config.head_dim or config.hidden_size // config.num_attention_heads
+
+
 def linear_parameters(config: Any) -> int:
     """Parameters of the linear layers between embedding and head: those that a token is multiplied with and that NF4 quantizes."""
-    hidden, heads = config.hidden_size, config.head_dim or config.hidden_size // config.num_attention_heads
+    hidden, heads = config.hidden_size, head_size(config)
     attention = hidden * heads * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
     return config.num_hidden_layers * (attention + 3 * hidden * config.intermediate_size)
 

@@ -85,18 +85,20 @@ class TensorMemory(TorchDispatchMode):
 class MetaMemory(TensorMemory):
     """The same for meta tensors, with answers for operators that read data.
 
-    supervised: the number of positions of the batch with a label.
+    supervised: the number of positions of the batch with a label. one_record: each row is one record without padding.
     """
 
-    def __init__(self, vocabulary: int, supervised: int):
+    def __init__(self, vocabulary: int, supervised: int, one_record: bool = False):
         super().__init__(vocabulary)
-        self.supervised = supervised
+        self.supervised, self.one_record = supervised, one_record
 
     def answer(self, func: Any, name: str, args: tuple, kwargs: dict) -> Any:
         if not (args and getattr(args[0], "is_meta", False)):
             return func(*args, **kwargs)
         if name == "aten::_local_scalar_dense":
-            return False if args[0].dtype == torch.bool else 1  # `is this one document?` No: blocks are packed
+            return self.one_record if args[0].dtype == torch.bool else 1  # `is this one document, without padding?`
+        if name == "aten::_efficient_attention_backward":  # its meta function has other arguments than the operator
+            return *(torch.empty_like(x) for x in args[1:4]), None
         if name == "aten::nonzero":
             return args[0].new_empty((self.supervised, args[0].ndim), dtype=torch.long)
         if name in ("aten::index.Tensor", "aten::index_put_", "aten::_index_put_impl_", "aten::index_put"):
@@ -114,12 +116,12 @@ class MetaMemory(TensorMemory):
 class DeviceEmulation(TorchFunctionMode):
     """What meta tensors lack of a real device: fused attention, and on a GPU the casts of `torch.autocast`.
 
-    compute: the type of autocast; None if the trainer does not use it.
+    compute: the type of autocast; None if it is not used. capability: the GPU's compute capability.
     """
 
-    def __init__(self, compute: torch.dtype | None, gpu: bool):
+    def __init__(self, compute: torch.dtype | None, gpu: bool, capability: tuple[int, int] = (8, 0)):
         super().__init__()
-        self.compute, self.gpu = compute, gpu
+        self.compute, self.gpu, self.capability = compute, gpu, capability
         self.cache: dict[int, torch.Tensor] | None = None  # autocast keeps its casts of weights until the end of the forward pass
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -141,8 +143,15 @@ class DeviceEmulation(TorchFunctionMode):
 
     def _attention(self, q: Any, k: Any, v: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
                    scale: float | None = None, enable_gqa: bool = False) -> torch.Tensor:  # fmt: skip
-        """The kernels that PyTorch picks: memory-efficient attention on a GPU, its flash kernel on a CPU."""
+        """The kernels that PyTorch picks: memory-efficient attention on a GPU, its flash kernel on a CPU.
+
+        For heads that share keys and values, a GPU below 8.0 has neither: PyTorch then computes all scores, in float32 (MATH).
+        Source: sdp_utils.cpp of PyTorch: flash attention needs 8.0, memory-efficient attention refuses enable_gqa.
+        """
         bias = None if attn_mask is None else attn_mask.to(q.dtype)  # PyTorch converts a boolean mask to numbers
+        if self.gpu and enable_gqa and q.shape[1] != k.shape[1] and self.capability < (8, 0):
+            every_score = torch.ops.aten._scaled_dot_product_attention_math
+            return every_score(q, k, v, bias, dropout_p, is_causal, scale=scale, enable_gqa=True)[0]
         if enable_gqa:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         if not self.gpu:

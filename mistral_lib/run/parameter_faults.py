@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mistral_lib.run.settings import Settings, is_embedded, meaning
+from mistral_lib.run.settings import FITTED, Settings, is_embedded, limits, meaning
 
 
 def no_name(key: Any) -> str:
@@ -18,7 +18,7 @@ def explain(fault: Mapping[str, Any], key: str) -> str:
         "string_pattern_mismatch": "letters, digits and . _ - are allowed, the first a letter or a digit",
         "string_too_long": "at most 100 characters are allowed, since it is the name of a folder",
         "list_type": f"a list is expected, such as [{fault['input']}]",
-    }.get(fault["type"], fault["msg"])
+    }.get(fault["type"], f"expected {limits(key)}" if len(fault["loc"]) > 1 and key in FITTED else fault["msg"])
     return f"{key} = {fault['input']!r}: {wrong} — {key} is: {meaning(key)}"
 
 
@@ -48,6 +48,7 @@ def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]
         for target, key in settings.columns.items()
         if not key
     ]
+    faults += undivided_blocks(settings)
     for key in ("max_validation_tokens", "max_test_tokens", "max_probe_tokens"):
         if 0 < (limit := getattr(settings, key)) < settings.max_tokens:
             faults.append(f"{key} = {limit} is less than one block of max_tokens = {settings.max_tokens}")
@@ -61,6 +62,19 @@ def contradictions(settings: Settings, instances: Mapping[str, Mapping[str, Any]
     if settings.max_usd and instances.get(settings.instance, {}).get("usd_per_hour") == 0:
         faults.append(f"max_usd = {settings.max_usd} is never reached: instance {settings.instance} is free; set max_hours instead")
     return faults
+
+
+def undivided_blocks(settings: Settings) -> list[str]:
+    """A fault if one of micro batch and accumulation is auto, and the other one does not divide blocks_per_step."""
+    batch, blocks = FITTED[:2], settings.blocks_per_step
+    given = [name for name in batch if getattr(settings, name) != "auto"]
+    if len(given) != 1 or blocks % getattr(settings, given[0]) == 0:
+        return []
+    other = next(name for name in batch if name not in given)
+    return [
+        f"{given[0]} = {getattr(settings, given[0])} does not divide blocks_per_step = {blocks}, so {other} cannot be auto: "
+        f"set blocks_per_step to a multiple of {getattr(settings, given[0])}, or set {other} to a number"
+    ]
 
 
 def of_the_demo(settings: Settings) -> list[str]:

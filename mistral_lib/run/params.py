@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from mistral_lib.run import current_file, files, parameter_faults, parameters_cell, paths, precedence
 from mistral_lib.run.precedence import DEFAULTS
 from mistral_lib.run.progress import say
-from mistral_lib.run.settings import Settings, is_embedded, meaning
+from mistral_lib.run.settings import FITTED, Settings, is_embedded, meaning
 
 DEMO = "demo.yaml"  # in params/: the demo's values
 AS_UTF8 = "expected a text file in UTF-8: save it as UTF-8 in your editor"
@@ -37,8 +37,9 @@ def validate(values: Mapping[str, Any], origin: str = "parameters", recorded: bo
     except ValidationError as error:
         for fault in error.errors():
             key = str(fault["loc"][0])
+            if key not in FITTED or key in good:  # one fault for a value, not one for each type that it might have
+                faults.append(parameter_faults.explain(fault, key))
             good.pop(key, None)
-            faults.append(parameter_faults.explain(fault, key))
     settings = Settings.model_validate(good)
     if "checkpoint_every_steps" not in values:
         settings = settings.model_copy(update={"checkpoint_every_steps": precedence.checkpoint_interval(settings.model_dump())})

@@ -9,13 +9,14 @@ influences the training, its use (most are handed to transformers in `OptimizerS
 tests/training/test_parameters_take_effect.py; `keeps`, if finished work stays valid. params.py reads and checks values.
 """
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Action = Literal["redact", "flag", "reject", "off"]
 Judgment = Literal["reject", "flag", "off"]
 ComputeType = Literal["auto", "bfloat16", "float16", "float32"]
+Count = Annotated[int, Field(ge=1)]
 PersonalKind = Literal[
     "social_security_number", "national_id", "passport_number", "license_plate", "vehicle_number",
     "ip_address", "mac_address", "date_of_birth", "street_address", "person_name",
@@ -23,6 +24,9 @@ PersonalKind = Literal[
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
 STAGES = ("corpus", "data", "training", "evaluation")
+FITTED = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")  # what the fit plan chooses if it is `auto`
+ANSWERED_AT_ONCE = 20  # test prompts of a batch of generated answers: a step takes hardly longer for many than for one
+LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read next to its answers
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)  # values of max_tokens that forms and sliders offer
 
 
@@ -135,9 +139,21 @@ class Settings(BaseModel):
     warmup_share: float = _field(0.03, "share of the steps in which the learning rate rises", "training", ge=0, lt=1)
     epochs: float = _field(2.0, "passes over the training split, if max_steps is 0", "training", gt=0)
     max_steps: int = _field(0, "optimizer steps; 0: as many as epochs need", "training", ge=0)
-    micro_batch_size: int = _field(2, "packed blocks per forward pass", "training evaluation", ge=1)
-    gradient_accumulation_steps: int = _field(4, "forward passes per optimizer step", "training", ge=1)
-    activation_checkpointing: bool = _field(False, "recompute activations: less memory, about a third slower", "training", keeps="training")
+    micro_batch_size: Literal["auto"] | Count = _field(
+        2, "packed blocks per forward pass; auto: what the machine has memory for", "training evaluation"
+    )
+    gradient_accumulation_steps: Literal["auto"] | Count = _field(
+        4, "forward passes per optimizer step; auto: blocks_per_step / micro_batch_size", "training"
+    )
+    blocks_per_step: int = _field(
+        8, "packed blocks of an optimizer step, if micro_batch_size or gradient_accumulation_steps is auto", "training", ge=1
+    )
+    activation_checkpointing: Literal["auto"] | bool | Count = _field(
+        False,
+        "recompute activations: less memory, up to half slower; a number n: of every n-th layer; auto: of as few as the memory allows",
+        "training",
+        keeps="training",
+    )
     checkpoint_every_steps: int = _field(50, "optimizer steps between checkpoints", "training", keeps="training", ge=1)
     validate_every_steps: int = _field(
         50, "optimizer steps between validations; the best adapter is kept; 0: only before and after", "training", keeps="training", ge=0
@@ -187,7 +203,7 @@ class Settings(BaseModel):
         choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
         if value is False and "off" in choices:
             return "off"
-        if kind is not bool and (isinstance(value, bool) or (value == "no" and kind is not str)):
+        if kind is not bool and bool not in get_args(kind) and (isinstance(value, bool) or (value == "no" and kind is not str)):
             hint = "true/false is not a value for this key (YAML reads on, off, yes and no as true/false: quote them)"
             raise ValueError(f"{hint}; expected {', '.join(choices)}" if choices else hint)
         return value
@@ -195,6 +211,10 @@ class Settings(BaseModel):
     @property
     def has_own_corpus(self) -> bool:
         return not all(map(is_embedded, self.corpus_paths))
+
+    def open_choices(self) -> list[str]:
+        """The parameters among FITTED that are `auto`."""
+        return [name for name in FITTED if getattr(self, name) == "auto"]
 
     def stage(self, name: str) -> dict[str, Any]:
         """The parameters that influence one stage."""
@@ -234,9 +254,23 @@ def meaning(name: str) -> str:
     return Settings.model_fields[name].description
 
 
+def layers_recomputed(level: Any) -> str:
+    """A value of activation_checkpointing in words: `none`, `all`, `every 2nd`, `auto`."""
+    if level == "auto" or not level:
+        return level or "none"
+    return "all" if int(level) == 1 else f"every {level}{ {2: 'nd', 3: 'rd'}.get(level, 'th') }"
+
+
 def limits(name: str) -> str:
     """Which values a parameter takes, in words: `a whole number, at least 32 and at most 32,768`, `one of answers, documents, both`."""
-    field = Settings.model_json_schema()["properties"][name]
+    return _limits(Settings.model_json_schema()["properties"][name])
+
+
+def _limits(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(map(_limits, field["anyOf"]))
+    if "const" in field:
+        return field["const"]
     if "enum" in field:
         return f"one of {', '.join(field['enum'])}"
     kinds = {

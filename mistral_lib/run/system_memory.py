@@ -1,10 +1,13 @@
-"""How much memory is left, and how often the kernel has killed a process for lack of it: of the machine and of its control groups.
+"""How much memory is left, and how often the kernel has killed a process for lack of it: of the machine and of its control groups; and
+how much is left on the GPU.
 
 Source: proc(5); Linux kernel documentation, admin-guide/cgroup-v2 and cgroup-v1/memory.
 """
 
 from itertools import chain
 from pathlib import Path
+
+from mistral_lib.run import hardware
 
 MACHINE = "/proc/vmstat"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -18,6 +21,19 @@ def left_share() -> float:
 def left_bytes() -> int:
     """The memory that this process can still take; 0 if nothing tells."""
     return max(0, min((left for left, _ in _left()), default=0))
+
+
+def left_on_card(kind: str = "") -> int | None:
+    """Bytes that are free on the GPU of this process, whoever holds the others; None without one, or if `kind` is not in its name.
+
+    The call itself creates this process's CUDA context, which is then no longer free.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    card = hardware.device_of_this_process("cuda")
+    return torch.cuda.mem_get_info(card)[0] if kind in torch.cuda.get_device_name(card) else None
 
 
 def _left() -> list[tuple[int, int]]:

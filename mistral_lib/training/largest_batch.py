@@ -60,7 +60,7 @@ def tried(trainer: Any, model: Any, blocks: Any, counts: np.ndarray, micro_batch
     batch = {name: torch.tensor(rows[name]) for name in likelihood.COLUMNS}
     batch = {name: values.repeat(-(-micro_batch_size // len(rows)), 1)[:micro_batch_size] for name, values in batch.items()}
     if trainer.args.activation_checkpointing:
-        model.activation_checkpointing_enable()
+        model.activation_checkpointing_enable(every_n_layers=trainer.args.activation_checkpointing_kwargs["every_n_layers"])
     began = time.perf_counter()
     moments = [torch.zeros_like(p, dtype=torch.float32) for p in model.parameters() if p.requires_grad for _ in range(2)]
     try:

@@ -36,7 +36,7 @@ class Ended:
 class OptimizerSteps:
     """Trains a model on packed blocks. `measure(model, what)` returns the validation loss in nats per supervised token.
 
-    shape: micro batch and accumulation; they change after out of memory. checkpoint_folder: where the checkpoints are.
+    shape: micro batch, accumulation and recomputed layers; they change after out of memory. checkpoint_folder: where the checkpoints are.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class OptimizerSteps:
 
     def arguments(self, steps: int, reporting: bool = False) -> TrainingArguments:
         s, cuda = self.settings, hardware.device() == "cuda"
-        dtype = hardware.choose_dtype(s.dtype)[0]
+        dtype, every = hardware.choose_dtype(s.dtype)[0], int(self.shape.activation_checkpointing)
         tracker = trackers.arguments(s, self.checkpoint_folder.parent) if reporting else {"report_to": []}
         made = TrainingArguments(
             output_dir=str(self.checkpoint_folder), seed=s.seed, data_seed=s.seed, disable_tqdm=True, **tracker,
@@ -144,7 +144,8 @@ class OptimizerSteps:
             max_steps=steps, num_train_epochs=s.epochs,  # steps decides; the epochs are for the trackers
             learning_rate=s.learning_rate, lr_scheduler_type="cosine",
             warmup_steps=s.warmup_share,  # transformers reads a value below 1 as a share of all steps
-            activation_checkpointing=s.activation_checkpointing, use_cpu=not cuda,
+            activation_checkpointing=bool(every), activation_checkpointing_kwargs={"every_n_layers": every} if every else None,
+            use_cpu=not cuda,
             fp16=cuda and dtype == "float16",  # for the loss scale; autocast is entered by `likelihood.training_losses`
             dataloader_pin_memory=cuda,
             logging_steps=1, logging_nan_inf_filter=False, save_strategy="steps", save_steps=s.checkpoint_every_steps,

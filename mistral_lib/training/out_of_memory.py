@@ -6,7 +6,7 @@ allocator, or a kill by the kernel, which the next start recognizes from the ker
 
 import errno
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,37 +32,56 @@ class SharedShortageError(MemoryError):
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """How an optimizer step is divided into forward passes; the product is the effective batch."""
+    """How an optimizer step is divided into forward passes; the product is the effective batch. activation_checkpointing: True, False,
+    or n for every n-th layer, which changes no result either."""
 
     micro_batch_size: int
     gradient_accumulation_steps: int
+    activation_checkpointing: bool | int = False
 
-    def smaller(self) -> "BatchShape | None":
-        """The same product with at most half the micro batch; None if that is 1 already."""
+    def smaller(self, recompute: bool = False) -> "BatchShape | None":
+        """The same product with at most half the micro batch. If that is 1 already: with `recompute` and layers that keep their activations,
+        every second layer is recomputed, then all; else None."""
         half = next((size for size in range(self.micro_batch_size // 2, 0, -1) if self.micro_batch_size % size == 0), None)
-        if half is None:
+        if half is not None:
+            return replace(
+                self, micro_batch_size=half, gradient_accumulation_steps=self.gradient_accumulation_steps * self.micro_batch_size // half
+            )
+        every = int(self.activation_checkpointing)
+        if not recompute or every == 1:
             return None
-        return BatchShape(half, self.gradient_accumulation_steps * self.micro_batch_size // half)
+        return replace(self, activation_checkpointing=True if every == 2 else 2)
 
     def __str__(self) -> str:
         return f"{self.micro_batch_size} x {self.gradient_accumulation_steps}"
 
 
 def requested_shape(settings: Settings) -> BatchShape:
-    return BatchShape(settings.micro_batch_size, settings.gradient_accumulation_steps)
+    """settings: without `auto`, if the shape is to be used; else it names the request."""
+    return BatchShape(settings.micro_batch_size, settings.gradient_accumulation_steps, settings.activation_checkpointing)
 
 
-def shape_now(settings: Settings, events: list[dict[str, Any]]) -> BatchShape:
-    """The shape that the settings request, or the smaller one that this training retried with for the same request."""
+def shape_now(settings: Settings, events: list[dict[str, Any]], chosen: Settings | None = None) -> BatchShape:
+    """The shape that the settings request, or the smaller one that this training retried with for the same request.
+
+    chosen: the settings with the plan's choice for what is `auto`.
+    """
+    shape = requested_shape(chosen or settings)
     for event in reversed(events):
         if event["event"] == "out_of_memory" and event.get("requested") == str(requested_shape(settings)):
-            return BatchShape(event["micro_batch_size"], event["gradient_accumulation_steps"])
-    return requested_shape(settings)
+            recomputed = event["activation_checkpointing"] if may_recompute(settings) else shape.activation_checkpointing
+            return BatchShape(event["micro_batch_size"], event["gradient_accumulation_steps"], recomputed)
+    return shape
+
+
+def may_recompute(settings: Settings) -> bool:
+    """Whether more layers may be recomputed than at the start."""
+    return settings.activation_checkpointing == "auto"
 
 
 def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchShape:
     """The next smaller shape, written to the log. Errors: OutOfMemoryError if there is none."""
-    smaller = shape.smaller()
+    smaller = shape.smaller(may_recompute(settings))
     if smaller is None:
         sentences = [
             f"a single block of max_tokens = {settings.max_tokens} does not fit.",
@@ -77,7 +96,8 @@ def shrunk(shape: BatchShape, why: str, settings: Settings, log: Any) -> BatchSh
 
 def advice(settings: Settings) -> str:
     """What reduces memory if the micro batch cannot be smaller."""
-    steps = [] if settings.activation_checkpointing else ["set activation_checkpointing: true"]
+    all_or_auto = settings.activation_checkpointing in (True, "auto")
+    steps = [] if all_or_auto else ["set activation_checkpointing: true"]
     steps += [] if settings.quantization == "nf4" else ["set quantization: nf4"]
     steps += [f"lower max_tokens (now {settings.max_tokens}; the data are prepared again)", "choose an instance with more memory"]
     return "In this order: " + "; ".join(steps)

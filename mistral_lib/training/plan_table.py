@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from mistral_lib.model import model_shapes
 from mistral_lib.model.step_memory import GIB, MIB
-from mistral_lib.run import Run, params
-from mistral_lib.run.settings import Settings
+from mistral_lib.run import Run, disk, params
+from mistral_lib.run.settings import FITTED, Settings, layers_recomputed
 from mistral_lib.training import training_log, training_status, workload
-from mistral_lib.training.fit_plan import Fit, as_set
+from mistral_lib.training.fit_plan import STEP, Fit, as_set
 from mistral_lib.training.workload import Work
 
-FITTED = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")  # what `best` changes so that a run fits
 CPU_TOLERANCE, GPU_TOLERANCE = 0.2, 0.1  # of the measured peak memory: docs/fit_plan.md
 
 
@@ -23,13 +23,41 @@ def rows(fits: list[Fit]) -> list[dict[str, Any]]:
     return [
         {
             "instance": fit.instance, "gpu": fit.gpu, "fits": fit.fits, "needed_gib": round(fit.peak / GIB, 2),
-            "available_gib": round(fit.available / GIB, 2), "spare_gib": round((fit.available - fit.peak) / GIB, 2), "dtype": fit.dtype,
+            "available_gib": round(fit.available / GIB, 2), "spare_gib": round((fit.available - fit.peak) / GIB, 2),
+            "reserve_gib": round(fit.reserve / GIB, 2), "phase": fit.phase, "dtype": fit.dtype,
             "micro_batch_size": fit.settings.micro_batch_size, "gradient_accumulation_steps": fit.settings.gradient_accumulation_steps,
-            "activation_checkpointing": fit.settings.activation_checkpointing, "hours": span(*(s / 3600 for s in fit.seconds)),
-            "usd": span(*fit.usd), "priced": machines[fit.instance]["priced"], "advice": fit.advice,
+            "activation_checkpointing": fit.settings.activation_checkpointing, "checkpointing": layers_recomputed(fit.settings.activation_checkpointing),
+            "hours": span(*_hours(fit)), "usd": span(*(hours * fit.usd_per_hour for hours in _hours(fit))), "priced": machines[fit.instance]["priced"], "advice": fit.advice,
         }
         for fit in fits
     ]  # fmt: skip
+
+
+def _hours(fit: Fit) -> list[float]:
+    """Shortest and longest, with the download and the evaluation's loading."""
+    return [sum(both) / 3600 for both in zip(fit.seconds, fit.beyond, strict=True)]
+
+
+def batch(settings: Settings) -> str:
+    """Micro batch x accumulation, and which layers are recomputed."""
+    return f"{settings.micro_batch_size} x {settings.gradient_accumulation_steps} blocks, layers recomputed: {layers_recomputed(settings.activation_checkpointing)}"
+
+
+def phases(fit: Fit) -> str:
+    """The peak of every phase, a line each, and what was counted beside them."""
+    lines = [f"  {name:<20} {sum(parts.values()) / GIB:>5.1f} GiB" for name, parts in fit.phases.items()]
+    kept = f"{fit.reserve / GIB:.1f} GiB are the reserve that the plan's choices leave free"
+    gpu = "counted as 0, that GPU is not in this machine" if fit.others is None else f"{fit.others / GIB:.1f} GiB, measured now"
+    others = "" if fit.gpu == "none" else f"; other processes on the GPU: {gpu}"
+    trainable = fit.phases[STEP]["LoRA"] // 4  # float32
+    weights, saved = model_shapes.checkpoint_bytes(model_shapes.config_of(fit.settings.base_model)), disk.training_bytes(trainable)
+    return "\n".join(
+        [
+            *lines,
+            f"  {kept}{others}",
+            f"  on disk: {weights / GIB:.1f} GiB for the base model, {saved / GIB:.1f} for checkpoints and adapter",
+        ]
+    )
 
 
 def parts(fit: Fit) -> list[dict[str, Any]]:
@@ -51,18 +79,23 @@ def memory_line(fit: Fit) -> str:
     return f"needs {fit.peak / GIB:.2f} GiB of {fit.available / GIB:.2f} GiB: {fits}"
 
 
-def text(fits: list[Fit], work: Work) -> str:
+def text(plans: list[Fit], work: Work) -> str:
     """The plan as lines of about 150 characters."""
     lines = [f"for {work.origin}; {work.train_tokens:,} tokens are trained on, padding and all epochs included", ""]
-    lines.append(f"{'instance':<12} {'needs':>9} {'has':>9}  {'':<12} {'dtype':<9} {'batch':<9} {'checkpointing':<14} {'hours':<14} USD")
-    for fit, row in zip(fits, rows(fits), strict=True):
-        batch = f"{row['micro_batch_size']} x {row['gradient_accumulation_steps']}"
+    lines.append(
+        f"{'instance':<12} {'needs':>9} {'has':>9} {'reserve':>9}  {'':<12} {'dtype':<9} {'batch':<8} {'checkpointing':<14} {'decided by':<18} "
+        f"{'hours':<14} USD"
+    )
+    for fit, row in zip(plans, rows(plans), strict=True):
+        shape = f"{row['micro_batch_size']} x {row['gradient_accumulation_steps']}"
+        fits = "fits" if fit.leaves_reserve else "fits barely" if fit.fits else "does not fit"
         lines.append(
-            f"{fit.instance:<12} {fit.peak / GIB:>5.1f} GiB {fit.available / GIB:>5.1f} GiB  {'fits' if fit.fits else 'does not fit':<12} "
-            f"{fit.dtype:<9} {batch:<9} {'yes' if row['activation_checkpointing'] else 'no':<14} {row['hours']:<14} {row['usd']} ({row['priced']})"
+            f"{fit.instance:<12} {fit.peak / GIB:>5.1f} GiB {fit.available / GIB:>5.1f} GiB {fit.reserve / GIB:>5.1f} GiB  {fits:<12} {fit.dtype:<9} "
+            f"{shape:<8} {row['checkpointing']:<14} {fit.phase:<18} {row['hours']:<14} {row['usd']} ({row['priced']})"
         )
         lines += [f"{'':<12} {fit.advice}"] if fit.advice else []
-    return "\n".join(lines)
+    extra = f"{duration(*plans[0].beyond)} for loading the base model once more to evaluate, and for downloading it if it is not on this machine"
+    return "\n".join([*lines, f"hours and USD: the training stage, and {extra}"])
 
 
 def memory(fit: Fit, fitting: Fit | None) -> str:
@@ -101,14 +134,15 @@ def _short(value: float) -> str:
 
 
 def score(settings: Settings, work: Work, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The plan of a run as it was set, and what its training/result.json has.
+    """The plan of a run as it was set, `auto` as its training chose, and what its training/result.json has.
 
     `off`: measured / planned - 1, so +3 % if more was used than planned; `within_plan`: whether the measured value is in the planned range, memory within the tolerance.
     On a GPU the result counts tensors only, so context and allocator are left out of the planned memory.
     """
-    fit = as_set(settings, work)
-    beyond_tensors = sum(fit.parts[name] for name in ("CUDA context", "allocator") if name in fit.parts)
-    memory, measured = (fit.peak - beyond_tensors) / MIB, result["peak_memory_mib"]
+    as_run = {name: result[name] for name in settings.open_choices() if name in result}
+    fit = as_set(settings.model_copy(update=as_run), work)
+    memory = sum(size for name, size in fit.phases[STEP].items() if name not in ("CUDA context", "allocator")) / MIB
+    measured = result["peak_memory_mib"]
     off, tolerance = measured / memory - 1, CPU_TOLERANCE if fit.gpu == "none" else GPU_TOLERANCE
     return [
         {"what": "peak memory, MiB", "planned": f"{memory:.0f}", "measured": measured, "off": off, "within_plan": abs(off) <= tolerance},

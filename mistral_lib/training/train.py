@@ -27,6 +27,7 @@ from mistral_lib.training import (
     adapter_check,
     checkpoints,
     distributed,
+    fit_plan,
     hang_detection,
     largest_batch,
     out_of_memory,
@@ -127,7 +128,8 @@ class Training:
         events = log.events()
         usd_per_hour = params.instances()[self.settings.instance]["usd_per_hour"]
         self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
-        shape = out_of_memory.shape_now(self.settings, events)
+        chosen, choice = distributed.from_first(lambda: fit_plan.of_training(self.settings, events))
+        shape = out_of_memory.shape_now(self.settings, events, chosen)
         self.steps = OptimizerSteps(
             self.settings, folder / "checkpoints", log, stop, self.spending, shape,
             measure=lambda model, what: likelihood.mean(self.measure(model, what)),
@@ -135,8 +137,10 @@ class Training:
         killed = out_of_memory.killed_for_memory(events, folder)
         report_to = self.settings.report_to
         log.write("process", pid=os.getpid(), because=because, report_to=report_to, **dataclasses.asdict(shape), **out_of_memory.counters())
+        if choice:
+            log.write("chosen", **choice)
         out_of_memory.refuse_if_loading(killed, events, self.settings)
-        if killed and (shape.smaller() or not out_of_memory.made_progress(events)):
+        if killed and (shape.smaller(out_of_memory.may_recompute(self.settings)) or not out_of_memory.made_progress(events)):
             self.steps.shrink(killed)
 
     def train_all(self) -> dict[str, Any]:
@@ -184,7 +188,7 @@ class Training:
         set_seed(self.settings.seed)
         model = base_model.attach_lora(base, self.settings)
         allocator.release_free_memory(0)  # loading leaves gaps of changing sizes
-        if self.settings.activation_checkpointing and hardware.device() == "cpu":
+        if self.steps.shape.activation_checkpointing and hardware.device() == "cpu":
             allocator.release_between_layers(model)
         self.log.write("kernels", **installation.described(model))
         self.spending.loading_seconds = time.perf_counter() - began

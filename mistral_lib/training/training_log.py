@@ -2,12 +2,14 @@
 
 Each event is a flat object with `event` and `time` (seconds since 1970):
 
-process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps: a trainer starts or resumes
+process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps, activation_checkpointing: a trainer starts or
+                resumes; the last three are those of settings.FITTED, in several events
+chosen          parameters (the names that were `auto`), all of settings.FITTED, instance, phase, needed_gib, available_gib, reserve_gib
 loading         base_model, dtype, why, device, gpus (if one of several GPUs is used: a sentence)
 kernels         attention (by record, variable length, memory-efficient, masked), why, layers: what computes them
 measuring       what, blocks: a validation loss is being measured
 validation      what, loss (nats per supervised token), seconds; during training also step, best (true if the lowest so far)
-trying          what, micro_batch_size, gradient_accumulation_steps: the fullest batch, before the first step
+trying          what, settings.FITTED: the fullest batch, before the first step
 largest_batch   supervised_tokens, peak_memory_mib, seconds: it fitted
 started         from_step, steps: the optimizer steps begin, at 0 or at a checkpoint
 step            step, steps, loss, gradient_norm, learning_rate, tokens_per_second, seconds, peak_memory_mib, eta_seconds, usd; in float16
@@ -15,8 +17,8 @@ step            step, steps, loss, gradient_norm, learning_rate, tokens_per_seco
 skipped         step, because, in_a_row, in_all, in float16 also gradient_scale: an optimizer step that changed nothing and held the
                 learning-rate schedule; in its `step` event, which comes after it, a figure that was not finite is null
 checkpoint      step
-out_of_memory   why, others (who else has memory on the card, if it is known), was, requested, micro_batch_size,
-                gradient_accumulation_steps: the batch that is tried next
+out_of_memory   why, others (who else has memory on the card, if it is known), was, requested, settings.FITTED: the batch that is tried
+                next
 stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
 verified        the adapter was saved, read back and measured again
 failed          error
@@ -30,6 +32,7 @@ from typing import Any
 
 from mistral_lib.run import files
 from mistral_lib.run.progress import say
+from mistral_lib.run.settings import layers_recomputed
 
 
 class TrainingLog:
@@ -142,6 +145,7 @@ def _stopping(e: dict[str, Any]) -> str:
 
 LINES: dict[str, Callable[[dict[str, Any]], str]] = {
     "process": lambda e: f"trainer process {e['pid']}, because {e['because']}; {_batch(e)}",
+    "chosen": lambda e: _chosen(e),
     "loading": _loading,
     "kernels": lambda e: f"attention: {e['attention']} ({e['why']}); norm, rotation and gated unit: {e['layers']}",
     "measuring": lambda e: f"measures the validation loss ({e['what']}) on {e['blocks']} blocks",
@@ -161,7 +165,20 @@ LINES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def _batch(e: dict[str, Any]) -> str:
-    return f"micro batch {e['micro_batch_size']} x {e['gradient_accumulation_steps']} accumulation steps"
+    level = e.get("activation_checkpointing")
+    recomputed = f", layers recomputed: {layers_recomputed(level)}" if level else ""
+    return f"micro batch {e['micro_batch_size']} x {e['gradient_accumulation_steps']} accumulation steps{recomputed}"
+
+
+def _chosen(e: dict[str, Any]) -> str:
+    memory = f"{e['phase']} needs {e['needed_gib']} GiB of {e['available_gib']} on {e['instance']}"
+    enough = e["needed_gib"] + e["reserve_gib"] <= e["available_gib"]
+    why = (
+        f"the fastest way that leaves {e['reserve_gib']} free"
+        if enough
+        else f"no way leaves {e['reserve_gib']} free, this one needs the least"
+    )
+    return f"{' and '.join(e['parameters'])} chosen: {_batch(e)}; {memory}; {why}"
 
 
 def duration(seconds: float) -> str:

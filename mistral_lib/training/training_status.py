@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.run import Run, files, params
+from mistral_lib.run.settings import FITTED
 from mistral_lib.training import hang_detection, training_log
 
 EXIT_CODES = {"complete": 0, "failed": 1, "interrupted": 3, "running": 4, "hung": 5, "not started": 6}
@@ -57,6 +58,7 @@ class TrainingStatus:
     patience_seconds: float | None = None  # without progress, after which it counts as hung
     micro_batch_size: int | None = None  # in use now: smaller after out of memory
     gradient_accumulation_steps: int | None = None
+    activation_checkpointing: bool | int | None = None  # n: of every n-th layer
     out_of_memory: int = 0  # how often, so far
     skipped_steps: int = 0
     stopped_by: str | None = None  # early_stopping, max_hours or max_usd; None: it makes all its steps
@@ -88,7 +90,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
     last = curve[-1] if curve else {}
     best = min((event for event in measured if event["loss"] is not None), key=lambda event: event["loss"], default={})
     baseline = next((e["loss"] for e in reversed(events) if e["event"] == "validation" and e["what"] == "baseline"), None)
-    sizes = next((e for e in reversed(events) if "gradient_accumulation_steps" in e), {})
+    sizes = next((e for e in reversed(events) if FITTED[1] in e), {})
     return {
         **{key: last.get(key) for key in ("steps", "loss", "gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_mib")},
         "step": last.get("step", 0),
@@ -98,7 +100,7 @@ def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:
         "best_validation_loss": best.get("loss"),
         "best_step": best.get("step"),
         "baseline_loss": baseline,
-        **{key: sizes.get(key) for key in ("micro_batch_size", "gradient_accumulation_steps")},
+        **{key: sizes.get(key) for key in FITTED},
         "out_of_memory": sum(e["event"] == "out_of_memory" for e in events),
         "skipped_steps": len(training_log.skipped(events)),
     }

@@ -12,7 +12,8 @@ from typing import Any
 
 from mistral_lib.corpus import sources
 from mistral_lib.corpus.sources import SourceError, SourceFile
-from mistral_lib.model.model_shapes import checkpoint_bytes, config_of, linear_parameters
+from mistral_lib.model import base_model
+from mistral_lib.model.model_shapes import checkpoint_bytes, config_of, head_size, linear_parameters
 from mistral_lib.run import files, paths
 from mistral_lib.run.settings import Settings
 
@@ -21,7 +22,9 @@ FEW_STEPS = 50  # optimizer steps below which a training has hardly begun: a rul
 FILL = 0.97  # share of a packed block that is not padding, for an estimate
 SUPERVISED = 0.8  # share of the tokens that have a label, for an estimate
 DISK_GB_PER_SECOND = (0.1, 1.0)  # reading the base model: a plain network volume, a fast local one
-LOADS = 2  # of the base model: at the start and for the final check
+HUB_GB_PER_SECOND = (0.05, 0.4)  # downloading the base model: assumed
+LOADS = 2  # of the base model in a training: at the start and for the final check; the evaluation loads it a third time
+TRIALS = 1  # of the fullest batch, each as one forward and backward pass of training
 NF4_TRAFFIC = 4.5  # bytes moved to dequantize a weight: half a byte read, two written, two read again
 
 
@@ -138,8 +141,9 @@ def steps_text(settings: Settings, work: Work) -> str:
     more = []
     if 0 < settings.max_steps < work.steps_of_a_pass * settings.epochs:
         more.append(f"max_steps = 0 trains for all of epochs = {settings.epochs:g}")
-    if settings.gradient_accumulation_steps > 1:
-        more.append(f"a lower gradient_accumulation_steps gives more steps (a step now takes {effective_batch(settings)} blocks)")
+    name = "blocks_per_step" if "auto" in _batch(settings) else "gradient_accumulation_steps"
+    if getattr(settings, name) > 1:
+        more.append(f"a lower {name} gives more steps (a step now takes {effective_batch(settings)} blocks)")
     if not settings.max_steps:
         more.append("more epochs give more steps")
     return f"{text}. Few: below some {FEW_STEPS} steps an adapter has hardly begun to learn; {', '.join([*more, 'more data helps most'])}"
@@ -147,7 +151,11 @@ def steps_text(settings: Settings, work: Work) -> str:
 
 def effective_batch(settings: Settings) -> int:
     """Blocks of an optimizer step in a single process."""
-    return settings.micro_batch_size * settings.gradient_accumulation_steps
+    return settings.blocks_per_step if "auto" in _batch(settings) else math.prod(_batch(settings))
+
+
+def _batch(settings: Settings) -> tuple[Any, Any]:
+    return settings.micro_batch_size, settings.gradient_accumulation_steps
 
 
 def measurements(validations: int) -> tuple[int, int]:
@@ -160,26 +168,47 @@ def measurements(validations: int) -> tuple[int, int]:
 
 
 def seconds(settings: Settings, work: Work, machine: dict[str, Any]) -> tuple[float, float]:
-    """Shortest and longest time of the training stage: loading, steps and validations."""
+    """Shortest and longest time of the training stage: loading, trial, steps and validations. What is still `auto` counts as the
+    fastest choice in the one and as the slowest in the other."""
     config, s = config_of(settings.base_model), settings
-    step = step_flops(config, s.max_tokens, work.supervised_share, s.activation_checkpointing)
     forward = forward_flops(config, s.max_tokens, work.supervised_share)
 
-    def stage(count: int, tflops: float, disk: float) -> float:
-        measured = count * work.validation_tokens
-        passes = ((3 if s.activation_checkpointing else 2) * work.train_tokens + measured) / (s.micro_batch_size * s.max_tokens)
+    def stage(count: int, tflops: float, disk: float, micro: int, checkpointing: bool | int) -> float:
+        measured, trained = count * work.validation_tokens, work.train_tokens + TRIALS * micro * s.max_tokens
+        step = step_flops(config, s.max_tokens, work.supervised_share, checkpointing)
+        passes = (training_passes(config, checkpointing) * trained + measured) / (micro * s.max_tokens)
         moved = passes * linear_parameters(config) * NF4_TRAFFIC if s.quantization == "nf4" else 0
-        computing = (work.train_tokens * step + measured * forward) / (tflops * 1e12)
+        computing = (trained * step + measured * forward) / (tflops * 1e12)
         return LOADS * checkpoint_bytes(config) / (disk * 1e9) + computing + moved / (machine["memory_gb_per_second"] * 1e9)
 
     (fewest, most), (slow, fast) = measurements(work.validations), machine["attained_tflops"]
-    return stage(fewest, fast, max(DISK_GB_PER_SECOND)), stage(most, slow, min(DISK_GB_PER_SECOND))
+    (large, small), (none, every) = (_ends(s.micro_batch_size, effective_batch(s), 1), _ends(s.activation_checkpointing, False, True))
+    return stage(fewest, fast, max(DISK_GB_PER_SECOND), large, none), stage(most, slow, min(DISK_GB_PER_SECOND), small, every)
 
 
-def step_flops(config: Any, max_tokens: int, supervised_share: float, checkpointing: bool) -> float:
-    """Floating-point operations of one token's forward and backward pass. Frozen weights get no gradient, so the backward pass costs
-    as much as one forward pass, not two; recomputing activations costs one more."""
-    return (3 if checkpointing else 2) * forward_flops(config, max_tokens, supervised_share)
+def _ends(value: Any, fastest: Any, slowest: Any) -> tuple[Any, Any]:
+    return (fastest, slowest) if value == "auto" else (value, value)
+
+
+def beyond_training(settings: Settings) -> tuple[float, float]:
+    """Shortest and longest seconds for what a new machine also does: download the base model, unless its weights are on this
+    machine, and load it a third time for the evaluation."""
+    size = checkpoint_bytes(config_of(settings.base_model)) / 1e9
+    to_fetch = 0 if base_model.has_weights(settings.base_model) else size
+    rates = zip(reversed(HUB_GB_PER_SECOND), reversed(DISK_GB_PER_SECOND), strict=True)
+    return tuple(to_fetch / hub + size / disk for hub, disk in rates)  # type: ignore[return-value]
+
+
+def training_passes(config: Any, checkpointing: bool | int) -> float:
+    """Forward passes that a forward and backward pass cost. Frozen weights get no gradient, so the backward pass costs as much as one
+    forward pass, not two; recomputing every n-th layer costs 1/n of one more."""
+    layers = config.num_hidden_layers
+    return 2 + (math.ceil(layers / int(checkpointing)) / layers if checkpointing else 0)
+
+
+def step_flops(config: Any, max_tokens: int, supervised_share: float, checkpointing: bool | int) -> float:
+    """Floating-point operations of one token's forward and backward pass."""
+    return training_passes(config, checkpointing) * forward_flops(config, max_tokens, supervised_share)
 
 
 def forward_flops(config: Any, max_tokens: int, supervised_share: float) -> float:
@@ -187,6 +216,5 @@ def forward_flops(config: Any, max_tokens: int, supervised_share: float) -> floa
 
     Source: Kaplan et al. 2020, section 2.1, with the attention term of a block of max_tokens.
     """
-    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-    attention = 4 * config.num_hidden_layers * config.num_attention_heads * head_dim * max_tokens
+    attention = 4 * config.num_hidden_layers * config.num_attention_heads * head_size(config) * max_tokens
     return 2 * linear_parameters(config) + attention + 2 * supervised_share * config.vocab_size * config.hidden_size

@@ -38,15 +38,24 @@ class Figure:
 
 def litgpt(**options: Any) -> Step:
     return Step("mistralai/Mistral-7B-v0.1", 512, 2, False, lora_rank=32, lora_targets="q_proj,v_proj", lora_dropout=0.05,
-                lora_float32=False, double_quantization=False, **options)  # fmt: skip
+                lora_float32=False, double_quantization=False, attention="sdpa", **options)  # fmt: skip
 
 
 def figures() -> list[Figure]:
     model_shapes.PUBLISHED.update({"llama-2-7b": LLAMA_2, "llama-3.1-8b": LLAMA_31})
     torchtune = Step(
-        "llama-3.1-8b", 2048, 2, True, lora_rank=8, lora_float32=False, optimizer_bytes=4, accumulates=False, supervised_share=1 / 8
+        "llama-3.1-8b",
+        2048,
+        2,
+        True,
+        lora_rank=8,
+        lora_float32=False,
+        optimizer_bytes=4,
+        accumulates=False,
+        supervised_share=1 / 8,
+        attention="sdpa",
     )
-    unsloth = [Step(MISTRAL, length, 2, True, optimizer_bytes=2) for length in (512, 1024)]
+    unsloth = [Step(MISTRAL, length, 2, True, optimizer_bytes=2, attention="sdpa") for length in (512, 1024)]
     blog = [Step("llama-2-7b", length, 2, True, optimizer_bytes=2, attention="eager") for length in (512, 1024, 2048)]
     return [
         Figure("litgpt LoRA, bf16", 20.66e9, litgpt(quantization="none", optimizer_bytes=4), "all settings documented"),
@@ -105,7 +114,7 @@ def planned(figure: Figure) -> float:
     """Bytes by the plan; if the source gives what PyTorch reserved, with the plan's share for the allocator."""
     with plain_layers(), inputs_kept(figure.step) if figure.bitsandbytes_keeps_inputs else nullcontext():
         tensors = step_memory.peak(figure.step).total
-    return tensors * (1 + fit_plan.RESERVE if figure.reserved else 1)
+    return tensors * (1 + fit_plan.ALLOCATOR_SHARE if figure.reserved else 1)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from mistral_lib.model import base_model, mistral_tokenizer, model_shapes
+from mistral_lib.family import published_models
+from mistral_lib.model import base_model, mistral_tokenizer
 from mistral_lib.preparation import prepare
 from mistral_lib.run import Run, files, paths
 from mistral_lib.run.settings import Settings
@@ -52,7 +53,7 @@ class Bench:
 
     def whole_model(self) -> str:
         """The folder of a model with the 32 layers and all sizes of Mistral-7B-Instruct-v0.3; in a rehearsal the small one."""
-        return self.small_model() if self.rehearsal else self.model("whole", model_shapes.MISTRAL_7B)
+        return self.small_model() if self.rehearsal else self.model("whole", published_models.MISTRAL_7B)
 
     def model(self, name: str, sizes: dict[str, Any]) -> str:
         if name not in self.made:

@@ -129,6 +129,38 @@ def test_contradictions_and_dangerous_names_are_refused(bad: dict) -> None:
         params.validate(bad)
 
 
+def test_what_the_plan_chooses_may_be_auto() -> None:
+    auto = dict.fromkeys(settings.FITTED, "auto")
+    got = params.validate(auto)
+    assert got.open_choices() == list(settings.FITTED) and params.validate(yaml.safe_load(params.to_yaml(got))) == got
+    assert params.validate({"activation_checkpointing": 3, "micro_batch_size": "2"}).open_choices() == []
+    for value in (True, False, 2):
+        assert params.validate({"activation_checkpointing": value}).activation_checkpointing is value
+    assert settings.limits("micro_batch_size") == "auto or a whole number, at least 1"
+    assert [settings.layers_recomputed(level) for level in (False, 4, 3, 2, True, "auto")] == [
+        "none", "every 4th", "every 3rd", "every 2nd", "all", "auto",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"micro_batch_size": "atuo"}, r"micro_batch_size = 'atuo': expected auto or a whole number, at least 1 — "),
+        ({"activation_checkpointing": -1}, r"activation_checkpointing = -1: expected auto or true or false or a whole number, at least 1"),
+        ({"micro_batch_size": 3, "gradient_accumulation_steps": "auto"}, "micro_batch_size = 3 does not divide blocks_per_step = 8"),
+        (
+            {"micro_batch_size": "auto", "gradient_accumulation_steps": 16},
+            "gradient_accumulation_steps = 16 does not divide blocks_per_step",
+        ),
+        ({"blocks_per_step": 0}, "blocks_per_step = 0"),
+    ],
+)
+def test_impossible_choices_are_refused_once(bad: dict, words: str) -> None:
+    with pytest.raises(ParameterError, match=words) as caught:
+        params.validate(bad)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_every_parameter_has_a_meaning_and_a_stage() -> None:
     for name in Settings.names():
         assert params.meaning(name)

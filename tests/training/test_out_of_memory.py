@@ -40,8 +40,10 @@ def test_a_smaller_shape_is_logged_and_taken_again_for_the_same_request() -> Non
     first = out_of_memory.shrunk(requested, "no memory", settings, log)
     second = out_of_memory.shrunk(first, "none again", settings, log)
     assert log.events == [
-        {"event": "out_of_memory", "why": "no memory", "was": "4 x 3", "requested": "4 x 3", "micro_batch_size": 2, "gradient_accumulation_steps": 6},
-        {"event": "out_of_memory", "why": "none again", "was": "2 x 6", "requested": "4 x 3", "micro_batch_size": 1, "gradient_accumulation_steps": 12},
+        {"event": "out_of_memory", "why": "no memory", "was": "4 x 3", "requested": "4 x 3", "micro_batch_size": 2, "gradient_accumulation_steps": 6,
+         "activation_checkpointing": False},
+        {"event": "out_of_memory", "why": "none again", "was": "2 x 6", "requested": "4 x 3", "micro_batch_size": 1, "gradient_accumulation_steps": 12,
+         "activation_checkpointing": False},
     ]  # fmt: skip
     events = [{"event": "started"}, *log.events, {"event": "step"}]
     assert out_of_memory.shape_now(settings, events) == second == out_of_memory.BatchShape(1, 12)

@@ -34,6 +34,7 @@ EFFECTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "max_steps": (3, "steps", {}),
     "micro_batch_size": (1, "batch", {}),
     "gradient_accumulation_steps": (2, "batch", {}),
+    "blocks_per_step": (4, "batch", {"gradient_accumulation_steps": "auto"}),
     "activation_checkpointing": (True, "checkpointing_layers", {}),
     "checkpoint_every_steps": (1, "checkpoints", {}),
     "validate_every_steps": (1, "validations", {"validate_every_steps": 0}),
