@@ -11,6 +11,7 @@ from mistral_lib.run import Run, paths
 from mistral_lib.run.progress import say
 
 NARROWEST = 24  # characters of a column
+REPORT_EVERY = 15  # seconds
 
 
 def ask(run: Run, questions: Sequence[str], max_new_tokens: int | None = None, width: int = 80) -> None:
@@ -26,9 +27,23 @@ def ask(run: Run, questions: Sequence[str], max_new_tokens: int | None = None, w
     for question in questions:
         say(f"answering, at most {longest} tokens each …")
         began = time.perf_counter()
-        both = paired_answers.answer(model, tokenizer, question, longest, lambda texts, ended: False)
+        both = paired_answers.answer(model, tokenizer, question, longest, Watcher(longest))
         print(f"\n> {question}\n\n{side_by_side(both, longest, width)}\n", flush=True)
         say(f"answered in {time.perf_counter() - began:.0f} s")
+
+
+class Watcher:
+    """Says every REPORT_EVERY seconds how many tokens are written; on a CPU an answer can take minutes."""
+
+    def __init__(self, longest: int):
+        self.longest, self.tokens, self.said = longest, 0, time.perf_counter()
+
+    def __call__(self, texts: Sequence[str], ended: Sequence[bool]) -> bool:
+        self.tokens += 1
+        if time.perf_counter() - self.said > REPORT_EVERY:
+            self.said = time.perf_counter()
+            say(f"  {self.tokens} of at most {self.longest} tokens each")
+        return False
 
 
 def refuse_useless(run: Run, questions: Sequence[str], longest: int) -> None:

@@ -17,7 +17,7 @@ from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, stage_inputs
 from mistral_lib.run import Run, files, params, paths
-from mistral_lib.run.folder import summary
+from mistral_lib.run.folder import MEASURING, summary
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 from mistral_lib.training import trackers, trainer_process, training_log
@@ -118,8 +118,10 @@ def mark_complete(copy: Path, key_: str) -> None:
 
 @contextmanager
 def live_log(run_: Run) -> Iterator[None]:
-    """While the notebooks run, prints the trainer's lines on stderr: one for each step and event of its log."""
+    """While the notebooks run, prints on stderr a line for each step and event of the trainer's log, and for each measurement that the
+    evaluation begins."""
     path, done = run_.folder / "training" / "log.jsonl", threading.Event()
+    measured = set(measurements(run_))
 
     def follow() -> None:
         latest, ended = time.time(), False
@@ -129,6 +131,10 @@ def live_log(run_: Run) -> Iterator[None]:
             for line in filter(None, map(training_log.line, new)):
                 say("  " + line)
             latest = max([latest, *(event["time"] for event in new)])
+            for name in measurements(run_):
+                if name not in measured:
+                    measured.add(name)
+                    say(f"  measures {name.replace('_', ' ')}")
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
@@ -137,6 +143,11 @@ def live_log(run_: Run) -> Iterator[None]:
     finally:
         done.set()
         follower.join()
+
+
+def measurements(run_: Run) -> list[str]:
+    """The evaluation's measurements that have begun, the first one first; empty if it does not run."""
+    return [path.stem for path in sorted((run_.folder / MEASURING).glob("*.jsonl"), key=lambda path: path.stat().st_ctime_ns)]
 
 
 def outcome(run_: Run) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from mistral_lib.display.figure import ADAPTER, BASE, REJECTED, SPLITS, TRAIN, VALIDATION, as_named, counts_text, largest, legend, new_axes
 
@@ -133,6 +134,7 @@ def _share_axes(axes: Axes, names: Sequence[str], label: str) -> None:
     """A row per name, the first on top; shares in percent; the legend of the two bars of each row."""
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # no ticks at 2.5 %, which would be written as 2 %
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set_xlabel(label)
     legend(axes, columns=2)

@@ -36,12 +36,10 @@ from mistral_lib.model import base_model
 from mistral_lib.model.likelihood import RecordLoss
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, cuda_device, files, hardware
-from mistral_lib.run.folder import FORMAT
+from mistral_lib.run.folder import FORMAT, MEASURING
 from mistral_lib.tokens import packed_dataset
 
 __all__ = ["RecordLoss", "evaluate", "read_records"]
-
-WORK = ".evaluation.measured"  # in the run folder, while the stage runs
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     key = files.digest([read, parameters, FORMAT["evaluation"], generation.AT_ONCE])
     earlier = run.folder / "evaluation" / "measured" if measured_is_intact(run) else None
     run.run_stage(
-        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / WORK, key, earlier)).evaluate_all()
+        "evaluation", inputs, lambda folder: Evaluation(run, folder, Measurements(run.folder / MEASURING, key, earlier)).evaluate_all()
     )
     return files.read_json(run.folder / "evaluation" / "result.json")
 

@@ -37,6 +37,7 @@ class Measurements:
     def each(self, name: str, batches: Iterable[Any], work: Callable[[Any], Any], what: str) -> list[Any]:
         """`work(batch)` for every batch, as JSON values; the results of an earlier process are read and not computed again."""
         path, waiting = self.folder / f"{name}.jsonl", list(batches)
+        path.touch()  # a headless run says which measurement has begun
         done = files.read_json_lines(path)[: len(waiting)]
         for batch in bar(waiting[len(done) :], what, unit="batch"):
             value = work(batch)

@@ -65,3 +65,11 @@ def test_columns_keep_line_breaks_and_indentation_and_fit_the_terminal() -> None
     assert max(map(len, lines)) <= 80
     narrow = ask.side_by_side(Answered(code, words), 48, 10).splitlines()
     assert max(map(len, narrow)) <= 2 * ask.NARROWEST + 3
+
+
+def test_a_long_answer_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    seconds = iter([0.0, 10.0, 16.0, 16.0, 20.0])
+    monkeypatch.setattr(ask.time, "perf_counter", lambda: next(seconds))
+    watcher = ask.Watcher(256)
+    assert not any(watcher(["a", "b"], [False, False]) for _ in range(3)), "it never stops an answer"
+    assert capsys.readouterr().err == "  2 of at most 256 tokens each\n"

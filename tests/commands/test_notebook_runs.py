@@ -2,12 +2,17 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from mistral_lib.commands import notebook_runs
+from mistral_lib.evaluation.measurements import Measurements
 from mistral_lib.run import Run, files, params, paths
+from mistral_lib.run.folder import MEASURING
+from mistral_lib.training import trainer_process
 from tests.support.corpora import files_with, rows
 
 
@@ -142,3 +147,16 @@ def test_plain_papermill_works_from_any_directory(params_file: Path, tmp_path: P
         cwd=out.parent, capture_output=True, text=True,
     )  # fmt: skip
     assert refused.returncode != 0 and "did you mean 'learning_rate'" in refused.stderr
+
+
+def test_a_headless_run_says_which_measurement_has_begun(
+    prepared: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(trainer_process, "POLL", 0.02)
+    earlier = Measurements(prepared.folder / MEASURING, "key")
+    earlier.each("test", [1], lambda _: 1, "test")
+    with notebook_runs.live_log(prepared):
+        for name in ("answers", "other_prompts"):
+            earlier.each(name, [1, 2], lambda _: time.sleep(0.2), name)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  measures")]
+    assert said == ["  measures answers", "  measures other prompts"], "what was measured before is not said again"

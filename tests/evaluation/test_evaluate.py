@@ -22,6 +22,7 @@ from mistral_lib.evaluation import evaluate, measurements, report, retention, ve
 from mistral_lib.model import base_model, likelihood
 from mistral_lib.preparation import audit, prepare
 from mistral_lib.run import Run, files
+from mistral_lib.run.folder import MEASURING
 from mistral_lib.tokens import packed_dataset
 from mistral_lib.tokens.chat_format import IGNORED
 from mistral_lib.training import train as training
@@ -177,7 +178,7 @@ def test_a_loss_that_is_not_finite_ends_the_evaluation_and_names_the_record(run:
         match=r"test: record [0-9a-f]{16} \(\w+\) has a loss of nan with the adapter model, computed in torch\.\w+;.*try dtype=float32",
     ):
         evaluate.evaluate(run)
-    assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / evaluate.WORK / "test.jsonl") == []
+    assert run.status("evaluation") == "failed" and files.read_json_lines(run.folder / MEASURING / "test.jsonl") == []
 
 
 def test_an_adapter_trained_on_reversed_answers_does_not_ship(run: Run, home: Path) -> None:
