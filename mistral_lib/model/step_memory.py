@@ -104,10 +104,11 @@ def _without_training(step: Step) -> Step:
 
 def _of_all_layers(work: Pass, step: Step) -> Peak:
     """The peak of `work` on the complete model. All layers are alike, so it grows by the same bytes with each of them, or with each group
-    of n if every n-th one is recomputed: two models of few layers give the peak of one of many. The test of it walks through all."""
+    of n if every n-th one is recomputed: two models of few layers give the peak of one of many. The test of it walks through all.
+    Not if a backward pass makes the first gradients: the peak may then be at its end with many layers and at its begin with few."""
     group, layers = max(1, int(step.checkpointing)), step.layers or model_shapes.config_of(step.base_model).num_hidden_layers
     few = FEWEST_LAYERS + (layers - FEWEST_LAYERS) % group
-    if layers <= few + group:
+    if layers <= few + group or (work is run_step and not step.accumulates):
         return _peak_of(work, replace(step, layers=layers))
     less, more = (_peak_of(work, replace(step, layers=count)) for count in (few, few + group))
     groups = (layers - few) // group

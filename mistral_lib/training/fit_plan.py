@@ -100,8 +100,8 @@ def as_set(settings: Settings, work: Work, instance: str = "", here: bool = Fals
     for way in ways(settings):
         if any(_is_smaller(other, way) for other in too_large):
             continue
-        if found and sum(workload.seconds(way, work, machine)) >= sum(found.seconds):
-            continue
+        if found and sum(workload.seconds(way, work, machine)) > sum(found.seconds):
+            continue  # of two that take as long, the larger micro batch
         fit = _planned(way, work, instance, here)
         found, too_large = (fit, too_large) if fit.leaves_reserve else (found, [*too_large, way])
     return found or _planned(smallest(settings), work, instance, here)

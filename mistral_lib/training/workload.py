@@ -24,7 +24,7 @@ SUPERVISED = 0.8  # share of the tokens that have a label, for an estimate
 DISK_GB_PER_SECOND = (0.1, 1.0)  # reading the base model: a plain network volume, a fast local one
 HUB_GB_PER_SECOND = (0.05, 0.4)  # downloading the base model: assumed
 LOADS = 2  # of the base model in a training: at the start and for the final check; the evaluation loads it a third time
-TRIALS = 1  # of the fullest batch, each as one forward and backward pass of training
+TRIALS = 1  # of the fullest batch, each counted as an optimizer step, which it is at most
 NF4_TRAFFIC = 4.5  # bytes moved to dequantize a weight: half a byte read, two written, two read again
 
 
@@ -174,7 +174,7 @@ def seconds(settings: Settings, work: Work, machine: dict[str, Any]) -> tuple[fl
     forward = forward_flops(config, s.max_tokens, work.supervised_share)
 
     def stage(count: int, tflops: float, disk: float, micro: int, checkpointing: bool | int) -> float:
-        measured, trained = count * work.validation_tokens, work.train_tokens + TRIALS * micro * s.max_tokens
+        measured, trained = count * work.validation_tokens, work.train_tokens + TRIALS * effective_batch(s) * s.max_tokens
         step = step_flops(config, s.max_tokens, work.supervised_share, checkpointing)
         passes = (training_passes(config, checkpointing) * trained + measured) / (micro * s.max_tokens)
         moved = passes * linear_parameters(config) * NF4_TRAFFIC if s.quantization == "nf4" else 0
