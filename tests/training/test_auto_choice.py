@@ -59,21 +59,34 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return has
 
 
+@pytest.fixture(scope="module")
+def deep_model(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model with twelve layers, so that recomputing every second one keeps clearly less than none and more than all."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "deep"
+    config = MistralConfig.from_pretrained(tiny_model)
+    config.num_hidden_layers = 12
+    MistralForCausalLM(config).save_pretrained(folder)
+    base_model.load_tokenizer(tiny_model).save_pretrained(folder)
+    return str(folder)
+
+
 def small(tiny_model: str, **changes: Any) -> Settings:
     return Settings(
         base_model=tiny_model, instance="small", max_tokens=512, blocks_per_step=4, quantization="none", sample_count=0, **changes
     )
 
 
-def test_auto_is_the_fastest_of_all_ways_that_leave_the_reserve(tiny_model: str, card: Callable[[float], None]) -> None:
-    settings = small(tiny_model, **ALL_AUTO)
+def test_auto_is_the_fastest_of_all_ways_that_leave_the_reserve(deep_model: str, card: Callable[[float], None]) -> None:
+    settings = small(deep_model, **ALL_AUTO)
     card(100 * GIB)
     work = workload.work_of(settings, tokens=1_000_000)
     every = [fit_plan.as_set(way, work) for way in fit_plan.ways(settings)]
     assert len(every) == 3 * len(fit_plan.CHECKPOINTING)
     peaks = sorted({fit.peak for fit in every})
     assert len(peaks) >= 5
-    for room in (peaks[0], *(sum(pair) // 2 for pair in itertools.pairwise(peaks)), peaks[-1]):
+    for room in (peaks[0], *(sum(pair) // 2 for pair in itertools.pairwise(peaks[::3])), peaks[-1]):
         card(room + GIB + MIB / 1024)
         fit = fit_plan.as_set(settings, work)
         allowed = [one for one in every if one.peak <= room]
