@@ -38,10 +38,10 @@ def sources(settings: Settings) -> list[str]:
     return [path if path.startswith("demo:") else path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
-def actions_of(run: Run, result: Facts) -> str:
-    """`next_actions` of an evaluated run as numbered lines, for notebook 04."""
+def actions_of(run: Run, result: Facts) -> list[str]:
+    """`next_actions` of an evaluated run, numbered."""
     training, data = (files.read_json(run.folder / name) for name in ("training/result.json", "data/report.json"))
-    return "\n".join(f"{number}. {action}" for number, action in enumerate(next_actions(run.settings, result, training, data), 1))
+    return [f"{number}. {action}" for number, action in enumerate(next_actions(run.settings, result, training, data), 1)]
 
 
 def next_actions(settings: Settings, result: Facts, training: Facts, data: Facts) -> list[str]:
