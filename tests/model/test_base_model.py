@@ -18,11 +18,12 @@ def test_loading_a_tokenizer_compiles_no_grammars(tiny_model: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_loaded_model_sums_float16_products_in_float32(settings, monkeypatch) -> None:
+def test_a_loaded_model_sums_float16_products_in_float32(tiny_model: str) -> None:
     import torch
 
     from mistral_lib.model import base_model
+    from mistral_lib.run.settings import Settings
 
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True)
-    base_model.load_base(settings)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True  # PyTorch's default
+    base_model.load_base(Settings(base_model=tiny_model, quantization="none", dtype="float32"))
     assert torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction is False

@@ -52,7 +52,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the memory, in bytes, of a card named `small` with bfloat16."""
 
     def has(size: float) -> None:
-        machine = {**params.instances()["g5.xlarge"], "usable_gib": size / GIB}
+        machine = {**real["g5.xlarge"], "usable_gib": size / GIB}
         monkeypatch.setattr(params, "instances", lambda: {"small": machine, "cpu": real["cpu"]})
 
     real = params.instances()
@@ -255,7 +255,10 @@ def test_a_single_block_that_does_not_fit_recomputes_more_layers_before_it_gives
     assert result["activation_checkpointing"] == 2 and plain["activation_checkpointing"] is False
     assert [step["loss"] for step in training_log.steps(log_of(run))] == pytest.approx(losses, rel=1e-4)
     failing = opened(**batch, activation_checkpointing="auto", learning_rate=4e-3)
-    with at_forward(lambda n: True), pytest.raises(out_of_memory.OutOfMemoryError, match=r"In this order: lower max_tokens"):
+    with (
+        at_forward(lambda n: True),
+        pytest.raises(out_of_memory.OutOfMemoryError, match=r"In this order: set quantization: nf4; lower max_tokens"),
+    ):
         train.train(failing)
     assert [event["activation_checkpointing"] for event in events(failing, "out_of_memory")] == [2, True]
 

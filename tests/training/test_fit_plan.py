@@ -44,12 +44,12 @@ def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
 
 
 def test_two_changes_that_help_only_together_are_named_together() -> None:
-    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=16384", "max_validation_tokens=0"])
+    settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=32768", "max_validation_tokens=0"])
     work = workload.work_of(settings, tokens=2_000_000)
     advice = fit_plan.best(settings, work, "g4dn.xlarge").advice
-    length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 16384\)$", advice)[1])
+    length = int(re.search(r"it fits with quantization: nf4 and max_tokens: (\d+) together \(now 32768\)$", advice)[1])
     advised = settings.model_copy(update={"quantization": "nf4", "max_tokens": length})
-    assert fit_plan.best(advised, work, "g4dn.xlarge").fits and length < 16384
+    assert fit_plan.best(advised, work, "g4dn.xlarge").fits and length < 32768
     for alone in ({"quantization": "nf4"}, {"max_tokens": length}, {"quantization": "nf4", "max_tokens": 2 * length}):
         assert not fit_plan.best(settings.model_copy(update=alone), work, "g4dn.xlarge").fits
 
