@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
+from unittest import mock
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
@@ -13,6 +15,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from mistral_lib.run import Run, files, hardware, paths
 from mistral_lib.training import train
+from mistral_lib.training.stopping import DivergedError
+from mistral_lib.training.trainer import SupervisedTrainer
 from tests.gpu.bench import Bench
 from tests.support.disturbed_training import at_forward, events
 
@@ -46,6 +50,33 @@ def compute_type(bench: Bench) -> str:
     return "float32" if bench.rehearsal else hardware.choose_dtype()[0]
 
 
+def overflow_of_float16(bench: Bench) -> dict[str, Any]:
+    """At a gradient scale of 2^40, are steps skipped and counted, and do weights and schedule wait for the first step that is made?"""
+    bench.require_cuda("float16 with a gradient scaler")
+    run, seen, create = bench.run("overflow", dtype="float16", max_steps=40), [], SupervisedTrainer.create_accelerator_and_postprocess
+    after = SupervisedTrainer._maybe_log_save_evaluate
+
+    def with_large_scale(trainer: SupervisedTrainer) -> None:
+        create(trainer)
+        trainer.accelerator.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
+
+    def noted(trainer: SupervisedTrainer, *arguments: Any, **options: Any) -> None:
+        weights = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters() if p.requires_grad])
+        seen.append((trainer.lr_scheduler.last_epoch, weights))
+        after(trainer, *arguments, **options)
+
+    with (
+        mock.patch.object(SupervisedTrainer, "create_accelerator_and_postprocess", with_large_scale),
+        mock.patch.object(SupervisedTrainer, "_maybe_log_save_evaluate", noted),
+        suppress(DivergedError),  # after eight in a row it gives up, which is right
+    ):
+        train.train(run)
+    skipped = [event["step"] for event in events(run, "skipped")]
+    assert skipped[:3] == [1, 2, 3], f"skipped steps: {skipped}, expected the first ones"
+    assert all(place == 0 and torch.equal(weights, seen[0][1]) for place, weights in seen[: len(skipped)]), "a skipped step moved something"
+    return {"skipped": len(skipped), "status": run.status("training")}
+
+
 def stop_and_resume(bench: Bench) -> dict[str, Any]:
     """Does a training that is stopped by SIGTERM and started again end with the loss of an undisturbed one?"""
     changes = {"max_steps": 8, "checkpoint_every_steps": 4, "dtype": compute_type(bench)}
@@ -74,4 +105,4 @@ def events_so_far(run: Run, kind: str) -> list[dict]:
     return events(run, kind) if (run.folder / "training" / "log.jsonl").exists() else []
 
 
-CHECKS = [autocast_everywhere, stop_and_resume]
+CHECKS = [autocast_everywhere, overflow_of_float16, stop_and_resume]
