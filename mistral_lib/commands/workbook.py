@@ -1,6 +1,7 @@
 """The working copies of the notebooks in workbook/, which git ignores: what a person's corpus leaves in their outputs stays there.
 
-The book in notebooks/ changes by `make book` alone. A copy that a person changed, or only ran, is never overwritten.
+The book in notebooks/ changes by `make book` alone. A copy that a person changed, or only ran, is never overwritten. It has none of the
+book's outputs: next to a person's own they would look like results of that person's run.
 """
 
 import hashlib
@@ -8,9 +9,11 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import nbformat
+
 from mistral_lib.run import files, paths
 
-NOTE = ".copied.json"  # in workbook/: for each copy, the SHA-256 of the notebook that it was made from
+NOTE = ".copied.json"  # in workbook/: for each copy, the SHA-256 with which it was made
 
 
 def refresh(fresh: bool = False) -> list[str]:
@@ -21,7 +24,7 @@ def refresh(fresh: bool = False) -> list[str]:
     lines = _set_aside() if fresh else []
     copied, kept = _noted(), []
     for source in _book():
-        copy, content = paths.workbook() / source.name, source.read_bytes()
+        copy, content = paths.workbook() / source.name, _without_outputs(source)
         newest, there = hashlib.sha256(content).hexdigest(), _hash(copy)
         if there in ("", newest, copied.get(source.name)):
             if there != newest:
@@ -35,6 +38,14 @@ def refresh(fresh: bool = False) -> list[str]:
 
 def _book() -> list[Path]:
     return sorted(paths.notebooks().glob("[0-9][0-9]_*.ipynb"))
+
+
+def _without_outputs(source: Path) -> bytes:
+    notebook = nbformat.read(source, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return nbformat.writes(notebook).encode() + b"\n"
 
 
 def _hash(path: Path) -> str:
@@ -51,7 +62,8 @@ def _noted() -> dict[str, str]:
 
 def _set_aside() -> list[str]:
     """Move the copies that differ from the book to workbook/previous/<time>/."""
-    changed = [source.name for source in _book() if _hash(paths.workbook() / source.name) not in ("", files.sha256(source))]
+    book = {source.name: hashlib.sha256(_without_outputs(source)).hexdigest() for source in _book()}
+    changed = [name for name, newest in book.items() if _hash(paths.workbook() / name) not in ("", newest)]
     if not changed:
         return []
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")

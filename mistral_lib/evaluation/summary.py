@@ -5,6 +5,7 @@ from typing import Any
 
 from mistral_lib.evaluation import verdict
 from mistral_lib.model import base_model
+from mistral_lib.run import Run, files
 from mistral_lib.run.settings import Settings
 from mistral_lib.training import workload
 
@@ -37,6 +38,12 @@ def sources(settings: Settings) -> list[str]:
     return [path if path.startswith("demo:") else path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
 
+def actions_of(run: Run, result: Facts) -> list[str]:
+    """`next_actions` of an evaluated run, numbered."""
+    training, data = (files.read_json(run.folder / name) for name in ("training/result.json", "data/report.json"))
+    return [f"{number}. {action}" for number, action in enumerate(next_actions(run.settings, result, training, data), 1)]
+
+
 def next_actions(settings: Settings, result: Facts, training: Facts, data: Facts) -> list[str]:
     """The most useful next steps, at most three, the most urgent first."""
     found = [*_failed(result), *_training(settings, training, data), *_unknown(settings, result), *_beyond(settings, result)]
@@ -59,27 +66,38 @@ def _failed(result: Facts) -> Iterator[str]:
 
 
 def _training(settings: Settings, training: Facts, data: Facts) -> Iterator[str]:
-    steps = one_pass(settings, data)
-    if training["steps"] < steps and not training.get("stopped_by"):
-        yield f"Train longer: {training['steps']:,} of about {steps:,} steps that one pass takes (max_steps: 0 trains for `epochs` passes)."
+    made, steps = training["steps"], one_pass(settings, data)
+    if training.get("stopped_by"):
+        return
+    if made < steps:
+        yield f"Train longer: {made:,} of about {steps:,} steps that one pass takes (max_steps: 0 trains for `epochs` passes)."
+    elif made < workload.FEW_STEPS:
+        yield f"Train longer (max_steps: 0, more epochs), or on more data: below some {workload.FEW_STEPS} steps, here {made:,}, an adapter has hardly begun to learn."
 
 
 def _unknown(settings: Settings, result: Facts) -> Iterator[str]:
+    measured, there = result["overall"]["records"], result["test_records_in_split"]
     advice = {
-        "labels better": "Measure more labels (max_label_records: 0), with a larger test_share, or train longer: the adapter's labels are not "
-        "yet better beyond chance than the base model's and than always the most frequent one.",
+        "labels better": f"{_measure_more(settings, 'max_label_records')}, or train longer: the adapter's labels are not yet better beyond "
+        "chance than the base model's and than always the most frequent one.",
         verdict.ACTIVE: "Train again: the adapter changes nothing.",
-        "better overall": f"Measure more: {result['overall']['records']:,} of {result['test_records_in_split']:,} test records were measured "
-        "(max_test_tokens: 0 measures all); if that is not enough, a larger corpus or test_share.",
-        "no domain worse": "Measure more (max_test_tokens: 0), or prepare with a larger test_share: a domain has too few documents to be judged.",
-        "prompts still count": "Measure more (max_test_tokens: 0, max_probe_tokens: 0): too few answers were measured after another prompt.",
+        "better overall": f"{_measure_more(settings, 'max_test_tokens')}: {measured:,} of {there:,} test records were measured.",
+        "no domain worse": f"{_measure_more(settings, 'max_test_tokens')}: a domain has too few documents to be judged.",
+        "prompts still count": f"{_measure_more(settings, 'max_test_tokens')}: too few answers were measured after another prompt.",
         "little forgotten": "Measure forgetting on all general prompts (general_prompts: 60).",
-        "own texts kept": "Measure more of your own retention texts (max_probe_tokens: 0).",
+        "own texts kept": "Measure more of your own texts: more files in retention_paths"
+        + (", and max_probe_tokens: 0." if settings.max_probe_tokens else "."),
         "answers stop": f"Let both models answer more prompts (sample_count: {max(2 * verdict.fewest(settings.min_stop_rate), 40)}), with room "
         "for the answer to end (max_new_tokens).",
         "preferred in a blind vote": "Vote on more pairs of answers (notebook 04).",
     }
     yield from (advice[one["rule"]] for one in result["rules"] if one["outcome"] == verdict.UNKNOWN)
+
+
+def _measure_more(settings: Settings, limit: str) -> str:
+    """How more of the test split is measured: without the limit of this parameter, if it has one; all else takes more test data."""
+    more = "Prepare with a larger test_share, or add data"
+    return f"Measure more ({limit}: 0 measures all that there is); if that is not enough, p{more[1:]}" if getattr(settings, limit) else more
 
 
 def _beyond(settings: Settings, result: Facts) -> Iterator[str]:

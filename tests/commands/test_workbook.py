@@ -22,18 +22,37 @@ def book(home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     """The notebooks/ of another project, with three files; an empty home."""
     project = tmp_path_factory.mktemp("project")
     for name in NAMES:
-        files.write_text(project / "notebooks" / name, f"first {name}")
+        put(project / "notebooks" / name, f"first {name}")
     monkeypatch.setattr(paths, "project", lambda: project)
     return project / "notebooks"
 
 
+def put(path: Path, text: str) -> None:
+    """A notebook of one cell, which was run."""
+    path.parent.mkdir(exist_ok=True)
+    output = nbformat.v4.new_output("stream", text="of the demo")
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text, id="one", outputs=[output], execution_count=1)]), path)
+
+
+def text_of(path: Path) -> str:
+    return nbformat.read(path, as_version=4).cells[0].source
+
+
 def copies(home: Path) -> list[str]:
-    return [(home / "workbook" / name).read_text() for name in NAMES]
+    return [text_of(home / "workbook" / name) for name in NAMES]
+
+
+def test_a_copy_has_none_of_the_books_outputs(book: Path, home: Path) -> None:
+    workbook.refresh()
+    for name in NAMES:
+        (cell,) = nbformat.read(home / "workbook" / name, as_version=4).cells
+        assert cell.source == f"first {name}" and cell.outputs == [] and cell.execution_count is None
+    assert "of the demo" in (book / NAMES[0]).read_text(), "the book keeps them"
 
 
 def test_a_copy_that_nobody_changed_follows_the_book(book: Path, home: Path) -> None:
     assert workbook.refresh() == [] and copies(home) == [f"first {name}" for name in NAMES]
-    (book / NAMES[1]).write_text("second")
+    put(book / NAMES[1], "second")
     assert workbook.refresh() == [] and copies(home)[1] == "second"
     (home / "workbook" / NAMES[0]).unlink()
     assert workbook.refresh() == [] and copies(home)[0] == f"first {NAMES[0]}", "a deleted copy is made again"
@@ -41,10 +60,10 @@ def test_a_copy_that_nobody_changed_follows_the_book(book: Path, home: Path) -> 
 
 def test_a_changed_copy_is_kept_and_a_newer_book_is_reported(book: Path, home: Path) -> None:
     workbook.refresh()
-    (home / "workbook" / NAMES[1]).write_text("mine")
+    put(home / "workbook" / NAMES[1], "mine")
     assert workbook.refresh() == [] and copies(home)[1] == "mine", "the book is the same: nothing to say"
     for name in NAMES[:2]:
-        (book / name).write_text(f"second {name}")
+        put(book / name, f"second {name}")
     for _ in range(2):
         (line,) = workbook.refresh()
         assert line.startswith(f"Your copies of {NAMES[1]} in workbook/ were kept") and "python -m mistral_lib lab --fresh" in line
@@ -54,24 +73,24 @@ def test_a_changed_copy_is_kept_and_a_newer_book_is_reported(book: Path, home: P
 def test_fresh_moves_changed_copies_and_only_these(book: Path, home: Path) -> None:
     workbook.refresh()
     for text in ("mine", "mine again"):  # twice, within a second
-        (home / "workbook" / NAMES[1]).write_text(text)
-        (home / "workbook" / "own.ipynb").write_text("own")
+        put(home / "workbook" / NAMES[1], text)
+        put(home / "workbook" / "own.ipynb", "own")
         (line,) = workbook.refresh(fresh=True)
         assert line.startswith(f"Your copies of {NAMES[1]} are now in workbook/previous/")
-    assert sorted(path.read_text() for path in (home / "workbook" / "previous").rglob("*.ipynb")) == ["mine", "mine again"]
-    assert copies(home) == [f"first {name}" for name in NAMES] and (home / "workbook" / "own.ipynb").read_text() == "own"
+    assert sorted(text_of(path) for path in (home / "workbook" / "previous").rglob("*.ipynb")) == ["mine", "mine again"]
+    assert copies(home) == [f"first {name}" for name in NAMES] and text_of(home / "workbook" / "own.ipynb") == "own"
     assert workbook.refresh(fresh=True) == [], "nothing differs from the book"
 
 
 @pytest.mark.parametrize("note", [None, "{", "[1]"], ids=["lost", "cut short", "of another form"])
 def test_without_its_note_only_an_equal_copy_counts_as_unchanged(book: Path, home: Path, note: str | None) -> None:
     workbook.refresh()
-    (home / "workbook" / NAMES[1]).write_text("mine")
+    put(home / "workbook" / NAMES[1], "mine")
     (home / "workbook" / workbook.NOTE).unlink()
     if note:
         (home / "workbook" / workbook.NOTE).write_text(note)
     assert NAMES[1] in workbook.refresh()[0] and NAMES[0] not in workbook.refresh()[0]
-    (book / NAMES[0]).write_text("second")
+    put(book / NAMES[0], "second")
     workbook.refresh()
     assert copies(home)[:2] == ["second", "mine"]
 

@@ -133,3 +133,9 @@ def test_size_is_as_stored(corpus):
     (corpus / "z.jsonl.gz").write_bytes(compressed(LINES, "gzip"))
     (file,) = sources.find(["z.jsonl.gz"], "corpus")
     assert file.size == len(compressed(LINES, "gzip"))
+
+
+def test_a_copy_comes_after_the_file_that_it_was_made_from(corpus):
+    for name in ("faq (copy).jsonl", "faq.jsonl", "faq-2.jsonl"):
+        (corpus / "mine" / name).write_bytes(LINES)
+    assert names(sources.find(["mine"], "corpus"))[2:5] == ["faq.jsonl", "faq (copy).jsonl", "faq-2.jsonl"]
