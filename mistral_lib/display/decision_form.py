@@ -25,7 +25,7 @@ MODELS = ("demo:smollm2-135m-instruct", "mistralai/Mistral-7B-Instruct-v0.3")
 PATHS = ("corpus_paths", "operatives_paths")
 NOTEBOOK = "the values of this notebook"
 LABELS = {
-    "run_name": "Name of the run", "objective": "Train on", "corpus_paths": "Files and folders", "operatives_paths": "Rules and guides, added last",
+    "run_name": "Name of the run", "objective": "Train on", "corpus_paths": "Files and folders", "operatives_paths": "Guides, added last",
     "base_model": "Base model", "instance": "Machine", "max_tokens": "Tokens per block", "max_steps": "Training steps",
     "epochs": "Passes over the data", "max_hours": "Hours at most", "max_usd": "USD at most",
 }  # fmt: skip

@@ -222,15 +222,16 @@ class Run:
 
     def require(self, stage: str, remedy: str) -> dict[str, Any]:
         """The entry of a complete stage. Errors: RuntimeError that names the remedy; if it is running now: to wait."""
-        if self.works_on(stage):
-            since = (self.holder() or {}).get("since")
+        status = self.status(stage)
+        if status == "running":
+            since = self.entry(stage)["started"]
             raise RuntimeError(
                 f"{paths.short(self.folder)}: stage {stage} is running since {since}; wait until it is complete, then run this again"
             )
-        if self.status(stage) != "complete":
+        if status != "complete":
             others = [path.name for path in all_runs() if path != self.folder and Run(path, self.settings).status(stage) == "complete"]
             misspelt = f" (or is run_name misspelt? It is complete in {', '.join(others[:5])})" if others else ""
-            raise RuntimeError(f"{paths.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}{misspelt}")
+            raise RuntimeError(f"{paths.short(self.folder)}: stage {stage} is {status}, expected complete; {remedy}{misspelt}")
         return self.entry(stage)
 
 
