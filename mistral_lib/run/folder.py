@@ -21,7 +21,7 @@ import orjson
 from mistral_lib.run import files, params, paths, sealed
 from mistral_lib.run.progress import say
 
-FORMAT = {"corpus": 5, "data": 5, "training": 1, "evaluation": 5}  # raise one when a stage's results change their meaning
+FORMAT = {"corpus": 5, "data": 6, "training": 1, "evaluation": 5}  # raise one when a stage's results change their meaning
 OLDER = "an older version of the library made it, in another form"
 NOT_HASHED = ("checkpoints", "tensorboard")  # folders that a stage may hold beside its result
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "accelerate")
