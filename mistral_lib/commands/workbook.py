@@ -24,7 +24,7 @@ def refresh(fresh: bool = False) -> list[str]:
     lines = _set_aside() if fresh else []
     copied, kept = _noted(), []
     for source in _book():
-        copy, content = paths.workbook() / source.name, _without_outputs(source)
+        copy, content = paths.workbook() / source.name, without_outputs(source)
         newest, there = hashlib.sha256(content).hexdigest(), _hash(copy)
         if there in ("", newest, copied.get(source.name)):
             if there != newest:
@@ -40,7 +40,8 @@ def _book() -> list[Path]:
     return sorted(paths.notebooks().glob("[0-9][0-9]_*.ipynb"))
 
 
-def _without_outputs(source: Path) -> bytes:
+def without_outputs(source: Path) -> bytes:
+    """The notebook as JSON, as if nothing in it had been run."""
     notebook = nbformat.read(source, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -62,7 +63,7 @@ def _noted() -> dict[str, str]:
 
 def _set_aside() -> list[str]:
     """Move the copies that differ from the book to workbook/previous/<time>/."""
-    book = {source.name: hashlib.sha256(_without_outputs(source)).hexdigest() for source in _book()}
+    book = {source.name: hashlib.sha256(without_outputs(source)).hexdigest() for source in _book()}
     changed = [name for name, newest in book.items() if _hash(paths.workbook() / name) not in ("", newest)]
     if not changed:
         return []

@@ -108,14 +108,13 @@ def _search(paths: Iterable[str], origin: str, ocr: bool = False) -> Found:
             result.faults.append(
                 f"{key}: {source!r} → {shown_place(source)}: {why}; {ADVICE}, or write '{OPTIONAL}{source}' if the run may do without it"
             )
-    result.files = sorted(by_place.values(), key=lambda file: (*_stem(file.name), file.place))
+    result.files = sorted(by_place.values(), key=lambda file: (_stem(file.name), file.name, file.place))
     return result
 
 
-def _stem(name: str) -> tuple[str, str]:
-    """For sorting: `faq.jsonl` before `faq (copy).jsonl`, so that the copy is the one of which it is said that it repeats a file."""
-    stem, _, _ = name.rpartition(".")
-    return stem or name, name
+def _stem(name: str) -> str:
+    """The name without its extension: sorted by it, `faq.jsonl` is before `faq (copy).jsonl`, which is then said to repeat a file."""
+    return name.rpartition(".")[0] or name
 
 
 def _why_nothing(source: str, expanded: list[SourceFile], passed: Counter, ocr: bool) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import UnmappableError, record_of
+from mistral_lib.corpus.records import UnmappableError, record_of, record_or_reason
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 
@@ -83,7 +83,7 @@ def count_rows(found: list[sources.SourceFile], settings: Settings) -> Iterator[
         if version not in _counts:
             here, without = 0, 0
             for row in sources.rows_of(file, settings):
-                here, without = here + 1, without + _is_no_record(row, settings)
+                here, without = here + 1, without + (record_or_reason(row, settings)[0] is None)
                 now = time.monotonic()
                 if now - reported > REPORT_EVERY:
                     reported = now
@@ -94,14 +94,6 @@ def count_rows(found: list[sources.SourceFile], settings: Settings) -> Iterator[
             _counts[version] = here, without
         rows, no_record = rows + _counts[version][0], no_record + _counts[version][1]
     yield f"{rows:,} rows" + (f", {no_record:,} of them are no record: notebook 01 lists them with the reason" if no_record else "")
-
-
-def _is_no_record(row: sources.Row, settings: Settings) -> bool:
-    try:
-        record_of(row, settings)
-    except UnmappableError:
-        return True
-    return False
 
 
 _counts: dict[Any, tuple[int, int]] = {}  # by file version and settings: (rows, rows that are no record)

@@ -5,6 +5,7 @@ few words. Run headless, a table is plain lines.
 """
 
 import html
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -194,17 +195,16 @@ def repeats(entries: Sequence[Mapping[str, Any]]) -> TextTable:
 
 def problems(entries: Sequence[Mapping[str, Any]], most: int = 10) -> TextTable:
     """Rows that are no record, by reason and file; of each reason the `most` files with the most rows. entries: as above."""
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in entries:
         for reason, count in entry["problems"].items():
-            found.setdefault(reason, {})[entry["name"]] = count
-    rows = [{"reason": reason, "rows": sum(counts.values()), "files": _most(counts, most)} for reason, counts in found.items()]
+            found[reason][entry["name"]] += count
+    rows = [{"reason": reason, "rows": counts.total(), "files": _most(counts, most)} for reason, counts in found.items()]
     return TextTable(rows, "none found: every row is a record")
 
 
-def _most(counts: Mapping[str, int], most: int) -> str:
-    ordered = sorted(counts.items(), key=lambda one: -one[1])
-    return _counts(dict(ordered[:most])) + (f" and {len(ordered) - most:,} files more" if len(ordered) > most else "")
+def _most(counts: Counter[str], most: int) -> str:
+    return _counts(dict(counts.most_common(most))) + (f" and {len(counts) - most:,} files more" if len(counts) > most else "")
 
 
 # -- notebook 02: the fate of the rows ----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The report's first lines, for somebody who reads nothing else: what was trained on what, and the next three actions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mistral_lib.evaluation import verdict
@@ -46,7 +46,7 @@ def actions_of(run: Run, result: Facts) -> list[str]:
 
 def next_actions(settings: Settings, result: Facts, training: Facts, data: Facts) -> list[str]:
     """The most useful next steps, at most three, the most urgent first."""
-    found = [*_failed(result), *_training(settings, training, data), *_unknown(settings, result), *_beyond(settings, result)]
+    found = [*_failed(result), *_training(settings, training, data), *_unknown(settings, result, data), *_beyond(settings, result)]
     return list(dict.fromkeys(found))[:SHOWN]
 
 
@@ -75,15 +75,20 @@ def _training(settings: Settings, training: Facts, data: Facts) -> Iterator[str]
         yield f"Train longer (max_steps: 0, more epochs), or on more data: below some {workload.FEW_STEPS} steps, here {made:,}, an adapter has hardly begun to learn."
 
 
-def _unknown(settings: Settings, result: Facts) -> Iterator[str]:
+def _unknown(settings: Settings, result: Facts, data: Facts) -> Iterator[str]:
     measured, there = result["overall"]["records"], result["test_records_in_split"]
+    tokens = [name for name in ("max_test_tokens", "max_probe_tokens") if 0 < getattr(settings, name) < data["tokens"]["test"]]
+    of_test = _measure_more(name for name in tokens if name == "max_test_tokens")
+    of_labels = _measure_more(
+        ["max_label_records"] if "beyond max_label_records" in (result.get("labels") or {}).get("left_out", {}) else []
+    )
     advice = {
-        "labels better": f"{_measure_more(settings, 'max_label_records')}, or train longer: the adapter's labels are not yet better beyond "
+        "labels better": f"{of_labels}, or train longer: the adapter's labels are not yet better beyond "
         "chance than the base model's and than always the most frequent one.",
         verdict.ACTIVE: "Train again: the adapter changes nothing.",
-        "better overall": f"{_measure_more(settings, 'max_test_tokens')}: {measured:,} of {there:,} test records were measured.",
-        "no domain worse": f"{_measure_more(settings, 'max_test_tokens')}: a domain has too few documents to be judged.",
-        "prompts still count": f"{_measure_more(settings, 'max_test_tokens')}: too few answers were measured after another prompt.",
+        "better overall": f"{of_test}: {measured:,} of {there:,} test records were measured.",
+        "no domain worse": f"{of_test}: a domain has too few documents to be judged.",
+        "prompts still count": f"{_measure_more(tokens)}: too few answers were measured after another prompt.",
         "little forgotten": "Measure forgetting on all general prompts (general_prompts: 60).",
         "own texts kept": "Measure more of your own texts: more files in retention_paths"
         + (", and max_probe_tokens: 0." if settings.max_probe_tokens else "."),
@@ -94,10 +99,10 @@ def _unknown(settings: Settings, result: Facts) -> Iterator[str]:
     yield from (advice[one["rule"]] for one in result["rules"] if one["outcome"] == verdict.UNKNOWN)
 
 
-def _measure_more(settings: Settings, limit: str) -> str:
-    """How more of the test split is measured: without the limit of this parameter, if it has one; all else takes more test data."""
-    more = "Prepare with a larger test_share, or add data"
-    return f"Measure more ({limit}: 0 measures all that there is); if that is not enough, p{more[1:]}" if getattr(settings, limit) else more
+def _measure_more(limits: Iterable[str]) -> str:
+    """How more is measured. limits: the parameters that left something of the test split out; without one, only more test data help."""
+    named, more = ", ".join(f"{name}: 0" for name in limits), "prepare with a larger test_share, or add data"
+    return f"Measure more ({named}); if that is not enough, {more}" if named else more.capitalize()
 
 
 def _beyond(settings: Settings, result: Facts) -> Iterator[str]:

@@ -21,7 +21,7 @@ import orjson
 from mistral_lib.run import files, params, paths, sealed
 from mistral_lib.run.progress import say
 
-FORMAT = {"corpus": 5, "data": 5, "training": 1, "evaluation": 5}  # raise one when a stage's results change their meaning
+FORMAT = {"corpus": 5, "data": 6, "training": 1, "evaluation": 5}  # raise one when a stage's results change their meaning
 OLDER = "an older version of the library made it, in another form"
 MEASURING = ".evaluation.measured"  # in the run folder, while the evaluation measures: a file for each measurement that has begun
 NOT_HASHED = ("checkpoints", "tensorboard")  # folders that a stage may hold beside its result
@@ -223,15 +223,16 @@ class Run:
 
     def require(self, stage: str, remedy: str) -> dict[str, Any]:
         """The entry of a complete stage. Errors: RuntimeError that names the remedy; if it is running now: to wait."""
-        if self.works_on(stage):
-            since = (self.holder() or {}).get("since")
+        status = self.status(stage)
+        if status == "running":
+            since = self.entry(stage)["started"]
             raise RuntimeError(
                 f"{paths.short(self.folder)}: stage {stage} is running since {since}; wait until it is complete, then run this again"
             )
-        if self.status(stage) != "complete":
+        if status != "complete":
             others = [path.name for path in all_runs() if path != self.folder and Run(path, self.settings).status(stage) == "complete"]
             misspelt = f" (or is run_name misspelt? It is complete in {', '.join(others[:5])})" if others else ""
-            raise RuntimeError(f"{paths.short(self.folder)}: stage {stage} is {self.status(stage)}, expected complete; {remedy}{misspelt}")
+            raise RuntimeError(f"{paths.short(self.folder)}: stage {stage} is {status}, expected complete; {remedy}{misspelt}")
         return self.entry(stage)
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from playwright.sync_api import sync_playwright
 
+from mistral_lib.commands import workbook
 from mistral_lib.run import Run, paths
 from tests.browser.jupyterlab import CHROMIUM, Notebook, Server
 
@@ -45,10 +45,7 @@ def lab(theme: str) -> Iterator[tuple[Server, Any]]:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         for source in paths.notebooks().glob("*.ipynb"):
-            book = nbformat.read(source, as_version=4)
-            for cell in (cell for cell in book.cells if cell.cell_type == "code"):
-                cell.outputs, cell.execution_count = [], None
-            nbformat.write(book, folder / source.name)
+            (folder / source.name).write_bytes(workbook.without_outputs(source))
         place = folder / ".settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
         place.parent.mkdir(parents=True)
         place.write_text(json.dumps(ALL_CELLS))

@@ -1,7 +1,6 @@
 """Every check has texts that it must find and texts that it must leave alone."""
 
 import string
-import time
 from typing import get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from mistral_lib.curation.checks import Checks, Outcome
 from mistral_lib.run import settings as run_settings
 from mistral_lib.run.params import ParameterError, validate
 from mistral_lib.run.settings import CHECKS, Settings
+from tests.support import hostile_text
 
 GOOD = "Call sorted(names): it returns a new list and leaves the old one as it was."
 
@@ -34,7 +34,6 @@ LICENSE = (
 )
 MENU = "Home | About | Products | Blog | Contact | Login | Privacy Policy"
 
-HOSTILE_LENGTH = 120_000  # characters: anything quadratic takes minutes
 FOUND = [
     ("answer_too_short", "Yes."),
     ("boilerplate", COOKIES),
@@ -165,12 +164,11 @@ def test_any_record_can_be_checked_and_checking_twice_changes_nothing(question, 
     ],
 )
 def test_hostile_text_takes_no_more_than_linear_time(piece):
-    answer = (piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH]
-    started = time.process_time()
-    inspect(answer)
-    repeated_patterns.pattern(answer, answer)
-    repeated_patterns.pattern(answer[:300], answer[:300])
-    assert time.process_time() - started < 1
+    answer = hostile_text.repeated(piece)
+    with hostile_text.no_more_than_linear_time():
+        inspect(answer)
+        repeated_patterns.pattern(answer, answer)
+        repeated_patterns.pattern(answer[:300], answer[:300])
 
 
 NAMES = ["report_2021.pdf", "data/in/x.pdf", "module_17", "https://x.org/a?b=1"]

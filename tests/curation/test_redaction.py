@@ -2,13 +2,13 @@
 
 import random
 import string
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mistral_lib.curation import redaction
+from tests.support import hostile_text
 
 DICE = random.Random(7)
 
@@ -243,17 +243,15 @@ def test_a_token_is_found_in_any_surroundings(kind, before, after):
     assert TOKENS[kind][8:] not in text
 
 
-HOSTILE_LENGTH = 120_000  # characters: anything quadratic takes minutes
 HOSTILE = ["a", "1", "a.", "a@", "@a.", "://a:", "://", "-----BEGIN RSA PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----A", "password=", "password_", "token: \"", "key='", "+1", "+1 ", "1 1", "1111 ",
            "4111-", "GB82", "GB82 WEST ", "/home/", "/home/a", "\\Users\\", "\\Users\\a ", "eyJ", "eyJaaaaaaaa.", "sk-", "ghp_a", "aws", "aws = ", "Bearer a", "SG.a", "xoxb-", "-", " ", "A1", "Tel: 0", "a-a_", "<", "[", "é", "aws_key:"]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_hostile_text_takes_no_more_than_linear_time(piece):
-    text = "key=: +@://" + (piece * (HOSTILE_LENGTH // len(piece) + 1))[:HOSTILE_LENGTH] + "!"
-    started = time.process_time()
-    redaction.redact(text)
-    assert time.process_time() - started < 1
+    text = "key=: +@://" + hostile_text.repeated(piece) + "!"
+    with hostile_text.no_more_than_linear_time():
+        redaction.redact(text)
 
 
 def test_the_texts_of_a_record_are_redacted_together_and_counted():

@@ -9,22 +9,38 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.training import workload
 
 
-def actions(rules: dict[str, str], steps: int = 200, votes: int = 20, **changes: Any) -> list[str]:
+def actions(rules: dict[str, str], steps: int = 200, votes: int = 20, left_out: dict[str, int] | None = None, **changes: Any) -> list[str]:
     result = {
         "rules": [{"rule": rule, "outcome": outcome} for rule, outcome in rules.items()], "overall": {"records": 23},
-        "test_records_in_split": 23, "votes": {"adapter": votes, "base": 0},
+        "test_records_in_split": 23, "votes": {"adapter": votes, "base": 0}, "labels": {"left_out": left_out or {}},
     }  # fmt: skip
     settings = Settings(base_model="mistralai/Mistral-7B-Instruct-v0.3", micro_batch_size=2, gradient_accumulation_steps=4, **changes)
-    return summary.next_actions(settings, result, {"steps": steps, "stopped_by": None}, {"blocks": {"train": 80}})
+    return summary.next_actions(settings, result, {"steps": steps, "stopped_by": None}, {"blocks": {"train": 80}, "tokens": {"test": 5000}})
 
 
-@pytest.mark.parametrize("rule", ["labels better", "better overall", "no domain worse", "prompts still count", "own texts kept"])
-def test_a_limit_is_named_only_if_it_is_set(rule: str) -> None:
-    limits = {"max_test_tokens": 4096, "max_label_records": 50, "max_probe_tokens": 2048}
-    limited = actions({rule: verdict.UNKNOWN}, **limits)[0]
-    free = actions({rule: verdict.UNKNOWN}, **dict.fromkeys(limits, 0))[0]
-    assert sum(f"{name}: 0" in limited for name in limits) == 1 and not any(f"{name}: 0" in free for name in limits)
-    assert "larger test_share, or add data" in free or "more files in retention_paths" in free
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ("labels better", ["max_label_records"]),
+        ("better overall", ["max_test_tokens"]),
+        ("no domain worse", ["max_test_tokens"]),
+        ("prompts still count", ["max_test_tokens", "max_probe_tokens"]),
+    ],
+)
+def test_a_limit_is_named_only_if_it_left_something_out(rule: str, named: list[str]) -> None:
+    """The test split has 5,000 tokens: a limit above that, or none, left nothing out."""
+    limits = {"max_test_tokens": 4096, "max_probe_tokens": 2048, "max_label_records": 50}
+    limited = actions({rule: verdict.UNKNOWN}, left_out={"beyond max_label_records": 3}, **limits)[0]
+    assert [name for name in limits if f"{name}: 0" in limited] == sorted(named, key=list(limits).index)
+    for free in ({**limits, "max_test_tokens": 6000, "max_probe_tokens": 32768}, dict.fromkeys(limits, 0)):
+        said = actions({rule: verdict.UNKNOWN}, left_out={"no_answer": 3}, **free)[0]
+        assert said.startswith("Prepare with a larger test_share, or add data") and not any(name in said for name in limits)
+
+
+def test_own_texts_are_few_because_of_the_limit_or_of_their_files() -> None:
+    more = "Measure more of your own texts: more files in retention_paths"
+    assert actions({"own texts kept": verdict.UNKNOWN}, max_probe_tokens=2048)[0] == f"{more}, and max_probe_tokens: 0."
+    assert actions({"own texts kept": verdict.UNKNOWN}, max_probe_tokens=0)[0] == f"{more}."
 
 
 def test_few_steps_are_said_even_after_a_whole_pass() -> None:

@@ -115,7 +115,7 @@ def hold(run: Run, work: str = "time.sleep(60)") -> subprocess.Popen:
 def test_a_second_process_is_refused_and_a_dead_one_holds_no_lock(run: Run) -> None:
     process = hold(run)
     assert run.status("data") == "running"
-    with pytest.raises(RuntimeError, match=r"stage data is running since .*; wait until it is complete"):
+    with pytest.raises(RuntimeError, match=r"stage data is running since \d{4}-.*; wait until it is complete"):
         run.require("data", "run notebook 02 first")
     with pytest.raises(RunInUseError, match=f"process {process.pid} .*stage data"):
         run.run_stage("data", {"a": "9"}, write("second"))
