@@ -13,17 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mistral_lib.commands import run_outcome
+from mistral_lib.commands.run_outcome import STAGES_OF
 from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, stage_inputs
 from mistral_lib.run import Run, files, params, paths
-from mistral_lib.run.folder import MEASURING, summary
+from mistral_lib.run.folder import MEASURING
 from mistral_lib.run.progress import say
-from mistral_lib.run.settings import STAGES
 from mistral_lib.training import trackers, trainer_process, training_log
 from mistral_lib.training.training_log import duration
 
-STAGE = {"01": "corpus", "02": "data", "03": "training", "04": "evaluation"}  # the stage that a notebook runs
 COMPLETE = "complete"  # metadata of an executed copy that was run to its end: its key
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -58,10 +58,9 @@ def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
         if error is not None:
             say(f"{label}: FAILED\n{error}\nRun the same command again to resume from here.")
             return 1
-        stage = STAGE.get(path.name[:2])
-        result = f"; stage {stage}: {run_.status(stage)}" if stage else ""
+        result = "".join(f"; stage {stage}: {run_.status(stage)}" for stage in STAGES_OF.get(path.name[:2], ()))
         say(f"{label}: done in {duration(time.perf_counter() - started)}{result}")
-    print(outcome(run_))
+    print(run_outcome.text(run_))
     stage_inputs.note_in_report(run_)
     return 0
 
@@ -79,8 +78,7 @@ def is_done(run_: Run, path: Path) -> bool:
             return False
     except (OSError, ValueError):
         return False
-    stage = STAGE.get(path.name[:2])
-    return stage is None or not audit.unverified(run_, stage)
+    return not any(audit.unverified(run_, stage) for stage in STAGES_OF.get(path.name[:2], ()))
 
 
 def execute(run_: Run, path: Path) -> str | None:
@@ -148,23 +146,3 @@ def live_log(run_: Run) -> Iterator[None]:
 def measurements(run_: Run) -> list[str]:
     """The evaluation's measurements that have begun, the first one first; empty if it does not run."""
     return [path.stem for path in sorted((run_.folder / MEASURING).glob("*.jsonl"), key=lambda path: path.stat().st_ctime_ns)]
-
-
-def outcome(run_: Run) -> str:
-    """The result of a run as text: base against adapter and the report's path; or the stages that are complete, and which of them are
-    stale. A stale evaluation's numbers are not printed: they belong to other data or another adapter."""
-    stale = stage_inputs.stale_stages(run_)
-    if run_.status("evaluation") != "complete" or stale:
-        done = [stage for stage in STAGES if run_.status(stage) == "complete" and stage not in stale]
-        lines = [f"{paths.short(run_.folder)}: stages complete: {', '.join(done) or 'none yet'}"]
-        lines += [f"{stage} is stale: {summary(reasons)}" for stage, reasons in stale.items()]
-        again = " ".join(number for number, stage in STAGE.items() if stage in stale)
-        lines += (
-            [f"run `python -m mistral_lib run {paths.short(run_.folder)}/params.yaml --only {again}` to make it again"] if stale else []
-        )
-        return "\n".join(lines)
-    result = files.read_json(run_.folder / "evaluation" / "result.json")
-    rows = [*result["domains"].items(), ("all", result["overall"])]
-    lines = [f"{'domain':24} records    base  adapter  difference   (test, nats per supervised token)"]
-    lines += [f"{name:24} {f['records']:7}  {f['base']:6.3f}  {f['adapter']:7.3f}  {f['difference']:+10.3f}" for name, f in rows]
-    return "\n".join([*lines, result["sentence"], f"report: {paths.short(run_.folder / 'evaluation' / 'report.html')}"])

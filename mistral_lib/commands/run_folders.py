@@ -28,7 +28,7 @@ def _row(folder: Path) -> tuple[str, ...]:
         run = Run(folder, Settings())
         status = [run.status(stage).replace("not started", "–") for stage in STAGES]
         result = folder / "evaluation" / "result.json"
-        verdict = files.read_json(result)["verdict"] if status[-1] == "complete" else "–"
+        verdict = files.read_json(result)["verdict"] if run.status("evaluation") == "complete" else "–"
     except (ValueError, KeyError, OSError):  # altered files: `audit` names them
         status, verdict = ["unreadable"] * len(STAGES), "–"
     facts = disk.file_facts(folder)

@@ -16,8 +16,15 @@ from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 
-BUILT_ON = {"corpus": (), "data": (), "training": ("data",), "evaluation": ("data", "training")}
-NOTEBOOKS = {"corpus": "01_explore_corpus", "data": "02_prepare_data", "training": "03_train_adapter", "evaluation": "04_evaluate_adapter"}
+BUILT_ON = {
+    "corpus": (), "data": (), "training": ("data",), "evaluation": ("data", "training"), "export": ("data", "training", "evaluation"),
+    "parity": ("data", "training", "evaluation", "export"),
+}  # fmt: skip
+NOTEBOOKS = {
+    "corpus": "01_explore_corpus", "data": "02_prepare_data", "training": "03_train_adapter", "evaluation": "04_evaluate_adapter",
+    "export": "05_serve_adapter", "parity": "05_serve_adapter",
+}  # fmt: skip
+MEASURED = "evaluation/losses.parquet"  # the losses of base and adapter, with which exported forms are compared
 VOTES = "votes.jsonl"  # the blind votes on a run's answers; they outlive an evaluation
 STALE_NOTE = ("<!-- stale -->", "<!-- /stale -->")  # in report.html, around the note that it is stale
 STALE_HTML = '<p class="stale"><b>Stale: this page is not about the run as it is now.</b> {}. Run notebook 04_evaluate_adapter again.</p>'
@@ -38,7 +45,7 @@ def hashes(run: Run, stage: str, source_files: Sequence[SourceFile] | None = Non
         source_files = sources.of_settings(run.settings) if source_files is None else source_files
         made = {**sources.inputs(source_files), **(exclusions.inputs(run.settings) if stage == "data" else {})}
     else:
-        made = training(run) if stage == "training" else evaluation(run)
+        made = {"training": training, "evaluation": evaluation, "export": export, "parity": parity}[stage](run)
     return {**made, **base(run, stage, fetch)}
 
 
@@ -57,6 +64,21 @@ def evaluation(run: Run) -> dict[str, str]:
     return {**made, **votes, **sources.inputs(sources.of_retention(run.settings))}
 
 
+def export(run: Run) -> dict[str, str]:
+    """The adapter, the test split, and the losses of the evaluation. Errors: RuntimeError."""
+    trained = run.require("training", f"run notebook {NOTEBOOKS['training']} first")["outputs"]
+    data = run.require("data", f"run notebook {NOTEBOOKS['data']} first")["outputs"]
+    evaluated = run.require("evaluation", f"run notebook {NOTEBOOKS['evaluation']} first")["outputs"]
+    return {**written(trained, "training/adapter/"), **written(data, "data/test/"), **written(evaluated, MEASURED)}
+
+
+def parity(run: Run) -> dict[str, str]:
+    """The adapter and all exported files. Errors: RuntimeError."""
+    trained = run.require("training", f"run notebook {NOTEBOOKS['training']} first")["outputs"]
+    exported = run.require("export", f"run notebook {NOTEBOOKS['export']} first")["outputs"]
+    return {**written(trained, "training/adapter/"), **written(exported, "export/")}
+
+
 def written(outputs: dict[str, Any], *begins: str) -> dict[str, str]:
     """The hashes of an earlier stage's outputs whose names begin with one of `begins`."""
     return {name: fact["sha256"] for name, fact in outputs.items() if name.startswith(begins)}
@@ -64,7 +86,10 @@ def written(outputs: dict[str, Any], *begins: str) -> dict[str, str]:
 
 def base(run: Run, stage: str, fetch: bool) -> dict[str, str]:
     """Tokenizer or weights of the base model, if the stage itself reads them. Errors: BaseModelError."""
-    key, model = {"corpus": "tokenizer", "data": "tokenizer", "training": "base_model"}.get(stage), run.settings.base_model
+    key, model = (
+        {"corpus": "tokenizer", "data": "tokenizer", "training": "base_model", "export": "base_model"}.get(stage),
+        run.settings.base_model,
+    )
     if key is None:
         return {}
     if not fetch and not base_model.is_local(model):
@@ -120,7 +145,7 @@ def _refusal(run: Run, stale: dict[str, list[str]]) -> str:
     place, first = paths.short(run.folder), next(iter(stale))
     others = f", and with it {' and '.join(list(stale)[1:])}" if len(stale) > 1 else ""
     reasons = summary([reason for found in stale.values() for reason in found])
-    numbers = " ".join(NOTEBOOKS[name][:2] for name in stale)
+    numbers = " ".join(dict.fromkeys(NOTEBOOKS[name][:2] for name in stale))
     return (
         f"{place}: {first} is stale{others}: {reasons}. A result built on it would be recorded under parameters and data that it does not "
         f"come from. Run `python -m mistral_lib run {place}/params.yaml --only {numbers}` (or notebook {NOTEBOOKS[first]}) first, "

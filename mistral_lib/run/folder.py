@@ -21,7 +21,14 @@ import orjson
 from mistral_lib.run import files, params, paths, sealed
 from mistral_lib.run.progress import say
 
-FORMAT = {"corpus": 5, "data": 6, "training": 1, "evaluation": 5}  # raise one when a stage's results change their meaning
+FORMAT = {
+    "corpus": 5,
+    "data": 6,
+    "training": 1,
+    "evaluation": 5,
+    "export": 1,
+    "parity": 1,
+}  # raise one when a stage's results change their meaning
 OLDER = "an older version of the library made it, in another form"
 MEASURING = ".evaluation.measured"  # in the run folder, while the evaluation measures: a file for each measurement that has begun
 NOT_HASHED = ("checkpoints", "tensorboard")  # folders that a stage may hold beside its result

@@ -21,9 +21,10 @@ PersonalKind = Literal[
     "social_security_number", "national_id", "passport_number", "license_plate", "vehicle_number",
     "ip_address", "mac_address", "date_of_birth", "street_address", "person_name",
 ]  # fmt: skip
+ExportForm = Literal["merged", "f16", "q8_0", "q4_k_m", "lora_gguf"]
 Tracker = Literal["none", "tensorboard", "mlflow", "wandb", "trackio"]
 Script = Literal["latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "thai", "hangul", "kana", "han"]
-STAGES = ("corpus", "data", "training", "evaluation")
+STAGES = ("corpus", "data", "training", "evaluation", "export", "parity")
 FITTED = ("micro_batch_size", "gradient_accumulation_steps", "activation_checkpointing")  # what the fit plan chooses if it is `auto`
 ANSWERED_AT_ONCE = 20  # test prompts of a batch of generated answers: a step takes hardly longer for many than for one
 LONGEST_PROMPT = 256  # tokens of a prompt that is answered: short enough to be read next to its answers
@@ -192,6 +193,20 @@ class Settings(BaseModel):
     )
     min_stop_rate: float = _field(
         0.95, "verdict: smallest share of answers that end by themselves", "evaluation", keeps="evaluation", ge=0, lt=1
+    )
+    export_forms: list[ExportForm] = _field(
+        ["merged", "q8_0", "q4_k_m", "lora_gguf"],
+        f"what the adapter is exported as: {', '.join(get_args(ExportForm))}; empty: nothing is exported",
+        "export",
+    )
+    merge_into: Literal["auto", "16bit", "nf4"] = _field(
+        "auto", "weights that the adapter is merged into: 16bit, nf4 (dequantized), or auto: what measures better", "export"
+    )
+    max_export_tokens: int = _field(
+        2048, "supervised tokens of the test split on which each exported form is measured; 0: all", "export", ge=0
+    )
+    min_gain_kept: float = _field(
+        0.9, "smallest share of the adapter's gain that an exported or served model must keep", "parity", ge=0, le=1
     )
     require_ship: bool = _field(False, "exit non-zero unless the verdict is ship", "")
 

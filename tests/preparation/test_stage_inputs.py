@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mistral_lib.commands import notebook_runs
+from mistral_lib.commands import run_outcome
 from mistral_lib.corpus import sources
 from mistral_lib.model import base_model
 from mistral_lib.preparation import audit, stage_inputs
@@ -16,13 +16,15 @@ from mistral_lib.run.settings import STAGES, Settings, stages_of
 from tests.support.corpora import other
 
 CHOICES = {"objective": "answers", "order": "operatives_last", "long_records": "reject", "script": "greek", "quantization": "none",
-           "dtype": "float32", "report_to": "tensorboard", "instance": "g5.xlarge", "normalized": "off", "unescaped_newlines": "off"}  # fmt: skip
+           "dtype": "float32", "merge_into": "16bit", "report_to": "tensorboard", "instance": "g5.xlarge", "normalized": "off", "unescaped_newlines": "off"}  # fmt: skip
 
 
 def changed(name: str, value: Any) -> Any:
     """Another valid value of a parameter."""
     if name == "more_personal_data":
         return ["ip_address"]
+    if name == "export_forms":
+        return ["f16"]
     if name in CHOICES:
         return CHOICES[name]
     if isinstance(value, bool):
@@ -40,7 +42,7 @@ def changed(name: str, value: Any) -> Any:
 
 @pytest.fixture
 def run(home: Path, tiny_model: str) -> Run:
-    """A run whose four stages are recorded as complete, without having been run."""
+    """A run whose stages are all recorded as complete, without having been run."""
     (home / "c").mkdir()
     (home / "c" / "a.jsonl").write_text('{"text": "one"}\n')
     opened = Run.open(Settings(run_name="r", corpus_paths=["c"], operatives_paths=[], retention_paths=[], base_model=tiny_model))
@@ -48,7 +50,9 @@ def run(home: Path, tiny_model: str) -> Run:
         "corpus": ["corpus/inventory.json"],
         "data": ["data/train/a.arrow", "data/validation/a.arrow", "data/test/a.arrow", "data/records.parquet"],
         "training": ["training/adapter/adapter_model.safetensors"],
-        "evaluation": ["evaluation/report.html"],
+        "evaluation": ["evaluation/report.html", "evaluation/losses.parquet"],
+        "export": ["export/result.json"],
+        "parity": ["parity/result.json"],
     }
     for stage, names in recorded.items():
         with opened.lock("test"), opened.recording(stage, stage_inputs.hashes(opened, stage)):
@@ -60,7 +64,7 @@ def run(home: Path, tiny_model: str) -> Run:
 
 def refusal(run: Run, stage: str) -> str:
     """Why `stage` alone refuses to run; "" if it runs."""
-    before = {"training": "data", "evaluation": "training"}[stage]
+    before = {"training": "data", "evaluation": "training", "export": "evaluation", "parity": "export"}[stage]
     try:
         stage_inputs.require_current(run, before)
     except StaleStageError as error:
@@ -71,12 +75,13 @@ def refusal(run: Run, stage: str) -> str:
 @pytest.mark.parametrize("name", [name for name in Settings.names() if name not in ("run_name", "base_model")])
 def test_a_changed_parameter_and_each_later_stage_alone(run: Run, name: str) -> None:
     """What ends well may not contradict the manifest: a stage runs only if the parameter belongs to none before it."""
-    assert refusal(run, "training") == refusal(run, "evaluation") == ""
+    later = STAGES[2:]
+    assert {refusal(run, stage) for stage in later} == {""}
     now = run.settings.model_copy(update={name: changed(name, getattr(run.settings, name))})
     assert Settings.model_validate(now.model_dump()) == now != run.settings
     run = Run(run.folder, now)
-    for stage in ("training", "evaluation"):
-        earlier = [one for one in ("data", "training")[: STAGES.index(stage) - 1] if one in stages_of(name)]
+    for stage in later:
+        earlier = [one for one in STAGES[1 : STAGES.index(stage)] if one in stages_of(name)]
         found = refusal(run, stage)
         assert bool(found) == bool(earlier), (name, stage, found)
         if earlier:
@@ -137,10 +142,10 @@ def test_a_report_says_that_it_is_stale_and_stops_saying_it(run: Run) -> None:
 
 def test_the_closing_lines_of_a_run_print_no_verdict_that_is_stale(run: Run) -> None:
     files.write_json(run.folder / "evaluation" / "result.json", {"sentence": "ship: all 7 rules passed"})
-    lines = notebook_runs.outcome(other(run, seed=7))
+    lines = run_outcome.text(other(run, seed=7))
     assert "ship" not in lines and "stages complete: corpus" in lines
     assert "data is stale: seed: 42 became 7" in lines and "evaluation is stale: data is stale; training is stale" in lines
-    assert "python -m mistral_lib run runs/r/params.yaml --only 02 03 04" in lines
+    assert "python -m mistral_lib run runs/r/params.yaml --only 02 03 04 05" in lines
 
 
 def made_by_an_older_version(run: Run, *stages: str) -> None:
@@ -205,6 +210,9 @@ def test_each_stage_reads_what_it_is_built_on_and_nothing_else(run: Run, home: P
     assert read["training"] == {"data/train/a.arrow", "data/validation/a.arrow", "base_model"}
     evaluated = {"training/adapter/adapter_model.safetensors", "training/record_ids.parquet", "data/test/a.arrow", "data/train/a.arrow",
                  "data/records.parquet"}  # fmt: skip
+    trained = {"training/adapter/adapter_model.safetensors"}
+    assert read["export"] == {*trained, "data/test/a.arrow", "evaluation/losses.parquet", "base_model"}
+    assert read["parity"] == {*trained, "export/result.json"}
     assert read["evaluation"] == evaluated | set(sources.inputs(sources.of_retention(run.settings))) and len(read["evaluation"]) == 6
     files.write_text(run.folder / stage_inputs.VOTES, "{}\n")
     hashed = stage_inputs.hashes(run, "evaluation")
@@ -219,7 +227,7 @@ def hashed_tokenizer(run: Run) -> str:
 
 def test_a_base_model_that_is_not_fetched_keeps_the_hash_that_was_recorded(run: Run) -> None:
     absent = Run(run.folder, run.settings.model_copy(update={"base_model": "nobody/has-this-model"}))
-    for stage, key in (("corpus", "tokenizer"), ("data", "tokenizer"), ("training", "base_model")):
+    for stage, key in (("corpus", "tokenizer"), ("data", "tokenizer"), ("training", "base_model"), ("export", "base_model")):
         recorded = run.entry(stage)["inputs"][key]
         assert stage_inputs.base(absent, stage, fetch=False) == {key: recorded} == stage_inputs.base(run, stage, fetch=False)
         assert stage_inputs.base(run, stage, fetch=True)[key] != ""
@@ -247,7 +255,7 @@ def test_the_refusal_names_all_stale_stages_and_how_to_run_them(run: Run) -> Non
     assert "params.yaml --only 02 03` (or notebook 02_prepare_data) first" in found
     alone = refusal(other(run, seed=42, lora_rank=run.settings.lora_rank + 1), "evaluation")
     assert alone.startswith("runs/r: training is stale: lora_rank: ") and "--only 03` (or notebook 03_train_adapter) first" in alone
-    assert [stage_inputs.NOTEBOOKS[stage][:2] for stage in STAGES] == ["01", "02", "03", "04"]
+    assert [stage_inputs.NOTEBOOKS[stage][:2] for stage in STAGES] == ["01", "02", "03", "04", "05", "05"]
 
 
 def test_a_page_is_not_changed_while_another_process_works_or_before_it_is_complete(run: Run) -> None:
