@@ -160,6 +160,29 @@ def alternative_text(row: Mapping[str, Any]) -> str:
     return f"{row['alternative']}: validation {row['validation']:.4f}{test}, {row['minutes']:.1f} minutes"
 
 
+def kept_gain(forms: Mapping[str, Mapping[str, Any]], required: float) -> Axes:
+    """The share of the adapter's gain that each exported form keeps, with its 95 % interval; right of the dashed line it is enough.
+
+    forms: of each its `size` as text, `kept`, `kept_low`, `kept_high` and `passed`; filled marks passed. Those without `kept` are left out.
+    """
+    rows = {f"{name}, {facts['size']}": facts for name, facts in forms.items() if facts["kept"] is not None}
+    axes = new_axes(height=0.9 + 0.36 * max(2, len(rows)))
+    for place, facts in enumerate(rows.values()):
+        if facts["kept_low"] is not None:
+            axes.plot([100 * facts["kept_low"], 100 * facts["kept_high"]], [place, place], color=ADAPTER, zorder=1)
+        axes.scatter([100 * facts["kept"]], [place], facecolor=ADAPTER if facts["passed"] else "white", edgecolor=ADAPTER, zorder=2)
+    axes.axvline(0, color=BASE, label="base model")
+    axes.axvline(100, color="black", linewidth=0.8, label="adapter, as evaluated")
+    axes.axvline(100 * required, color=REJECTED, linestyle="--", label=f"required: {required:.0%}")
+    _rows(axes, list(rows))
+    axes.set_xlabel("share of the adapter's gain that the form keeps, %, with 95 % interval; filled: it is the adapter")
+    legend(axes, columns=3)
+    passed = sum(bool(facts["passed"]) for facts in rows.values())
+    found = f"{passed} of {len(rows)} measured forms are the adapter and keep at least {required:.0%} of its gain"
+    axes.figure.set_label("\n".join([found, *(f"{name}: {facts['kept']:.1%}" for name, facts in rows.items())]))
+    return axes
+
+
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     """A row per name, the first on top, with space above the first and below the last; no mark on the frame."""
     axes.set_yticks(range(len(names)), names)
