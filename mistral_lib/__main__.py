@@ -1,4 +1,5 @@
-"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | ask | audit | runs | lab.
+"""The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | ask |
+export | serve | parity | audit | runs | lab.
 
 A command's function returns the exit code, None for 0, and imports what loads slowly.
 """
@@ -85,7 +86,34 @@ def ask(arguments: argparse.Namespace) -> None:
     ask.ask(Run.existing(arguments.run_folder), arguments.question, arguments.max_new_tokens, width)
 
 
+def export(arguments: argparse.Namespace) -> None:
+    from mistral_lib.commands import export_command
+
+    print(export_command.export(Run.existing(arguments.run_folder), arguments.forms, arguments.push, arguments.public))
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    from mistral_lib.serving import serve
+
+    return serve.serve(Run.existing(arguments.run_folder), arguments.form, arguments.engine, arguments.port)
+
+
+def parity(arguments: argparse.Namespace) -> int:
+    from mistral_lib.commands import export_command
+    from mistral_lib.serving import parity
+
+    found = parity.parity(Run.existing(arguments.run_folder), arguments.url, arguments.key_file)
+    print(export_command.parity_text(found))
+    return 0 if found["passed"] else 1
+
+
 def audit(arguments: argparse.Namespace) -> int:
+    if arguments.claims:
+        from mistral_lib.commands import claims
+
+        checked = claims.check(arguments.claims)
+        print(claims.text(checked))
+        return 0 if claims.all_verified(checked) else 1
     from mistral_lib.preparation import audit
 
     places = [arguments.folder] if arguments.folder else all_runs()
@@ -166,8 +194,29 @@ def _add_run_commands(commands: Any) -> None:
     command = _add(commands, ask, "base model and adapter answer questions, side by side", folder)
     command.add_argument("question", nargs="+", help="one or more, each in quotation marks")
     command.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens of the longest answer; default: max_new_tokens of the run")
-    command = _add(commands, audit, "check runs or an adapter folder again; non-zero if anything is missing, altered or stale")
+    _add_serving_commands(commands, folder)
+    command = _add(
+        commands, audit, "check runs, an adapter folder or claims again; non-zero if anything is missing, altered, stale or refuted"
+    )
     command.add_argument("folder", type=Path, nargs="?")
+    command.add_argument("--claims", type=Path, metavar="FILE", help="what somebody says is there, as in params/claims_example.yaml")
+
+
+def _add_serving_commands(commands: Any, folder: argparse.ArgumentParser) -> None:
+    """Commands for an adapter that is handed on."""
+    command = _add(commands, export, "merge the adapter and write the files that other programs load", folder)
+    command.add_argument(
+        "--as", dest="forms", nargs="+", metavar="FORM", help="merged, f16, q8_0, q4_k_m, gguf (the last two), lora-gguf, ollama"
+    )
+    command.add_argument("--push", metavar="OWNER/NAME", help="upload to this repository of the Hugging Face hub, private unless --public")
+    command.add_argument("--public", action="store_true", help="with --push: a repository that everybody can read")
+    command = _add(commands, serve, "an OpenAI-compatible server on this machine only, behind a key", folder)
+    command.add_argument("--form", help="default: the smallest exported form that keeps enough of the adapter")
+    command.add_argument("--engine", choices=("auto", "llama.cpp", "vllm"), default="auto")
+    command.add_argument("--port", type=int, help="default: the first free one from 8001 on")
+    command = _add(commands, parity, "is each exported form, or what answers at an address, the adapter? non-zero unless all are", folder)
+    command.add_argument("--url", help="a server with OpenAI's API; default: the exported files")
+    command.add_argument("--key-file", type=Path, help="with --url: the file that holds its key")
 
 
 def main() -> int | None:

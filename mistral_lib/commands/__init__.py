@@ -9,6 +9,8 @@ sweep_comparison  the alternatives of a sweep in one table and one figure, from 
 compare_runs      compares two or more runs, paired on the same test records, or refuses with the reason
 run_folders       lists, renames and deletes the runs below runs/
 ask               base model and adapter answer questions side by side in the terminal
+export_command    `export` and `parity`: which forms, what was written, what each keeps of the adapter
+own_claims        what one may claim of a run, as a claims file
 workbook          the working copies of the notebooks, which git ignores
 read_only_book    JupyterLab's access to files, with the tracked notebooks read-only
 lab               JupyterLab at the first working copy, on this machine only, with a token
