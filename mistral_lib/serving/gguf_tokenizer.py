@@ -45,7 +45,7 @@ class Difference:
     """A chat that does not get the same token ids from a GGUF file."""
 
     chat: int  # its number
-    way: str  # "texts": the text between two control tokens; "chat": through the template, as a chat endpoint does it
+    way: str  # "texts": the text between two control tokens; "chat": through the file's template, as a chat endpoint does it; "ollama"
     expected: list[int]  # as the model was trained
     found: list[int]
     reason: str  # "control string": a control token's name in the chat's words; "template": refused by it; "ids": anything else
@@ -221,7 +221,6 @@ def differences(tokenizer: Any, gguf: Path, chats: Sequence[Sequence[Message]], 
     shown = [{"messages": [_sent(one) for one in prompt], **({"tools": list(tools)} if tools else {})} for prompt in prompts]
     answers = llama_cpp_tokens.of_gguf(gguf, texts, shown)
     ids_of = dict(zip(texts, answers.texts, strict=True))
-    names = control_tokens.of(tokenizer).ids
     found = []
     for number, (segments, prompt) in enumerate(zip(complete, asked, strict=True)):
         by_text = [token for one in segments for token in ([one.control] if one.control >= 0 else ids_of[one.text])]
@@ -229,10 +228,14 @@ def differences(tokenizer: Any, gguf: Path, chats: Sequence[Sequence[Message]], 
             found.append(Difference(number, "texts", expected, by_text, "ids"))
         ids = answers.chats[number]
         if prompt and ids != (expected := _ids(tokenizer, prompt)):
-            inside = any(name in one["content"] for one in prompts[number] for name in names)
-            reason = "control string" if inside else "template" if isinstance(ids, str) else "ids"
+            reason = "control string" if holds_control_string(tokenizer, prompts[number]) else "template" if isinstance(ids, str) else "ids"
             found.append(Difference(number, "chat", expected, [] if isinstance(ids, str) else ids, reason))
     return found
+
+
+def holds_control_string(tokenizer: Any, chat: Sequence[Message]) -> bool:
+    """Whether the words of a chat hold the name of a control token, such as </s>."""
+    return any(name in message["content"] for message in chat for name in control_tokens.of(tokenizer).ids)
 
 
 def _is_answer(message: Message) -> bool:

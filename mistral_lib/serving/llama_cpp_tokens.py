@@ -24,15 +24,17 @@ LONGEST_REPORT = 600  # characters of llama.cpp's own words in an error
 class Answers(NamedTuple):
     texts: list[list[int]]  # ids of each text
     chats: list[list[int] | str]  # ids of each chat's prompt, or why the template refuses it
+    prompts: list[list[int]]  # ids of each rendered prompt
 
 
-def of_gguf(gguf: Path, texts: Sequence[str] = (), chats: Sequence[dict[str, Any]] = ()) -> Answers:
+def of_gguf(gguf: Path, texts: Sequence[str] = (), chats: Sequence[dict[str, Any]] = (), prompts: Sequence[str] = ()) -> Answers:
     """texts: control strings in them are text, and no start token is added. chats: `messages`, and `tools` if there are any; rendered by
-    the template in the file and tokenized as the server's chat endpoint does it.
+    the template in the file and tokenized as the server's chat endpoint does it. prompts: rendered already; control strings in them are
+    control tokens, and the start token is added if the file says so.
 
     Errors: GgufError if llama.cpp cannot load the file.
     """
-    question = orjson.dumps({"texts": list(texts), "chats": list(chats)})
+    question = orjson.dumps({"texts": list(texts), "chats": list(chats), "prompts": list(prompts)})
     command = [sys.executable, "-m", "mistral_lib.serving.llama_cpp_tokens", str(gguf)]
     done = subprocess.run(command, input=question, capture_output=True)
     if done.returncode:
@@ -56,7 +58,8 @@ def main(gguf: str) -> None:
     server = _server(gguf)
     texts = [_ids(server, text, special=False) for text in question["texts"]]
     chats = [_chat(server, chat) for chat in question["chats"]]
-    answers.write(orjson.dumps({"texts": texts, "chats": chats}))
+    prompts = [_ids(server, prompt, special=True) for prompt in question["prompts"]]
+    answers.write(orjson.dumps({"texts": texts, "chats": chats, "prompts": prompts}))
     answers.flush()
     os._exit(0)  # the server's threads wait for requests
 

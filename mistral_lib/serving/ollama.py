@@ -11,9 +11,11 @@ Source: https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx ; inputs i
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mistral_lib.serving import gguf_tokenizer, go_template
+from mistral_lib.serving import gguf_tokenizer, go_template, llama_cpp_tokens
+from mistral_lib.serving.gguf_tokenizer import Difference
 from mistral_lib.shapes.conversation import Message
 from mistral_lib.tokens import chat_format, chat_template, control_tokens
 from mistral_lib.tokens.chat_template import TemplateError
@@ -54,7 +56,7 @@ def modelfile(tokenizer: Any, gguf_name: str, adapter_name: str = "", max_tokens
     written = _written(tokenizer)
     template = _template(tokenizer, written)
     stops = "".join(f'PARAMETER stop "{stop}"\n' for stop in stop_strings(tokenizer))
-    lines = [f"FROM ./{gguf_name}", *([f"ADAPTER ./{adapter_name}"] if adapter_name else [])]
+    lines = [f"FROM ./{gguf_name.removeprefix('./')}", *([f"ADAPTER ./{adapter_name.removeprefix('./')}"] if adapter_name else [])]
     context = f"PARAMETER num_ctx {max_tokens}\n" if max_tokens else ""
     return (
         f"{HEAD.format(file=file)}{''.join(_limits(tokenizer, written))}" + "\n".join(lines) + f'\nTEMPLATE """{template}"""\n{stops}'
@@ -70,6 +72,25 @@ def render(modelfile: str, messages: Sequence[dict[str, str]]) -> str:
     return go_template.render(found[1], messages)
 
 
+def differences(tokenizer: Any, modelfile: str, gguf: Path, chats: Sequence[Sequence[Message]]) -> list[Difference]:
+    """The chats that get other token ids from Ollama's prompt and llama.cpp's tokenizer than in training. Empty: all are equal.
+
+    chats: complete ones, or such that end with a user's message; one that the trained format cannot express is left out.
+    """
+    prompts = [chat[:-1] if chat[-1]["role"] == "assistant" else chat for chat in chats]
+    ids = llama_cpp_tokens.of_gguf(gguf, prompts=[render(modelfile, prompt) for prompt in prompts]).prompts
+    found = []
+    for number, (prompt, one) in enumerate(zip(prompts, ids, strict=True)):
+        try:
+            expected = chat_format.prompt_ids(tokenizer, prompt)
+        except TemplateError:
+            continue
+        if one != expected:
+            reason = "control string" if gguf_tokenizer.holds_control_string(tokenizer, prompt) else "ids"
+            found.append(Difference(number, "ollama", expected, one, reason))
+    return found
+
+
 def stop_strings(tokenizer: Any) -> list[str]:
     """What ends an answer: the end token, and what begins a user's turn, if the model goes on to that."""
     parts = control_tokens.of(tokenizer).cut(_written(tokenizer).after_answer)
@@ -81,8 +102,9 @@ def stop_strings(tokenizer: Any) -> list[str]:
 
 
 def _written(tokenizer: Any) -> Written:
-    """Errors: UnsupportedTemplateError if the format refuses a chat of user and assistant."""
+    """Errors: UnsupportedTemplateError if the format refuses a chat of user and assistant, or ends no answer with a control token."""
     try:
+        chat_template.layout(tokenizer, ("user", "assistant"))  # with an end token after the answer
         before, end = _around(tokenizer, "user")
         _, before_answer, after_answer, _ = _around(tokenizer, "user assistant user")
     except (TemplateError, chat_template.NoEndTokenError) as error:
