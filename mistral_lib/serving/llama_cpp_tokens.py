@@ -46,7 +46,7 @@ def of_gguf(gguf: Path, texts: Sequence[str] = (), chats: Sequence[dict[str, Any
 
 def _said(log: str) -> str:
     """Its first error, or the end of what it printed."""
-    errors = [line.split(" E ", 1)[1] for line in log.splitlines() if " E " in line]
+    errors = [line.split(" E ", 1)[-1] for line in log.splitlines() if " E " in line or "GGML_ASSERT" in line]
     return errors[0] if errors else log.strip()[-LONGEST_REPORT:] or "it printed nothing"
 
 
