@@ -1,4 +1,7 @@
-"""A small server that answers as the Hugging Face hub does: information, file tree and files of models and data sets, and its error codes."""
+"""A small server that answers as the Hugging Face hub does: information, file tree and files of models and data sets, and its error codes.
+
+Uploads go to another one: hub_uploads.py.
+"""
 
 import hashlib
 import json
@@ -16,6 +19,7 @@ GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to this model i
 NO_REVISION = {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
 NO_FILE = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
 UNKNOWN = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+BAD_TOKEN = {"X-Error-Message": "Invalid credentials in Authorization header"}
 
 
 @contextmanager
@@ -61,7 +65,7 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 def reply(folder: Path, name: str, rest: list[str], token: str, api: bool, sizes: bool = False) -> tuple[int, dict[str, str], bytes]:
     if token == "bad":
-        return 401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b"{}"
+        return 401, BAD_TOKEN, b"{}"
     if name == "busy/tiny":
         return 503, {}, b"{}"
     if name == "forbidden/tiny":
