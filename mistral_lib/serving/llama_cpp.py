@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.run import files, system_memory
+from mistral_lib.run import files, paths, system_memory
 from mistral_lib.serving import access_key, gguf_file, server_process
 from mistral_lib.serving.endpoint import Endpoint, EndpointError
 from mistral_lib.serving.server_process import FAULT, GRACE, PATIENCE, PortInUseError, RunningServer, ServerError
@@ -37,12 +37,14 @@ def start(
     lora: an adapter as GGUF, applied with scale 1. port: None takes the first free one from 8001 on. context_tokens: of each of the `slots`,
     at most as many as the model was trained on. threads: None: as many as this process may use cores. logs: the folder of
     its log, by default `.serving/` below the home. seconds: how long loading may take.
-    Errors: GgufError if a file is damaged; PortInUseError; ServerError if it cannot start, for example for lack of memory; ModuleNotFoundError.
+    Errors: FileNotFoundError; GgufError if a file is damaged; PortInUseError; ServerError if it cannot start, for example for lack of memory; ModuleNotFoundError.
     """
     if find_spec("xllamacpp") is None:
         raise ModuleNotFoundError("llama.cpp is not installed; install it with: pip install xllamacpp   (`make setup` does it)")
     for file in filter(None, (gguf, lora)):
-        gguf_file.read(file)  # a file that was cut short is refused here
+        if not file.is_file():
+            raise FileNotFoundError(f"{paths.short(file)}: no such file; export it: notebook 05_serve_adapter")
+        gguf_file.read(file)  # one that was cut short is refused here
     if port is not None:
         server_process.require_free(port)
     settings = ["--gguf", str(gguf.resolve()), "--lora", str(lora.resolve()) if lora else "", "--alias", alias, "--slots", str(slots),
@@ -53,12 +55,20 @@ def start(
         server = server_process.start(command, place, alias, key, logs or access_key.folder())
         try:
             server.wait_until_ready(seconds)
-        except ServerError:
-            if TAKEN not in server.output():
-                raise
+        except ServerError as error:
+            if TAKEN not in (output := server.output()):
+                raise explained(error, alias, output) from None
         else:
             return server
     raise PortInUseError(f"port {place} was taken by another process; choose another one")
+
+
+def explained(error: ServerError, alias: str, output: str) -> ServerError:
+    """The error with llama.cpp's own words for it, the first of which names the cause."""
+    words = [line.split(" E ", 1)[1] for line in output.splitlines() if " E " in line and FAULT not in output]
+    return (
+        ServerError(f"{alias}: llama.cpp could not load the model: {words[0]}. Export it again, or choose another form") if words else error
+    )
 
 
 def usual_threads() -> int:
@@ -96,8 +106,11 @@ def main() -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # while it loads nothing is lost
-    with server_process.ending_with_stdin():
-        server = xllamacpp.Server(parameters(options, key, xllamacpp))  # returns when the model is loaded
+    try:
+        with server_process.ending_with_stdin():
+            server = xllamacpp.Server(parameters(options, key, xllamacpp))  # returns when the model is loaded
+    except RuntimeError:  # it has written to the log why
+        return 1
     server_process.until_stopped()
     finish_requests(server.listening_address, key, options.grace)
     sys.stderr.flush()
@@ -133,7 +146,7 @@ def memory_fault(options: argparse.Namespace, xllamacpp: Any) -> str:
     """What is missing, if the model does not fit into memory; "" if it does, or if a GPU holds it."""
     needed = needed_bytes(options.gguf, Path(options.lora) if options.lora else None, options.slots * options.context_tokens)
     left = system_memory.left_bytes()
-    if needed <= left or left == 0 or any("CPU" not in str(device["type"]) for device in xllamacpp.get_device_info()):
+    if needed <= left or left == 0 or any("CPU" not in device["type"].name for device in xllamacpp.get_device_info()):
         return ""
     return (
         f"too little memory: {options.slots} slots of {options.context_tokens} tokens need {files.size_text(needed)}, {files.size_text(left)} are left; "

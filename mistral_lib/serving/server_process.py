@@ -28,6 +28,7 @@ FAULT = "fault: "  # begins the line of a server's log that says in words for pe
 GRACE = 30.0  # seconds for running requests when a server is stopped
 TO_EXIT = 10.0  # seconds more until a server that does not end is killed
 PATIENCE = 900.0  # seconds to load a model: 14 GB from a new network disk take minutes
+POLL = 5.0  # seconds for an answer to "are you ready?": another program may listen there and say nothing
 SPOKEN_AFTER = 10.0  # seconds of loading without a word
 TAIL = 6  # last lines of a log in an error
 
@@ -90,8 +91,9 @@ class RunningServer:
         """Errors: ServerError if the process has ended."""
         if not self.is_alive():
             raise self.ended()
+        poll = Endpoint(self.url, self.key, seconds=POLL)
         try:
-            return self.endpoint.health() == "ready" and self.alias in self.endpoint.models()
+            return poll.health() == "ready" and self.alias in poll.models()
         except EndpointError:
             return False
 
