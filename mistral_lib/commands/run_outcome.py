@@ -30,7 +30,7 @@ def _verdict(run: Run) -> list[str]:
 def _exported(run: Run) -> list[str]:
     """What parity found for each form, and the lines that serve the recommended one and ask it."""
     found = files.read_json(run.folder / "parity" / "result.json")
-    place, lines = paths.short(run.folder), [f"{form['form']}: {form['sentence']}" for form in found["forms"]]
+    place, lines = paths.short(run.folder), [f"{form['form']}: {form['outcome']} — {form['sentence']}" for form in found["findings"]]
     if found["recommended"]:
         lines.append(f"serve: python -m mistral_lib serve {place} --form {found['recommended']}")
     return [*lines, f'next: python -m mistral_lib ask {place} "…", or your own corpus: docs/own_corpus.md']

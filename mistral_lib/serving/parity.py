@@ -13,7 +13,7 @@ from mistral_lib.model import base_model, paired_answers
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.run import Run, allocator, files, paths
 from mistral_lib.run.progress import say
-from mistral_lib.serving import adapter_in_weights, gguf_file, llama_cpp, probe_answers
+from mistral_lib.serving import adapter_in_weights, base_in_forms, export_tables, gguf_file, llama_cpp, probe_answers
 from mistral_lib.serving import probe as probes
 from mistral_lib.serving.endpoint import EndpointError
 from mistral_lib.serving.parity_verdict import DAMAGED, NO_ANSWER, Finding
@@ -153,10 +153,15 @@ def work(run: Run, folder: Path) -> dict[str, Any]:
     """Write result.json and the log-likelihoods into an empty folder, and return the figures for the manifest."""
     comparison = Comparison(run)
     findings = comparison.all_forms()
+    bases = base_in_forms.log_likelihoods(run, comparison.probe, list(comparison.answered))
+    for finding in findings:
+        finding.evidence["base_in_form"] = bases.get(finding.form)
     passed = all(finding.passed for finding in findings)
+    result = {"findings": [asdict(one) for one in findings], "passed": passed, **about(comparison.probe)}
+    result["recommended"] = export_tables.recommended(files.read_json(run.folder / "export" / "result.json"), result)
     files.write_json(folder / LIKELIHOODS, comparison.answered)
-    files.write_json(folder / "result.json", {"findings": [asdict(one) for one in findings], "passed": passed, **about(comparison.probe)})
-    return {"passed": passed, **{finding.form: finding.outcome for finding in findings}}
+    files.write_json(folder / "result.json", result)
+    return {"passed": passed, "recommended": result["recommended"], **{finding.form: finding.outcome for finding in findings}}
 
 
 def about(probe: Probe) -> dict[str, Any]:

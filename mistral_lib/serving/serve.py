@@ -118,9 +118,10 @@ def adapter_hash(run: Run) -> str:
 
 
 def default_form(run: Run, there: dict[str, Any]) -> str:
-    """The form that the export recommends, else the first GGUF form. Errors: NoFormError if there is none."""
-    recommended = files.read_json(run.folder / "export" / "result.json").get("recommended") if there else None
-    found = [name for name in (recommended, *GGUF_FORMS) if name in there]
+    """The form that parity recommends if llama.cpp serves it, else the first GGUF form. Errors: NoFormError if there is none."""
+    measured = run.folder / "parity" / "result.json"
+    recommended = files.read_json(measured).get("recommended") if run.status("parity") == "complete" else None
+    found = [name for name in (recommended, *GGUF_FORMS) if name in there and name in GGUF_FORMS]
     if not found:
         raise NoFormError(
             f"{paths.short(run.folder)}: no form that llama.cpp serves was exported; expected one of {', '.join(GGUF_FORMS)}: "
