@@ -18,7 +18,7 @@ from mistral_lib.run import hardware
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 README_PICTURE = NOTEBOOKS.parent / "docs" / "demo.png"
-MODEL = ("03", "04")  # notebooks whose outputs depend on the compute type
+MODEL = ("03", "04", "05")  # notebooks whose outputs depend on the compute type
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
