@@ -41,7 +41,7 @@ def test_the_list_shows_stages_verdict_size_and_time(run: Run) -> None:
     (paths.runs() / ".c.deleted" / "params.yaml").touch()
     head, first, second = run_folders.table().splitlines()
     assert head.split()[:8] == ["run", "corpus", "data", "training", "evaluation", "export", "parity", "verdict"]
-    assert first.split()[:7] == ["a", "–", "complete", "failed", "complete", "ship", "1.0"] and second.split()[:2] == ["b", "–"]
+    assert first.split()[:9] == ["a", "–", "complete", "failed", "complete", "–", "–", "ship", "1.0"] and second.split()[:2] == ["b", "–"]
     (run.folder / "manifest.json").write_text("{")
     assert run_folders.table().splitlines()[1].split()[1] == "unreadable"
 
