@@ -235,4 +235,5 @@ def _run(name: str, folder: Path, *arguments: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=env)
     if done.returncode:
         said = done.stderr.strip()[-LONGEST_REPORT:] or done.stdout.strip()[-LONGEST_REPORT:] or "nothing"
-        raise ConversionError(f"llama.cpp's {name} failed with exit code {done.returncode}; it printed: {said}")
+        advice = "; serve the merged model with vLLM" if "is not supported" in said else ""
+        raise ConversionError(f"llama.cpp's {name} failed with exit code {done.returncode}; it printed: {said}{advice}")

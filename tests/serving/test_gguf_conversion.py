@@ -15,11 +15,12 @@ import gguf
 import numpy as np
 import pytest
 
-from mistral_lib.model import base_model
+from mistral_lib.model import base_model, mistral_tokenizer
 from mistral_lib.run import disk, files
 from mistral_lib.run.disk import DiskFullError
 from mistral_lib.serving import gguf_conversion, gguf_file, gguf_quantization, gguf_tokenizer, llama_cpp_tokens, ollama
 from mistral_lib.serving.gguf_conversion import ConversionError
+from tests.support import family
 from tests.tokens.test_chat_format import chat
 
 RANK, ALPHA = 4, 12
@@ -125,6 +126,18 @@ def test_a_sliding_window_is_said(tiny_model: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [kind for kind, model in family.kinds().items() if model.multimodal])
+def test_the_language_model_of_a_multimodal_one_is_converted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "WORDS", 32768)  # those of a vocabulary that llama.cpp can carry
+    family.complete(family.kinds()[kind]).save_pretrained(tmp_path / "model")
+    mistral_tokenizer.load("v3").save_pretrained(tmp_path / "model")
+    gguf_conversion.convert(tmp_path / "model", tmp_path / "tiny-f16.gguf")
+    header = gguf_file.read(tmp_path / "tiny-f16.gguf")
+    assert gguf_file.value(header, gguf_file.ARCHITECTURE) == "mistral3" and len(header.tensors) == (38 if "tied" in kind else 39)
+    assert gguf_file.sizes(header).get("rope.scaling.type") == ("yarn" if "ministral3" in kind else None)
+
+
 # -- what goes wrong ----------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +171,11 @@ def test_the_converter_s_own_words_are_in_the_error(tiny_model: str, tmp_path: P
 
 def test_a_model_that_llama_cpp_does_not_know_is_refused(tiny_model: str, tmp_path: Path) -> None:
     other = altered(Path(tiny_model), tmp_path / "other", architectures=["MinistralForCausalLM"], model_type="ministral")
-    refused(other, tmp_path, "(?s)failed with exit code 1; it printed: .*MinistralForCausalLM is not supported")
+    refused(
+        other,
+        tmp_path,
+        "(?s)failed with exit code 1; it printed: .*MinistralForCausalLM is not supported; serve the merged model with vLLM",
+    )
 
 
 @pytest.mark.parametrize(

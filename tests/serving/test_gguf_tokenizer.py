@@ -50,7 +50,7 @@ def tokenizer(version: str) -> Any:
     blanks = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
     setting |= {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": blanks}}
     own = fast(setting)
-    own.chat_template = given.chat_template.replace("' [INST] '", "'[INST] '").replace("' ' + turn", "turn")  # the tokenizer adds them
+    own.chat_template = given.chat_template.replace("' [INST] '", "'[INST] '")  # the tokenizer adds the blank
     return own
 
 
