@@ -10,6 +10,9 @@ compare_runs      compares two or more runs, paired on the same test records, or
 run_folders       lists, renames and deletes the runs below runs/
 ask               base model and adapter answer questions side by side in the terminal
 export_command    `export` and `parity`: which forms, what was written, what each keeps of the adapter
+claims_file       a file of claims, checked for form; every fault with its line
+claims            each claim verified, refuted, missing or unknown, with the reason
+claimed_cloud     claims about an S3 bucket or an EC2 instance
 own_claims        what one may claim of a run, as a claims file
 workbook          the working copies of the notebooks, which git ignores
 read_only_book    JupyterLab's access to files, with the tracked notebooks read-only

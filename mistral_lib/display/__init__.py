@@ -18,4 +18,5 @@ kernel_messages     a kernel that answers a reopened page while a cell waits
 votes               blind votes on answers, and their interval
 vote_page           notebook 04: the page of the blind vote
 side_by_side_chat   notebook 04: base model and adapter answer the same prompt
+ask_box             notebook 05: a question to a served model, and its answer
 """

@@ -18,6 +18,7 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import FITTED, Settings, is_embedded, meaning
 
 DEMO = "demo.yaml"  # in params/: the demo's values
+OTHER_FILES = {"instances.yaml", "claims_example.yaml"}  # in params/, beside the parameter files
 AS_UTF8 = "expected a text file in UTF-8: save it as UTF-8 in your editor"
 
 
@@ -123,7 +124,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _read_mapping)
 def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folders = (paths.params(), paths.runs())
-        there = {folder: sorted({p.name for p in folder.glob("*.yaml")} - {"instances.yaml"}) for folder in folders}
+        there = {folder: sorted({p.name for p in folder.glob("*.yaml")} - OTHER_FILES) for folder in folders}
         holds = "; ".join(f"{paths.short(folder)}/ holds {', '.join(names)}" for folder, names in there.items() if names)
         raise ParameterError(f"{path}: no such parameter file; {holds}")
     try:

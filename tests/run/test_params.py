@@ -15,7 +15,7 @@ from mistral_lib.run.params import ParameterError
 from mistral_lib.run.settings import Settings
 from tests.support.corpora import short_run
 
-FILES = sorted(p for p in places.params().glob("*.yaml") if p.name != "instances.yaml")
+FILES = sorted(p for p in places.params().glob("*.yaml") if p.name not in params.OTHER_FILES)
 
 
 OF_THE_DEMO = ("operatives_paths", "retention_paths", "group_key", "max_steps", "learning_rate", "epochs", "sample_count", "max_new_tokens",
