@@ -1,14 +1,15 @@
 """How much of an adapter is in the weights of an exported file: 1 if it was merged into them, 0 if it was not, whatever the quantization.
 
 For a weight matrix, D is what the adapter adds, W the file's, B the base model's: the share is the projection of W - B on D, <W - B, D> / <D, D>.
-Rounding to 4 bits is spread over millions of numbers and nearly at right angles to D, and so is another adapter of the same training data,
-which has other random initial matrices. So this tells what answers cannot. Knows files of weights; knows no answer and no server.
+Rounding to 4 bits is spread over millions of numbers and nearly at right angles to D, and so is an adapter that was trained on the same data
+from other random initial matrices. An earlier state of the same training is not, but it holds less. So this tells what answers cannot.
+Knows files of weights; knows no answer and no server.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from mistral_lib.family import text_part
 from mistral_lib.model import safetensors_files
@@ -17,15 +18,26 @@ from mistral_lib.serving import gguf_file, merged_weights
 from mistral_lib.serving.adapter_tensors import Adapter, text_part_name
 from mistral_lib.serving.tensor_files import TensorFile
 
-MATRICES = 8  # that are looked at, spread over the layers: each takes the memory of one weight in float32, four times
+MATRICES = 12  # that are looked at, spread over the layers; of one at a time four copies in float32 are in memory
+MEDIAN_ERROR = 1.4826 * 1.2533  # median absolute deviation → standard deviation, and that of a mean → that of a median (normal numbers)
 PERMUTED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}  # llama.cpp orders their rows otherwise
 
 # name of a weight in the loaded language model → matrix (out, in) in float32, and the number of heads its rows may be ordered by
 Read = Callable[[str], tuple[Any, int | None]]
 
 
-def in_model(base: Path, adapter: Path, form: Path) -> float:
-    """The median share over some of the adapted matrices, of a folder with a merged model or of its GGUF file.
+class Share(NamedTuple):
+    """The median over the matrices that were looked at, and its standard error from their spread; that of a single matrix is infinite.
+
+    A few matrices may have lost all of it: 4-bit rounding of weights that came from 4-bit ones rounds back to them.
+    """
+
+    value: float
+    error: float
+
+
+def in_model(base: Path, adapter: Path, form: Path) -> Share:
+    """How much of the adapter is in a folder with a merged model, or in its GGUF file.
 
     Errors: MergeError; GgufError; DamagedFileError; ValueError if the file lacks an adapted weight.
     """
@@ -38,10 +50,10 @@ def in_model(base: Path, adapter: Path, form: Path) -> float:
             with TensorFile(base / sources[name].shard) as file:
                 before = file.tensor(sources[name].source).float()
             shares.append(share(nearest(read(name), before) - before, added))
-        return median(shares)
+        return together(shares)
 
 
-def in_lora_gguf(base: Path, adapter: Path, form: Path) -> float:
+def in_lora_gguf(base: Path, adapter: Path, form: Path) -> Share:
     """The same for an adapter as a GGUF file: the projection of what it adds on what the adapter adds. Errors: as `in_model`."""
     import torch
 
@@ -54,7 +66,13 @@ def in_lora_gguf(base: Path, adapter: Path, form: Path) -> float:
             a, b = (torch.from_numpy(_rows(header, _tensor(tensors, f"{place}.lora_{letter}"))) for letter in "ab")
             scale = gguf_file.value(header, "adapter.lora.alpha") / a.shape[0]
             shares.append(share(nearest((b @ a * scale, heads), added := lora.product(name)), added))
-    return median(shares)
+    return together(shares)
+
+
+def together(shares: Sequence[float]) -> Share:
+    middle = median(shares)
+    spread = median(abs(one - middle) for one in shares)
+    return Share(middle, MEDIAN_ERROR * spread / len(shares) ** 0.5 if len(shares) > 1 else float("inf"))
 
 
 def sampled(names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from mistral_lib.run import Run, files
 from mistral_lib.run.folder import now
 from mistral_lib.serving import access_key, parity_verdict, probe_answers
+from mistral_lib.serving.adapter_in_weights import Share
 from mistral_lib.serving.endpoint import Endpoint, EndpointError
 from mistral_lib.serving.parity import LIKELIHOODS, Comparison, merged_into
 from mistral_lib.serving.parity_verdict import LOADING, Finding
@@ -66,10 +67,11 @@ class Known:
         complete = run.status("parity") == "complete" and not run.damages("parity")
         place = run.folder / "parity"
         findings = files.read_json(place / "result.json")["findings"] if complete else []
-        self.shares = {one["form"]: one["evidence"].get("in_weights") for one in findings}
+        held = {one["form"]: one["evidence"].get("in_weights") for one in findings}
+        self.shares = {form: Share(**share) for form, share in held.items() if share}
         self.answers: dict[str, PerToken] = files.read_json(place / LIKELIHOODS) if complete else {}
 
-    def __call__(self, values: PerToken) -> float | None:
+    def __call__(self, values: PerToken) -> Share | None:
         """The share of the adapter in the weights of the form that answers so; None if none does. `form` is then its name."""
         left = {name: self.unexplained(values, known) for name, known in self.answers.items()}
         self.form = min(left, key=lambda name: left[name], default="")

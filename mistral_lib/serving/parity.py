@@ -15,6 +15,7 @@ from mistral_lib.run import Run, allocator, files, paths
 from mistral_lib.run.progress import say
 from mistral_lib.serving import adapter_in_weights, base_in_forms, export_tables, gguf_file, llama_cpp, probe_answers
 from mistral_lib.serving import probe as probes
+from mistral_lib.serving.adapter_in_weights import Share
 from mistral_lib.serving.endpoint import EndpointError
 from mistral_lib.serving.parity_verdict import DAMAGED, NO_ANSWER, Finding
 from mistral_lib.serving.probe import PerToken, Probe
@@ -94,7 +95,7 @@ class Comparison:
                 return f"{altered[0]} since it was exported; export again: notebook 05_serve_adapter"
         return ""
 
-    def share_in_weights(self, form: Form) -> float | None:
+    def share_in_weights(self, form: Form) -> Share | None:
         """None if the weights cannot be compared, for example because the adapter is no plain LoRA."""
         look = adapter_in_weights.in_lora_gguf if form.name == "lora_gguf" else adapter_in_weights.in_model
         try:
@@ -103,7 +104,7 @@ class Comparison:
             say(f"parity: the weights of {form.name} cannot be compared: {error}")
             return None
 
-    def loaded(self, form: Form, share: float | None) -> Finding:
+    def loaded(self, form: Form, share: Share | None) -> Finding:
         model = LoadedModel(form.file, self.settings)
         try:
             return self.compared(form.name, model, share)
@@ -111,14 +112,14 @@ class Comparison:
             del model
             allocator.release_unused_memory()
 
-    def served(self, form: Form, share: float | None) -> Finding:
+    def served(self, form: Form, share: Share | None) -> Finding:
         key, alias = secrets.token_urlsafe(24), f"{self.run.folder.name}-{form.name}-{self.probe.adapter_sha256[:12]}"
         model, lora = (form.base, form.file) if form.base else (form.file, None)
         with llama_cpp.start(model, lora=lora, alias=alias, key=key) as server:
             return self.compared(form.name, server.endpoint, share)
 
-    def compared(self, name: str, scorer: Scorer, share: float | None) -> Finding:
-        def seen(values: PerToken) -> float | None:
+    def compared(self, name: str, scorer: Scorer, share: Share | None) -> Finding:
+        def seen(values: PerToken) -> Share | None:
             self.answered[name] = values
             return share
 

@@ -19,16 +19,19 @@ from typing import Any
 import numpy as np
 
 from mistral_lib.evaluation import paired_difference
-from mistral_lib.serving.probe import SMALLEST_GAIN, PerToken, Probe
+from mistral_lib.serving.adapter_in_weights import Share
+from mistral_lib.serving.probe import SMALLEST_GAIN, Greedy, PerToken, Probe, are_finite
 
 SAME, QUANTIZED, OTHER_ADAPTER, OTHER_TEMPLATE, NO_STOP = "same", "quantised", "not this adapter", "other template", "does not stop"
 UNKNOWN, NO_ANSWER, LOADING, WRONG_KEY, DAMAGED = "cannot be told", "no answer", "loading", "wrong key", "damaged"
 NEARER = 0.6  # effect above which a form is nearer to the adapter than to the base model, 0.5, by a margin
 AS_KEPT, AS_EXPLAINED = 0.05, 0.02  # the same: keeps 1 ± the first of the gain, and leaves at most the second unexplained
 UNEXPLAINED = {"merged": 0.02, "f16": 0.02, "lora_gguf": 0.05, "adapter": 0.05, "q8_0": 0.05}  # the most a form may leave; others: IN_DOUBT
+EXACT = ("merged", "f16", "lora_gguf")  # forms in which the base model's weights are not quantized again
+AS_HELD, AS_HELD_4BIT = 0.03, 0.4  # a file's weights hold the adapter if they hold 1 ± this share of it; 4 bits may round a part away
+ERRORS, LARGEST_ERROR = 3, 0.15  # or ± so many standard errors; with larger ones the weights say nothing: all and nothing look alike
 IN_DOUBT = 0.15  # unexplained, from which an unknown form may be quantized as well as be another adapter
-FEWEST_ENDED = 3  # answers of the adapter that end by themselves, from which stopping is judged
-STOPPED = 0.5  # smallest share of them that must end in the form as well
+STOPPED, ALPHA = 0.5, 0.05  # a form that ends fewer than this share of the answers that the adapter ends, beyond chance, does not stop
 SHOWN = 12  # tokens on either side of a difference that are shown
 
 
@@ -69,22 +72,29 @@ def judge(
     decode: Decode,
     min_kept: float,
     weights: str | None = None,
-    in_weights: float | None = None,
+    in_weights: Share | None = None,
 ) -> Finding:
     """The verdict on what a form answered.
 
     min_kept: smallest share of the gain with which a quantized form passes. weights: the base weights that the
     form was made on, None if unknown. in_weights: the share of the adapter that its weights hold, None if nobody can look.
     """
-    prompts, stops, agreed = prompt_evidence(probe, answered, decode), stop_evidence(probe, answered), greedy_evidence(probe, answered)
-    evidence: dict[str, Any] = {"prompts": prompts, "stops": stops, "greedy": agreed, "in_weights": in_weights,
+    prompts = prompt_evidence(probe, answered, decode)
+    evidence: dict[str, Any] = {"prompts": prompts, "in_weights": in_weights._asdict() if in_weights else None,
                                 "tokens_per_second": speed(answered)}  # fmt: skip
     if weights is not None and weights not in probe.likelihoods:
         why = f"it was made on {weights} weights, and the probe has only {', '.join(probe.likelihoods)}: make the probe again"
         return Finding(form, UNKNOWN, None, False, why, evidence)
-    found = likelihood_evidence(probe, answered.log_likelihoods, weights or nearest(probe, answered.log_likelihoods))
-    evidence["likelihood"] = found
-    outcome, sentence = _weights_verdict(form, found, in_weights)
+    if not are_finite(answered.log_likelihoods):
+        return Finding(form, DAMAGED, None, False, "its log-likelihoods are not finite", evidence)
+    weights = weights or nearest(probe, answered.log_likelihoods)
+    found, expected = likelihood_evidence(probe, answered.log_likelihoods, weights), probe.answers[weights].adapter
+    stops = stop_evidence(expected, answered)
+    evidence |= {"likelihood": found, "stops": stops, "greedy": greedy_evidence(expected, answered, probe.end_id)}
+    if form in EXACT:
+        evidence["base_in_form"] = found["base"]  # the same weights in another file; of a quantized form nobody has measured it
+    told = in_weights if in_weights and in_weights.error <= LARGEST_ERROR else None
+    outcome, sentence = _weights_verdict(form, found, told)
     if outcome in (SAME, QUANTIZED):
         outcome, sentence = _other_faults(prompts, stops, outcome, sentence)
     passed = outcome == SAME or (outcome == QUANTIZED and found["kept"] >= min_kept)
@@ -94,41 +104,45 @@ def judge(
     return Finding(form, outcome, found["kept"], passed, sentence, evidence)
 
 
-def _weights_verdict(form: str, found: Mapping[str, Any], in_weights: float | None) -> tuple[str, str]:
+def _weights_verdict(form: str, found: Mapping[str, Any], in_weights: Share | None) -> tuple[str, str]:
     """Outcome and sentence by log-likelihoods and weights alone."""
     effect, left, kept = found["effect"], found["unexplained"], found["kept"]
+    shown = f"effect {effect:.2f}{_span(found['effect_low'], found['effect_high'])}"
     numbers = f"keeps {kept:.1%}{_span(found['kept_low'], found['kept_high'])} of the adapter's gain, {left:.1%} of its effect unexplained"
-    if not np.isfinite(effect) or not np.isfinite(left):
-        return DAMAGED, "its log-likelihoods are not finite"
+    if unclear := _why_nothing_can_be_told(found):
+        return UNKNOWN, unclear
+    near = AS_HELD if form in UNEXPLAINED else AS_HELD_4BIT
+    if in_weights is not None and abs(in_weights.value - 1) > max(near, ERRORS * in_weights.error):
+        return OTHER_ADAPTER, f"its weights hold {in_weights.value:.0%} of what the adapter adds; {shown}, {numbers}"
+    if in_weights is None and found["effect_high"] < NEARER:
+        what = "as the base model does" if abs(effect) < 1 - NEARER else "neither as the adapter nor as the base model"
+        return OTHER_ADAPTER, f"it answers {what}: {shown}; {numbers}"
+    if left > (limit := UNEXPLAINED.get(form, np.inf)):
+        return OTHER_ADAPTER, f"it is changed on other tokens than by this adapter (limit {limit:.0%}): {numbers}"
+    if in_weights is None and found["effect_low"] < NEARER:
+        return UNKNOWN, f"{shown} may be that of the base model as well; {numbers}"
+    if in_weights is None and left > IN_DOUBT:
+        return UNKNOWN, f"it may be this adapter, quantized, or another one trained on the same data: {numbers}"
+    return (SAME if abs(kept - 1) <= AS_KEPT and left <= AS_EXPLAINED else QUANTIZED), numbers
+
+
+def _why_nothing_can_be_told(found: Mapping[str, Any]) -> str:
+    """A gain that is too small, or too few records; "" if there is enough of both."""
     if abs(found["gain"]) < SMALLEST_GAIN:
-        return UNKNOWN, (
+        return (
             f"the adapter changes the reference answers by {found['gain']:+.4f} nats per token, expected {SMALLEST_GAIN} or more: "
             "too little to tell it from its base model"
         )
     if found["effect_low"] is None:
-        return UNKNOWN, f"{found['records']} records are too few for an interval, {paired_difference.FEWEST} are needed"
-    if in_weights is not None and in_weights < NEARER:
-        return OTHER_ADAPTER, f"its weights hold {in_weights:.0%} of what the adapter adds; {numbers}"
-    if found["effect_high"] < NEARER:
-        what = "as the base model does" if abs(effect) < 1 - NEARER else "neither as the adapter nor as the base model"
-        return OTHER_ADAPTER, f"it answers {what}: effect {effect:.2f}{_span(found['effect_low'], found['effect_high'])}; {numbers}"
-    if in_weights is None and left > UNEXPLAINED.get(form, 1.0):
-        return OTHER_ADAPTER, f"it is changed on other tokens than by this adapter (limit {UNEXPLAINED[form]:.0%}): {numbers}"
-    if found["effect_low"] < NEARER:
-        return (
-            UNKNOWN,
-            f"effect {effect:.2f}{_span(found['effect_low'], found['effect_high'])} may be that of the base model as well; {numbers}",
-        )
-    if in_weights is None and left > IN_DOUBT:
-        return UNKNOWN, f"it may be this adapter, quantized, or another one trained on the same data: {numbers}"
-    return (SAME if abs(kept - 1) <= AS_KEPT and left <= AS_EXPLAINED else QUANTIZED), numbers
+        return f"{found['records']} records are too few for an interval, {paired_difference.FEWEST} are needed"
+    return ""
 
 
 def _other_faults(prompts: Mapping[str, Any], stops: Mapping[str, Any], outcome: str, sentence: str) -> tuple[str, str]:
     """The outcome if the weights are right: prompts that are written otherwise, and answers that do not end, are faults as well."""
     if prompts["equal"] < prompts["of"]:
         return OTHER_TEMPLATE, f"{prompts['of'] - prompts['equal']} of {prompts['of']} prompts get other ids: {prompts['first_difference']}"
-    if stops["judged"] and stops["form"] < STOPPED * stops["adapter"]:
+    if stops["p"] < ALPHA:
         return NO_STOP, f"of {stops['adapter']} answers that the adapter ends by itself, it ends {stops['form']}; {sentence}"
     return outcome, sentence
 
@@ -201,25 +215,27 @@ def difference(expected: Sequence[int], found: Sequence[int], decode: Decode, st
     return f"from token {place} on, after {before!r}, it has {other!r}, trained was {one!r} ({len(found)} tokens, trained {len(expected)})"
 
 
-def stop_evidence(probe: Probe, answered: Answered) -> dict[str, Any]:
-    """Of the answers that the adapter ended by itself, how many the form ends; judged from FEWEST_ENDED on."""
-    both = [ended for number, (_, ended) in sorted(answered.greedy.items()) if probe.adapter_greedy[number].ended]
-    return {"adapter": len(both), "form": sum(both), "asked": len(answered.greedy), "judged": len(both) >= FEWEST_ENDED}
+def stop_evidence(expected: Sequence[Greedy], answered: Answered) -> dict[str, Any]:
+    """Of the answers that the adapter ended by itself, how many the form ends. p: of so few, if it ends at least STOPPED of them."""
+    from scipy.stats import binom
+
+    both = [ended for one, (_, ended) in zip(expected, answered.greedy, strict=False) if one.ended]
+    return {"adapter": len(both), "form": sum(both), "asked": len(answered.greedy), "p": float(binom.cdf(sum(both), len(both), STOPPED))}
 
 
 def speed(answered: Answered) -> float | None:
     """Tokens of greedy answers a second, one answer at a time, prompts included; None if none was timed or no ids were returned."""
-    tokens = sum(len(ids or ()) for ids, _ in answered.greedy.values())
+    tokens = sum(len(ids or ()) for ids, _ in answered.greedy)
     return round(tokens / answered.seconds, 2) if answered.seconds and tokens else None
 
 
-def greedy_evidence(probe: Probe, answered: Answered) -> dict[str, Any]:
+def greedy_evidence(expected: Sequence[Greedy], answered: Answered, end_id: int) -> dict[str, Any]:
     """Greedy answers that are equal to the adapter's, and the mean share of their tokens before the first difference. Evidence only:
     one rounding changes all that follows."""
     shares = []
-    for number, (ids, _) in answered.greedy.items():
+    for known, (ids, _) in zip(expected, answered.greedy, strict=False):
         if ids is not None:  # some servers return none
-            one, other = ([token for token in tokens if token != probe.end_id] for tokens in (probe.adapter_greedy[number].ids, ids))
+            one, other = ([token for token in tokens if token != end_id] for tokens in (known.ids, ids))
             same = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
             shares.append(same / max(len(one), len(other), 1))
     mean = float(np.mean(shares)) if shares else None

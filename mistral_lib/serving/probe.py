@@ -18,7 +18,7 @@ from mistral_lib.preparation.audit import WEIGHTS
 from mistral_lib.run import Run, files, paths
 
 FILE = "probe.json"  # in export/
-FORMAT = 1
+FORMAT = 2
 SMALLEST_GAIN = 0.01  # nats per token between base and adapter; engines differ from each other by about a tenth of it
 
 PerToken = list[list[float]]  # for each record, the log-likelihood of each of its answer tokens, in nats
@@ -49,6 +49,14 @@ class Greedy:
 
 
 @dataclass(frozen=True, slots=True)
+class Answers:
+    """Greedy answers to some of the prompts, those of Probe.asked; of the base model only as evaluated."""
+
+    base: list[Greedy]
+    adapter: list[Greedy]
+
+
+@dataclass(frozen=True, slots=True)
 class Likelihoods:
     """Of the reference answers, by the base model and by the adapter on it."""
 
@@ -70,8 +78,8 @@ class Probe:
     end_id: int  # EOS
     records: list[ProbeRecord]
     likelihoods: dict[str, Likelihoods]  # by base weights: nf4, 16bit
-    base_greedy: list[Greedy]  # as evaluated, for each record
-    adapter_greedy: list[Greedy]
+    asked: list[int]  # numbers of the records whose prompts were answered
+    answers: dict[str, Answers]  # by base weights
 
     def gain(self, weights: str) -> dict[str, Any]:
         """What the adapter gains over the base model with these base weights: `value`, `low`, `high` in nats per token, over records."""
@@ -98,13 +106,16 @@ def load(path: Path) -> Probe:
             raise ProbeError(f"{paths.short(path)}: a probe of format {found}, expected {FORMAT}; {again}")
         values["records"] = [ProbeRecord(**record) for record in values["records"]]
         values["likelihoods"] = {name: Likelihoods(**both) for name, both in values["likelihoods"].items()}
-        for who in ("base_greedy", "adapter_greedy"):
-            values[who] = [Greedy(**one) for one in values[who]]
+        values["answers"] = {name: _answers(both) for name, both in values["answers"].items()}
         probe = Probe(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise error if isinstance(error, ProbeError) else ProbeError(f"{paths.short(path)}: cannot be read ({error}); {again}") from None
     _refuse_incomplete(probe, path)
     return probe
+
+
+def _answers(both: dict[str, list[dict[str, Any]]]) -> Answers:
+    return Answers(**{who: [Greedy(**one) for one in answers] for who, answers in both.items()})
 
 
 def _refuse_incomplete(probe: Probe, path: Path) -> None:
@@ -117,6 +128,11 @@ def _refuse_incomplete(probe: Probe, path: Path) -> None:
                     f"{paths.short(path)}: the log-likelihoods of the {who} on {name} weights are incomplete or not finite; "
                     "make it again: notebook 05_serve_adapter"
                 )
+    answered = (
+        all(len(both.adapter) == len(probe.asked) for both in probe.answers.values()) and probe.answers.keys() == probe.likelihoods.keys()
+    )
+    if not answered or not set(probe.asked) <= set(range(len(expected))):
+        raise ProbeError(f"{paths.short(path)}: greedy answers are missing; make it again: notebook 05_serve_adapter")
     if not probe.records or probe.evaluated_on not in probe.likelihoods:
         raise ProbeError(f"{paths.short(path)}: it has no records, or none measured as evaluated; make it again: notebook 05_serve_adapter")
 

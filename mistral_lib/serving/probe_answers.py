@@ -12,11 +12,11 @@ from typing import Protocol
 from mistral_lib.model import base_model
 from mistral_lib.run.settings import Settings
 from mistral_lib.serving import parity_verdict, probe_measurement
+from mistral_lib.serving.adapter_in_weights import Share
 from mistral_lib.serving.endpoint import Answer, EndpointError, NoAnswerError, StillLoadingError, WrongKeyError
 from mistral_lib.serving.parity_verdict import LOADING, NO_ANSWER, OTHER_TEMPLATE, UNKNOWN, WRONG_KEY, Answered, Decode, Finding
 from mistral_lib.serving.probe import PerToken, Probe
 
-GREEDY = 8  # greedy answers that a form writes
 FAULTS = {NoAnswerError: NO_ANSWER, StillLoadingError: LOADING, WrongKeyError: WRONG_KEY}
 
 
@@ -51,8 +51,8 @@ class LoadedModel:
 
 
 def compare(
-    probe: Probe, scorer: Scorer, form: str, decode: Decode, min_kept: float, weights: str | None = None, in_weights: float | None = None,
-    seen: Callable[[PerToken], float | None] | None = None,
+    probe: Probe, scorer: Scorer, form: str, decode: Decode, min_kept: float, weights: str | None = None, in_weights: Share | None = None,
+    seen: Callable[[PerToken], Share | None] | None = None,
 ) -> Finding:  # fmt: skip
     """Ask a form, and judge. decode, min_kept, weights, in_weights: as in `parity_verdict.judge`. seen: gets the log-likelihoods that were
     answered, and returns `in_weights` if they show it. If the form does not answer, the finding says so."""
@@ -70,12 +70,10 @@ def compare(
 
 
 def _with_greedy(probe: Probe, scorer: Scorer, answered: Answered) -> Answered:
-    """With GREEDY answers, first to the prompts to which the adapter ends its own, and the time that they took."""
-    order = sorted(range(len(probe.records)), key=lambda number: not probe.adapter_greedy[number].ended)
+    """With greedy answers to the prompts that base model and adapter have answered, and the time that they took."""
     began = time.perf_counter()
-    answers = {number: scorer.chat(probe.records[number].messages, probe.max_new_tokens) for number in order[:GREEDY]}
-    seconds = time.perf_counter() - began
-    return replace(answered, greedy={number: (one.ids, one.ended) for number, one in answers.items()}, seconds=seconds)
+    answers = [scorer.chat(probe.records[number].messages, probe.max_new_tokens) for number in probe.asked]
+    return replace(answered, greedy=[(one.ids, one.ended) for one in answers], seconds=time.perf_counter() - began)
 
 
 def _unscored(probe: Probe, form: str, prompts: list[list[int]], decode: Decode, error: EndpointError) -> Finding:

@@ -16,11 +16,12 @@ from mistral_lib.preparation.audit import WEIGHTS
 from mistral_lib.run import Run, allocator, files
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import LONGEST_PROMPT, Settings
-from mistral_lib.serving.probe import Greedy, Likelihoods, Probe, ProbeError, ProbeRecord, are_finite, gain
+from mistral_lib.serving.probe import Answers, Greedy, Likelihoods, Probe, ProbeError, ProbeRecord, are_finite, gain
 from mistral_lib.tokens import chat_format, control_tokens
 from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 RECORDS, ANSWER_TOKENS = 24, 600  # of a probe, at most: llama.cpp takes one request for each answer token
+GREEDY = 8  # prompts that are answered
 FEWEST = 12  # records that share the answer tokens, at least: so many tokens has the longest answer
 MORE = 4  # times as many records are measured if those of the first choice do not show a gain
 
@@ -42,10 +43,11 @@ def make(
     say(f"probe: base model and adapter, on {evaluated_on} weights as evaluated")
     model = _loaded(settings, adapter)
     records, measured, chosen = _with_gain(model, candidates, most_records, answer_tokens, seed)
-    prompts, longest = [record.prompt_ids for record in records], settings.max_new_tokens
+    asked, longest = to_ask(records), settings.max_new_tokens
+    prompts = [records[number].prompt_ids for number in asked]
     with model.disable_adapter():
-        base_greedy = greedy(model, tokenizer, prompts, longest)
-    adapter_greedy = greedy(model, tokenizer, prompts, longest)
+        base = greedy(model, tokenizer, prompts, longest)
+    answers = {evaluated_on: Answers(base, greedy(model, tokenizer, prompts, longest))}
     likelihoods = {evaluated_on: measured}
     for other in dict.fromkeys(["16bit"] if weights is None else weights):
         if other not in likelihoods:
@@ -53,11 +55,11 @@ def make(
             allocator.release_unused_memory()
             say(f"probe: base model and adapter, on {other} weights")
             model = _loaded(settings.model_copy(update={"quantization": "nf4" if other == "nf4" else "none"}), adapter)
-            likelihoods[other] = measure(model, records)
+            likelihoods[other], answers[other] = measure(model, records), Answers([], greedy(model, tokenizer, prompts, longest))
     _refuse_not_finite(likelihoods)
     return Probe(
         run.folder.name, files.sha256(adapter / WEIGHTS), base_model.fingerprint(settings.base_model), base_model.tokenizer_hash(tokenizer), seed,
-        chosen, evaluated_on, longest, tokenizer.bos_token_id, tokenizer.eos_token_id, records, likelihoods, base_greedy, adapter_greedy,
+        chosen, evaluated_on, longest, tokenizer.bos_token_id, tokenizer.eos_token_id, records, likelihoods, asked, answers,
     )  # fmt: skip
 
 
@@ -76,6 +78,11 @@ def _loaded(settings: Settings, adapter: Path) -> Any:
     if next(model.parameters()).device.type == "cpu":
         fused_layers.unpack(model)  # generating would unpack all weights for each token
     return model
+
+
+def to_ask(records: Sequence[ProbeRecord]) -> list[int]:
+    """The numbers of the records with the shortest answers, which a model is likely to end within the limit; at most GREEDY, in order."""
+    return sorted(sorted(range(len(records)), key=lambda number: len(records[number].answer_ids))[:GREEDY])
 
 
 def choose(tokenizer: Any, rows: Sequence[Mapping[str, Any]], count: int, answer_tokens: int, seed: int) -> list[ProbeRecord]:

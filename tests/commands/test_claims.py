@@ -1,10 +1,8 @@
 """Claims against what is there: files and runs on disk, a store and an account on the loopback, endpoints that do not answer."""
 
 import json
-import os
 import socket
-import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,16 +34,16 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Credentials for an account of a server on the loopback, empty at the start and the end."""
+def account(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Credentials for an account of a server on the loopback, which is empty."""
     import requests
 
     for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
                         "AWS_DEFAULT_REGION": "us-east-1"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    requests.post(f"{server}/moto-api/reset", timeout=10)
-    yield server
-    requests.post(f"{server}/moto-api/reset", timeout=10)
+    monkeypatch.setattr(claimed_cloud, "READ_SECONDS", 60)  # the server and this test share the machine
+    requests.post(f"{server}/moto-api/reset", timeout=60)
+    return server
 
 
 def claim(home: Path, *entries: dict) -> list[claims.Checked]:
@@ -131,13 +129,11 @@ def test_a_file_that_is_not_there_or_not_utf8_is_refused(home: Path) -> None:
 
 def test_the_example_verifies_nothing_and_gives_reasons(home: Path) -> None:
     """Somebody else's server may listen on port 8001 of this machine; it is no proof of an adapter either."""
-    began = time.perf_counter()
     found = claims.check(EXAMPLE)
-    assert time.perf_counter() - began < 30
     assert [one.status for one in found] == ["missing"] * 5 + ["unknown"] * 3 and not claims.all_verified(found)
     text = claims.text(found)
     assert "missing   line 5: run policy-assistant: no such run folder — said: “Training status: COMPLETED”" in text
-    assert "unknown   line 33: bucket policy-assistant-corpus: no AWS credentials" in text
+    assert "unknown   line 31: bucket policy-assistant-corpus: no AWS credentials" in text
     assert text.endswith("8 claims: 5 missing, 3 unknown")
 
 
@@ -274,9 +270,8 @@ def test_an_instance_in_a_state(account: str, home: Path) -> None:
     import boto3
 
     compute = boto3.client("ec2")
-    image = compute.describe_images()["Images"][0]["ImageId"]
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "trainer"}]}]
-    made = compute.run_instances(ImageId=image, MinCount=1, MaxCount=1, InstanceType="g4dn.xlarge", TagSpecifications=tags)
+    made = compute.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, InstanceType="g4dn.xlarge", TagSpecifications=tags)
     name = made["Instances"][0]["InstanceId"]
     assert outcome(home, kind="instance", instance="trainer", state="running", type="g4dn.xlarge")[0] == "verified"
     assert outcome(home, kind="instance", instance=name, state="stopped") == (
@@ -291,7 +286,6 @@ def test_an_instance_in_a_state(account: str, home: Path) -> None:
 
 
 def test_without_credentials_region_or_answer_nothing_is_known(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began = time.perf_counter()
     assert outcome(home, kind="bucket", bucket="policies")[1].startswith("no AWS credentials")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
@@ -300,8 +294,22 @@ def test_without_credentials_region_or_answer_nothing_is_known(home: Path, monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     status, reason = outcome(home, kind="bucket", bucket="policies", region="us-east-1")
     assert status == "unknown" and "EndpointConnectionError" in reason
-    assert time.perf_counter() - began < 20
-    assert not os.environ.get("AWS_PROFILE")
+
+
+def test_a_metadata_address_that_does_not_answer_is_asked_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts connections and says nothing, as a firewall makes it seem. botocore waits a second for each request."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert outcome(home, kind="bucket", bucket="policies")[1].startswith("no AWS credentials")
+        silent.setblocking(False)
+        connections = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                connections += 1
+    assert 1 <= connections <= 2, "a token and, without one, the role's name"
 
 
 def test_a_refused_request_is_no_finding(account: str, home: Path) -> None:
