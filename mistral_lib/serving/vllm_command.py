@@ -44,18 +44,18 @@ class Served:
     base_alias: str = ""  # the base model's name beside the adapter's
 
 
+def place() -> Path:
+    """Where `make vllm` puts vLLM's program."""
+    return paths.project() / ".venv-vllm" / "bin" / "vllm"
+
+
 def program() -> Path:
     """vLLM's program. Errors: NoVllmError."""
-    place = paths.project() / ".venv-vllm" / "bin" / "vllm"
-    if not place.is_file():
+    if not place().is_file():
         raise NoVllmError(
-            f"vLLM is not installed ({paths.short(place)} is missing); on a machine with a GPU: make vllm. Or use --engine llama.cpp"
+            f"vLLM is not installed ({paths.short(place())} is missing); on a machine with a GPU: make vllm. Or use --engine llama.cpp"
         )
-    return place
-
-
-def is_installed() -> bool:
-    return (paths.project() / ".venv-vllm" / "bin" / "vllm").is_file()
+    return place()
 
 
 def lora_rank(rank: int) -> int:
@@ -90,9 +90,9 @@ def start(served: Served, *, key: str, port: int | None, logs: Path, seconds: fl
     vllm = program()
     if port is not None:
         server_process.require_free(port)
-    place = port or server_process.free_port()
-    command = [sys.executable, "-m", "mistral_lib.serving.vllm_command", "--", str(vllm), *options(served, place)]
-    server = server_process.start(command, place, served.alias, key, logs)
+    port = port or server_process.free_port()
+    command = [sys.executable, "-m", "mistral_lib.serving.vllm_command", "--", str(vllm), *options(served, port)]
+    server = server_process.start(command, port, served.alias, key, logs)
     server.wait_until_ready(seconds)
     return server
 
