@@ -137,7 +137,9 @@ class Export:
         gguf = next((form for form in ("q4_k_m", "q8_0", "f16") if form in self.forms), None)
         if gguf is not None:
             tokenizer = base_model.load_tokenizer(self.settings.base_model)
-            files.write_text(self.folder / "Modelfile", ollama.modelfile(tokenizer, f"./{file_of(gguf)}"))
+            files.write_text(
+                self.folder / "Modelfile", ollama.modelfile(tokenizer, f"./{file_of(gguf)}", max_tokens=self.settings.max_tokens)
+            )
         files.write_text(self.folder / "README.md", export_readme.text(self.run, result))
 
 
