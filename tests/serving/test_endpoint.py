@@ -4,12 +4,13 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mistral_lib.serving import llama_cpp, server_process
+from mistral_lib.serving import gguf_file, llama_cpp, server_process
 from mistral_lib.serving.endpoint import Endpoint, EndpointError, NoAnswerError, StillLoadingError, WrongKeyError
 from mistral_lib.serving.server_process import RunningServer
 from tests.support import tiny_gguf
@@ -70,6 +71,22 @@ def test_the_ids_of_a_chat_are_those_of_the_trained_format(endpoint: Endpoint, t
     for chat in (CHAT, [{"role": "system", "content": "Be brief."}, *CHAT, {"role": "assistant", "content": "Yes."}, *CHAT]):
         expected = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
         assert endpoint.chat_ids(chat) == list(expected)
+
+
+@pytest.mark.parametrize("adds,doubled,starts", [(True, False, 1), (False, True, 2), (True, True, 2)])
+def test_the_start_tokens_that_the_server_evaluates_are_shown(
+    tiny_model: str, tmp_path: Path, adds: bool, doubled: bool, starts: int
+) -> None:
+    """The template writes the start token. If the tokenizer adds it too, llama.cpp evaluates one; if the template writes two, it evaluates both."""
+    gguf = tiny_gguf.write(tiny_model, tmp_path / "plain.gguf")
+    header = gguf_file.read(gguf, arrays=True)
+    metadata, add = dict(header.metadata), "tokenizer.ggml.add_bos_token"
+    template = "<|im_start|>" * doubled + metadata[gguf_file.TEMPLATE].value
+    metadata |= {add: replace(metadata[add], value=adds), gguf_file.TEMPLATE: replace(metadata[gguf_file.TEMPLATE], value=template)}
+    tiny_gguf.put(tmp_path / "other.gguf", metadata, {one.name: gguf_file.rows(header, one) for one in header.tensors})
+    with llama_cpp.start(tmp_path / "other.gguf", alias="x", key=KEY, slots=1, context_tokens=256, logs=tmp_path) as running:
+        ids = running.endpoint.chat_ids(CHAT)
+        assert ids[: starts + 1] == [1] * starts + [9690], "<|im_start|>, system"
 
 
 def test_control_strings_in_a_text_are_text(endpoint: Endpoint) -> None:
