@@ -1,3 +1,1 @@
-"""From the adapter to an answer: merged weights, GGUF files, a server on this machine, and the proof that they are the adapter.
-
-"""
+"""From the adapter to an answer: merged weights, GGUF files, a server on this machine, and the proof that they are the adapter."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from queue import Queue
 from typing import Any
 
 from mistral_lib.serving.json_requests import EndpointError, JsonRequests, NoAnswerError, StillLoadingError, WrongKeyError
@@ -106,27 +107,45 @@ class Endpoint:
 
     def log_likelihood(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> list[float]:
         """The natural logarithm of each answer token's probability after the prompt and the answer up to it, in nats."""
+        return self._log_likelihood(prompt_ids, answer_ids)
+
+    def log_likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """`log_likelihood` of several (prompt_ids, answer_ids), as many at once as the server computes.
+
+        In llama.cpp each keeps one slot to itself: in another one its tokens so far would have to be computed again.
+        """
+        places = [slot["id"] for slot in self.slots()] if self._engine == "llama.cpp" else [None] * VLLM_AT_ONCE
+        free: Queue[int | None] = Queue()
+        for place in places:
+            free.put(place)
+
+        def one(pair: tuple[Sequence[int], Sequence[int]]) -> list[float]:
+            slot = free.get()
+            try:
+                return self._log_likelihood(*pair, slot=slot)
+            finally:
+                free.put(slot)
+
+        with ThreadPoolExecutor(len(places)) as threads:
+            return list(threads.map(one, pairs))
+
+    def _log_likelihood(self, prompt_ids: Sequence[int], answer_ids: Sequence[int], slot: int | None = None) -> list[float]:
         if not prompt_ids:
             raise EndpointError("a prompt without tokens has no likelihood; it needs at least a start token")
         if self._engine == "vllm":
             return self._prompt_log_probabilities(list(prompt_ids), list(answer_ids))
         self._require_llama_cpp("a log-likelihood")
         ids = [*prompt_ids, *answer_ids]
-        return [self._forced(ids[:place], ids[place]) for place in range(len(prompt_ids), len(ids))]
+        return [self._forced(ids[:place], ids[place], slot) for place in range(len(prompt_ids), len(ids))]
 
-    def log_likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """`log_likelihood` of several (prompt_ids, answer_ids), as many at once as the server computes."""
-        at_once = len(self.slots()) if self._engine == "llama.cpp" else VLLM_AT_ONCE
-        with ThreadPoolExecutor(max(1, min(at_once, len(pairs)))) as threads:
-            return list(threads.map(lambda pair: self.log_likelihood(*pair), pairs))
-
-    def _forced(self, ids: list[int], token: int) -> float:
+    def _forced(self, ids: list[int], token: int, slot: int | None) -> float:
         """The log-probability of one token after `ids`: llama.cpp is made to choose it, and reports the probability before that.
 
-        What it has computed of `ids` for the request before is kept, so that only the last id is new.
+        What it has computed of `ids` for the request before is kept, so that only the last id is new. slot: None: any.
         """
         found = self._requests.post("/completion", {
             "prompt": ids, "n_predict": 1, "n_probs": 1, "temperature": 0, "logit_bias": [[token, FORCING]], "cache_prompt": True,
+            **({} if slot is None else {"id_slot": slot}),
         })  # fmt: skip
         chosen = (found.get("completion_probabilities") or [{}])[0]
         if chosen.get("id") != token or found["tokens_evaluated"] != len(ids):

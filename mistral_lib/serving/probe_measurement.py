@@ -56,21 +56,19 @@ def make(
             say(f"probe: base model and adapter, on {other} weights")
             model = _loaded(settings.model_copy(update={"quantization": "nf4" if other == "nf4" else "none"}), adapter)
             likelihoods[other], answers[other] = measure(model, records), Answers([], greedy(model, tokenizer, prompts, longest))
-    _refuse_not_finite(likelihoods)
     return Probe(
         run.folder.name, files.sha256(adapter / WEIGHTS), base_model.fingerprint(settings.base_model), base_model.tokenizer_hash(tokenizer), seed,
         chosen, evaluated_on, longest, tokenizer.bos_token_id, tokenizer.eos_token_id, records, likelihoods, asked, answers,
     )  # fmt: skip
 
 
-def _refuse_not_finite(likelihoods: Mapping[str, Likelihoods]) -> None:
+def _refuse_not_finite(both: Likelihoods) -> None:
     """Errors: ProbeError."""
-    for weights, both in likelihoods.items():
-        if not are_finite(both.base) or not are_finite(both.adapter):
-            raise ProbeError(
-                f"on {weights} weights base model or adapter give log-likelihoods that are not finite (NaN or infinite): nothing can be compared "
-                "with them; train again with dtype=float32 or a lower learning_rate (notebook 03_train_adapter)"
-            )
+    if not are_finite(both.base) or not are_finite(both.adapter):
+        raise ProbeError(
+            "base model or adapter gives log-likelihoods that are not finite (NaN or infinite): nothing can be compared with them; "
+            "train again with dtype=float32 or a lower learning_rate (notebook 03_train_adapter)"
+        )
 
 
 def _loaded(settings: Settings, adapter: Path) -> Any:
@@ -168,7 +166,10 @@ def _within(records: Sequence[ProbeRecord], most: int, answer_tokens: int) -> li
 
 
 def measure(model: Any, records: Sequence[ProbeRecord]) -> Likelihoods:
-    """The log-likelihoods with the adapter off and on, by the evaluation's own likelihood code, one record at a time."""
+    """The log-likelihoods with the adapter off and on, by the evaluation's own likelihood code, one record at a time.
+
+    Errors: ProbeError if one is not finite.
+    """
     import torch
 
     model.eval()
@@ -184,7 +185,9 @@ def measure(model: Any, records: Sequence[ProbeRecord]) -> Likelihoods:
                     pair = [likelihood.token_losses(model, batch)[0]]
                 pair.append(likelihood.token_losses(model, batch)[0])
             found.append(tuple((-losses.double()).tolist() for losses in pair))
-    return Likelihoods([base for base, _ in found], [adapter for _, adapter in found])
+    both = Likelihoods([base for base, _ in found], [adapter for _, adapter in found])
+    _refuse_not_finite(both)
+    return both
 
 
 def log_likelihood(model: Any, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> list[float]:

@@ -114,6 +114,23 @@ def test_several_records_at_once_give_what_each_gives_alone(endpoint: Endpoint) 
     assert endpoint.log_likelihoods([]) == []
 
 
+def test_a_record_keeps_its_slot_so_that_only_its_new_token_is_computed(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All prompts are alike: llama.cpp itself would let the records exchange their slots and compute each other's tokens again."""
+    computed, post = [], endpoint._requests.post
+
+    def counting(path: str, body: dict) -> Any:
+        answer = post(path, body)
+        if path == "/completion":
+            computed.append((answer["id_slot"], answer["timings"]["prompt_n"]))
+        return answer
+
+    monkeypatch.setattr(endpoint._requests, "post", counting)
+    pairs = [(endpoint.chat_ids([{"role": "user", "content": f"Go on, part {part}."}]), list(range(100, 130))) for part in range(6)]
+    endpoint.log_likelihoods(pairs)
+    assert len(computed) == 6 * 30 and {slot for slot, _ in computed} == {0, 1, 2}
+    assert sum(count == 1 for _, count in computed) >= 6 * 29, "all but the first token of each record"
+
+
 def test_a_greedy_answer_is_that_of_the_model(endpoint: Endpoint, tiny_model: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM

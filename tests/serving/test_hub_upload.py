@@ -128,7 +128,7 @@ def test_it_arrives_private_in_one_commit_that_names_the_adapter(run: Run, hub: 
     assert hub.content("me/tiny", BASE) == (run.folder / "export" / BASE).read_bytes()
     assert hub.content("me/tiny", "adapter/README.md") == (run.folder / "training" / "adapter" / "README.md").read_bytes()
     assert lines[0] == f"{hub.address}/me/tiny, private" and lines[1] == f"{made.commits[-1].title}. {made.commits[-1].description}"
-    assert "  merged/config.json, 31 bytes" in lines
+    assert "  merged/config.json, 30 bytes" in lines
     assert re.fullmatch(rf"uploaded: 12 files, .+, as commit {made.commits[-1].id}", lines[-2]) and lines[-1].startswith(
         "verified: the hub lists all 12"
     )
