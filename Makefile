@@ -7,7 +7,7 @@ RIVAL := trl==1.16.0
 export OMP_WAIT_POLICY := PASSIVE
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
-.PHONY: help setup demo lab browser test test-long gpu book bench clean
+.PHONY: help setup demo lab browser test test-long gpu book bench vllm clean
 
 help:
 	@echo "make demo   set up and run the complete workbook on the embedded corpus and model (CPU, minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make gpu    set up, and check training, memory and speed on an NVIDIA GPU; without one it runs nothing (docs/gpu.md)"
 	@echo "make book   set up, run the notebooks with their defaults, and store their outputs"
 	@echo "make bench  set up, install TRL to compare with, and run the benchmarks"
+	@echo "make vllm   on a machine with an NVIDIA GPU: set up vLLM in an environment of its own"
 	@echo "make clean  remove the environment; runs/, models/, corpora/ and workbook/ stay"
 
 setup: .venv/.done
@@ -67,6 +68,11 @@ book: setup
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(RIVAL)
 	$(BIN)/python -m pytest -s tests/benchmarks
+
+vllm: setup
+	@command -v nvidia-smi > /dev/null || { echo "vLLM needs an NVIDIA GPU; llama.cpp serves without one"; exit 1; }
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check vllm==0.33.0 vllm-bnb-plugin==0.0.3
 
 clean:
 	rm -rf .venv build *.egg-info

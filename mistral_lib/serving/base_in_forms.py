@@ -56,4 +56,4 @@ def _float16(run: Run, place: Path) -> Path:
 def _measured(file: Path, probe: Probe, form: str) -> float:
     say(f"parity: the base model in the form {form} answers the probe")
     with llama_cpp.start(file, alias=f"base-{form}", key=token_urlsafe(24)) as server:
-        return mean([server.endpoint.log_likelihood(record.prompt_ids, record.answer_ids) for record in probe.records])
+        return mean(server.endpoint.log_likelihoods([(record.prompt_ids, record.answer_ids) for record in probe.records]))
