@@ -90,7 +90,7 @@ class Comparison:
                 return f"{place.name} is missing; export again: notebook 05_serve_adapter"
             if place.suffix == ".gguf" and (reason := gguf_fault(place)):
                 return reason
-            name = str(place.relative_to(self.run.folder))
+            name = str(place.relative_to(self.run.folder)) if place.is_relative_to(self.run.folder) else str(place)
             if altered := [one for one in damages if one.split()[0] == name or one.startswith(f"{name}/")]:
                 return f"{altered[0]} since it was exported; export again: notebook 05_serve_adapter"
         return ""

@@ -47,9 +47,7 @@ class Answered:
 
     prompt_ids: list[list[int]]  # for each record, the ids of its prompt as the form makes them from a chat
     log_likelihoods: PerToken
-    greedy: dict[int, tuple[list[int] | None, bool]] = field(
-        default_factory=dict
-    )  # by number of the record: ids, whether it ended by itself
+    greedy: list[tuple[list[int] | None, bool]] = field(default_factory=list)  # for Probe.asked: ids, and whether it ended by itself
     seconds: float = 0.0  # that the greedy answers took, their prompts included
 
 

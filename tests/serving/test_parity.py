@@ -216,13 +216,15 @@ def with_metadata(source: Path, target: Path, **changes: Any) -> Path:
 
 
 def test_a_second_start_token_is_found(exported: Run, comparison: Comparison, tmp_path: Path) -> None:
-    """The template writes a start token, and the tokenizer is told to add one."""
-    changed = with_metadata(
-        exported.folder / "export" / export.file_of("f16"), tmp_path / "twice.gguf", **{"tokenizer.ggml.add_bos_token": True}
-    )
-    found = judged(comparison, "f16", changed)
+    """The template writes a start token before the one that it has always written."""
+    f16 = exported.folder / "export" / export.file_of("f16")
+    template = gguf_file.value(gguf_file.read(f16), gguf_file.TEMPLATE)
+    twice = with_metadata(f16, tmp_path / "twice.gguf", **{gguf_file.TEMPLATE: "<|im_start|>" + template})
+    found = judged(comparison, "f16", twice)
     assert found.outcome == "other template" and "twice" in found.sentence and not found.passed
     assert found.evidence["likelihood"]["unexplained"] < 0.01, "the weights are right"
+    added = with_metadata(f16, tmp_path / "added.gguf", **{"tokenizer.ggml.add_bos_token": True})
+    assert judged(comparison, "f16", added).outcome == "same", "llama.cpp leaves out the one that it adds"
 
 
 def test_another_template_is_found(exported: Run, comparison: Comparison, tmp_path: Path) -> None:
