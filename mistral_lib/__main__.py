@@ -100,7 +100,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def parity(arguments: argparse.Namespace) -> int:
     from mistral_lib.commands import export_command
-    from mistral_lib.serving import parity
+    from mistral_lib.export import parity
 
     found = parity.parity(Run.existing(arguments.run_folder), arguments.url, arguments.key_file)
     print(export_command.parity_text(found))

@@ -182,7 +182,7 @@ def model(claim: ModelClaim) -> Outcome:
 
 
 def gguf(claim: GgufClaim) -> Outcome:
-    from mistral_lib.serving import parity
+    from mistral_lib.export import parity
 
     file = _place(claim.file)
     if not file.is_file():
@@ -193,7 +193,8 @@ def gguf(claim: GgufClaim) -> Outcome:
 
 def endpoint(claim: EndpointClaim) -> Outcome:
     """Whether something answers there, under the claimed name, and is the run's adapter."""
-    from mistral_lib.serving import access_key, endpoint_parity
+    from mistral_lib.export import endpoint_parity
+    from mistral_lib.serving import access_key
     from mistral_lib.serving.endpoint import Endpoint, EndpointError
 
     key_file = _place(claim.key_file) if claim.key_file else None

@@ -15,7 +15,7 @@ def export(run: Run, forms: Sequence[str] | None = None, push: str | None = None
 
     forms: as --as gives them; None: those of the run's parameters. Errors: ParameterError; those of export, parity and hub_upload.
     """
-    from mistral_lib.serving import export, hub_upload, parity
+    from mistral_lib.export import export, hub_upload, parity
 
     if push:
         hub_upload.require_name(push)

@@ -14,7 +14,6 @@ row_view            a row as JSON, as a record and as graded tokens; why rows we
 corpus_explorer     notebook 01: filter, search and exclude rows
 threshold_explorer  notebook 02: the effect of thresholds on a sample
 training_dashboard  notebook 03: the live page of a training, with a button that saves and stops
-kernel_messages     a kernel that answers a reopened page while a cell waits
 votes               blind votes on answers, and their interval
 vote_page           notebook 04: the page of the blind vote
 side_by_side_chat   notebook 04: base model and adapter answer the same prompt

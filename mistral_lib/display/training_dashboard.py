@@ -13,11 +13,11 @@ from typing import Any
 
 import ipywidgets
 
-from mistral_lib.display import kernel_messages, training_curve
+from mistral_lib.display import training_curve
 from mistral_lib.display.figure import Picture
 from mistral_lib.display.widget_base import AUTO, PlainTextBox, button
 from mistral_lib.preparation import stage_inputs
-from mistral_lib.run import Run, cuda_device, files
+from mistral_lib.run import Run, cuda_device, files, kernel_messages
 from mistral_lib.run.folder import summary
 from mistral_lib.run.progress import say
 from mistral_lib.training import trainer_process, training_status

@@ -16,6 +16,7 @@ hardware          the device and the compute type that suit this machine, with t
 cuda_device       whether a CUDA device can be used, what is missing if not, and which other processes are on the card
 idle_models       models that are kept between two uses, and freed when something else needs the memory
 allocator         when the C library keeps freed memory and when it returns it
+kernel_messages   a kernel that answers a reopened page while a cell waits
 system_memory     how much memory is left, and how often the kernel has killed a process for lack of it
 """
 

@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.gguf_files import gguf_file
 from mistral_lib.run import files, paths, system_memory
-from mistral_lib.serving import access_key, gguf_file, server_process
+from mistral_lib.serving import access_key, server_process
 from mistral_lib.serving.endpoint import Endpoint, EndpointError
 from mistral_lib.serving.server_process import FAULT, GRACE, PATIENCE, PortInUseError, RunningServer, ServerError
 

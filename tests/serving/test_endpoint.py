@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mistral_lib.serving import gguf_file, llama_cpp, server_process
+from mistral_lib.gguf_files import gguf_file
+from mistral_lib.serving import llama_cpp, server_process
 from mistral_lib.serving.endpoint import Endpoint, EndpointError, NoAnswerError, StillLoadingError, WrongKeyError
 from mistral_lib.serving.server_process import RunningServer
 from tests.support import tiny_gguf

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from mistral_lib.gguf_files import gguf_file
+from mistral_lib.gguf_files.gguf_file import GgufError
 from mistral_lib.run import paths
-from mistral_lib.serving import gguf_file, llama_cpp, server_process
+from mistral_lib.serving import llama_cpp, server_process
 from mistral_lib.serving.endpoint import Endpoint, EndpointError, NoAnswerError
-from mistral_lib.serving.gguf_file import GgufError
 from mistral_lib.serving.server_process import PortInUseError, RunningServer, ServerError
 from tests.serving.test_server_process import is_alive, port_of
 from tests.support import tiny_gguf

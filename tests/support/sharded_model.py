@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from mistral_lib.merging.tensor_files import encoded_header, tensor_bytes
 from mistral_lib.model import base_model
 from mistral_lib.model.safetensors_files import INDEX
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
-from mistral_lib.serving.tensor_files import encoded_header, tensor_bytes
 from tests.support import family
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mistral_lib.serving import gguf_file
-from mistral_lib.serving.gguf_file import TensorInfo
+from mistral_lib.gguf_files import gguf_file
+from mistral_lib.gguf_files.gguf_file import TensorInfo
 
 F32 = 0  # of gguf.GGMLQuantizationType
 LAYER = {
