@@ -241,3 +241,16 @@ def test_confusion_has_its_counts_in_words_and_sums_up_many_labels() -> None:
         and text.splitlines()[2].startswith("label 29: base [9, ")
     )
     assert "adapter 154 of 156" in text.splitlines()[0]
+
+
+def test_kept_gain_has_a_row_for_each_measured_form_and_begins_with_how_many_pass() -> None:
+    forms = {
+        "merged": {"size": "516 MiB", "kept": 1.0, "kept_low": 0.99, "kept_high": 1.01, "passed": True},
+        "q4_k_m": {"size": "90 MiB", "kept": 0.62, "kept_low": 0.5, "kept_high": 0.7, "passed": False},
+        "cut short": {"size": "2 MiB", "kept": None, "kept_low": None, "kept_high": None, "passed": False},
+    }
+    axes = loss_plots.kept_gain(forms, 0.9)
+    lines = Picture(axes).alt_text.splitlines()
+    assert lines == ["1 of 2 measured forms are the adapter and keep at least 90% of its gain", "merged, 516 MiB: 100.0%", "q4_k_m, 90 MiB: 62.0%"]  # fmt: skip
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["merged, 516 MiB", "q4_k_m, 90 MiB"]
+    assert "required: 90%" in [text.get_text() for text in axes.get_legend().get_texts()]

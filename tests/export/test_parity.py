@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from mistral_lib.commands import claims
-from mistral_lib.evaluation import evaluate
 from mistral_lib.export import adapter_in_weights, endpoint_parity, export, parity, parity_verdict
 from mistral_lib.export.parity import Comparison, Form
 from mistral_lib.gguf_files import gguf_conversion, gguf_file, gguf_quantization
@@ -29,20 +28,6 @@ from tests.support import tiny_gguf
 from tests.support.corpora import other
 
 KEY = "a-key-of-the-tests"
-
-
-@pytest.fixture(scope="module")
-def exported(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """The trained run, evaluated and exported, in a home of its own. The tests leave it as it is."""
-    place = tmp_path_factory.mktemp("exported")
-    shutil.copytree(trained_home, place, dirs_exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MISTRAL_WORKBOOK_HOME", str(place))
-        run = other(Run.existing(place / "runs" / "small"), sample_count=0, general_prompts=0, max_test_tokens=512, max_probe_tokens=256,
-                    export_forms=["merged", "f16", "q8_0", "lora_gguf"], max_export_tokens=240)  # fmt: skip
-        evaluate.evaluate(run)
-        export.export(run)
-        yield run
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ def test_a_few_tensors_are_in_memory_at_a_time(tmp_path: Path) -> None:
     """40 tensors of 4 MiB in float16: the growth of the process stays below a quarter of the file."""
     big = write(tmp_path / "big-f16.gguf", {f"blk.{number}.ffn_up.weight": (1024, 2048) for number in range(40)}, 40)
     script = (
-        "import resource, sys; from pathlib import Path; from mistral_lib.serving import gguf_quantization as q\n"
+        "import resource, sys; from pathlib import Path; from mistral_lib.gguf_files import gguf_quantization as q\n"
         "q.quantize(Path(sys.argv[2]), Path(sys.argv[3]), 'q8_0')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "q.quantize(Path(sys.argv[1]), Path(sys.argv[4]), 'q8_0')\n"
