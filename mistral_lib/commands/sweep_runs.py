@@ -10,12 +10,15 @@ from mistral_lib.run import Run, RunInUseError, paths
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import STAGES
 
+NOTEBOOKS = ("00", "01", "02", "03", "04")  # of an alternative, unless others are named: only the chosen one is worth an export
+
 
 def run(sweep: Sweep, only: Sequence[str] = ()) -> int:
-    """Run every alternative and write the comparison; 0 if all are done, 1 if one failed.
+    """Run notebooks `only` (empty: NOTEBOOKS) for every alternative and write the comparison; 0 if all are done, 1 if one failed.
 
     Errors: ParameterError for `only`; RunInUseError if a process works in one of the runs, because two trainings cannot share a GPU.
     """
+    only = only or NOTEBOOKS
     notebook_runs.select(only)
     for alternative in sweep.alternatives:
         Run(paths.runs() / alternative.settings.run_name, alternative.settings).refuse_if_in_use()

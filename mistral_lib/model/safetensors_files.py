@@ -7,7 +7,7 @@ Source: https://github.com/huggingface/safetensors#format (8 bytes header length
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -91,13 +91,22 @@ def fingerprint(folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         total.update(f"{path.name} {path.stat().st_size}\n".encode())
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(length)
+            text, places = _outline(file, path.stat().st_size)
             total.update(text)
-            for place in _sampled(orjson.loads(text)):
-                file.seek(8 + length + place)
+            for place in places:
+                file.seek(place)
                 total.update(file.read(SAMPLE))
     return total.hexdigest()
+
+
+def _outline(file: BinaryIO, size: int) -> tuple[bytes, list[int]]:
+    """The header's text and the offsets of the samples in the file; of a file without a readable header nothing and its start."""
+    length = int.from_bytes(file.read(8), "little")
+    text = file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
+    try:
+        return text, [8 + length + place for place in _sampled(orjson.loads(text))]
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
+        return b"", [0]
 
 
 def _sampled(found: dict[str, Any]) -> Iterator[int]:

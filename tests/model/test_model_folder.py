@@ -148,6 +148,16 @@ def test_missing_tensors_are_refused(copy: Path, settings: params.Settings) -> N
         base_model.load_base(settings.model_copy(update={"base_model": str(copy)}))
 
 
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]"])
+def test_a_stray_file_that_is_no_safetensors_file_is_part_of_the_fingerprint(copy: Path, content: bytes) -> None:
+    """Mistral's own repositories have such a file besides the shards: a pointer of git-lfs if it was not downloaded."""
+    before = base_model.fingerprint(str(copy))
+    (copy / "consolidated.safetensors").write_bytes(content)
+    with_it = base_model.fingerprint(str(copy))
+    (copy / "consolidated.safetensors").write_bytes(content + b"more")
+    assert len({before, with_it, base_model.fingerprint(str(copy))}) == 3
+
+
 def test_the_fingerprint_changes_with_weights_of_the_same_size_and_not_with_time(copy: Path) -> None:
     from safetensors.torch import load_file, save_file
 
