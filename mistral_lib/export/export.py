@@ -5,14 +5,14 @@ first file that is missing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mistral_lib.export import export_readme, probe_measurement
+from mistral_lib.export import export_pieces, export_readme, probe_measurement
 from mistral_lib.export import probe as probes
 from mistral_lib.export.export_pieces import Pieces
 from mistral_lib.export.probe import Probe
@@ -42,7 +42,8 @@ def export(run: Run) -> dict[str, Any]:
         cuda_device.require(run.settings.instance, "export")
     stage_inputs.require_current(run, "evaluation")
     inputs = stage_inputs.hashes(run, "export")
-    run.run_stage("export", inputs, lambda folder: Export(run, folder).make_all())
+    written = run.entry("export").get("outputs", {})  # the stage's record is written anew before its work begins
+    run.run_stage("export", inputs, lambda folder: Export(run, folder, written).make_all())
     return files.read_json(run.folder / "export" / "result.json")
 
 
@@ -54,8 +55,10 @@ def file_of(form: str) -> str:
 class Export:
     """The steps of one export, in order."""
 
-    def __init__(self, run: Run, folder: Path):
+    def __init__(self, run: Run, folder: Path, written: Mapping[str, Mapping[str, Any]]):
+        """written: files of the earlier export as the manifest has them; empty if there is none."""
         self.run, self.folder, self.forms = run, folder, run.settings.export_forms
+        self.earlier_keys = export_pieces.intact_keys(run.folder, written)
         self.settings = paired_answers.trained_settings(run)
         self.adapter, self.base = run.folder / "training" / "adapter", base_model.folder(self.settings.base_model)
         self.seconds: dict[str, float] = {}
@@ -84,14 +87,8 @@ class Export:
         made_by = {name: version(name) for name in MADE_BY}
         base = base_model.fingerprint(self.settings.base_model)
         key = files.digest([files.sha256(self.adapter / WEIGHTS), base, made_by, FORMAT["export"], *depends])
-        earlier = self.run.folder / "export"
-        return Pieces(self.run.folder / WORK / kind, key, earlier if self._earlier_key(kind) == key else None)
-
-    def _earlier_key(self, kind: str) -> str | None:
-        """The key of the files in export/, if all of them are as they were written."""
-        place = self.run.folder / "export" / "result.json"
-        intact = place.exists() and self.run.entry("export").get("outputs") and not self.run.damages("export")
-        return files.read_json(place)["keys"][kind] if intact else None
+        earlier = self.run.folder / "export" if self.earlier_keys.get(kind) == key else None
+        return Pieces(self.run.folder / WORK / kind, key, earlier)
 
     def _probe(self) -> Probe:
         tokens = self.run.settings.max_export_tokens or 10**9

@@ -5,8 +5,9 @@ They belong to one key, a hash of everything that they are made from. Knows name
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mistral_lib.run import files
 from mistral_lib.run.progress import say
@@ -46,6 +47,18 @@ class Pieces:
 
     def discard(self) -> None:
         shutil.rmtree(self.work)
+
+
+def intact_keys(run_folder: Path, written: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The keys of the files in export/, by kind, if all of them are as they were written; else none.
+
+    written: `{name below the run folder: {bytes, sha256}}`, as the manifest has them.
+    """
+    for name, fact in written.items():
+        path = run_folder / name
+        if not path.is_file() or path.stat().st_size != fact["bytes"] or files.sha256(path) != fact["sha256"]:
+            return {}
+    return files.read_json(run_folder / "export" / "result.json")["keys"] if written else {}
 
 
 def link(source: Path, target: Path) -> None:

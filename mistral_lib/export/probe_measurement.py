@@ -22,6 +22,7 @@ from mistral_lib.tokens.chat_format import IGNORED, Encoded
 
 RECORDS, ANSWER_TOKENS = 24, 600  # of a probe, at most: llama.cpp takes one request for each answer token
 GREEDY = 8  # prompts that are answered
+UNENDED = 2  # of them at most kept whose answer reaches the limit: they take longest, and say nothing about how a form stops
 FEWEST = 12  # records that share the answer tokens, at least: so many tokens has the longest answer
 MORE = 4  # times as many records are measured if those of the first choice do not show a gain
 
@@ -43,11 +44,12 @@ def make(
     say(f"probe: base model and adapter, on {evaluated_on} weights as evaluated")
     model = _loaded(settings, adapter)
     records, measured, chosen = _with_gain(model, candidates, most_records, answer_tokens, seed)
-    asked, longest = to_ask(records), settings.max_new_tokens
+    longest = settings.max_new_tokens
+    asked, adapter_answers = _asked(model, tokenizer, records, longest)
     prompts = [records[number].prompt_ids for number in asked]
     with model.disable_adapter():
         base = greedy(model, tokenizer, prompts, longest)
-    answers = {evaluated_on: Answers(base, greedy(model, tokenizer, prompts, longest))}
+    answers = {evaluated_on: Answers(base, adapter_answers)}
     likelihoods = {evaluated_on: measured}
     for other in dict.fromkeys(["16bit"] if weights is None else weights):
         if other not in likelihoods:
@@ -76,6 +78,15 @@ def _loaded(settings: Settings, adapter: Path) -> Any:
     if next(model.parameters()).device.type == "cpu":
         fused_layers.unpack(model)  # generating would unpack all weights for each token
     return model
+
+
+def _asked(model: Any, tokenizer: Any, records: Sequence[ProbeRecord], longest: int) -> tuple[list[int], list[Greedy]]:
+    """The numbers of the records that every form answers, and the adapter's answers: all that end, and UNENDED others."""
+    numbers = to_ask(records)
+    answers = greedy(model, tokenizer, [records[number].prompt_ids for number in numbers], longest)
+    others = [number for number, answer in zip(numbers, answers, strict=True) if not answer.ended][:UNENDED]
+    kept = [(number, answer) for number, answer in zip(numbers, answers, strict=True) if answer.ended or number in others]
+    return [number for number, _ in kept], [answer for _, answer in kept]
 
 
 def to_ask(records: Sequence[ProbeRecord]) -> list[int]:

@@ -172,7 +172,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path, number: int) -
     child = int(parent.stdout.readline())
     parent.send_signal(number)
     parent.wait()
-    assert until(lambda: not is_alive(child)) and server_process.is_free(port)
+    assert until(lambda: not is_alive(child)) and until(lambda: server_process.is_free(port))
     assert "stopped in good order" in (tmp_path / f"{port}.log").read_text()
 
 
