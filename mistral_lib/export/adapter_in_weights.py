@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from mistral_lib.family import text_part
-from mistral_lib.gguf_files import gguf_file
+from mistral_lib.gguf_files import gguf_conversion, gguf_file
 from mistral_lib.merging import merged_weights
 from mistral_lib.merging.adapter_tensors import Adapter, text_part_name
 from mistral_lib.merging.tensor_files import TensorFile
@@ -127,12 +127,7 @@ def _of_gguf(path: Path, config: dict[str, Any]) -> Read:
 
 def _gguf_place(name: str, config: dict[str, Any]) -> tuple[str, int | None]:
     """llama.cpp's name of a weight, and the number of heads by which it may have ordered the rows."""
-    from gguf import MODEL_ARCH, get_tensor_name_map
-
-    sizes = text_part.sizes(config)
-    found = get_tensor_name_map(MODEL_ARCH.LLAMA, sizes["num_hidden_layers"]).get_name(name, try_suffixes=(".weight",))
-    if found is None:
-        raise ValueError(f"{name}: llama.cpp has no place for it")
+    found, sizes = gguf_conversion.gguf_name(name, config), text_part.sizes(config)
     kind = found.split(".")[-2]
     return found, sizes[PERMUTED[kind]] if kind in PERMUTED else None
 

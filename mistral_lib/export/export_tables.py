@@ -43,11 +43,16 @@ def _row(exported: Facts, finding: Facts) -> dict[str, Any]:
         "kept": finding["kept"],
         "kept_low": measured.get("kept_low"),
         "kept_high": measured.get("kept_high"),
-        "ended": f"{stops['form']} of {stops['adapter']}" if stops else "",
+        "ended": _ended(stops) if stops else "",
         "tokens_per_second": finding["evidence"].get("tokens_per_second"),
         "outcome": finding["outcome"],
         "passed": finding["passed"],
     }
+
+
+def _ended(stops: Facts) -> str:
+    """Of the answers that the adapter ends by itself, how many the form ends."""
+    return f"{stops['form']} of {stops['adapter']}" if stops["adapter"] else f"the adapter ends none of {stops['asked']}"
 
 
 def table(exported: Facts, found: Facts) -> pd.DataFrame:

@@ -44,7 +44,7 @@ def make(
     say(f"probe: base model and adapter, on {evaluated_on} weights as evaluated")
     model = _loaded(settings, adapter)
     records, measured, chosen = _with_gain(model, candidates, most_records, answer_tokens, seed)
-    longest = settings.max_new_tokens
+    longest = min(settings.max_new_tokens, 2 * max(len(records[number].answer_ids) for number in to_ask(records)) + 16)
     asked, adapter_answers = _asked(model, tokenizer, records, longest)
     prompts = [records[number].prompt_ids for number in asked]
     with model.disable_adapter():

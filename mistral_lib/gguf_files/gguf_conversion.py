@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _expected_tensors(model: Path, config: dict[str, Any]) -> Shapes:
     language = {name: fact for name, fact in tensors.items() if not COMPUTED.search(name)}
     if text_part.is_multimodal(config):
         language = {name: fact for name, fact in language.items() if "vision_tower" not in name and "multi_modal_projector" not in name}
-    return {_gguf_name(name, config): tuple(fact["shape"]) for name, fact in language.items()}
+    return {gguf_name(name, config): tuple(fact["shape"]) for name, fact in language.items()}
 
 
 def _expected_pairs(header: safetensors_files.Header, config: dict[str, Any]) -> Shapes:
@@ -123,19 +124,26 @@ def _expected_pairs(header: safetensors_files.Header, config: dict[str, Any]) ->
             raise ConversionError(
                 f"the adapter holds {name}: expected only lora_A and lora_B of linear layers; export the merged model instead"
             )
-        found[f"{_gguf_name(pair[1] + '.weight', config)}.lora_{pair[2].lower()}"] = tuple(fact["shape"])
+        found[f"{gguf_name(pair[1] + '.weight', config)}.lora_{pair[2].lower()}"] = tuple(fact["shape"])
     if not found:
         raise ConversionError("the adapter holds no tensor; train it again")
     return found
 
 
-def _gguf_name(name: str, config: dict[str, Any]) -> str:
+@cache
+def _names(layers: int) -> Any:
+    """llama.cpp's names of the tensors of a Llama with so many layers; takes some hundredths of a second to make."""
     from gguf import MODEL_ARCH, get_tensor_name_map
 
+    return get_tensor_name_map(MODEL_ARCH.LLAMA, layers)
+
+
+def gguf_name(name: str, config: dict[str, Any]) -> str:
+    """llama.cpp's name of a weight or bias. config: of the model. Errors: ConversionError if it has no place for it."""
     for pattern, plain in text_part.RENAMED.items():
         name = re.sub(pattern, plain, name)
     layers = text_part.sizes(config)["num_hidden_layers"]
-    found = get_tensor_name_map(MODEL_ARCH.LLAMA, layers).get_name(name, try_suffixes=(".weight", ".bias"))
+    found = _names(layers).get_name(name, try_suffixes=(".weight", ".bias"))
     if found is None:
         raise ConversionError(f"{name} is no tensor of a Mistral or Llama of {layers} layers; llama.cpp has no place for it")
     return found

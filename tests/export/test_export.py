@@ -144,6 +144,16 @@ def test_recommended_is_the_smallest_form_that_passes() -> None:
     assert export_tables.recommended(exported, found()) is None
 
 
+def test_how_many_answers_end_is_counted_of_those_that_the_adapter_ends() -> None:
+    exported = {"forms": {"q8_0": {"bytes": 500}}}
+
+    def ended(**stops: int) -> str:
+        found = {"form": "q8_0", "outcome": "same", "kept": 1.0, "passed": True, "evidence": {"stops": stops}}
+        return export_tables.rows(exported, {"findings": [found]})["q8_0"]["ended"]
+
+    assert ended(form=5, adapter=6, asked=8) == "5 of 6" and ended(form=1, adapter=0, asked=2) == "the adapter ends none of 2"
+
+
 def test_the_base_model_is_measured_in_the_forms_that_were_made_on_its_own_weights(exported: Run, own_copy: Run) -> None:
     probe = probes.load(exported.folder / "export" / probes.FILE)
     measured = base_in_forms.log_likelihoods(exported, probe, ["merged", "f16", "q8_0", "lora_gguf"])
