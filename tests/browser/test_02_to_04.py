@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from mistral_lib.corpus import sources
 from mistral_lib.display import votes
 from mistral_lib.display.threshold_explorer import figures, shown
@@ -131,6 +133,7 @@ def streamed(seen: list[list[list[Any]]]) -> bool:
     return len({one for one, _ in growing}) >= 3 and len({two for _, two in growing}) >= 3
 
 
+@pytest.mark.long
 def test_a_training_is_found_again_after_a_restart_stopped_and_resumed(notebook: Callable[..., Notebook], finished: Run) -> None:
     changes = {"run_name": "long", "max_steps": STEPS, "micro_batch_size": 1, "checkpoint_every_steps": 200, "validate_every_steps": 200}
     run = Run.open(finished.settings.model_copy(update=changes))

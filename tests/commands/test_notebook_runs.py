@@ -63,14 +63,14 @@ def test_all_notebooks_run_one_after_another_on_the_small_corpus(params_file: Pa
     )
     assert (folder / "evaluation" / "report.html").stat().st_size > 20_000
     copies = sorted((folder / "notebooks").glob("*.ipynb"))
-    assert [copy.stem[:2] for copy in copies] == ["00", "01", "02", "03", "04"]
+    assert [copy.stem[:2] for copy in copies] == ["00", "01", "02", "03", "04", "05"]
     assert not files_with(folder, token, mail), "a file of the run, or an executed notebook, has a secret of the corpus"
     again = command(params_file)
-    assert again.returncode == 0 and again.stderr.count("done already, skipped") == 5
+    assert again.returncode == 0 and again.stderr.count("done already, skipped") == 6
     files.write_text(folder / "evaluation" / "result.json", "{}")
     third = command(params_file)
     assert (
-        third.returncode == 0 and third.stderr.count("skipped") == 4 and "evaluation/result.json was altered" in notebook_stderr(copies[-1])
+        third.returncode == 0 and third.stderr.count("skipped") == 4 and "evaluation/result.json was altered" in notebook_stderr(copies[4])
     )
 
     strict = command(params_file, "--only", "04", "--set", "require_ship=true")

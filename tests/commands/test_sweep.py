@@ -141,6 +141,7 @@ def command(path: Path) -> subprocess.CompletedProcess:
     return subprocess.run(words, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.long
 def test_a_sweep_runs_compares_continues_after_a_failure_and_skips_what_is_done(prepared: Run, settings: Settings, home: Path) -> None:
     (home / "base.yaml").write_text(params.to_yaml(settings.model_copy(update={"sample_count": 0, "general_prompts": 0})))
     path = sweep_file(

@@ -68,6 +68,15 @@ LEAKS = {
 }
 SENTIMENT = (["positive", "neutral", "negative"], [[30, 2, 0, 1], [14, 9, 6, 4], [0, 1, 1250, 0]])
 CODES = ([f"a label of many words, number {n}" for n in range(12)], np.random.default_rng(0).integers(0, 90, (12, 13)).tolist())
+KEPT = {
+    form: {"size": size, "kept": kept, "kept_low": kept - 0.03, "kept_high": kept + 0.03, "passed": kept > 0.9}
+    for form, size, kept in (
+        ("merged", "13.49 GiB", 1.0),
+        ("q8_0", "7.17 GiB", 0.98),
+        ("q4_k_m", "4.07 GiB", 0.71),
+        ("lora_gguf", "13.65 GiB", 1.04),
+    )
+}
 CASES: dict[str, Callable[[], Axes]] = {
     "domains": lambda: data_plots.domains(LONG),
     "domains, one": lambda: data_plots.domains({"only": 3}),
@@ -99,6 +108,7 @@ CASES: dict[str, Callable[[], Axes]] = {
     "confusion, in the report": lambda: report.narrow(loss_plots.confusion(SENTIMENT[0], SENTIMENT[1], SENTIMENT[1])),
     "alternatives": lambda: loss_plots.alternatives(SWEPT),
     "differences": lambda: loss_plots.differences(LOSSES, ["domain_0"]),
+    "kept_gain": lambda: loss_plots.kept_gain(KEPT, 0.9),
     "flow": lambda: flow_plot.flow(counts({"placeholder_answer": 1}), 512),
     "flow, many reasons": lambda: flow_plot.flow(counts(REASONS), 32768),
     "flow, nearly all lost": lambda: flow_plot.flow(counts({"unknown_shape": 500_000, "not_json": 4}, near=None), 512),

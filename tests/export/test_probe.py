@@ -165,7 +165,8 @@ def test_a_run_in_nf4_is_measured_on_both_weights(trained_run: Run) -> None:
     assert found.evaluated_on == "nf4" and list(found.likelihoods) == ["nf4", "16bit"]
     nf4, plain = found.likelihoods["nf4"], found.likelihoods["16bit"]
     assert nf4.base != plain.base and nf4.adapter != plain.adapter
-    assert len(found.answers["nf4"].base) == 5 and not found.answers["16bit"].base and len(found.answers["16bit"].adapter) == 5
+    asked = len(found.asked)
+    assert len(found.answers["nf4"].base) == asked > 0 and not found.answers["16bit"].base and len(found.answers["16bit"].adapter) == asked
     assert list(probe_measurement.make(trained_run, weights=[], most_records=5).likelihoods) == ["nf4"]
 
 

@@ -275,7 +275,7 @@ def test_a_page_is_not_changed_while_another_process_works_or_before_it_is_compl
     assert "evaluation: data is stale; training is stale; seed: 42 became 7" in noted and noted.startswith(
         "<h1>evaluation/report.html</h1><!--"
     )
-    assert recorded == {"evaluation/report.html": {"sha256": files.sha256(page), "bytes": page.stat().st_size}}
+    assert recorded["evaluation/report.html"] == {"sha256": files.sha256(page), "bytes": page.stat().st_size}
     other(run, seed=42, corpus_paths=["c", "optional:nowhere"])
     only_corpus = Run.existing(run.folder)
     with run.lock("test"):
@@ -292,5 +292,5 @@ def test_only_complete_stages_are_stale(run: Run) -> None:
     changed_run = other(run, seed=7)
     with run.lock("test"):
         run.record("training", status="failed")
-    assert set(stage_inputs.stale_stages(changed_run)) == {"data", "evaluation"}
+    assert set(stage_inputs.stale_stages(changed_run)) == {"data", "evaluation", "export", "parity"}
     assert stage_inputs.outdated(changed_run, "data") == ["seed: 42 became 7"]
