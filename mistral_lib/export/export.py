@@ -42,7 +42,7 @@ def export(run: Run) -> dict[str, Any]:
         cuda_device.require(run.settings.instance, "export")
     stage_inputs.require_current(run, "evaluation")
     inputs = stage_inputs.hashes(run, "export")
-    written = run.entry("export").get("outputs", {})  # the stage's record is written anew before its work begins
+    written = run.entry("export").get("outputs", {})  # before the stage's record is reset
     run.run_stage("export", inputs, lambda folder: Export(run, folder, written).make_all())
     return files.read_json(run.folder / "export" / "result.json")
 

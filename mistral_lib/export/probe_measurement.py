@@ -44,8 +44,9 @@ def make(
     say(f"probe: base model and adapter, on {evaluated_on} weights as evaluated")
     model = _loaded(settings, adapter)
     records, measured, chosen = _with_gain(model, candidates, most_records, answer_tokens, seed)
-    longest = min(settings.max_new_tokens, 2 * max(len(records[number].answer_ids) for number in to_ask(records)) + 16)
-    asked, adapter_answers = _asked(model, tokenizer, records, longest)
+    shortest = to_ask(records)
+    longest = min(settings.max_new_tokens, 2 * max(len(records[number].answer_ids) for number in shortest) + 16)
+    asked, adapter_answers = _asked(model, tokenizer, records, shortest, longest)
     prompts = [records[number].prompt_ids for number in asked]
     with model.disable_adapter():
         base = greedy(model, tokenizer, prompts, longest)
@@ -80,9 +81,10 @@ def _loaded(settings: Settings, adapter: Path) -> Any:
     return model
 
 
-def _asked(model: Any, tokenizer: Any, records: Sequence[ProbeRecord], longest: int) -> tuple[list[int], list[Greedy]]:
-    """The numbers of the records that every form answers, and the adapter's answers: all that end, and UNENDED others."""
-    numbers = to_ask(records)
+def _asked(
+    model: Any, tokenizer: Any, records: Sequence[ProbeRecord], numbers: Sequence[int], longest: int
+) -> tuple[list[int], list[Greedy]]:
+    """The records of these numbers that every form answers, and the adapter's answers: all that end, and UNENDED others."""
     answers = greedy(model, tokenizer, [records[number].prompt_ids for number in numbers], longest)
     others = [number for number, answer in zip(numbers, answers, strict=True) if not answer.ended][:UNENDED]
     kept = [(number, answer) for number, answer in zip(numbers, answers, strict=True) if answer.ended or number in others]

@@ -14,7 +14,7 @@ import numpy as np
 
 from mistral_lib.run import disk, files, paths
 
-ARCHITECTURE, FILE_TYPE, QUANTIZATION_VERSION = "general.architecture", "general.file_type", "general.quantization_version"
+ARCHITECTURE, FILE_TYPE = "general.architecture", "general.file_type"
 TOKENS, TOKEN_TYPES, TEMPLATE = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.chat_template"
 FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
 EXPONENT = 0x7C00  # the exponent's bits of a float16: all of them are set in NaN and infinity

@@ -29,7 +29,7 @@ from mistral_lib.tokens.segment import Segment
 
 SENTENCEPIECE, BYTE_LEVEL = "llama", "gpt2"  # as tokenizer.ggml.model names them
 NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # tokenizer.ggml.token_type
+UNKNOWN, CONTROL = 2, 3  # tokenizer.ggml.token_type
 TEXTS = (  # nothing at their ends that a template may strip
     "Hello", "What is  a kernel?", "naïve Zürich – 東京 😀👩‍👩‍👧 ﬁ", "def f(x):\n    return  x  # code\n\n\t{'a': [1, 2]}", "1234.5e6 it's we're //…!!!",
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,6 +93,20 @@ def hashes(folder: Path, relative_to: Path, without: tuple[str, ...] = ()) -> di
     found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     files = sorted(p for p in found if not set(without) & set(p.relative_to(folder).parts[:-1]))
     return {str(p.relative_to(relative_to)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files}
+
+
+def damages(folder: Path, written: Mapping[str, Mapping[str, Any]], below: str = "") -> list[str]:
+    """Which files are missing or altered, as texts. written: of `hashes`, with names relative to `folder`. below: only names that begin so."""
+    reasons = []
+    for name, fact in written.items():
+        path = folder / name
+        if not name.startswith(below):
+            continue
+        if not path.exists():
+            reasons.append(f"{name} is missing")
+        elif path.stat().st_size != fact["bytes"] or sha256(path) != fact["sha256"]:
+            reasons.append(f"{name} was altered")
+    return reasons
 
 
 def size_text(size: int) -> str:

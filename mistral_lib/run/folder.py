@@ -152,16 +152,7 @@ class Run:
 
     def damages(self, stage: str, below: str = "") -> list[str]:
         """Which files that the stage wrote are missing or altered, as texts. below: only files whose names begin so."""
-        reasons = []
-        for name, fact in self.entry(stage).get("outputs", {}).items():
-            path = self.folder / name
-            if not name.startswith(below):
-                continue
-            if not path.exists():
-                reasons.append(f"{name} is missing")
-            elif path.stat().st_size != fact["bytes"] or files.sha256(path) != fact["sha256"]:
-                reasons.append(f"{name} was altered")
-        return reasons
+        return files.damages(self.folder, self.entry(stage).get("outputs", {}), below)
 
     def changes(self, stage: str, inputs: Mapping[str, str], older: bool = True) -> list[str]:
         """What differs between the stage's last start and now: parameters, inputs and, with `older`, the version of the library.

@@ -20,7 +20,7 @@ from mistral_lib.gguf_files.gguf_conversion import ConversionError
 from mistral_lib.model import base_model, mistral_tokenizer
 from mistral_lib.run import disk, files
 from mistral_lib.run.disk import DiskFullError
-from tests.support import family
+from tests.support import disks, family
 from tests.tokens.test_chat_format import chat
 
 RANK, ALPHA = 4, 12
@@ -348,13 +348,8 @@ def wait_until(condition: Any, process: subprocess.Popen | None = None, seconds:
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A real file system of 96 MiB below the home."""
-    place = home / "runs"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disks.mounted(home / "runs", 96) as place:
+        yield place
 
 
 def test_a_full_disk_is_reported_before_and_during_the_conversion(tiny_model: str, small_disk: Path, converter: Any) -> None:

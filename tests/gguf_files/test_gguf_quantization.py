@@ -1,6 +1,5 @@
 """Quantized GGUF files: the types that llama.cpp chooses, numbers that an independent decoder finds near the originals, fallbacks, errors."""
 
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from mistral_lib.gguf_files import gguf_file, gguf_quantization
 from mistral_lib.gguf_files.gguf_file import GgufError
 from mistral_lib.run import disk
 from mistral_lib.run.disk import DiskFullError
+from tests.support import disks
 
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 ERRORS = {"Q8_0": 0.006, "Q6_K": 0.03, "Q5_0": 0.05, "Q4_K": 0.09}  # root mean square, as a share of that of the numbers: 4 bits and more
@@ -233,13 +233,8 @@ def test_nothing_is_overwritten_and_what_a_killed_process_left_is_deleted(f16: P
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A real file system of 24 MiB below the home."""
-    place = home / "runs"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disks.mounted(home / "runs", 24) as place:
+        yield place
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(f16: Path, small_disk: Path) -> None:
@@ -254,7 +249,7 @@ def test_a_disk_that_becomes_full_leaves_no_part(f16: Path, small_disk: Path, mo
 
     def filling(*args: Any) -> np.ndarray:
         if not (small_disk / "filler").exists():
-            (small_disk / "filler").write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - 2**19))
+            disks.fill(small_disk, 2**19)
         return rows(*args)
 
     monkeypatch.setattr(gguf_file, "rows", filling)

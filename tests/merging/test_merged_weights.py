@@ -19,7 +19,7 @@ from mistral_lib.merging.adapter_tensors import MergeError
 from mistral_lib.model import base_model, model_folder
 from mistral_lib.model.base_model import BaseModelError
 from mistral_lib.run import disk, files, sealed
-from tests.support import family, sharded_model
+from tests.support import disks, family, sharded_model
 from tests.support.corpora import short_run
 
 
@@ -325,19 +325,8 @@ def test_only_unaltered_shards_of_the_same_merge_are_used_again(
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A real file system of 24 MiB below the home."""
-    place = home / "runs"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(place: Path, leave: int) -> None:
-    """Take all but `leave` bytes of a disk."""
-    with open(place / "filler", "wb") as file:
-        file.write(b"\0" * (shutil.disk_usage(place).free - leave))
+    with disks.mounted(home / "runs", 24) as place:
+        yield place
 
 
 def at_tensor(number: int, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +342,7 @@ def at_tensor(number: int, work: Callable[[], None], monkeypatch: pytest.MonkeyP
 
 
 def test_a_disk_without_room_is_reported_before_anything_is_written(small_disk: Path, base: Path, adapter: Path) -> None:
-    fill(small_disk, 17 * disk.MIB)
+    disks.fill(small_disk, 17 * disk.MIB)
     expected = (
         r"no room on disk for the merged model: 18 MiB are needed, 17 MiB are free at runs/\.merged\.partial\. Free at least 1 MiB, or set"
     )
@@ -366,7 +355,7 @@ def test_a_disk_without_room_is_reported_before_anything_is_written(small_disk: 
 def test_a_disk_that_fills_while_a_shard_is_written_keeps_the_finished_ones(
     small_disk: Path, base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, tensor: int, finished: int
 ) -> None:
-    at_tensor(tensor, lambda: fill(small_disk, 0), monkeypatch)
+    at_tensor(tensor, lambda: disks.fill(small_disk, 0), monkeypatch)
     kept = r" 1 of 3 shards are finished and kept in runs/\.merged\.partial\." if finished else ""
     with pytest.raises(
         disk.DiskFullError, match=rf"for the merged model: 1[78] MiB are needed, \d+ MiB are free at [^ ]+{kept} Free at least"

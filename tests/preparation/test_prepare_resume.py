@@ -20,6 +20,7 @@ from mistral_lib.preparation.record_store import PART
 from mistral_lib.run import Run, files, params
 from mistral_lib.run.disk import DiskFullError
 from mistral_lib.run.settings import keeping_work
+from tests.support import disks
 from tests.support.corpora import artefacts, other, rows, twins
 
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -173,14 +174,10 @@ def test_an_altered_part_counts_as_missing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def small_disk(home: Path) -> Iterator[Path]:
     """runs/ on a disk of 3 MiB."""
-    (home / "runs").mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(home / "runs")], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be made here: {mounted.stderr.strip()}")
-    yield home / "runs"
-    subprocess.run(["umount", str(home / "runs")], check=True)
+    with disks.mounted(home / "runs", 3) as place:
+        yield place
 
 
 def test_a_full_disk_is_reported_and_the_earlier_result_is_kept(small_disk: Path, settings: params.Settings, corpus: Path) -> None:

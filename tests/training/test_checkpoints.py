@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from mistral_lib.run import Run, disk, sealed
 from mistral_lib.training import checkpoints, train
+from tests.support import disks
 from tests.support.disturbed_training import after_step, events
 
 
@@ -96,25 +96,14 @@ def test_without_room_for_a_best_adapter_the_message_names_it_and_the_checkpoint
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A real file system of 48 MiB below the home."""
-    place = home / "runs"
-    place.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(place: Path, leave: int) -> None:
-    """Take all but `leave` bytes of a disk."""
-    with open(place / "filler", "wb") as file:
-        file.write(b"\0" * (shutil.disk_usage(place).free - leave))
+    with disks.mounted(home / "runs", 48) as place:
+        yield place
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_says_so(small_disk: Path, opened: Callable[..., Run]) -> None:
     run = opened(max_steps=8)
     with (
-        after_step(3, lambda _: fill(small_disk, 8 * disk.MIB)),
+        after_step(3, lambda _: disks.fill(small_disk, 8 * disk.MIB)),
         pytest.raises(disk.DiskFullError, match=r"checkpoint of step 4: .* MiB are needed, .* free .*checkpoint of step 2 is complete"),
     ):
         train.train(run)
@@ -135,7 +124,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_loses_nothing(small_dis
         pytest.raises(disk.DiskFullError, match=r"for ten: .*checkpoint of step 5 is complete"),
         checkpoints.new_checkpoint(place / "checkpoint-10", 100, "ten") as new,
     ):
-        fill(small_disk, 0)
+        disks.fill(small_disk, 0)
         (new / "weights").write_bytes(b"1" * disk.MIB)
     assert [path.name for path in place.iterdir()] == ["checkpoint-5"] and sealed.is_complete(place / "checkpoint-5")
 
