@@ -1,0 +1,140 @@
+"""The rights of the machine, of the outside timer and of the person who runs the commands. No action is a pattern.
+
+Source: Service Authorization Reference, "Actions, resources, and condition keys"; EventBridge Scheduler, "Confused deputy prevention";
+Systems Manager, "Create a custom IAM role".
+"""
+
+from typing import Any
+
+from mistral_lib.aws import names as naming
+from mistral_lib.aws import regions
+from mistral_lib.aws.names import TAG, Names
+
+Policy = dict[str, Any]
+VERSION = "2012-10-17"  # of the policy language
+
+
+def machine_policy(names: Names, bucket: str, account: str, region: str) -> Policy:
+    """What the machine may do: its own prefix of the bucket, its own parameter, and Systems Manager's agent."""
+    part = regions.partition(region)
+    store = f"arn:{part}:s3:::{bucket}"
+    below = {"StringLike": {"s3:prefix": [names.prefix, f"{names.prefix}*"]}}
+    return _policy(
+        _allow("OwnPrefix", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], f"{store}/{names.prefix}*"),
+        _allow("OwnListing", ["s3:ListBucket"], store, below),
+        _allow("HubToken", ["ssm:GetParameter"], f"arn:{part}:ssm:{region}:{account}:parameter{names.parameter}"),
+        _allow("AgentReports", ["ssm:UpdateInstanceInformation"], f"arn:{part}:ec2:{region}:{account}:instance/*"),
+        # AWS defines no resources for these actions: "*" is the only one that they accept.
+        _allow("AgentChannels", [
+            "ssm:ListInstanceAssociations",
+            "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel", "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+            "ec2messages:AcknowledgeMessage", "ec2messages:DeleteMessage", "ec2messages:FailMessage",
+            "ec2messages:GetEndpoint", "ec2messages:GetMessages", "ec2messages:SendReply",
+        ], "*"),
+    )  # fmt: skip
+
+
+def timer_policy(names: Names, account: str, region: str) -> Policy:
+    """What the outside timer may do: terminate machines with this run's tag."""
+    machines = f"arn:{regions.partition(region)}:ec2:{region}:{account}:instance/*"
+    return _policy(_allow("Terminate", ["ec2:TerminateInstances"], machines, {"StringEquals": {f"aws:ResourceTag/{TAG}": names.run}}))
+
+
+def machine_trust(region: str) -> Policy:
+    service = "ec2.amazonaws.com.cn" if regions.partition(region) == "aws-cn" else "ec2.amazonaws.com"
+    return _policy({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"})
+
+
+def timer_trust(account: str, region: str) -> Policy:
+    """Only schedules of this account, in this region's default group, may use the role."""
+    group = f"arn:{regions.partition(region)}:scheduler:{region}:{account}:schedule-group/default"
+    ours = {"StringEquals": {"aws:SourceAccount": account, "aws:SourceArn": group}}
+    return _policy({"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole", "Condition": ours})
+
+
+def administrator_policy(bucket: str, account: str, region: str) -> Policy:
+    """The rights of the person who runs `instance` commands, in one region."""
+    part = regions.partition(region)
+    return _policy(*_looking(part, account), *_machines(part, account, region), *_roles(part, account), *_timers(part, account, region), *_store(part, bucket, account, region))  # fmt: skip
+
+
+def _looking(part: str, account: str) -> list[Policy]:
+    # These actions list or describe, and AWS defines no narrower resource for them.
+    return [
+        _allow("Look", [
+            "ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeImages", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
+            "ec2:DescribeSecurityGroups", "ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeRegions",
+            "ec2:DescribeSpotPriceHistory", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota", "pricing:GetProducts", "sts:GetCallerIdentity",
+            "iam:ListRoles", "iam:ListInstanceProfiles", "scheduler:ListSchedules", "ssm:DescribeInstanceInformation", "ssm:DescribeParameters",
+            "ssm:GetCommandInvocation", "s3:ListAllMyBuckets",
+        ], "*"),
+        _allow("PublicImages", ["ssm:GetParameter"], f"arn:{part}:ssm:*::parameter/aws/service/deeplearning/*"),
+    ]  # fmt: skip
+
+
+def _machines(part: str, account: str, region: str) -> list[Policy]:
+    ours = {"Null": {f"aws:ResourceTag/{TAG}": "false"}}
+    at_launch = {"Null": {f"aws:RequestTag/{TAG}": "false"}}
+    own = f"arn:{part}:ec2:{region}:{account}"
+    tagged = [f"{own}:{kind}/*" for kind in ("instance", "volume", "spot-instances-request")]
+    used = [f"{own}:{kind}/*" for kind in ("subnet", "security-group", "network-interface")] + [f"arn:{part}:ec2:{region}::image/*", f"{own}:image/*", f"arn:{part}:ec2:{region}::snapshot/*", f"{own}:snapshot/*"]  # fmt: skip
+    made = [f"{own}:{kind}/*" for kind in ("instance", "volume", "spot-instances-request", "security-group", "image", "snapshot")]
+    making = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup", "CreateImage"]}}
+    return [
+        _allow("Launch", ["ec2:RunInstances"], tagged, at_launch),
+        _allow("LaunchWith", ["ec2:RunInstances"], used),
+        # An instance that was stopped before the workbook knew it has no tag of ours: `start ID` needs these rights for it.
+        _allow("Start", ["ec2:StartInstances", "ec2:CreateImage", "ec2:ModifyInstanceAttribute"], [f"{own}:instance/*", f"arn:{part}:ec2:{region}::image/*", f"{own}:image/*", f"arn:{part}:ec2:{region}::snapshot/*", f"{own}:snapshot/*"]),
+        _allow("Mark", ["ec2:CreateTags"], f"{own}:instance/*"),
+        _allow("End", ["ec2:StopInstances", "ec2:TerminateInstances"], f"{own}:instance/*", ours),
+        _allow("TagWhatIsMade", ["ec2:CreateTags"], [*made, f"arn:{part}:ec2:{region}::image/*", f"arn:{part}:ec2:{region}::snapshot/*"], making),
+        _allow("Group", ["ec2:CreateSecurityGroup"], [f"{own}:security-group/*", f"{own}:vpc/*"]),
+        _allow("Remove", ["ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:DeleteSnapshot", "ec2:DeregisterImage", "ec2:ReleaseAddress"],
+               [f"{own}:{kind}/*" for kind in ("security-group", "volume", "elastic-ip", "image", "snapshot")] + [f"arn:{part}:ec2:{region}::image/*", f"arn:{part}:ec2:{region}::snapshot/*"], ours),
+        _allow("Commands", ["ssm:SendCommand", "ssm:StartSession"], [f"{own}:instance/*"], ours | {}),
+        _allow("CommandDocuments", ["ssm:SendCommand", "ssm:StartSession"], [f"arn:{part}:ssm:{region}::document/AWS-RunShellScript", f"arn:{part}:ssm:{region}::document/AWS-StartPortForwardingSession"]),
+        _allow("EndSession", ["ssm:TerminateSession"], f"arn:{part}:ssm:{region}:{account}:session/*"),
+    ]  # fmt: skip
+
+
+def _roles(part: str, account: str) -> list[Policy]:
+    role, profile = f"arn:{part}:iam::{account}:role/{TAG}-*", f"arn:{part}:iam::{account}:instance-profile/{TAG}-*"
+    services = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "scheduler.amazonaws.com"]}}
+    return [
+        _allow("Roles", ["iam:CreateRole", "iam:GetRole", "iam:TagRole", "iam:ListRoleTags", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy", "iam:ListRolePolicies", "iam:DeleteRolePolicy", "iam:DeleteRole"], role),
+        _allow("Profiles", ["iam:CreateInstanceProfile", "iam:GetInstanceProfile", "iam:TagInstanceProfile", "iam:AddRoleToInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:DeleteInstanceProfile"], [profile, role]),
+        _allow("PassRoles", ["iam:PassRole"], role, services),
+        _allow("FirstSpotMachine", ["iam:CreateServiceLinkedRole"], f"arn:{part}:iam::{account}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),
+    ]  # fmt: skip
+
+
+def _timers(part: str, account: str, region: str) -> list[Policy]:
+    schedule = f"arn:{part}:scheduler:{region}:{account}:schedule/default/{TAG}-*"
+    parameter = f"arn:{part}:ssm:{region}:{account}:parameter/{TAG}/*"
+    return [
+        _allow(
+            "Timers",
+            ["scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:UpdateSchedule", "scheduler:DeleteSchedule"],
+            schedule,
+        ),
+        _allow("HubTokens", ["ssm:PutParameter", "ssm:AddTagsToResource", "ssm:DeleteParameter"], parameter),
+    ]
+
+
+def _store(part: str, bucket: str, account: str, region: str) -> list[Policy]:
+    own = [f"arn:{part}:s3:::{name}" for name in sorted({bucket, naming.bucket(account, region)})]
+    return [
+        _allow("Bucket", [
+            "s3:CreateBucket", "s3:DeleteBucket", "s3:ListBucket", "s3:GetBucketLocation", "s3:GetBucketTagging", "s3:PutBucketTagging", "s3:GetBucketPolicyStatus",
+            "s3:PutBucketPublicAccessBlock", "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration", "s3:ListBucketMultipartUploads",
+        ], own),
+        _allow("Objects", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], [f"{name}/runs/*" for name in own]),
+    ]  # fmt: skip
+
+
+def _policy(*statements: Policy) -> Policy:
+    return {"Version": VERSION, "Statement": list(statements)}
+
+
+def _allow(name: str, actions: list[str], resources: str | list[str], condition: Policy | None = None) -> Policy:
+    return {"Sid": name, "Effect": "Allow", "Action": actions, "Resource": resources} | ({"Condition": condition} if condition else {})
