@@ -100,6 +100,7 @@ shutdown -P +@MINUTES@ 'mistral-workbook: the time limit of this machine'
 export DEBIAN_FRONTEND=noninteractive
 base=${MISTRAL_MACHINE_FOLDER:-@BASE@}
 mkdir -p "$base"
+date +%s > "$base/started"
 exec > >(tee -a "$base/setup.txt") 2>&1
 echo "set-up starts: $(date --utc +%FT%TZ)"
 
