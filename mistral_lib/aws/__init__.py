@@ -10,6 +10,7 @@ roles           the role of the machine with its instance profile, and the role 
 orders          what is ordered from EC2, and why EC2 refuses
 machines        EC2 instances: find, launch, start, stop, terminate, change the type, make an image
 network         zones that offer a type, subnets, and the security group without a rule
+found_machines  a machine that the account had before: what a run changes on it, and how that is undone
 images          the newest image with a driver for NVIDIA cards
 volumes         volumes, snapshots, images and addresses with the workbook's tag
 quotas          how many vCPUs the account may run, and how many run now

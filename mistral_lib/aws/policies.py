@@ -35,9 +35,9 @@ def machine_policy(names: Names, bucket: str, account: str, region: str) -> Poli
 
 
 def timer_policy(names: Names, account: str, region: str) -> Policy:
-    """What the outside timer may do: terminate machines with this run's tag."""
+    """What the outside timer may do: end machines with this run's tag; one that was there before the run is stopped."""
     machines = f"arn:{regions.partition(region)}:ec2:{region}:{account}:instance/*"
-    return _policy(_allow("Terminate", ["ec2:TerminateInstances"], machines, {"StringEquals": {f"aws:ResourceTag/{TAG}": names.run}}))
+    return _policy(_allow("End", ["ec2:TerminateInstances", "ec2:StopInstances"], machines, {"StringEquals": {f"aws:ResourceTag/{TAG}": names.run}}))
 
 
 def machine_trust(region: str) -> Policy:
@@ -64,7 +64,7 @@ def _looking(part: str, account: str) -> list[Policy]:
         _allow("Look", [
             "ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeImages", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
             "ec2:DescribeSecurityGroups", "ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeRegions",
-            "ec2:DescribeSpotPriceHistory", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota", "pricing:GetProducts", "sts:GetCallerIdentity",
+            "ec2:DescribeSpotPriceHistory", "ec2:DescribeIamInstanceProfileAssociations", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota", "pricing:GetProducts", "sts:GetCallerIdentity",
             "iam:ListRoles", "iam:ListInstanceProfiles", "scheduler:ListSchedules", "ssm:DescribeInstanceInformation", "ssm:DescribeParameters",
             "ssm:GetCommandInvocation", "s3:ListAllMyBuckets",
         ], "*"),
@@ -84,8 +84,10 @@ def _machines(part: str, account: str, region: str) -> list[Policy]:
         _allow("Launch", ["ec2:RunInstances"], tagged, at_launch),
         _allow("LaunchWith", ["ec2:RunInstances"], used),
         # An instance that was stopped before the workbook knew it has no tag of ours: `start ID` needs these rights for it.
-        _allow("Start", ["ec2:StartInstances", "ec2:CreateImage", "ec2:ModifyInstanceAttribute"], [f"{own}:instance/*", f"arn:{part}:ec2:{region}::image/*", f"{own}:image/*", f"arn:{part}:ec2:{region}::snapshot/*", f"{own}:snapshot/*"]),
+        _allow("Start", ["ec2:StartInstances", "ec2:CreateImage", "ec2:CopyImage", "ec2:ModifyInstanceAttribute"], [f"{own}:instance/*", f"arn:{part}:ec2:{region}::image/*", f"{own}:image/*", f"arn:{part}:ec2:{region}::snapshot/*", f"{own}:snapshot/*"]),
         _allow("Mark", ["ec2:CreateTags"], f"{own}:instance/*"),
+        _allow("Adopt", ["ec2:ModifyInstanceMetadataOptions", "ec2:AssociateIamInstanceProfile", "ec2:ReplaceIamInstanceProfileAssociation", "ec2:DisassociateIamInstanceProfile"], f"{own}:instance/*"),
+        _allow("GiveBack", ["ec2:DeleteTags"], f"{own}:instance/*", ours),
         _allow("End", ["ec2:StopInstances", "ec2:TerminateInstances"], f"{own}:instance/*", ours),
         _allow("TagWhatIsMade", ["ec2:CreateTags"], [*made, f"arn:{part}:ec2:{region}::image/*", f"arn:{part}:ec2:{region}::snapshot/*"], making),
         _allow("Group", ["ec2:CreateSecurityGroup"], [f"{own}:security-group/*", f"{own}:vpc/*"]),

@@ -32,9 +32,15 @@ def ensure(run: str, bucket: str, region: str) -> str:
 
 
 def ensure_timer(run: str, region: str) -> str:
-    """The ARN of the role that the outside timer uses, made if it is missing. Errors: AwsError."""
+    """The ARN of the role that the outside timer uses, made if it is missing. Errors: AwsError, as in `ensure`."""
     own, account = names.of(run), session.account(region)
-    return _role(own, own.timer_role, policies.timer_trust(account, region), policies.timer_policy(own, account, region), region)
+    trust, policy = policies.timer_trust(account, region), policies.timer_policy(own, account, region)
+    try:
+        return _role(own, own.timer_role, trust, policy, region)
+    except errors.AwsError as error:
+        if not error.denied:
+            raise
+        raise errors.AwsError(f"{error}. {_timer_by_an_administrator(own, trust, policy)}", error.code) from error
 
 
 def existing(run: str | None, region: str) -> dict[str, str]:
@@ -113,6 +119,12 @@ def _by_an_administrator(own: Names, trust: policies.Policy, policy: policies.Po
     place = paths.runs() / ".instances" / f"{own.run}-machine-policy.json"
     files.write_json(place, {"role": own.role, "instance_profile": own.profile, "trust": trust, "policy": policy})
     return f"Or an administrator makes a role and an instance profile from {paths.short(place)}, and you name it with --profile-name"
+
+
+def _timer_by_an_administrator(own: Names, trust: policies.Policy, policy: policies.Policy) -> str:
+    place = paths.runs() / ".instances" / f"{own.run}-timer-policy.json"
+    files.write_json(place, {"role": own.timer_role, "trust": trust, "policy": policy})
+    return f"Or an administrator makes a role from {paths.short(place)}, and you name its ARN with --timer-role"
 
 
 def _unless_gone(action: Callable[[], Any]) -> None:

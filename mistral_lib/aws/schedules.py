@@ -1,5 +1,7 @@
 """The outside timer: a one-time EventBridge schedule that terminates the machine even if the machine and this computer are dead.
 
+A machine that was there before the run is stopped instead, since its disks are not the run's.
+
 Source: EventBridge Scheduler, "Schedule types" (one-time), "Using universal targets" and "Deleting a schedule after completion".
 """
 
@@ -23,11 +25,12 @@ class Schedule:
     machine_id: str
 
 
-def ensure(run: str, region: str, machine_id: str, at: datetime, role_arn: str) -> Schedule:
-    """Make the run's schedule, or move it to this machine and moment. at: aware, in the future. Errors: ValueError, AwsError."""
+def ensure(run: str, region: str, machine_id: str, at: datetime, role_arn: str, stop: bool = False) -> Schedule:
+    """Make the run's schedule, or move it to this machine and moment. at: aware, in the future. stop: the machine is stopped, not
+    terminated. Errors: ValueError, AwsError."""
     if at.tzinfo is None or at <= datetime.now(UTC):
         raise ValueError(f"the outside timer is set for {at.isoformat()}: a moment in the future with its time zone is expected")
-    client, asked = session.client("scheduler", region), _request(run, region, machine_id, at, role_arn)
+    client, asked = session.client("scheduler", region), _request(run, region, machine_id, at, role_arn, stop)
     with errors.explained(f"making the schedule {asked['Name']}"):
         for left in waiting.tries(ROLE_SECONDS):
             try:
@@ -59,8 +62,9 @@ def delete(run: str, region: str) -> None:
             return
 
 
-def _request(run: str, region: str, machine_id: str, at: datetime, role_arn: str) -> dict[str, Any]:
-    target = f"arn:{regions.partition(region)}:scheduler:::aws-sdk:ec2:terminateInstances"
+def _request(run: str, region: str, machine_id: str, at: datetime, role_arn: str, stop: bool) -> dict[str, Any]:
+    action = "stopInstances" if stop else "terminateInstances"
+    target = f"arn:{regions.partition(region)}:scheduler:::aws-sdk:ec2:{action}"
     return {
         "Name": names.of(run).schedule, "GroupName": GROUP, "Description": f"mistral-workbook run {run}",
         "ScheduleExpression": f"at({at.astimezone(UTC):%Y-%m-%dT%H:%M:%S})", "ScheduleExpressionTimezone": "UTC",
