@@ -16,5 +16,6 @@ claimed_cloud     claims about an S3 bucket or an EC2 instance
 own_claims        what one may claim of a run, as a claims file
 workbook          the working copies of the notebooks, which git ignores
 read_only_book    JupyterLab's access to files, with the tracked notebooks read-only
+instance_commands the command line of a rented machine
 lab               JupyterLab at the first working copy, on this machine only, with a token
 """
