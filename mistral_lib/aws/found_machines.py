@@ -22,7 +22,9 @@ def adopt(region: str, machine_id: str, run: str, profile: str, group: str) -> N
         if not _before(one):
             client.create_tags(Resources=[machine_id], Tags=[{"Key": names.TAG, "Value": run}, *_noted(one)])
         client.modify_instance_attribute(InstanceId=machine_id, Groups=[group])
-        client.modify_instance_metadata_options(InstanceId=machine_id, HttpTokens="required", HttpPutResponseHopLimit=1, HttpEndpoint="enabled")
+        client.modify_instance_metadata_options(
+            InstanceId=machine_id, HttpTokens="required", HttpPutResponseHopLimit=1, HttpEndpoint="enabled"
+        )
         for left in waiting.tries(PROFILE_SECONDS):
             try:
                 _use_profile(client, machine_id, {"Name": profile})

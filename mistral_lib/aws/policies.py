@@ -37,7 +37,9 @@ def machine_policy(names: Names, bucket: str, account: str, region: str) -> Poli
 def timer_policy(names: Names, account: str, region: str) -> Policy:
     """What the outside timer may do: end machines with this run's tag; one that was there before the run is stopped."""
     machines = f"arn:{regions.partition(region)}:ec2:{region}:{account}:instance/*"
-    return _policy(_allow("End", ["ec2:TerminateInstances", "ec2:StopInstances"], machines, {"StringEquals": {f"aws:ResourceTag/{TAG}": names.run}}))
+    return _policy(
+        _allow("End", ["ec2:TerminateInstances", "ec2:StopInstances"], machines, {"StringEquals": {f"aws:ResourceTag/{TAG}": names.run}})
+    )
 
 
 def machine_trust(region: str) -> Policy:

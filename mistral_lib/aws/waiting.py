@@ -19,6 +19,6 @@ def tries(seconds: float, first: float | None = None) -> Iterator[float]:
         left = end - time.monotonic()
         if left <= 0:
             return
-        time.sleep(min(pause, left))
+        time.sleep(min(pause, left, LONGEST_SECONDS))
         pause = min(pause * GROWTH, LONGEST_SECONDS)
         left = end - time.monotonic()
