@@ -1,4 +1,4 @@
-"""Where everything is on the machine. Tests and other images set MISTRAL_MACHINE_FOLDER and MISTRAL_MACHINE_RUNTIME."""
+"""Where everything is on the machine. Tests set MISTRAL_MACHINE_FOLDER, MISTRAL_MACHINE_RUNTIME and MISTRAL_MACHINE_UNITS."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from mistral_lib.on_machine.user_data import BASE, Place
 
 RUNTIME = "/run/mistral-workbook"  # emptied by a restart of the machine
+UNITS = "/etc/systemd/system"
 USER = "workbook"  # runs the training; it may write below home/ alone
 
 
@@ -17,6 +18,7 @@ class Folders:
 
     base: Path
     runtime: Path
+    units: Path = Path(UNITS)
 
     @property
     def agent(self) -> Path:
@@ -78,6 +80,10 @@ class Folders:
         """How the run's process ended, written by its unit."""
         return self.runtime / "run.end"
 
+    def done(self, what: str) -> Path:
+        """A note that a part of the set-up is done, with what it depends on."""
+        return self.base / "done" / what
+
     def run_folder(self, run: str) -> Path:
         return self.home / "runs" / run
 
@@ -92,7 +98,8 @@ class Folders:
 
 def here() -> Folders:
     """The folders of this machine."""
-    return Folders(Path(os.environ.get("MISTRAL_MACHINE_FOLDER", BASE)), Path(os.environ.get("MISTRAL_MACHINE_RUNTIME", RUNTIME)))
+    named = {"FOLDER": BASE, "RUNTIME": RUNTIME, "UNITS": UNITS}
+    return Folders(*(Path(os.environ.get(f"MISTRAL_MACHINE_{name}", place)) for name, place in named.items()))
 
 
 def write_aside(path: Path, content: bytes, mode: int = 0o644) -> None:

@@ -121,7 +121,7 @@ class Uploads:
         if entries.items() <= self._listing.items():
             return True
         self._unlist(name for name in [*self._listing] if name.startswith(f"{self._name(place)}/"))
-        if not all([self._store(name, self.folder / name, entry) for name, entry in entries.items()]):
+        if not all(self._store(name, self.folder / name, entry) for name, entry in entries.items()):
             return False
         self._listing |= entries
         self._publish()
