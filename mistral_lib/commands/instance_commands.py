@@ -38,7 +38,7 @@ def start(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from mistral_lib.instance import retry, uploading
+    from mistral_lib.rented_run import retry, uploading
 
     settings, options = params.load(arguments.params_file, arguments.set), _options(uploading.RunOptions, arguments)
     uploading.run(settings, options)
@@ -46,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def watch(arguments: argparse.Namespace) -> int:
-    from mistral_lib.instance import watching
+    from mistral_lib.rented_run import watching
 
     return watching.watch(arguments.run, once=arguments.once, seconds=arguments.seconds)
 
 
 def fetch(arguments: argparse.Namespace) -> int:
-    from mistral_lib.instance import fetching
+    from mistral_lib.rented_run import fetching
 
     fetched = fetching.fetch(arguments.run)
     print(fetched)
@@ -60,7 +60,7 @@ def fetch(arguments: argparse.Namespace) -> int:
 
 
 def lab(arguments: argparse.Namespace) -> int:
-    from mistral_lib.instance import tunnel
+    from mistral_lib.rented_run import tunnel
 
     return tunnel.lab(arguments.run, "served" if arguments.served else "jupyter", arguments.port)
 

@@ -9,8 +9,9 @@ from typing import Any
 from mistral_lib.aws import buckets, names, session
 from mistral_lib.instance import records
 from mistral_lib.instance.records import Record
+from tests.support.aws_stand_in import REGION, FalseAws
 
-REGION = "eu-central-1"
+
 
 
 def rent(run: str = "small", **changes: Any) -> Record:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib.instance import payload
-from mistral_lib.instance.payload import PayloadError
+from mistral_lib.rented_run import payload
+from mistral_lib.rented_run.payload import PayloadError
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 

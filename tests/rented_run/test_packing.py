@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mistral_lib.instance import packing
-from mistral_lib.instance.packing import PackingError
+from mistral_lib.rented_run import packing
+from mistral_lib.rented_run.packing import PackingError
 
 
 def git(root: Path, *arguments: str) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from mistral_lib.aws.errors import AwsError
-from mistral_lib.instance import fetching, records
-from mistral_lib.instance.fetching import FetchError
+from mistral_lib.instance import records
+from mistral_lib.rented_run import fetching
+from mistral_lib.rented_run.fetching import FetchError
 from mistral_lib.run import Run, files, params, paths
 from tests.support import rented
 

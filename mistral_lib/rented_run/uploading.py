@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.aws import buckets, machines, names, parameters
-from mistral_lib.instance import packing, payload, records
-from mistral_lib.instance.packing import Code
-from mistral_lib.instance.payload import Payload
+from mistral_lib.instance import records
+from mistral_lib.rented_run import packing, payload
+from mistral_lib.rented_run.packing import Code
+from mistral_lib.rented_run.payload import Payload
 from mistral_lib.instance.records import Record, RecordError
 from mistral_lib.on_machine.job import Job
 from mistral_lib.run import files
