@@ -16,6 +16,7 @@ EXPIRY_DAYS, UPLOAD_DAYS = 30, 2
 PIECE = 2**20  # bytes read at once
 TRIES = 4  # of one download that is cut
 NO_PUBLIC = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+READ_SECONDS = 60  # S3 answers an upload when all of it is stored
 HASH = "sha256"  # the object's metadata key
 
 
@@ -249,4 +250,4 @@ def _thousands(keys: list[str]) -> Iterator[list[str]]:
 
 
 def _client(region: str) -> Any:
-    return session.client("s3", region)
+    return session.client("s3", region, READ_SECONDS)

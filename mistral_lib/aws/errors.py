@@ -15,7 +15,7 @@ SKEWED = ("RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureExce
 INVALID = ("InvalidClientTokenId", "InvalidAccessKeyId", "UnrecognizedClientException", "AuthFailure", "NoCredentialsError", "PartialCredentialsError")  # fmt: skip
 THROTTLED = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestThrottled", "EC2ThrottledException", "BandwidthLimitExceeded")  # fmt: skip
 UNREACHED = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ProxyConnectionError", "SSLError", "HTTPClientError", "ConnectionError")  # fmt: skip
-BUSY = ("InternalError", "InternalFailure", "InternalServerError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "Unavailable", "500", "502", "503", "504")  # fmt: skip
+BUSY = ("InternalError", "InternalFailure", "InternalServerError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "Unavailable", "OperationAborted", "500", "502", "503", "504")  # fmt: skip
 NOT_THERE = (
     "404",
     "NoSuchBucket",
@@ -32,6 +32,19 @@ TEMPORARY = (*THROTTLED, *UNREACHED, *BUSY)
 S3_RIGHTS = {"HeadBucket": "ListBucket", "ListObjectsV2": "ListBucket", "HeadObject": "GetObject", "CreateMultipartUpload": "PutObject",
              "UploadPart": "PutObject", "CompleteMultipartUpload": "PutObject", "DeleteObjects": "DeleteObject"}  # fmt: skip
 MESSAGE_LENGTH = 300
+
+ADVICE = {
+    EXPIRED: "the sign-in has expired: sign in again (`aws sso login`, or new keys) and run the command again",
+    SKEWED: "the signature was not accepted: set this computer's clock, and check the secret key",
+    INVALID: "valid credentials were expected: check AWS_PROFILE or the keys, this computer's clock, and that the region is enabled in the account",
+    THROTTLED: "AWS limits how often one may ask: wait a minute and run the command again; it resumes",
+    UNREACHED: "an answer was expected: check the network, a proxy, and the region's name, and run the command again; it resumes",
+    BUSY: "AWS has a fault at the moment: run the command again in some minutes; it resumes",
+    ("OptInRequired", "PendingVerification", "Blocked"): "the account is not ready for this service: finish its registration in the AWS console, and check the e-mails from AWS",
+    ("IncorrectInstanceState", "IncorrectState", "DependencyViolation"): "it is in use, or still changes its state: wait a minute and run the command again; it resumes",
+    ("LimitExceeded", "LimitExceededException", "TooManyBuckets", "ServiceQuotaExceededException", "ParameterLimitExceeded"): "the account may have no more of these: remove some, or ask for more in Service Quotas",
+    ("AuthFailure.ServiceLinkedRoleCreationNotPermitted",): "the account's first spot machine needs the right iam:CreateServiceLinkedRole: ask the administrator of the account for it, or launch without --spot",
+}  # fmt: skip
 
 
 class AwsError(RuntimeError):
@@ -86,20 +99,9 @@ def advice(error: BaseException) -> str:
     found = code(error)
     if found in DENIED:
         return f"the right {_right(error)} is needed: ask the administrator of the account for it (docs/instance.md lists all rights)"
-    if found in EXPIRED:
-        return "the sign-in has expired: sign in again (`aws sso login`, or new keys) and run the command again"
-    if found in SKEWED:
-        return "the signature was not accepted: set this computer's clock, and check the secret key"
-    if found in INVALID:
-        return "valid credentials were expected: check AWS_PROFILE or the keys, this computer's clock, and that the region is enabled in the account"
-    if found in THROTTLED:
-        return "AWS limits how often one may ask: wait a minute and run the command again; it resumes"
-    if found in UNREACHED:
-        return "an answer was expected: check the network, a proxy, and the region's name, and run the command again; it resumes"
-    if found in BUSY:
-        return "AWS has a fault at the moment: run the command again in some minutes; it resumes"
-    if found in ("OptInRequired", "PendingVerification", "Blocked"):
-        return "the account is not ready for this service: finish its registration in the AWS console, and check the e-mails from AWS"
+    for codes, text in ADVICE.items():
+        if found in codes:
+            return text
     if is_not_there(found):
         return "it was expected to exist: `python -m mistral_lib instance list` shows what does"
     return "AWS does not accept this request as it is: look the code up in the service's documentation"

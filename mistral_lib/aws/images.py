@@ -3,7 +3,7 @@
 Source: AWS Deep Learning AMIs, "Get the latest AMI ID with SSM parameters".
 """
 
-from mistral_lib.aws import errors, session, waiting
+from mistral_lib.aws import errors, names, session, waiting
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 READY_SECONDS = 3600  # an image of 150 GB takes many minutes
@@ -37,8 +37,6 @@ def wait(region: str, image: str, seconds: float = READY_SECONDS) -> bool:
 
 def copy(image: str, source: str, target: str, run: str) -> str:
     """Begin a copy of an image in another region, tagged as the run's; its id there. Errors: AwsError."""
-    from mistral_lib.aws import names
-
     marked = [{"ResourceType": kind, "Tags": names.tags(run)} for kind in ("image", "snapshot")]
     with errors.explained(f"copying {image} from {source} to {target}"):
         asked = {"Name": f"{names.TAG}-{run}-{image}"[:128], "SourceImageId": image, "SourceRegion": source, "Encrypted": True}

@@ -31,7 +31,7 @@ class Machine:
     public: bool  # has a public address, which is paid
     volume_gib: int
     image: str
-    reason: str  # why it is in this state, as AWS says: "User initiated (2026-11-02 08:00:00 GMT)"
+    reason: str  # why it is in this state, as AWS says, with the moment: "User initiated (2026-11-02 08:00:00 GMT)"
     name: str
 
 
@@ -53,7 +53,10 @@ def get(region: str, machine_id: str) -> Machine | None:
 
 
 def launch(order: Order) -> Machine:
-    """The run's machine: the one that lives already, or a new one. Errors: CapacityError, QuotaError, AwsError."""
+    """The run's machine: the one that lives already, or a new one. Errors: CapacityError, QuotaError, AwsError.
+
+    The order's token counts for one machine: AWS gives a machine that has ended again to whoever repeats its token within hours.
+    """
     alive = find(order.region, order.run)
     if alive:
         return alive[0]
@@ -102,11 +105,15 @@ def terminate(region: str, machine_id: str) -> None:
 
 
 def wait(region: str, machine_id: str, state: str, seconds: float = STATE_SECONDS) -> bool:
-    """Whether the machine reaches the state within the seconds; a machine that is gone counts as terminated. Errors: AwsError."""
+    """Whether the machine reaches the state within the seconds; False at once if it has ended. A machine that is gone counts as terminated.
+
+    Errors: AwsError.
+    """
     for _ in waiting.tries(seconds, first=2.0):
         machine = get(region, machine_id)
-        if (machine.state if machine else "terminated") == state:
-            return True
+        found = machine.state if machine else "terminated"
+        if found == state or found == "terminated":
+            return found == state
     return False
 
 
@@ -204,6 +211,6 @@ def _machine(one: dict[str, Any], region: str, sizes: dict[str, int]) -> Machine
     return Machine(
         id=one["InstanceId"], type=one["InstanceType"], state=one["State"]["Name"], zone=one.get("Placement", {}).get("AvailabilityZone", ""), region=region,
         spot=one.get("InstanceLifecycle") == "spot", launched=one["LaunchTime"], run=names.run_of(tags), public=bool(one.get("PublicIpAddress")),
-        volume_gib=sizes.get(one["InstanceId"], 0), image=one.get("ImageId", ""), reason=one.get("StateTransitionReason", ""),
+        volume_gib=sizes.get(one["InstanceId"], 0), image=one.get("ImageId", ""), reason=one.get("StateTransitionReason") or one.get("StateReason", {}).get("Message", ""),
         name=next((tag["Value"] for tag in tags or [] if tag["Key"] == "Name"), ""),
     )  # fmt: skip

@@ -3,6 +3,8 @@
 Source: EC2 API, RunInstances and "Error codes for the Amazon EC2 API"; Service Quotas, "Amazon EC2".
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +73,13 @@ def request(order: Order, device: str, least_gib: int) -> dict[str, Any]:
         "BlockDeviceMappings": [{"DeviceName": device, "Ebs": volume}],
         "TagSpecifications": [{"ResourceType": kind, "Tags": names.tags(order.run)} for kind in kinds],
     }  # fmt: skip
-    if order.token:
-        asked["ClientToken"] = order.token
     if order.spot:
         price = {"MaxPrice": str(order.max_price)} if order.max_price else {}
         asked["InstanceMarketOptions"] = {
             "MarketType": "spot",
             "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate", **price},
         }
+    if order.token:
+        # AWS refuses a token that comes back with other parameters, so each zone has its own.
+        asked["ClientToken"] = hashlib.sha256(json.dumps([order.token, asked], sort_keys=True).encode()).hexdigest()
     return asked

@@ -57,10 +57,11 @@ def timer_trust(account: str, region: str) -> Policy:
 def administrator_policy(bucket: str, account: str, region: str) -> Policy:
     """The rights of the person who runs `instance` commands, in one region."""
     part = regions.partition(region)
-    return _policy(*_looking(part, account), *_machines(part, account, region), *_roles(part, account), *_timers(part, account, region), *_store(part, bucket, account, region))  # fmt: skip
+    machines, timers = _machines(part, account, region), _timers(part, account, region)
+    return _policy(*_looking(part), *machines, *_roles(part, account), *timers, *_store(part, bucket, account, region))
 
 
-def _looking(part: str, account: str) -> list[Policy]:
+def _looking(part: str) -> list[Policy]:
     # These actions list or describe, and AWS defines no narrower resource for them.
     return [
         _allow("Look", [
@@ -75,28 +76,26 @@ def _looking(part: str, account: str) -> list[Policy]:
 
 
 def _machines(part: str, account: str, region: str) -> list[Policy]:
-    ours = {"Null": {f"aws:ResourceTag/{TAG}": "false"}}
-    at_launch = {"Null": {f"aws:RequestTag/{TAG}": "false"}}
-    own = f"arn:{part}:ec2:{region}:{account}"
-    tagged = [f"{own}:{kind}/*" for kind in ("instance", "volume", "spot-instances-request")]
-    used = [f"{own}:{kind}/*" for kind in ("subnet", "security-group", "network-interface")] + [f"arn:{part}:ec2:{region}::image/*", f"{own}:image/*", f"arn:{part}:ec2:{region}::snapshot/*", f"{own}:snapshot/*"]  # fmt: skip
-    made = [f"{own}:{kind}/*" for kind in ("instance", "volume", "spot-instances-request", "security-group", "image", "snapshot")]
-    making = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup", "CreateImage"]}}
+    own, public = f"arn:{part}:ec2:{region}:{account}", f"arn:{part}:ec2:{region}:"
+    ours, at_launch = {"Null": {f"aws:ResourceTag/{TAG}": "false"}}, {"Null": {f"aws:RequestTag/{TAG}": "false"}}
+    instances, pictures = f"{own}:instance/*", [f"{public}:image/*", f"{public}:snapshot/*"]
+    launched = [f"{own}:{kind}/*" for kind in ("instance", "volume", "spot-instances-request")]
+    used = [f"{own}:{kind}/*" for kind in ("subnet", "security-group", "network-interface")]
+    making = {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup", "CreateImage", "CopyImage"]}}
     return [
-        _allow("Launch", ["ec2:RunInstances"], tagged, at_launch),
-        _allow("LaunchWith", ["ec2:RunInstances"], used),
-        # An instance that was stopped before the workbook knew it has no tag of ours: `start ID` needs these rights for it.
-        _allow("Start", ["ec2:StartInstances", "ec2:CreateImage", "ec2:CopyImage", "ec2:ModifyInstanceAttribute"], [f"{own}:instance/*", f"arn:{part}:ec2:{region}::image/*", f"{own}:image/*", f"arn:{part}:ec2:{region}::snapshot/*", f"{own}:snapshot/*"]),
-        _allow("Mark", ["ec2:CreateTags"], f"{own}:instance/*"),
-        _allow("Adopt", ["ec2:ModifyInstanceMetadataOptions", "ec2:AssociateIamInstanceProfile", "ec2:ReplaceIamInstanceProfileAssociation", "ec2:DisassociateIamInstanceProfile"], f"{own}:instance/*"),
-        _allow("GiveBack", ["ec2:DeleteTags"], f"{own}:instance/*", ours),
-        _allow("End", ["ec2:StopInstances", "ec2:TerminateInstances"], f"{own}:instance/*", ours),
-        _allow("TagWhatIsMade", ["ec2:CreateTags"], [*made, f"arn:{part}:ec2:{region}::image/*", f"arn:{part}:ec2:{region}::snapshot/*"], making),
+        _allow("Launch", ["ec2:RunInstances"], launched, at_launch),
+        _allow("LaunchWith", ["ec2:RunInstances"], used + pictures),
+        # A stopped machine that the workbook did not make has no tag of ours, and `start ID` may be asked to start or move it.
+        _allow("Start", ["ec2:StartInstances", "ec2:ModifyInstanceAttribute", "ec2:CreateImage", "ec2:CopyImage"], [instances, *pictures]),
+        _allow("Mark", ["ec2:CreateTags"], [instances, f"{own}:volume/*"], at_launch),
+        _allow("End", ["ec2:StopInstances", "ec2:TerminateInstances"], instances, ours),
+        _allow("TagWhatIsMade", ["ec2:CreateTags"], [*launched, f"{own}:security-group/*", *pictures], making),
         _allow("Group", ["ec2:CreateSecurityGroup"], [f"{own}:security-group/*", f"{own}:vpc/*"]),
         _allow("Remove", ["ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:DeleteSnapshot", "ec2:DeregisterImage", "ec2:ReleaseAddress"],
-               [f"{own}:{kind}/*" for kind in ("security-group", "volume", "elastic-ip", "image", "snapshot")] + [f"arn:{part}:ec2:{region}::image/*", f"arn:{part}:ec2:{region}::snapshot/*"], ours),
-        _allow("Commands", ["ssm:SendCommand", "ssm:StartSession"], [f"{own}:instance/*"], ours | {}),
-        _allow("CommandDocuments", ["ssm:SendCommand", "ssm:StartSession"], [f"arn:{part}:ssm:{region}::document/AWS-RunShellScript", f"arn:{part}:ssm:{region}::document/AWS-StartPortForwardingSession"]),
+               [*(f"{own}:{kind}/*" for kind in ("security-group", "volume", "elastic-ip")), *pictures], ours),
+        _allow("Commands", ["ssm:SendCommand", "ssm:StartSession"], instances, ours),
+        _allow("CommandDocuments", ["ssm:SendCommand", "ssm:StartSession"],
+               [f"arn:{part}:ssm:{region}::document/{name}" for name in ("AWS-RunShellScript", "AWS-StartPortForwardingSession")]),
         _allow("EndSession", ["ssm:TerminateSession"], f"arn:{part}:ssm:{region}:{account}:session/*"),
     ]  # fmt: skip
 
@@ -105,7 +104,7 @@ def _roles(part: str, account: str) -> list[Policy]:
     role, profile = f"arn:{part}:iam::{account}:role/{TAG}-*", f"arn:{part}:iam::{account}:instance-profile/{TAG}-*"
     services = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "scheduler.amazonaws.com"]}}
     return [
-        _allow("Roles", ["iam:CreateRole", "iam:GetRole", "iam:TagRole", "iam:ListRoleTags", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy", "iam:ListRolePolicies", "iam:DeleteRolePolicy", "iam:DeleteRole"], role),
+        _allow("Roles", ["iam:CreateRole", "iam:GetRole", "iam:TagRole", "iam:ListRoleTags", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole"], role),
         _allow("Profiles", ["iam:CreateInstanceProfile", "iam:GetInstanceProfile", "iam:TagInstanceProfile", "iam:AddRoleToInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:DeleteInstanceProfile"], [profile, role]),
         _allow("PassRoles", ["iam:PassRole"], role, services),
         _allow("FirstSpotMachine", ["iam:CreateServiceLinkedRole"], f"arn:{part}:iam::{account}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),
@@ -129,7 +128,7 @@ def _store(part: str, bucket: str, account: str, region: str) -> list[Policy]:
     own = [f"arn:{part}:s3:::{name}" for name in sorted({bucket, naming.bucket(account, region)})]
     return [
         _allow("Bucket", [
-            "s3:CreateBucket", "s3:DeleteBucket", "s3:ListBucket", "s3:GetBucketLocation", "s3:GetBucketTagging", "s3:PutBucketTagging", "s3:GetBucketPolicyStatus",
+            "s3:CreateBucket", "s3:DeleteBucket", "s3:ListBucket", "s3:GetBucketTagging", "s3:PutBucketTagging",
             "s3:PutBucketPublicAccessBlock", "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration", "s3:ListBucketMultipartUploads",
         ], own),
         _allow("Objects", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], [f"{name}/runs/*" for name in own]),

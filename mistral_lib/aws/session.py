@@ -35,7 +35,7 @@ def forget() -> None:
 def has_credentials() -> bool:
     """Whether boto3 is installed and finds credentials; AWS is not asked if they are valid."""
     try:
-        return opened(None).get_credentials() is not None
+        return _found(opened(None))
     except AccessError:
         return False
 
@@ -58,7 +58,7 @@ def _made(service: str, region: str | None, read_seconds: float, attempts: int, 
     session = opened(region)
     from botocore.config import Config
 
-    if session.get_credentials() is None:
+    if not _found(session):
         raise AccessError(CREDENTIALS)
     retries = {"total_max_attempts": attempts, "mode": "standard"}
     return session.client(service, config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds, retries=retries))
@@ -79,6 +79,16 @@ def opened(region: str | None) -> Any:
         return boto3.Session(botocore_session=plain, region_name=region)
     except ProfileNotFound as error:
         raise AccessError(f"{error}: correct AWS_PROFILE, or make the profile with `aws configure`") from None
+
+
+def _found(session: Any) -> bool:
+    """Whether there are credentials. Errors: AccessError if they are half there, or their file cannot be read."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return session.get_credentials() is not None
+    except BotoCoreError as error:
+        raise AccessError(f"the AWS credentials cannot be used ({error}): correct them, or sign in again (`aws sso login`)") from None
 
 
 def _surroundings() -> tuple[tuple[str, str], ...]:

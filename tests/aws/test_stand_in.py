@@ -44,7 +44,7 @@ def test_each_service_says_denied_in_its_own_words(aws: FalseAws, service: str) 
     aws.deny(service, "*")
     client = session.client(service, REGION)
     ask = {"ec2": "describe_vpcs", "iam": "list_roles", "sts": "get_caller_identity", "ssm": "describe_parameters", "scheduler": "list_schedules", "s3": "list_buckets", "service-quotas": "list_services"}  # fmt: skip
-    with pytest.raises(errors.AwsError, match="the right .* is needed") as raised, errors.explained("asking"):
+    with pytest.raises(errors.AwsError, match=r"the right .* is needed") as raised, errors.explained("asking"):
         getattr(client, ask[service])()
     assert raised.value.denied
 
