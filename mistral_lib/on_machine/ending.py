@@ -15,6 +15,10 @@ WRAP_UP_SHARE = 0.1  # of the machine's whole time, if that is less
 GRACE_SECONDS = 900.0  # for a stopped machine that was started again after its end: until new orders arrive
 
 
+class EndError(RuntimeError):
+    """The machine has to end now; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a machine may use. Times are seconds since 1970."""
@@ -59,7 +63,7 @@ def last_progress(folders: list[Path]) -> float:
         for place, _, names in os.walk(folder):
             for name in (".", *names):
                 try:
-                    newest = max(newest, os.lstat(os.path.join(place, name)).st_mtime)
+                    newest = max(newest, Path(place, name).lstat().st_mtime)
                 except OSError:
                     continue  # deleted meanwhile
     return newest

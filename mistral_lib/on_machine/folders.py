@@ -53,6 +53,11 @@ class Folders:
         return self.base / "params.yaml"
 
     @property
+    def job(self) -> Path:
+        """The job that was begun, for an agent that is started again while S3 cannot be reached."""
+        return self.base / "job.json"
+
+    @property
     def setup_log(self) -> Path:
         return self.base / "setup.txt"
 

@@ -9,10 +9,10 @@ import shutil
 import tarfile
 from collections.abc import Callable
 
-from mistral_lib.on_machine import restore
+from mistral_lib.on_machine.bucket import restore
+from mistral_lib.on_machine.bucket.object_store import Store, WrongContentError
 from mistral_lib.on_machine.folders import USER, Folders, write_aside
 from mistral_lib.on_machine.job import Job
-from mistral_lib.on_machine.object_store import Store, WrongContentError
 from mistral_lib.on_machine.programs import output
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mistral_lib.on_machine.folders import Folders
 
 NAME = "machine/status.json"
 PHASES = ("waiting", "setting up", "running", "uploading", "ended")
-SECRETS = re.compile(r"\b(hf_|ghp_|github_pat_|sk-|AKIA|ASIA)[A-Za-z0-9_-]{12,}|(?i:(?<=token=)|(?<=token: ))[\w.+/=-]{16,}")
+SECRETS = re.compile(r"\b(hf_|ghp_|github_pat_|sk-|AKIA|ASIA)[A-Za-z0-9_-]{12,}")  # providers' tokens and AWS key ids
 MASK = "****"
 
 
@@ -47,6 +48,11 @@ class MachineStatus:
         return mask(json.dumps(asdict(self), indent=1)).encode()
 
 
+def iso(moment: float) -> str:
+    """A moment, in seconds since 1970, as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
 class Masker:
     """Replaces secrets in texts: those that are given, and what looks like a token."""
 
@@ -56,7 +62,7 @@ class Masker:
     def __call__(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, MASK)
-        return SECRETS.sub(lambda found: (found.group(1) or "") + MASK, text)
+        return SECRETS.sub(rf"\g<1>{MASK}", text)
 
 
 def tail(path: Path, limit: int = 200_000) -> bytes:

@@ -58,7 +58,8 @@ Description=Mistral workbook: the run
 Type=exec
 User={USER}
 WorkingDirectory={folders.home}
-EnvironmentFile={folders.run_environment}
+Environment=MISTRAL_WORKBOOK_HOME={folders.home} PYTHONUNBUFFERED=1
+EnvironmentFile=-{folders.run_environment}
 ExecStart={folders.python} -m mistral_lib run {folders.params} $RUN_OPTIONS
 ExecStopPost=+/bin/sh -c '{record}'
 StandardOutput=append:{folders.run_log}

@@ -52,9 +52,9 @@ def _quoted_json(place: Place) -> str:
 
 
 def archive() -> bytes:
-    """machine.tar.gz: mistral_lib/__init__.py and this package; the same bytes for the same files."""
+    """machine.tar.gz: mistral_lib/__init__.py and this package, without the rest of the library; the same bytes for the same files."""
     library = Path(__file__).parents[1]
-    paths = [library / "__init__.py", *sorted(Path(__file__).parent.glob("*.py"))]
+    paths = [library / "__init__.py", *sorted(Path(__file__).parent.rglob("*.py"))]
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for path in paths:

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mistral_lib.on_machine.object_store import MissingError, Store, WrongContentError
-from mistral_lib.on_machine.results_list import FOLDER, NAME, Results
-from mistral_lib.on_machine.run_files import CHECKPOINTS
+from mistral_lib.on_machine.bucket.object_store import MissingError, Store, WrongContentError
+from mistral_lib.on_machine.bucket.results_list import FOLDER, NAME, Results
+from mistral_lib.on_machine.bucket.run_files import CHECKPOINTS
 
 
 @dataclass(frozen=True)

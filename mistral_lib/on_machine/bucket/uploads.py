@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mistral_lib.on_machine import run_files
-from mistral_lib.on_machine.object_store import Store, sha256_of
-from mistral_lib.on_machine.results_list import FOLDER, NAME, Entry, Results
-from mistral_lib.on_machine.run_files import MANIFEST
+from mistral_lib.on_machine.bucket import run_files
+from mistral_lib.on_machine.bucket.object_store import Store, sha256_of
+from mistral_lib.on_machine.bucket.results_list import FOLDER, NAME, Entry, Results
+from mistral_lib.on_machine.bucket.run_files import MANIFEST
 
 SMALL = 8 * 2**20  # bytes; a smaller file is read in one piece, so that it may grow meanwhile
 

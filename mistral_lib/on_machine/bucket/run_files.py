@@ -7,8 +7,8 @@ each of them with the hash that it was written with (mistral_lib/run/sealed.py).
 import json
 from pathlib import Path
 
-from mistral_lib.on_machine.object_store import sha256_of
-from mistral_lib.on_machine.results_list import Entry
+from mistral_lib.on_machine.bucket.object_store import sha256_of
+from mistral_lib.on_machine.bucket.results_list import Entry
 
 CHECKPOINTS = "training/checkpoints/"
 LIST = "complete.json"  # in a checkpoint: its files with their hashes
