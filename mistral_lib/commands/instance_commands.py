@@ -41,8 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mistral_lib.rented_run import retry, uploading
 
     settings, options = params.load(arguments.params_file, arguments.set), _options(uploading.RunOptions, arguments)
+    if arguments.retry:
+        return retry.run(arguments.params_file, settings, options, arguments.retry)
     uploading.run(settings, options)
-    return retry.follow(arguments.params_file, settings, options, arguments.retry) if arguments.retry else 0
+    return 0
 
 
 def watch(arguments: argparse.Namespace) -> int:
@@ -118,11 +120,13 @@ def _add_launches(actions: Any, file: argparse.ArgumentParser) -> None:
     limits.add_argument("--usd-per-hour", type=float, help="the price to count with; default: that of params/instances.yaml")
     limits.add_argument("--bucket", help="an own bucket; default: one is made, private and encrypted")
     limits.add_argument("--profile-name", help="an instance profile that an administrator made; default: one with least rights is made")
+    limits.add_argument("--timer-role", metavar="ARN", help="a role for the timer in AWS that an administrator made")
     limits.add_argument("--subnet", help="default: those of the default VPC")
     limits.add_argument("--ignore-fit", action="store_true", help="also if the run does not fit by the plan")
     command = _action(actions, up, "launch a machine for this run; a second call finds the first machine", file, _region(), limits)
     command.add_argument("--type", help="default: `instance` of the parameters")
     command.add_argument("--spot", action="store_true", help="cheaper, and may be taken away: see `run --retry`")
+    command.add_argument("--image", help="an image id; default: the newest one of AWS with a driver")
     command.add_argument("--disk-gib", type=int, help="default: what the plan needs")
     command.add_argument("--wait-minutes", type=float, default=30.0, help="for capacity, over all zones; default: 30")
     command.add_argument("--dry-run", action="store_true", help="print what would be made, make nothing")

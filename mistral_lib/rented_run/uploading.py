@@ -14,17 +14,19 @@ from typing import Any
 
 from mistral_lib.aws import buckets, machines, names, parameters
 from mistral_lib.instance import records
-from mistral_lib.rented_run import packing, payload
-from mistral_lib.rented_run.packing import Code
-from mistral_lib.rented_run.payload import Payload
 from mistral_lib.instance.records import Record, RecordError
 from mistral_lib.on_machine.job import Job
+from mistral_lib.rented_run import packing, payload, watching
+from mistral_lib.rented_run.packing import Code
+from mistral_lib.rented_run.payload import Payload
 from mistral_lib.run import files
 from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 
 JOB, CODE, PARAMS = "job.json", "code.tar.gz", "params.yaml"  # below the run's prefix
 LIVE = ("pending", "running")
+TAKEN = ("setting up", "running", "uploading", "ended")  # phases of a machine that has read its job
+OF_THE_MACHINE = ("attempt", "ends_at", "max_usd", "usd_per_hour", "spot")  # in a job; a new machine may have resumed the earlier one's
 
 
 class UploadError(RuntimeError):
@@ -41,6 +43,7 @@ class RunOptions:
     only: list[str] = field(default_factory=list)  # notebook numbers; empty: all
     idle_minutes: float = 30.0
     hang_minutes: float = 60.0
+    usd_before: float | None = None  # what earlier machines of the run have cost; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def run(settings: Settings, options: RunOptions) -> Job:
     if token:
         parameters.put_token(record.run, record.region, token)
     buckets.put_json(job.to_dict(), record.bucket, record.prefix + JOB, record.region)
-    say(f"{record.machine} has its job; `python -m mistral_lib instance watch {record.run}` shows what it does, also from another computer")
+    say(f"{record.machine} has its job; `python -m mistral_lib instance watch {record.run}` shows what it does")
     return job
 
 
@@ -127,14 +130,16 @@ def _pieces(sent: Payload, code: Code, folder: Path) -> Iterator[Piece]:
 def job_of(record: Record, sent: Payload, code: Code, pieces: list[Piece], parameter: str | None, options: RunOptions) -> Job:
     """What the machine has to do."""
     hashes = {piece.key: piece.sha256 for piece in pieces}
-    model = None
+    model, budget = None, record.max_usd
+    if record.attempt > 1 and budget:  # the machine counts earlier ones as well; if they are not known, ends_at alone limits the cost
+        budget = 0.0 if options.usd_before is None else budget + options.usd_before
     if sent.base_model is not None:
         model = {"path": sent.settings.base_model, "files": {name: hashes[f"base_model/{name}"] for name in sent.base_model}}
     return Job(
         run=record.run, bucket=record.bucket, prefix=record.prefix, region=record.region, code_sha256=code.sha256,
         params_sha256=hashes[PARAMS], corpus={name: hashes[f"corpus/{name}"] for name in sent.corpus}, base_model=model,
         token_parameter=parameter, ends_at=record.ends_at.isoformat(), idle_minutes=options.idle_minutes,
-        hang_minutes=options.hang_minutes, max_usd=record.max_usd, usd_per_hour=record.usd_per_hour, spot=record.spot,
+        hang_minutes=options.hang_minutes, max_usd=budget, usd_per_hour=record.usd_per_hour, spot=record.spot,
         attempt=record.attempt, extras=list(sent.extras), stages=list(options.only),
     )  # fmt: skip
 
@@ -158,12 +163,15 @@ def hub_token(file: Path | None) -> str | None:
 
 
 def _is_there(record: Record, job: Job) -> bool:
-    """Whether this machine has this very job. Errors: UploadError if it has another one, which it reads once: the files of that job would
-    be replaced under its hands."""
+    """Whether the machine has this very job. Errors: UploadError if it has another one, which it reads once: the files of that job would be
+    replaced under its hands."""
     there: dict[str, Any] | None = buckets.get_json(record.bucket, record.prefix + JOB, record.region)
-    if there is None or (there.get("attempt"), there.get("ends_at")) != (job.attempt, job.ends_at):
-        return False  # none, or that of an earlier machine
-    different = sorted(key for key, value in job.to_dict().items() if there.get(key) != value)
+    status = watching.own_status(record) or {}
+    own = there is not None and (there.get("attempt"), there.get("ends_at")) == (job.attempt, job.ends_at)
+    taken = status.get("phase") in TAKEN
+    if there is None or not (own or taken) or (status.get("trouble") and not taken):
+        return False  # none, that of an earlier machine, or one that this machine could not use
+    different = sorted(key for key, value in job.to_dict().items() if there.get(key) != value and (own or key not in OF_THE_MACHINE))
     if different:
         raise UploadError(
             f"{record.machine} has its job already, with another {', '.join(different)}: `python -m mistral_lib instance watch {record.run}`. "

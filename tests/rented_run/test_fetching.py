@@ -12,7 +12,12 @@ from mistral_lib.rented_run.fetching import FetchError
 from mistral_lib.run import Run, files, params, paths
 from tests.support import rented
 
-RESULTS = {"params.yaml": b"run_name: small\n", "training/adapter/a.bin": b"a" * 1000, "training/checkpoints/1/b.bin": b"b", "log.txt": b"x"}
+RESULTS = {
+    "params.yaml": b"run_name: small\n",
+    "training/adapter/a.bin": b"a" * 1000,
+    "training/checkpoints/1/b.bin": b"b",
+    "log.txt": b"x",
+}
 
 
 def below(folder: Path) -> dict[str, bytes]:

@@ -40,13 +40,19 @@ def test_the_job_is_last_and_names_what_was_sent_with_its_hashes(aws: FalseAws, 
     record = rented.rent()
     job = uploading.run(settings, RunOptions(only=["02", "03"]))
     assert Job.from_json(rented.get(record, "job.json")) == job and sent(aws)[-1] == "job.json"
-    for key, digest in {"code.tar.gz": job.code_sha256, "params.yaml": job.params_sha256, **{f"corpus/{n}": h for n, h in job.corpus.items()}}.items():
+    for key, digest in {
+        "code.tar.gz": job.code_sha256,
+        "params.yaml": job.params_sha256,
+        **{f"corpus/{n}": h for n, h in job.corpus.items()},
+    }.items():
         assert sha256(rented.get(record, key)).hexdigest() == digest, key
     assert set(job.corpus) == {f"corpora/small/{name}.jsonl" for name in ("red", "green", "blue")}
     assert job.stages == ["02", "03"] and job.ends_at == record.ends_at.isoformat() and job.attempt == 1 and not job.spot
 
 
-def test_the_token_is_an_encrypted_parameter_and_stands_nowhere_else(aws: FalseAws, settings: Settings, capfd: pytest.CaptureFixture) -> None:
+def test_the_token_is_an_encrypted_parameter_and_stands_nowhere_else(
+    aws: FalseAws, settings: Settings, capfd: pytest.CaptureFixture
+) -> None:
     rented.rent()
     job = uploading.run(settings, RunOptions())
     assert job.token_parameter == "/mistral-workbook/small/hf-token"

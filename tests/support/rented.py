@@ -6,23 +6,25 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from mistral_lib.aws import buckets, names, session
+from mistral_lib.aws import buckets, names, roles, session
 from mistral_lib.instance import records
 from mistral_lib.instance.records import Record
-from tests.support.aws_stand_in import REGION, FalseAws
-
-
+from tests.support.aws_stand_in import REGION
 
 
 def rent(run: str = "small", **changes: Any) -> Record:
     """The saved record of a complete launch, with a bucket and a machine behind it. changes: values of the record."""
     ec2 = session.client("ec2", REGION)
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    bucket = buckets.ensure(None, run, REGION)
+    profile = {"Name": roles.ensure(run, bucket, REGION)}
     marked = [{"ResourceType": "instance", "Tags": names.tags(run)}]
-    made = ec2.run_instances(ImageId=image, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1, TagSpecifications=marked)
+    made = ec2.run_instances(
+        ImageId=image, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1, IamInstanceProfile=profile, TagSpecifications=marked
+    )
     now = datetime.now(UTC).replace(microsecond=0)
     record = Record(
-        run, REGION, "g4dn.xlarge", False, 0.526, 12.0, 0.0, bucket=buckets.ensure(None, run, REGION), prefix=f"runs/{run}/",
+        run, REGION, "g4dn.xlarge", False, 0.526, 12.0, 0.0, bucket=bucket, prefix=f"runs/{run}/",
         machine=made["Instances"][0]["InstanceId"], launched=now, ends_at=now + timedelta(hours=12), step=records.COMPLETE,
     )  # fmt: skip
     record = replace(record, **changes)
