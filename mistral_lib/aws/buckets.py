@@ -6,6 +6,7 @@ Source: boto3, S3.Client; S3, "Blocking public access", "Managing your storage l
 import json
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def download(bucket: str, key: str, path: Path, sha256: str, region: str) -> Non
         except errors.AwsError as error:
             if error.code == "InvalidRange":  # nothing is missing, or the object became shorter: the hash decides
                 break
-            if attempt == TRIES - 1 or not (error.temporary or "Incomplete" in error.code or "Streaming" in error.code):
+            if attempt == TRIES - 1 or not error.temporary:
                 raise
     found = files.sha256(partial)
     if found != sha256:
@@ -111,6 +112,17 @@ def sha256_of(bucket: str, key: str, region: str) -> str | None:
     with errors.explained(f"looking at s3://{bucket}/{key}"):
         try:
             return _client(region).head_object(Bucket=bucket, Key=key)["Metadata"].get(HASH, "")
+        except Exception as error:
+            if errors.code(error) in ("NoSuchKey", "404"):
+                return None
+            raise
+
+
+def modified(bucket: str, key: str, region: str) -> datetime | None:
+    """When the object was written (UTC); None if there is no such object. Errors: AwsError."""
+    with errors.explained(f"looking at s3://{bucket}/{key}"):
+        try:
+            return _client(region).head_object(Bucket=bucket, Key=key)["LastModified"]
         except Exception as error:
             if errors.code(error) in ("NoSuchKey", "404"):
                 return None

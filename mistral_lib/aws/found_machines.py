@@ -15,7 +15,8 @@ PROFILE_SECONDS = 90  # until a new instance profile is known in every place
 
 
 def adopt(region: str, machine_id: str, run: str, profile: str, group: str) -> None:
-    """Tag the machine as the run's, and give it the run's profile and group, and IMDSv2. May be repeated. Errors: AwsError."""
+    """Tag the machine as the run's, and give it the run's profile and group, and IMDSv2; `shutdown` on it stops it, and does not terminate
+    it. May be repeated. Errors: AwsError."""
     client = session.client("ec2", region)
     with errors.explained(f"preparing {machine_id} for {run}"):
         one = _described(client, machine_id)
@@ -45,6 +46,13 @@ def release(region: str, machine_id: str) -> None:
         client.modify_instance_metadata_options(InstanceId=machine_id, HttpTokens=before[TOKENS])
         _use_profile(client, machine_id, {"Arn": before[PROFILE]} if before[PROFILE] != NONE else None)
         client.delete_tags(Resources=[machine_id], Tags=[{"Key": key} for key in (names.TAG, GROUPS, PROFILE, TOKENS)])
+
+
+def subnet_of(region: str, machine_id: str) -> str:
+    """The subnet that the machine is in: its group must be made in the same network. Errors: AwsError."""
+    client = session.client("ec2", region)
+    with errors.explained(f"looking at {machine_id}"):
+        return _described(client, machine_id)["SubnetId"]
 
 
 def ids(region: str, run: str | None = None) -> set[str]:

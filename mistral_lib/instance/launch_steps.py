@@ -116,11 +116,12 @@ def with_machine(record: Record, machine: Machine) -> Record:
 
 
 def with_outside_timer(record: Record) -> Record:
-    """The record after the last step. If the timer cannot be set, the new machine is terminated: none runs without it."""
+    """The record after the last step. If the timer cannot be set, the machine is terminated, or stopped if it was there before: none runs
+    without it."""
     try:
         set_outside_timer(record)
     except BaseException as error:
-        _terminate(record, error)
+        _end(record, error)
         raise
     return record.with_step("schedule")
 
@@ -132,14 +133,15 @@ def set_outside_timer(record: Record) -> None:
     schedules.ensure(record.run, record.region, record.machine, record.ends_at + GRACE, record.timer_role, stop=record.adopted)
 
 
-def _terminate(record: Record, error: BaseException) -> None:
-    say(f"the outside timer was not set ({error}); {record.machine} is terminated, since no machine runs without it")
+def _end(record: Record, error: BaseException) -> None:
+    say(f"the outside timer was not set ({error}); {record.machine} is ended, since no machine runs without it")
     try:
+        if record.adopted:
+            machines.stop(record.region, record.machine)
+            return
         machines.terminate(record.region, record.machine)
     except AwsError as refused:
-        say(
-            f"it was not terminated ({refused}): its own timer ends it at {local(record.ends_at)}; `instance down {record.run}` tries again"
-        )
+        say(f"it was not ended ({refused}): its own timer ends it at {local(record.ends_at)}; `instance down {record.run}` tries again")
         return
     machines.wait(record.region, record.machine, "terminated")
     records.save(replace(record, step="group", machine="", launched=None, ends_at=None, token=secrets.token_hex(12)))

@@ -106,14 +106,15 @@ class FalseAws:
         return aws_missing.machine(region, machine_id).state
 
     def ring(self, region: str = REGION, now: datetime | None = None) -> list[str]:
-        """Carry out the one-time schedules that are due; the machines that they terminated."""
+        """Carry out the one-time schedules that are due; the machines that they ended."""
         scheduler, ended = aws_missing.backend("scheduler", region), []
         for group in scheduler.schedule_groups.values():
             for name, schedule in list(group.schedules.items()):
                 moment = datetime.fromisoformat(schedule.schedule_expression[3:-1]).replace(tzinfo=UTC)
                 if moment <= (now or datetime.now(UTC)):
                     ids = json.loads(schedule.target["Input"])["InstanceIds"]
-                    aws_missing.backend("ec2", region).terminate_instances(ids)
+                    backend = aws_missing.backend("ec2", region)
+                    (backend.stop_instances if schedule.target["Arn"].endswith("stopInstances") else backend.terminate_instances)(ids)
                     ended += ids
                     group.schedules.pop(name)
         return ended
