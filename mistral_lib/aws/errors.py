@@ -14,7 +14,7 @@ EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "Req
 SKEWED = ("RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException")
 INVALID = ("InvalidClientTokenId", "InvalidAccessKeyId", "UnrecognizedClientException", "AuthFailure", "NoCredentialsError", "PartialCredentialsError")  # fmt: skip
 THROTTLED = ("Throttling", "ThrottlingException", "RequestLimitExceeded", "SlowDown", "TooManyRequestsException", "RequestThrottled", "EC2ThrottledException", "BandwidthLimitExceeded")  # fmt: skip
-UNREACHED = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ProxyConnectionError", "SSLError", "HTTPClientError", "ConnectionError")  # fmt: skip
+UNREACHED = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "ProxyConnectionError", "SSLError", "HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseStreamingError", "ResponseParserError")  # fmt: skip
 BUSY = ("InternalError", "InternalFailure", "InternalServerError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "Unavailable", "OperationAborted", "500", "502", "503", "504")  # fmt: skip
 NOT_THERE = (
     "404",
@@ -77,7 +77,7 @@ def code(error: BaseException) -> str:
 
 
 def is_not_there(code: str) -> bool:
-    return code in NOT_THERE or code.endswith((".NotFound", ".Malformed"))
+    return code in NOT_THERE or code.endswith((".NotFound", ".Malformed", ".Unavailable"))
 
 
 @contextmanager
@@ -131,9 +131,10 @@ def _of_aws(error: BaseException) -> BaseException | None:
     try:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError  # a proxy's page instead of AWS's answer
     except ImportError:
         return None
-    if isinstance(error, (BotoCoreError, ClientError)):
+    if isinstance(error, (BotoCoreError, ClientError, ResponseParserError)):
         return error
     if isinstance(error, Boto3Error):
         inner = error.__cause__ or error.__context__

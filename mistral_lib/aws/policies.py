@@ -86,14 +86,16 @@ def _machines(part: str, account: str, region: str) -> list[Policy]:
         _allow("Launch", ["ec2:RunInstances"], launched, at_launch),
         _allow("LaunchWith", ["ec2:RunInstances"], used + pictures),
         # A stopped machine that the workbook did not make has no tag of ours, and `start ID` may be asked to start or move it.
-        _allow("Start", ["ec2:StartInstances", "ec2:ModifyInstanceAttribute", "ec2:CreateImage", "ec2:CopyImage"], [instances, *pictures]),
+        _allow("Start", ["ec2:StartInstances", "ec2:ModifyInstanceAttribute", "ec2:CreateImage", "ec2:CopyImage"], [instances, *pictures, f"{own}:security-group/*"]),
         _allow("Mark", ["ec2:CreateTags"], [instances, f"{own}:volume/*"], at_launch),
-        _allow("End", ["ec2:StopInstances", "ec2:TerminateInstances"], instances, ours),
+        # What has our tag may be changed, used and removed.
+        _allow("Own", [
+            "ec2:ModifyInstanceMetadataOptions", "ec2:AssociateIamInstanceProfile", "ec2:ReplaceIamInstanceProfileAssociation", "ec2:DisassociateIamInstanceProfile", "ec2:DeleteTags",
+            "ec2:StopInstances", "ec2:TerminateInstances", "ssm:SendCommand", "ssm:StartSession",
+            "ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:DeleteSnapshot", "ec2:DeregisterImage", "ec2:ReleaseAddress",
+        ], [instances, *(f"{own}:{kind}/*" for kind in ("security-group", "volume", "elastic-ip")), *pictures], ours),
         _allow("TagWhatIsMade", ["ec2:CreateTags"], [*launched, f"{own}:security-group/*", *pictures], making),
         _allow("Group", ["ec2:CreateSecurityGroup"], [f"{own}:security-group/*", f"{own}:vpc/*"]),
-        _allow("Remove", ["ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:DeleteSnapshot", "ec2:DeregisterImage", "ec2:ReleaseAddress"],
-               [*(f"{own}:{kind}/*" for kind in ("security-group", "volume", "elastic-ip")), *pictures], ours),
-        _allow("Commands", ["ssm:SendCommand", "ssm:StartSession"], instances, ours),
         _allow("CommandDocuments", ["ssm:SendCommand", "ssm:StartSession"],
                [f"arn:{part}:ssm:{region}::document/{name}" for name in ("AWS-RunShellScript", "AWS-StartPortForwardingSession")]),
         _allow("EndSession", ["ssm:TerminateSession"], f"arn:{part}:ssm:{region}:{account}:session/*"),

@@ -66,11 +66,17 @@ def delete(run: str, region: str) -> None:
     """Delete the profile and both roles of the run; what is missing is skipped. Errors: AwsError."""
     own, client = names.of(run), session.client("iam", region)
     with errors.explained(f"deleting the roles of {run}"):
-        _unless_gone(lambda: client.remove_role_from_instance_profile(InstanceProfileName=own.profile, RoleName=own.role))
+        _unless_gone(lambda: _empty(client, own.profile))
         _unless_gone(lambda: client.delete_instance_profile(InstanceProfileName=own.profile))
         for role in (own.role, own.timer_role):
             _unless_gone(lambda role=role: client.delete_role_policy(RoleName=role, PolicyName=POLICY))
             _unless_gone(lambda role=role: client.delete_role(RoleName=role))
+
+
+def _empty(client: Any, profile: str) -> None:
+    """An instance profile can be deleted when no role is in it."""
+    for role in client.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]:
+        client.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role["RoleName"])
 
 
 def _role(own: Names, name: str, trust: policies.Policy, policy: policies.Policy, region: str) -> str:

@@ -73,9 +73,11 @@ def _delete(client: Any, leftover: Leftover) -> None:
     elif leftover.kind == "address":
         client.release_address(AllocationId=leftover.id)
     else:
-        image = client.describe_images(ImageIds=[leftover.id])["Images"][0]
+        disks = [
+            disk for image in client.describe_images(ImageIds=[leftover.id])["Images"] for disk in image.get("BlockDeviceMappings", [])
+        ]
         client.deregister_image(ImageId=leftover.id)
-        for disk in image.get("BlockDeviceMappings", []):
+        for disk in disks:
             if disk.get("Ebs", {}).get("SnapshotId"):
                 client.delete_snapshot(SnapshotId=disk["Ebs"]["SnapshotId"])
 

@@ -5,6 +5,7 @@
 - SSM DescribeInstanceInformation: every running machine with an instance profile is online;
 - SSM SendCommand and GetCommandInvocation: what the test's `shell` function prints and returns (moto runs nothing and always succeeds);
 - ClientToken of RunInstances: the same token gets the first answer again;
+- the tags of an image's snapshot, and of a copied image;
 - S3's x-amz-expected-bucket-owner, and buckets that belong to another account;
 - InvalidInstanceId of SendCommand for a machine that is not online.
 """
@@ -125,6 +126,20 @@ def note_launch(aws: "FalseAws", asked: Asked, status: int, body: bytes) -> None
         aws.launches[(asked.region, token)] = body
 
 
+def _image_made(aws: "FalseAws", asked: Asked) -> Answer:
+    """An image of a machine, or a copy of an image, with tags on it and on its snapshot."""
+    state, given = backend("ec2", asked.region), asked.parameters
+    if asked.action == "CopyImage":
+        made = state.copy_image(given["SourceImageId"], given["SourceRegion"], given["Name"])
+    else:
+        made = state.create_image(given["InstanceId"], given["Name"], "", [])
+    for number in ("1", "2"):
+        thing = made if given.get(f"TagSpecification.{number}.ResourceType") == "image" else made.ebs_snapshot
+        for place in (key for key in given if key.startswith(f"TagSpecification.{number}.Tag.") and key.endswith(".Key")):
+            thing.add_tag(given[place], given[place.removesuffix("Key") + "Value"])
+    return 200, f"<{asked.action}Response><imageId>{made.id}</imageId></{asked.action}Response>".encode(), {"Content-Type": "text/xml"}
+
+
 def _s3(aws: "FalseAws", asked: Asked) -> Answer | None:
     bucket = asked.parameters.get("Bucket", "")
     owner = asked.headers.get("x-amz-expected-bucket-owner", ACCOUNT)
@@ -158,4 +173,6 @@ ANSWERS = {
     ("service-quotas", "GetAWSDefaultServiceQuota"): _quota,
     ("pricing", "GetProducts"): _prices,
     ("ec2", "RunInstances"): _launched,
+    ("ec2", "CreateImage"): _image_made,
+    ("ec2", "CopyImage"): _image_made,
 }

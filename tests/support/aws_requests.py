@@ -69,6 +69,8 @@ def _operations(service: str) -> list[tuple[str, str, re.Pattern[str], set[str],
     found = []
     for name in model.operation_names:
         operation = model.operation_model(name)
+        if operation.deprecated:  # it has the path of its successor
+            continue
         path, _, query = operation.http["requestUri"].partition("?")
         shape = operation.input_shape
         required = {shape.members[member].serialization["name"]: shape.members[member].serialization.get("location") for member in shape.required_members if "name" in shape.members[member].serialization} if shape else {}  # fmt: skip
