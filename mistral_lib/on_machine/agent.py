@@ -41,7 +41,6 @@ class Agent:
         self.folders, self.store, self.facts, self.pace = folders, store, facts, pace
         self.preparation = Preparation(folders, store, facts, secret, self.check, pace.job, pace.retry)
         self.heartbeat = Heartbeat(store, folders, facts, pace.heartbeat)
-        self.began = time.time()
 
     def work(self) -> str:
         """Everything; returns why the machine ends. Errors: what nobody foresaw; systemd then starts the agent again."""
@@ -97,11 +96,12 @@ class Agent:
     def wait_for_end(self, job: Job) -> str:
         """Until the run has ended by itself or had to be stopped; returns the reason."""
         places = [self.folders.run_folder(job.run), self.folders.home / "models", self.folders.home / ".cache"]
+        since = time.time()  # the set-up before is no pause of the run
         while True:
             try:
                 if not run_unit.is_active(self.folders):
                     return self.how_it_ended()
-                reason = self.must_stop() or ending.hung(places, self.began, job.hang_minutes, time.time())
+                reason = self.must_stop() or ending.hung(places, since, job.hang_minutes, time.time())
                 if reason is not None:
                     self.facts.reason, self.facts.doing = reason, "the run is asked to save and to end"
                     run_unit.stop(self.folders, lambda: None)

@@ -126,6 +126,11 @@ def _texts(key: str, value: Any) -> list[str]:
     return [] if fine else [f"{key} is {value!r}, expected a list of texts"]
 
 
+def _numbers(key: str, value: Any) -> list[str]:
+    fine = isinstance(value, list) and all(isinstance(item, str) and re.fullmatch(r"[0-9]{2}", item) for item in value)
+    return [] if fine else [f"{key} is {value!r}, expected a list of notebook numbers of two digits, such as 03"]
+
+
 def _parameter(key: str, value: Any) -> list[str]:
     return [] if value is None else _text(key, value)
 
@@ -139,5 +144,5 @@ CHECKS = {
     "run": _run, "bucket": _text, "prefix": _text, "region": _text, "code_sha256": _sha256, "params_sha256": _sha256,
     "corpus": _files, "base_model": _model, "token_parameter": _parameter, "ends_at": _moment, "idle_minutes": _number,
     "hang_minutes": _number, "max_usd": _number, "usd_per_hour": _number, "spot": _flag, "attempt": _number,
-    "extras": _texts, "stages": _texts,
+    "extras": _texts, "stages": _numbers,
 }  # fmt: skip

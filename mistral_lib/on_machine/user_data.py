@@ -129,7 +129,7 @@ retried() {
 
 make_environment() {
   [ -x "$base/boot/bin/pip" ] && return 0
-  rm -rf "$base/boot"
+  rm -rf "${base:?}/boot"
   python3 -m venv "$base/boot"
 }
 
@@ -143,7 +143,7 @@ if ! python3 -c 'import ensurepip'; then
 fi
 retried make_environment
 retried "$base/boot/bin/pip" install --quiet --disable-pip-version-check @UV@ @BOTO3@
-rm -rf "$base/agent"
+rm -rf "${base:?}/agent"
 retried "$base/boot/bin/python" "$base/load.py" "$base" load
 
 cd "$base/agent"

@@ -62,7 +62,9 @@ def _checkpoint_of(name: str) -> str | None:
 
 
 def _remove_others(partial: Path, names: set[str]) -> None:
-    """Delete what an attempt that was cut has left, and the list does not name any more."""
-    for path in [*partial.rglob("*")]:
+    """Delete what an attempt that was cut has left, and the list does not name any more; then folders that are empty."""
+    for path in sorted(partial.rglob("*"), reverse=True):  # the contents of a folder before the folder
         if path.is_file() and path.relative_to(partial).as_posix() not in names:
             path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
