@@ -4,7 +4,9 @@ Every function imports what it needs: boto3 is an optional package, and nothing 
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +159,19 @@ def _region() -> argparse.ArgumentParser:
 def _action(actions: Any, work: Any, text: str, *shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """An action with its function's name. shared: parsers whose arguments it takes as well."""
     command = actions.add_parser(work.__name__.rstrip("_"), help=text, description=text, parents=shared)
-    command.set_defaults(work=work)
+    command.set_defaults(work=work if work is plan else _with_boto3(work))
     return command
+
+
+def _with_boto3(work: Callable[[argparse.Namespace], int | None]) -> Callable[[argparse.Namespace], int | None]:
+    """The work of an action that needs an account. Errors: ModuleNotFoundError before it begins."""
+
+    def checked(arguments: argparse.Namespace) -> int | None:
+        if find_spec("boto3") is None:
+            raise ModuleNotFoundError("`instance` needs the package boto3, which is not installed: pip install -e '.[aws]'")
+        return work(arguments)
+
+    return checked
 
 
 def _options(kind: type, arguments: argparse.Namespace) -> Any:
