@@ -68,10 +68,11 @@ def code(dirty: bool = False, root: Path | None = None) -> Code:
 
 
 def _changes(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The changed tracked files, and the files that git neither tracks nor ignores."""
+    """The changed tracked files, and the files that git neither tracks nor ignores; those that are not packed anyway do not count."""
     lines = [line for line in _git(root, "status", "--porcelain=v1", "-z", "--no-renames").decode().split("\0") if line]
-    changed = tuple(line[3:] for line in lines if not line.startswith("??"))
-    return changed, tuple(line[3:] for line in lines if line.startswith("??"))
+    found = [(line[:2], line[3:]) for line in lines if not line[3:].startswith(LEFT_OUT)]
+    changed = tuple(name for state, name in found if state != "??")
+    return changed, tuple(name for state, name in found if state == "??")
 
 
 def _committed(root: Path) -> dict[str, tuple[bytes, bool]]:

@@ -36,6 +36,7 @@ def test_the_archive_holds_the_commit_without_tests_and_is_the_same_each_time(cl
     first = packing.code(root=clone)
     assert packed(first) == {"mistral_lib/a.py": "a = 1\n", "params/quick.yaml": "seed: 1\n"}
     (clone / "mistral_lib" / "a.py").touch()
+    (clone / "tests" / "test_a.py").write_text("# changed, and not packed anyway")
     assert packing.code(root=clone).sha256 == first.sha256 and str(first) == f"commit {first.commit[:12]}"
 
 
