@@ -67,7 +67,7 @@ def test_a_second_computer_finds_the_first_machine(home, aws: FalseAws) -> None:
 
 def test_a_second_up_that_requests_another_machine_is_refused(home, aws: FalseAws) -> None:
     first = up()
-    with pytest.raises(LaunchError, match=rf"type g5\.xlarge \(now g4dn\.xlarge\).*instance down first"):
+    with pytest.raises(LaunchError, match=r"type g5\.xlarge \(now g4dn\.xlarge\).*instance down first"):
         up(type="g5.xlarge")
     assert records.load("first") == first
 
