@@ -84,7 +84,7 @@ class Agent:
         self.facts.phase, self.facts.doing = "running", "starting the run"
         mirror = Mirror(Uploads(self.store, self.folders.run_folder(job.run)), self.facts, self.pace.uploads)
         if run_unit.end(self.folders) is None and not run_unit.is_active(self.folders):
-            run_unit.start(self.folders, self.preparation.variables(job))
+            self.start_run(job)
         self.facts.doing = "the run works"
         mirror.start()
         try:
@@ -92,6 +92,13 @@ class Agent:
         finally:
             mirror.stop()
         return self.upload_rest(mirror, reason)
+
+    def start_run(self, job: Job) -> None:
+        """Errors: EndError."""
+        try:
+            run_unit.start(self.folders, self.preparation.variables(job))
+        except (programs.ProgramError, OSError) as error:
+            raise EndError(f"failed: the run could not be started: {error}") from None
 
     def wait_for_end(self, job: Job) -> str:
         """Until the run has ended by itself or had to be stopped; returns the reason."""

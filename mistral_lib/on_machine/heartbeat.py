@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from mistral_lib.on_machine import status_file
-from mistral_lib.on_machine.bucket.object_store import Store, StoreError
+from mistral_lib.on_machine.bucket.object_store import Store
 from mistral_lib.on_machine.ending import Limits
 from mistral_lib.on_machine.folders import Folders
 from mistral_lib.on_machine.status_file import MachineStatus, Masker, iso
@@ -55,7 +55,7 @@ class Heartbeat:
         while not self._stop.is_set():
             try:
                 self.report()
-            except StoreError as error:
+            except Exception as error:  # whatever one report meets, the next one is tried
                 print(f"the status was not written: {error}", flush=True)
             self._stop.wait(self.every)
 

@@ -32,7 +32,10 @@ class Mirror:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            self._round()
+            try:
+                self._round()
+            except Exception as error:  # the last upload raises it; until then the next round is tried
+                print(f"upload: {type(error).__name__}: {error}", flush=True)
             self._stop.wait(self.every)
 
     def _round(self, complete: bool = False) -> tuple[str, ...] | None:

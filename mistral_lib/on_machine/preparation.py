@@ -3,7 +3,10 @@
 What S3 or a wrong upload spoils is tried again with the job.json of that moment, until the machine has been idle for too long.
 """
 
+import contextlib
+import errno
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -59,7 +62,7 @@ class Preparation:
                 self.facts.trouble = str(error)
                 self.say(f"tried again: {error}")
             except (environment.LockError, programs.ProgramError, ResultsError, OSError) as error:
-                raise EndError(f"set-up failed: {error}") from None
+                raise EndError(f"set-up failed: {self.in_words(error)}") from None
             self.check()
             if time.time() - since >= 60 * idle:
                 raise EndError(f"idle: no usable job for {idle:g} minutes; {self.facts.trouble or 'there was no job.json'}")
@@ -129,11 +132,20 @@ class Preparation:
             found |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         return found
 
+    def in_words(self, error: Exception) -> str:
+        """What went wrong; a full disk with what to do, also if it was a program that met it."""
+        if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
+            return str(error)
+        disk = shutil.disk_usage(self.folders.base)
+        return (
+            f"the disk is full ({disk.free / 2**30:.1f} of {disk.total / 2**30:.0f} GiB are free; {error}): launch with a larger --disk-gib"
+        )
+
     def say(self, what: str) -> None:
         """For the status and the log of the set-up; each text once."""
         if what != self.facts.doing:
             line = f"{status_file.iso(time.time())} {what}"
-            print(line, flush=True)
-            with open(self.folders.setup_log, "a") as log:
+            with contextlib.suppress(OSError), open(self.folders.setup_log, "a") as log:  # a full disk hinders no decision
+                print(line, flush=True)
                 log.write(self.facts.mask(line) + "\n")
         self.facts.doing = what

@@ -86,6 +86,13 @@ def test_a_run_that_fails_is_uploaded_too_and_is_not_complete(machine: Machine) 
     assert (machine.status()["exit_code"], machine.status()["complete"]) == (7, False)
 
 
+def test_a_run_that_cannot_be_started_ends_the_machine_with_what_systemd_says(machine: Machine, program: Callable[..., Path]) -> None:
+    machine.order("echo never")
+    program("systemctl", f"[ \"$*\" != 'start {units.RUN}' ] || {{ echo 'Failed to start: 203/EXEC' >&2; exit 1; }}")
+    assert "203/EXEC" in machine.work()
+    assert machine.status()["reason"].startswith("failed: the run could not be started")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"), [({"hang_minutes": 0.01}, "hung: no file was written"), ({"max_usd": 0.01, "usd_per_hour": 1e6}, "budget: ")]
 )

@@ -18,7 +18,7 @@ from mistral_lib.on_machine.heartbeat import Facts, Heartbeat
 from mistral_lib.on_machine.job import Job
 from mistral_lib.on_machine.preparation import Preparation
 from mistral_lib.on_machine.programs import ProgramError
-from tests.support import machine_jobs
+from tests.support import disks, machine_jobs
 from tests.support.aws_stand_in import FalseAws
 
 CODE = machine_jobs.packed({
@@ -172,14 +172,26 @@ def test_a_notice_during_the_set_up_ends_the_program_that_runs(
     assert time.monotonic() - begin < 20
 
 
-def test_a_full_disk_ends_the_machine_and_leaves_no_half_file(
-    store: Store, folders: Folders, programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_ends_the_machine_with_what_to_do_and_leaves_no_half_file(
+    store: Store, folders: Folders, programs: dict[str, Path], tmp_path: Path
 ) -> None:
+    content = b"x" * 2_000_000
+    machine_jobs.upload_job(store, "quick", CODE, PARAMS, corpus={"corpora/a.jsonl": machine_jobs.sha256(content)})
+    store.write("corpus/corpora/a.jsonl", content)
+    with disks.mounted(tmp_path / "small", 1) as small:
+        on_small = Folders(small, folders.runtime, folders.units)
+        with pytest.raises(EndError, match=r"set-up failed: the disk is full \(1?\S* of 0 GiB are free.*--disk-gib"):
+            preparation(on_small, store).job_in_place()
+        assert not [path for path in small.rglob("*") if "a.jsonl" in path.name]
+
+
+def test_a_program_that_fills_the_disk_is_reported_as_such(
+    store: Store, folders: Folders, programs: dict[str, Path], program: Callable[..., Path]
+) -> None:
+    program("uv", "echo 'error: failed to write: No space left on device (os error 28)' >&2; exit 2")
     machine_jobs.upload_job(store, "quick", CODE, PARAMS)
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(EndError, match="No space left on device"):
+    with pytest.raises(EndError, match="the disk is full"):
         preparation(folders, store).job_in_place()
-    assert not [path for path in folders.base.rglob("*") if "code.tar" in path.name]
 
 
 def test_the_deadline_follows_the_job_but_never_to_a_later_time(store: Store, folders: Folders, programs: dict[str, Path]) -> None:

@@ -86,7 +86,7 @@ def machine_sandbox(
 ) -> Iterator[Sandbox]:  # fmt: skip
     """Switch a machine on; it is switched off at the end of the block. failures: how often a command that begins so fails."""
     _prepare(folder, user_data, aws_url, metadata_url, environment or {}, failures or {})
-    command = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"]
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"]
     with open(folder / "machine.log", "ab") as log:
         process = subprocess.Popen([*command, sys.executable, str(HERE / "machine_root.py"), str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
     machine = Sandbox(folder, process)
