@@ -6,7 +6,6 @@ Systems Manager, "Create a custom IAM role".
 
 from typing import Any
 
-from mistral_lib.aws import names as naming
 from mistral_lib.aws import regions
 from mistral_lib.aws.names import TAG, Names
 
@@ -55,10 +54,10 @@ def timer_trust(account: str, region: str) -> Policy:
 
 
 def administrator_policy(bucket: str, account: str, region: str) -> Policy:
-    """The rights of the person who runs `instance` commands, in one region."""
+    """The rights of the person who runs `instance` commands, in one region and with one bucket. It fits a managed policy (6,144 characters)."""
     part = regions.partition(region)
     machines, timers = _machines(part, account, region), _timers(part, account, region)
-    return _policy(*_looking(part), *machines, *_roles(part, account), *timers, *_store(part, bucket, account, region))
+    return _policy(*_looking(part), *machines, *_roles(part, account), *timers, *_store(part, bucket))
 
 
 def _looking(part: str) -> list[Policy]:
@@ -106,8 +105,10 @@ def _roles(part: str, account: str) -> list[Policy]:
     role, profile = f"arn:{part}:iam::{account}:role/{TAG}-*", f"arn:{part}:iam::{account}:instance-profile/{TAG}-*"
     services = {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "scheduler.amazonaws.com"]}}
     return [
-        _allow("Roles", ["iam:CreateRole", "iam:GetRole", "iam:TagRole", "iam:ListRoleTags", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole"], role),
-        _allow("Profiles", ["iam:CreateInstanceProfile", "iam:GetInstanceProfile", "iam:TagInstanceProfile", "iam:AddRoleToInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:DeleteInstanceProfile"], [profile, role]),
+        _allow("Roles", [
+            "iam:CreateRole", "iam:GetRole", "iam:TagRole", "iam:ListRoleTags", "iam:UpdateAssumeRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole",
+            "iam:CreateInstanceProfile", "iam:GetInstanceProfile", "iam:TagInstanceProfile", "iam:AddRoleToInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:DeleteInstanceProfile",
+        ], [role, profile]),
         _allow("PassRoles", ["iam:PassRole"], role, services),
         _allow("FirstSpotMachine", ["iam:CreateServiceLinkedRole"], f"arn:{part}:iam::{account}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"),
     ]  # fmt: skip
@@ -117,23 +118,20 @@ def _timers(part: str, account: str, region: str) -> list[Policy]:
     schedule = f"arn:{part}:scheduler:{region}:{account}:schedule/default/{TAG}-*"
     parameter = f"arn:{part}:ssm:{region}:{account}:parameter/{TAG}/*"
     return [
-        _allow(
-            "Timers",
-            ["scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:UpdateSchedule", "scheduler:DeleteSchedule"],
-            schedule,
-        ),
-        _allow("HubTokens", ["ssm:PutParameter", "ssm:AddTagsToResource", "ssm:DeleteParameter"], parameter),
-    ]
+        _allow("TimersAndTokens", [
+            "scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:UpdateSchedule", "scheduler:DeleteSchedule",
+            "ssm:PutParameter", "ssm:AddTagsToResource", "ssm:DeleteParameter",
+        ], [schedule, parameter]),
+    ]  # fmt: skip
 
 
-def _store(part: str, bucket: str, account: str, region: str) -> list[Policy]:
-    own = [f"arn:{part}:s3:::{name}" for name in sorted({bucket, naming.bucket(account, region)})]
+def _store(part: str, bucket: str) -> list[Policy]:
     return [
         _allow("Bucket", [
             "s3:CreateBucket", "s3:DeleteBucket", "s3:ListBucket", "s3:GetBucketTagging", "s3:PutBucketTagging",
             "s3:PutBucketPublicAccessBlock", "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration", "s3:ListBucketMultipartUploads",
-        ], own),
-        _allow("Objects", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], [f"{name}/runs/*" for name in own]),
+        ], f"arn:{part}:s3:::{bucket}"),
+        _allow("Objects", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"], f"arn:{part}:s3:::{bucket}/runs/*"),
     ]  # fmt: skip
 
 

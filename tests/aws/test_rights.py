@@ -44,6 +44,12 @@ def test_no_policy_names_a_pattern_as_an_action_and_all_are_short_enough() -> No
         assert len({one["Sid"] for one in policy["Statement"]}) == len(policy["Statement"])
 
 
+@pytest.mark.parametrize("region", ["us-east-1", "ap-southeast-1", "us-gov-west-1"])
+def test_the_administrators_policy_fits_a_managed_policy_with_the_longest_bucket_name(region: str) -> None:
+    policy = policies.administrator_policy("b" * 63, ACCOUNT, region)
+    assert len(json.dumps(policy, separators=(",", ":"))) <= 6144
+
+
 def test_the_machine_reaches_only_its_own_prefix_and_parameter() -> None:
     policy = every_policy()["machine"]
     named = {one["Sid"]: one["Resource"] for one in policy["Statement"]}
