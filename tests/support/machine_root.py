@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import json
 import os
-import shutil
 import socketserver
 import subprocess
 import sys
@@ -156,5 +155,4 @@ if __name__ == "__main__":
         while os.wait()[0] != child:
             continue
     else:
-        shutil.which("true")
         main(Path(sys.argv[1]))
