@@ -3,12 +3,14 @@
 Source: boto3, EC2.Client; EC2 API, "Eventual consistency" and "Ensuring idempotency".
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mistral_lib.aws import errors, names, session, waiting
-from mistral_lib.aws.orders import CapacityError, Order, QuotaError, refusal, request
+from mistral_lib.aws import errors, names, quotas, session, waiting
+from mistral_lib.aws.quotas import CapacityError, QuotaError
 
 __all__ = ["CapacityError", "Machine", "Order", "QuotaError"]
 
@@ -33,6 +35,26 @@ class Machine:
     image: str
     reason: str  # why it is in this state, as AWS says, with the moment: "User initiated (2026-11-02 08:00:00 GMT)"
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A machine as it is wanted. user_data: text of the first boot's script; volume_gib: at least; max_price: USD per hour, for spot."""
+
+    run: str
+    type: str
+    region: str
+    subnet: str
+    image: str
+    user_data: str
+    volume_gib: int
+    profile: str  # name of the instance profile
+    group: str  # id of the security group
+    spot: bool = False
+    max_price: float | None = None
+    token: str = ""  # the same token never makes a second machine
+    shutdown: str = "terminate"  # what `shutdown` on the machine does: terminate or stop
+    zone: str = ""  # of the subnet, for messages
 
 
 def find(region: str, run: str | None = None, states: tuple[str, ...] = LIVE, tagged: bool = True) -> list[Machine]:
@@ -84,8 +106,7 @@ def start(region: str, machine_id: str) -> Machine:
         try:
             client.start_instances(InstanceIds=[machine_id])
         except client.exceptions.ClientError as error:
-            same = Order(machine.run, machine.type, region, "", "", "", machine.volume_gib, "", "", zone=machine.zone)
-            raise (refusal(error, same) or error) from error
+            raise (quotas.refusal(error, machine.type, machine.spot, region, machine.zone) or error) from error
     return require(region, machine_id)
 
 
@@ -155,7 +176,30 @@ def _request(order: Order) -> dict[str, Any]:
         image = session.client("ec2", order.region).describe_images(ImageIds=[order.image])["Images"][0]
     device = image.get("RootDeviceName", "/dev/sda1")
     sizes = [disk["Ebs"].get("VolumeSize", 0) for disk in image.get("BlockDeviceMappings", []) if disk.get("DeviceName") == device and "Ebs" in disk]  # fmt: skip
-    return request(order, device, max(sizes, default=0))
+    return _parameters(order, device, max(sizes, default=0))
+
+
+def _parameters(order: Order, device: str, least_gib: int) -> dict[str, Any]:
+    """The parameters of RunInstances. device: the image's root device; least_gib: the size of its snapshot."""
+    volume = {"VolumeSize": max(order.volume_gib, least_gib), "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    kinds = ["instance", "volume", *(["spot-instances-request"] if order.spot else [])]
+    asked: dict[str, Any] = {
+        "MinCount": 1, "MaxCount": 1, "ImageId": order.image, "InstanceType": order.type, "SubnetId": order.subnet, "SecurityGroupIds": [order.group],
+        "UserData": order.user_data, "IamInstanceProfile": {"Name": order.profile}, "InstanceInitiatedShutdownBehavior": order.shutdown,
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
+        "BlockDeviceMappings": [{"DeviceName": device, "Ebs": volume}],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": names.tags(order.run)} for kind in kinds],
+    }  # fmt: skip
+    if order.spot:
+        price = {"MaxPrice": str(order.max_price)} if order.max_price else {}
+        asked["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate", **price},
+        }
+    if order.token:
+        # AWS refuses a token that comes back with other parameters, so each zone has its own.
+        asked["ClientToken"] = hashlib.sha256(json.dumps([order.token, asked], sort_keys=True).encode()).hexdigest()
+    return asked
 
 
 def _run_instances(order: Order, asked: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +211,7 @@ def _run_instances(order: Order, asked: dict[str, Any]) -> dict[str, Any]:
                 return client.run_instances(**asked)
             except client.exceptions.ClientError as error:
                 if not (_profile_unknown(error) and left > 0):
-                    raise (refusal(error, order) or error) from error
+                    raise (quotas.refusal(error, order.type, order.spot, order.region, order.zone or order.subnet) or error) from error
         return client.run_instances(**asked)
 
 

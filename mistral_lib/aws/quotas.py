@@ -1,12 +1,15 @@
-"""How many vCPUs of a family the account may run in a region, and how many run now.
+"""How many vCPUs of a family the account may run in a region, how many run now, and the errors of a launch for want of quota or capacity.
 
-Source: Service Quotas, "Amazon EC2"; EC2, "On-Demand Instance quotas" and "Spot Instance limits".
+Source: Service Quotas, "Amazon EC2"; EC2, "On-Demand Instance quotas" and "Spot Instance limits"; EC2 API, "Error codes".
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mistral_lib.aws import errors, session
+
+NO_CAPACITY = ("InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity", "Unsupported", "SpotMaxPriceTooLow", "InsufficientReservedInstanceCapacity")  # fmt: skip
+NO_QUOTA = ("VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded")
 
 
 class Family(NamedTuple):
@@ -25,6 +28,24 @@ SPOT = (
     Family("p", "L-7212CCBC", "All P4, P3 and P2 Spot Instance Requests"),
     Family("a c d h i m r t z", "L-34B43A08", "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests"),
 )
+
+
+class CapacityError(errors.AwsError):
+    """The zone has no machine of this type now; another zone may."""
+
+    def __init__(self, zone: str, type: str, code: str) -> None:
+        super().__init__(f"{zone} has no {type} now ({code}): try another zone, or later", code)
+        self.zone = zone
+
+
+class QuotaError(errors.AwsError):
+    """The account may not run so many vCPUs. quota_code, name: of Service Quotas; place: its page in the console."""
+
+    def __init__(self, type: str, spot: bool, region: str, code: str) -> None:
+        family = of(type, spot)
+        self.quota_code, self.name = family.code, family.name
+        self.place = console(region, family.code)
+        super().__init__(f"the account's quota {self.name!r} ({self.quota_code}) in {region} is too small for one {type} ({code}): ask for more vCPUs at {self.place}; AWS answers within hours or days", code)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +73,14 @@ def of(type: str, spot: bool) -> Family:
 def console(region: str, code: str) -> str:
     """The quota's page in the AWS console, where more is asked for."""
     return f"https://{region}.console.aws.amazon.com/servicequotas/home/services/ec2/quotas{f'/{code}' if code else ''}?region={region}"
+
+
+def refusal(error: BaseException, type: str, spot: bool, region: str, zone: str) -> errors.AwsError | None:
+    """The error of a launch as CapacityError or QuotaError; None if it is another one."""
+    found = errors.code(error)
+    if found in NO_CAPACITY:
+        return CapacityError(zone, type, found)
+    return QuotaError(type, spot, region, found) if found in NO_QUOTA else None
 
 
 def vcpus(region: str, type: str, spot: bool) -> Quota:

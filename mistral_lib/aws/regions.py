@@ -72,4 +72,4 @@ def _partitions() -> dict[str, str]:
 
 
 def _place() -> Path:
-    return paths.runs() / ".instances" / "regions.json"
+    return paths.runs() / ".instances" / ".regions.json"  # no run is named so

@@ -122,13 +122,13 @@ def _require_own(own: Names, name: str, tags: list[dict[str, str]] | None) -> No
 
 def _by_an_administrator(own: Names, trust: policies.Policy, policy: policies.Policy) -> str:
     """Writes the policy to a file and says how it is used."""
-    place = paths.runs() / ".instances" / f"{own.run}-machine-policy.json"
+    place = paths.runs() / ".instances" / f"{own.run}-policies" / "machine.json"
     files.write_json(place, {"role": own.role, "instance_profile": own.profile, "trust": trust, "policy": policy})
     return f"Or an administrator makes a role and an instance profile from {paths.short(place)}, and you name it with --profile-name"
 
 
 def _timer_by_an_administrator(own: Names, trust: policies.Policy, policy: policies.Policy) -> str:
-    place = paths.runs() / ".instances" / f"{own.run}-timer-policy.json"
+    place = paths.runs() / ".instances" / f"{own.run}-policies" / "timer.json"
     files.write_json(place, {"role": own.timer_role, "trust": trust, "policy": policy})
     return f"Or an administrator makes a role from {paths.short(place)}, and you name its ARN with --timer-role"
 
