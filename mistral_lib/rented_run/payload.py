@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.aws import names
 from mistral_lib.corpus import exclusions, hub_datasets
 from mistral_lib.corpus.source_files import Expansion
 from mistral_lib.corpus.sources import OPTIONAL
@@ -68,6 +69,7 @@ def of(settings: Settings, machine_type: str, model_folder: Path | None = None) 
     if found.faults:
         raise PayloadError("\n".join(found.faults))
     sent = settings.model_copy(update=values)
+    found.notes += _rights_needed(sent)
     return Payload(sent, found.files, model, tuple(found.notes), _extras(sent, machine_type), _from_hub(sent, model))
 
 
@@ -170,14 +172,27 @@ def _instance(found: _Found, named: str, machine_type: str) -> str:
     return machine_type
 
 
+def _sources(settings: Settings) -> list[str]:
+    return [source.removeprefix(OPTIONAL) for key in SOURCES for source in getattr(settings, key)]
+
+
+def _rights_needed(settings: Settings) -> list[str]:
+    """What an administrator has to allow, since the machine's role reads its own part of the run's bucket alone."""
+    buckets = {address.split("/")[2] for address in (*_sources(settings), settings.base_model) if address.startswith("s3://")}
+    role = names.of(settings.run_name).role
+    return [
+        f"bucket {name}: the machine reads it itself; allow its role {role} s3:ListBucket and s3:GetObject there"
+        for name in sorted(buckets)
+    ]
+
+
 def _extras(settings: Settings, machine_type: str) -> tuple[str, ...]:
     """Which optional packages the run needs: fused kernels need an Ampere or newer GPU, which is one with bfloat16."""
-    sources = [source for key in SOURCES for source in getattr(settings, key)] + [settings.base_model]
     known = params.instances().get(machine_type, {})
     needed = {
         "gpu": settings.instance != "cpu" and known.get("dtype") == "bfloat16",
         "lm-eval": bool(settings.lm_eval_tasks),
-        "s3": any(source.removeprefix(OPTIONAL).startswith("s3://") for source in sources),
+        "s3": any(address.startswith("s3://") for address in (*_sources(settings), settings.base_model)),
         TRACKERS[settings.report_to]: True,
     }
     return tuple(name for name, wanted in needed.items() if wanted and name)
@@ -185,7 +200,6 @@ def _extras(settings: Settings, machine_type: str) -> tuple[str, ...]:
 
 def _from_hub(settings: Settings, model: dict[str, Path] | None) -> bool:
     """Whether the machine reads the hub: the base model, or a data set."""
-    sources = [source for key in SOURCES for source in getattr(settings, key)]
-    if any(source.removeprefix(OPTIONAL).startswith(hub_datasets.SCHEME) for source in sources):
+    if any(address.startswith(hub_datasets.SCHEME) for address in _sources(settings)):
         return True
     return model is None and not is_embedded(settings.base_model) and not settings.base_model.startswith("s3://")

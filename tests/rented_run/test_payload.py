@@ -18,6 +18,9 @@ def test_corpus_files_keep_their_paths_below_the_home_and_addresses_stay(corpus:
     assert sent.corpus == {f"corpora/small/{name}.jsonl": corpus / f"{name}.jsonl" for name in ("blue", "green", "red")}
     assert sent.settings.corpus_paths == ["corpora/small", "optional:s3://somewhere/corpus", "optional:corpora/absent"]
     assert b"corpus_paths: [corpora/small," in sent.params and sent.extras == ("s3",) and not sent.needs_token
+    assert sent.notes == (
+        "bucket somewhere: the machine reads it itself; allow its role mistral-workbook-a s3:ListBucket and s3:GetObject there",
+    )
 
 
 def test_every_fault_is_listed_at_once(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
