@@ -122,9 +122,9 @@ def test_a_role_of_somebody_else_is_left_alone(aws: FalseAws) -> None:
 
 def test_without_the_right_to_make_roles_an_administrator_gets_the_policy(aws: FalseAws, home: Path) -> None:
     aws.deny("iam", "CreateRole")
-    with pytest.raises(errors.AwsError, match=r"iam:CreateRole is needed.*demo-machine-policy\.json.*--profile-name"):
+    with pytest.raises(errors.AwsError, match=r"iam:CreateRole is needed.*demo-policies/machine\.json.*--profile-name"):
         roles.ensure("demo", BUCKET, REGION)
-    written = files.read_json(home / "runs" / ".instances" / "demo-machine-policy.json")
+    written = files.read_json(home / "runs" / ".instances" / "demo-policies" / "machine.json")
     assert written["policy"] == policies.machine_policy(names.of("demo"), BUCKET, ACCOUNT, REGION)
     assert written["trust"] == policies.machine_trust(REGION) and written["instance_profile"] == "mistral-workbook-demo"
 
