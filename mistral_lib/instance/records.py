@@ -101,7 +101,7 @@ def required(run: str) -> Record:
 
 
 def all_records() -> list[Record]:
-    return [record for path in sorted(folder().glob("*.json")) if path.name != "regions.json" and (record := load(path.stem))]
+    return [record for path in sorted(folder().glob("[!.]*.json")) if (record := load(path.stem))]
 
 
 def delete(run: str) -> None:

@@ -52,10 +52,11 @@ def _policies(record: Record, account: str) -> str:
     """Writes the policies of both roles and of the person who runs the commands, for an administrator; says where."""
     own, region = names.of(record.run), record.region
     folder = records.folder() / f"{record.run}-policies"
+    machine, timer = policies.machine_policy(own, record.bucket, account, region), policies.timer_policy(own, account, region)
     needed = {
-        "machine": policies.machine_policy(own, record.bucket, account, region),
-        "timer": policies.timer_policy(own, account, region),
-        "you": policies.administrator_policy(record.bucket, account, region),
+        "machine": {"role": own.role, "instance_profile": own.profile, "trust": policies.machine_trust(region), "policy": machine},
+        "timer": {"role": own.timer_role, "trust": policies.timer_trust(account, region), "policy": timer},
+        "you": {"policy": policies.administrator_policy(record.bucket, account, region)},
     }
     for name, policy in needed.items():
         files.write_json(folder / f"{name}.json", policy)
