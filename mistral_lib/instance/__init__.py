@@ -14,4 +14,5 @@ moving          an image of a stopped machine, launched in another zone or regio
 resources       everything in the account with the workbook's tag, and what it costs a day
 listing         `list`: the resources as lines of a terminal
 removal         `down`: removes everything of a run in the right order and shows that nothing is left
+in_notebook     what notebook 00 shows: machines to rent with their commands, and what runs and costs now
 """
