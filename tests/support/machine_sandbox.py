@@ -26,7 +26,8 @@ import pytest
 
 HERE = Path(__file__).parent
 NEEDED = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("unshare"), reason="the machine's sandbox needs root and unshare (namespaces)"
+    os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")),
+    reason="the machine's sandbox needs root, unshare and setpriv (namespaces)",
 )
 
 
@@ -86,7 +87,7 @@ def machine_sandbox(
 ) -> Iterator[Sandbox]:  # fmt: skip
     """Switch a machine on; it is switched off at the end of the block. failures: how often a command that begins so fails."""
     _prepare(folder, user_data, aws_url, metadata_url, environment or {}, failures or {})
-    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"]
+    command = "setpriv --pdeathsig KILL unshare --mount --pid --uts --fork --kill-child --propagation private".split()  # noqa: SIM905
     with open(folder / "machine.log", "ab") as log:
         process = subprocess.Popen([*command, sys.executable, str(HERE / "machine_root.py"), str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # fmt: skip
     machine = Sandbox(folder, process)
