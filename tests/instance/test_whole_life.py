@@ -1,7 +1,8 @@
 """The whole life of a rented machine by the command line: plan, up, the user data really executed, run, watch, fetch, audit, down, nothing left.
 
 AWS is moto behind `aws_stand_in`, the machine is the sandbox of `machine_sandbox`, which has stubs of its own; both name what is false in
-them. The run is the real one on params/quick.yaml.
+them. The run is the real one on params/quick.yaml, all notebooks, with one exported form: on a CPU that computes in bfloat16, four steps of
+training leave the parity of the merged form in doubt.
 """
 
 import base64
@@ -109,7 +110,7 @@ def test_from_the_plan_to_nothing_left(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(payload, "_from_hub", lambda settings, model: True)  # the demo needs no token: here one is sent
-    values = yaml.safe_load((paths.params() / "quick.yaml").read_text()) | {"run_name": "whole"}
+    values = yaml.safe_load((paths.params() / "quick.yaml").read_text()) | {"run_name": "whole", "export_forms": ["q8_0"]}
     files.write_text(home / "whole.yaml", yaml.safe_dump(values))
     file = str(home / "whole.yaml")
 
