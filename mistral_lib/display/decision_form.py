@@ -223,7 +223,7 @@ def _label(words: str, name: str, tooltip: str) -> str:
 def _files() -> list[tuple[str, str]]:
     """What a form may start from: this notebook, the files of params/ and the saved files."""
     places = [*paths.params().glob("*.yaml"), *paths.runs().glob("*.yaml")]
-    names = [paths.short(path) for path in sorted(places) if path.name != "instances.yaml"]
+    names = [paths.short(path) for path in sorted(places) if path.name not in params.OTHER_FILES]
     return [(NOTEBOOK, ""), *((name, name) for name in names)]
 
 
