@@ -311,6 +311,12 @@ def test_it_starts_from_a_file(settings, corpus, home) -> None:
     assert form.settings() == settings
 
 
+def test_only_parameter_files_are_offered_to_start_from(form: DecisionForm) -> None:
+    offered = {name for _, name in form.start.options if name}
+    assert "params/demo.yaml" in offered
+    assert not offered & {f"params/{name}" for name in params.OTHER_FILES}
+
+
 def test_only_the_latest_request_is_answered() -> None:
     job, shown = BackgroundJob[str](), []
     job.start(iter(["old"]), shown.append, pytest.fail, pause=0.2)
