@@ -165,8 +165,15 @@ def _model_files(folder: Path) -> Iterator[Path]:
 
 
 def _instance(found: _Found, named: str, machine_type: str) -> str:
-    """`instance` for the machine: its own type, whose price counts. `cpu` stays: it says that no GPU is used."""
-    if named in ("cpu", machine_type) or machine_type not in params.instances():
+    """`instance` for the machine: its own type, whose price counts. `cpu` stays: it says that the run needs no GPU."""
+    if named == machine_type or machine_type not in params.instances():
+        return named
+    if named == "cpu":
+        if params.instances()[machine_type]["gpu"] != "none":
+            found.notes.append(
+                f"instance: cpu stays, so the run does not insist on the GPU of {machine_type}: without a usable one it trains on the CPU. "
+                f"To insist on it, give --set instance={machine_type}"
+            )
         return named
     found.notes.append(f"instance: {named} is {machine_type} on the machine, since that is what was launched")
     return machine_type
