@@ -21,11 +21,12 @@ SETTINGS = params.validate({"run_name": "first", "instance": "g4dn.xlarge"})
 OPTIONS = StartOptions(region=REGION, ignore_fit=True)
 
 
-def own_machine(region: str = REGION, type: str = "g4dn.xlarge", stopped: bool = True) -> str:
-    """A machine that was there before the workbook: no tag, the open default group, no profile; its id."""
+def own_machine(region: str = REGION, type: str = "g4dn.xlarge", stopped: bool = True, **asked: Any) -> str:
+    """A machine that was there before the workbook: no tag, the open default group, no profile unless it is asked for; its id."""
     client = session.client("ec2", region)
     subnet = next(iter(network.subnets(region).values()))
-    made = client.run_instances(ImageId=images.newest(region), InstanceType=type, MinCount=1, MaxCount=1, SubnetId=subnet)["Instances"][0]
+    wanted = {"ImageId": images.newest(region), "InstanceType": type, "MinCount": 1, "MaxCount": 1, "SubnetId": subnet}
+    made = client.run_instances(**wanted, **asked)["Instances"][0]
     if stopped:
         client.stop_instances(InstanceIds=[made["InstanceId"]])
     return made["InstanceId"]
@@ -68,10 +69,24 @@ def test_the_timer_is_set_before_the_machine_starts_and_stops_it(home, aws: Fals
 
 
 def test_shutdown_on_a_machine_of_ones_own_stops_it_even_if_it_was_set_to_terminate(home, aws: FalseAws) -> None:
-    machine = own_machine()
-    session.client("ec2", REGION).modify_instance_attribute(InstanceId=machine, InstanceInitiatedShutdownBehavior={"Value": "terminate"})
+    machine = own_machine(InstanceInitiatedShutdownBehavior="terminate")
+    assert aws_missing.machine(REGION, machine).instance_initiated_shutdown_behavior == "terminate"
     start(machine)
     assert aws.shut_down(machine) == "stopped"
+    assert removal.down("first", yes=True) == 0
+    assert aws_missing.machine(REGION, machine).instance_initiated_shutdown_behavior == "terminate", "as it was before"
+
+
+def test_a_stopped_machine_that_has_a_profile_gets_the_runs_and_then_its_own_again(home, aws: FalseAws) -> None:
+    # EC2 replaces the profile of a running machine alone.
+    aws.fail("ec2", "ReplaceIamInstanceProfileAssociation", "IncorrectState", times=None)
+    profile = session.client("iam", REGION).create_instance_profile(InstanceProfileName="theirs")["InstanceProfile"]["Arn"]
+    machine = own_machine(IamInstanceProfile={"Name": "theirs"})
+    # The old association takes some seconds to go.
+    aws.fail("ec2", "AssociateIamInstanceProfile", "IncorrectState", times=1)
+    record = start(machine)
+    assert described(machine)["IamInstanceProfile"]["Arn"].endswith(f"/{record.profile}")
+    assert removal.down("first", yes=True) == 0 and described(machine)["IamInstanceProfile"]["Arn"] == profile
 
 
 def test_down_gives_a_machine_back_as_it_was(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
