@@ -82,7 +82,7 @@ def down(arguments: argparse.Namespace) -> int:
         raise ValueError(
             "expected the name of one run, or --all for everything with the workbook's tag: `instance list` shows what there is"
         )
-    return removal.down(arguments.run, arguments.yes, arguments.delete_results)
+    return removal.down(arguments.run, arguments.yes, arguments.delete_results, arguments.region)
 
 
 def add(commands: Any) -> None:
@@ -111,6 +111,7 @@ def add(commands: Any) -> None:
     command.add_argument("run", nargs="?", help="run_name of the parameters")
     command.add_argument("--all", action="store_true", help="of all runs")
     command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument("--region", action="append", help="look there as well; may be repeated")
     command.add_argument("--delete-results", action="store_true", help="also results in the bucket that were not fetched")
 
 

@@ -4,12 +4,13 @@ Order: machines, until they are gone; then disks, addresses, images; group, para
 uses one of them. Results that were not fetched stay unless their deletion is requested.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from mistral_lib.aws import buckets, found_machines, machines, network, parameters, roles, schedules, volumes, waiting
+from mistral_lib.aws import buckets, found_machines, machines, network, parameters, regions, roles, schedules, volumes, waiting
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.instance import listing, records, resources
+from mistral_lib.instance.records import Record
 from mistral_lib.instance.resources import Resource
 from mistral_lib.run import files
 from mistral_lib.run.progress import say
@@ -33,14 +34,19 @@ class Unfetched:
         return f"{self.run}: {self.objects:,} objects, {files.size_text(self.bytes)} in {self.place} were not fetched"
 
 
-def down(run: str | None, yes: bool = False, delete_results: bool = False) -> int:
+def down(run: str | None, yes: bool = False, delete_results: bool = False, extra_regions: Iterable[str] | None = None) -> int:
     """Removes everything of the run, or with None of all runs, after a question. The exit code: 0 if nothing is left but kept results.
 
-    Errors: AccessError without boto3 or credentials.
+    extra_regions: to look into, and from now on, besides those that were used. Errors: RegionError; AccessError without boto3 or credentials.
     """
+    for region in extra_regions or ():
+        regions.remember(regions.chosen(region))
+    if not resources.looked_into():
+        print("nothing was looked into: this computer made nothing in any region, and none was named; --region REGION looks there")
+        return 1
     found = _of(run, resources.everything())
     if run is not None and all(one.kind == "bucket" for one in found):
-        _forget(run, [])
+        _forget(run)
         return _report(run, [], _buckets_removed(found))
     unfetched = [result for one in found if one.kind == "objects" if (result := unfetched_of(one))]
     print(listing.table(found, resources.looked_into()))
@@ -54,7 +60,10 @@ def down(run: str | None, yes: bool = False, delete_results: bool = False) -> in
         print("nothing was removed")
         return 1
     kept = [] if delete_results else unfetched
-    failures = [failure for name in _runs(found) for failure in removed(name, [one for one in found if one.run == name], kept)]
+    failures = []
+    for name in _runs(found):
+        failed, late = removed(name, [one for one in found if one.run == name], delete_results)
+        failures, kept = failures + failed, kept + [one for one in late if one.run not in {known.run for known in kept}]
     failures += _buckets_removed(found)
     return _report(run, kept, failures)
 
@@ -98,25 +107,32 @@ def _runs(found: list[Resource]) -> list[str]:
 # -- removing -----------------------------------------------------------------------------------------------------------
 
 
-def removed(run: str, found: list[Resource], kept: list[Unfetched]) -> list[str]:
-    """Removes what was found of a run; the failures in words. If a machine does not end, its timer and the rest stay."""
-    places = sorted({one.region for one in found} - {resources.GLOBAL} or resources.looked_into())
+def removed(run: str, found: list[Resource], delete_results: bool) -> tuple[list[str], list[Unfetched]]:
+    """Removes what was found of a run; the failures in words, and the results that stay. If a machine does not end, its timer and the rest
+    stay."""
+    record = records.load(run)
+    seen_in = {one.region for one in found} | ({record.region} if record else set())
+    places = sorted(seen_in - {resources.GLOBAL} or resources.looked_into())
     by_kind = {kind: [one for one in found if one.kind == kind] for kind in resources.KINDS}
     failures = _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
     failures += _tried([lambda one=one: _given_back(one) for one in by_kind["adopted machine"]])
+    failures += _tried([lambda place=place: _require_none(run, place) for place in places])
     if failures:
-        return [*failures, f"{run}: its timer and everything else stay until its machines have ended; run the command again"]
-    keep = KEPT if any(one.run == run for one in kept) else ()
+        return [*failures, f"{run}: its timer and everything else stay until its machines have ended; run the command again"], []
+    kept: list[Unfetched] = []
+    if not delete_results:  # looked at again: until its end the machine may have uploaded more
+        failures += _tried([lambda one=one: kept.extend(filter(None, [unfetched_of(one)])) for one in by_kind["objects"]])
     failures += _tried([lambda place=place: _leftovers_removed(run, place) for place in places])
     failures += _tried([lambda place=place: network.delete_group(run, place) for place in _regions(by_kind["security group"])])
     failures += _tried([lambda place=place: parameters.delete(run, place) for place in _regions(by_kind["parameter"])])
-    failures += _tried([lambda one=one: _objects_removed(one, keep) for one in by_kind["objects"]])
+    if delete_results or not failures:  # what could not be looked at is not deleted
+        failures += _tried([lambda one=one: _objects_removed(one, KEPT if kept else ()) for one in by_kind["objects"]])
     failures += _tried([lambda place=place: schedules.delete(run, place) for place in _regions(by_kind["schedule"])])
     if by_kind["role"] or by_kind["profile"]:
         failures += _tried([lambda: roles.delete(run, places[0])])
     if not failures:
-        _forget(run, kept)
-    return failures
+        _forget(run)
+    return failures, kept
 
 
 def _tried(removals: list[Callable[[], object]]) -> list[str]:
@@ -140,6 +156,12 @@ def _ended(machine: Resource) -> None:
     machines.terminate(machine.region, machine.id)
     if not machines.wait(machine.region, machine.id, "terminated", END_SECONDS):
         raise AwsError(f"{machine.id} is not terminated after {END_SECONDS} s: run the command again", "NotTerminated")
+
+
+def _require_none(run: str, region: str) -> None:
+    """Errors: AwsError if the run has a machine in the region, for example one that AWS did not list yet, or if that is not shown."""
+    if there := machines.find(region, run):
+        raise AwsError(f"{there[0].id} of {run} is {there[0].state}: run the command again", "NotTerminated")
 
 
 def _given_back(machine: Resource) -> None:
@@ -178,13 +200,20 @@ def _buckets_removed(found: list[Resource]) -> list[str]:
     return _tried([lambda one=one: buckets.delete_if_empty(one.id, one.region) for one in found if one.kind == "bucket" and one.seen])
 
 
-def _forget(run: str, kept: list[Unfetched]) -> None:
-    """Deletes the record. It stays, without a step, if `fetch` still needs it."""
+def _forget(run: str) -> None:
+    """Deletes the record. It stays, without a step, if `fetch` still needs it: objects of the run are left, or are not shown."""
     record = records.load(run)
-    if record is not None and any(one.run == run for one in kept):
+    if record is not None and record.bucket and _has_objects(record):
         records.save(replace(record, step=""))
     else:
         records.delete(run)
+
+
+def _has_objects(record: Record) -> bool:
+    try:
+        return bool(buckets.listing(record.bucket, record.prefix, record.region))
+    except AwsError as error:
+        return not error.not_there
 
 
 # -- what is left -------------------------------------------------------------------------------------------------------
@@ -201,7 +230,7 @@ def _report(run: str | None, kept: list[Unfetched], failures: list[str]) -> int:
         print(f"NOT REMOVED  {failure}")
     for one in kept:
         print(f"kept: {one}; `instance fetch {one.run}` fetches them, `instance down {one.run} --delete-results` deletes them")
-    places = ", ".join(resources.looked_into()) or "the account"
+    places = ", ".join(resources.looked_into())
     if not left and not failures:
         print(f"nothing is left of {run or 'any run'} in {places}{', but the kept results' if kept else ''}")
         return 0

@@ -1,5 +1,6 @@
 """`down`: everything is removed in the right order, unfetched results are named and kept, and what is left is shown."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -162,5 +163,44 @@ def test_volumes_and_addresses_with_the_tag_are_removed(home, aws: FalseAws) -> 
 
 
 def test_a_run_that_is_unknown_is_no_fault(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
-    assert removal.down("nobody", yes=True) == 0
-    assert "nothing is left of nobody in the account" in capsys.readouterr().out
+    assert removal.down("nobody", yes=True, extra_regions=[REGION]) == 0
+    assert "nothing is left of nobody in us-east-1" in capsys.readouterr().out
+
+
+def test_without_a_region_to_look_into_nothing_is_claimed(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    record = up()
+    shutil.rmtree(records.folder())  # as on another computer
+    assert removal.down("first", yes=True) == 1
+    shown = capsys.readouterr().out
+    assert "nothing is left" not in shown and "--region" in shown
+    assert removal.down("first", yes=True, extra_regions=[REGION]) == 0
+    assert machines.get(REGION, record.machine).state == "terminated" and kinds() == []
+
+
+def test_a_machine_that_is_not_shown_keeps_its_timer(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    record = up()
+    aws.deny("ec2", "DescribeInstances")
+    assert removal.down("first", yes=True) == 1
+    assert "its timer and everything else stay" in capsys.readouterr().out
+    aws.recover()
+    assert machines.get(REGION, record.machine).state == "running"
+    assert schedules.existing(REGION, "first") and roles.existing("first", REGION)
+
+
+def test_results_that_arrive_during_the_question_are_kept(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    record = up()
+    monkeypatch.setattr("builtins.input", lambda question: put_results(record) or "yes")
+    assert removal.down("first") == 0
+    assert "but the kept results" in capsys.readouterr().out
+    assert record.prefix + "results/training/result.json" in buckets.listing(record.bucket, record.prefix, REGION)
+    assert records.load("first").bucket == record.bucket
+
+
+def test_a_bucket_that_is_not_shown_keeps_the_record(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = up()
+    put_results(record)
+    monkeypatch.setattr(removal, "LISTED_SECONDS", 0)
+    aws.deny("s3", "ListObjectsV2")
+    assert removal.down("first", yes=True) == 1
+    aws.recover()
+    assert records.load("first").bucket == record.bucket, "fetch still needs it"
