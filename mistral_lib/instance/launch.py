@@ -52,7 +52,8 @@ def _begun(settings: Settings, options: UpOptions) -> tuple[Record, Machine | No
     machine = _there(earlier.region, run) if earlier else None
     if earlier and machine:
         _require_same(earlier, options)
-        return earlier, machine
+        if earlier.machine in ("", machine.id):
+            return earlier, machine
     region = regions.chosen(options.region or (earlier.region if earlier else None))
     regions.remember(region)
     machine = _there(region, run)  # launched from another computer, or in another region than the last one

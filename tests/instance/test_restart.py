@@ -196,6 +196,17 @@ def test_a_machine_that_cannot_be_set_up_is_stopped_again(home, aws: FalseAws, m
     assert start(machine).complete
 
 
+def test_a_machine_whose_set_up_is_interrupted_is_stopped_again(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    machine = own_machine()
+    monkeypatch.setattr(restart.shell_commands, "wait_reachable", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(machine)
+    assert machines.get(REGION, machine).state == "stopped"
+
+
 def test_without_the_outside_timer_it_is_not_started(home, aws: FalseAws) -> None:
     machine = own_machine()
     aws.deny("scheduler", "CreateSchedule")
