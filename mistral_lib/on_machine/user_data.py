@@ -93,6 +93,7 @@ SCRIPT = """\
 #!/bin/bash
 # Mistral workbook: sets a machine up. No secret stands here. Written by mistral_lib/on_machine/user_data.py.
 set -euo pipefail
+trap "shutdown -P now 'mistral-workbook: the set-up failed'" EXIT  # until finish() below, which reports as well
 
 # The first of two time limits on the machine: it ends then, whatever else fails here.
 shutdown -P +@MINUTES@ 'mistral-workbook: the time limit of this machine'
