@@ -86,7 +86,7 @@ def _machines(part: str, account: str, region: str) -> list[Policy]:
         _allow("LaunchWith", ["ec2:RunInstances"], used + pictures),
         # A stopped machine that the workbook did not make has no tag of ours, and `start ID` may be asked to start or move it.
         _allow("Start", ["ec2:StartInstances", "ec2:ModifyInstanceAttribute", "ec2:CreateImage", "ec2:CopyImage"], [instances, *pictures, f"{own}:security-group/*"]),
-        _allow("Mark", ["ec2:CreateTags"], [instances, f"{own}:volume/*"], at_launch),
+        _allow("Mark", ["ec2:CreateTags"], instances, at_launch),
         # What has our tag may be changed, used and removed.
         _allow("Own", [
             "ec2:ModifyInstanceMetadataOptions", "ec2:AssociateIamInstanceProfile", "ec2:DisassociateIamInstanceProfile", "ec2:DeleteTags",
