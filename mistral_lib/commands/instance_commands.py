@@ -120,6 +120,7 @@ def _add_launches(actions: Any, file: argparse.ArgumentParser) -> None:
     limits = argparse.ArgumentParser(add_help=False)
     limits.add_argument("--max-hours", type=float, help="from launch to the end at the latest; default: 12")
     limits.add_argument("--max-usd", type=float, help="the machine ends when it has cost so much")
+    limits.add_argument("--idle-minutes", type=float, default=30.0, help="without a job, after which the machine ends; default: 30")
     limits.add_argument("--usd-per-hour", type=float, help="the price to count with; default: that of params/instances.yaml")
     limits.add_argument("--bucket", help="an own bucket; default: one is made, private and encrypted")
     limits.add_argument("--profile-name", help="an instance profile that an administrator made; default: one with least rights is made")

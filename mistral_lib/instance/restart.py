@@ -53,7 +53,7 @@ def start(machine_id: str, params_file: Path | str, settings: Settings, options:
 
 def _begun(machine_id: str, settings: Settings, options: StartOptions) -> tuple[Machine, Record]:
     """The machine, and a record for it after the step `region`. Errors: LaunchError if it does not suit."""
-    run, earlier = settings.run_name, records.load(settings.run_name)
+    run, earlier = settings.run_name, records.of_this_account(settings.run_name)
     region = regions.chosen(options.region or (earlier.region if earlier else None))
     machine = _usable(machines.require(region, machine_id), run)
     regions.remember(region)

@@ -154,7 +154,7 @@ def main() -> int:
     """Errors: what nobody foresaw; after five times the machine ends."""
     folders = here()
     place, started = folders.place(), folders.started()
-    limits = Limits(started, ending.first_end(started, place.minutes, time.time()))
+    limits = Limits(started, ending.first_end(started, place.minutes, time.time()), place.idle_minutes)
     store = Store(client("s3", place.region), place.bucket, place.prefix)
     facts = Facts(place.run, limits, machine=machine_id())
     try:

@@ -32,6 +32,8 @@ class Place:
     region: str
     archive_sha256: str  # of machine.tar.gz
     minutes: int  # from the start of the script until the machine shuts down, whatever it does
+    idle_minutes: float = 30.0  # without a job, after which the machine ends
+    adopted: bool = False  # the machine was there before the run: none of its later starts may begin anything here
 
 
 def script(place: Place) -> str:

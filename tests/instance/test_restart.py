@@ -48,13 +48,14 @@ def test_an_own_stopped_machine_is_prepared_started_and_set_up(home, aws: FalseA
     sent: list[str] = []
     aws.shell = lambda machine, lines: (sent.extend(lines), (0, ""))[1]
     machine = own_machine()
-    record = start(machine, max_hours=2)
+    record = start(machine, max_hours=2, idle_minutes=90)
     assert record.machine == machine and record.complete and record.adopted and record.attempt == 1
     now = described(machine)
     assert now["State"]["Name"] == "running" and [group["GroupId"] for group in now["SecurityGroups"]] == [record.group]
     assert record.profile in now["IamInstanceProfile"]["Arn"] and now["MetadataOptions"]["HttpTokens"] == "required"
     script = base64.b64decode(sent[0].split()[1]).decode()
     assert "shutdown -P +" in script and record.archive_sha256 in script and sent[1].startswith("bash ")
+    assert '"idle_minutes": 90, "adopted": true' in script, "its units begin at no later start, which is its owner's"
 
 
 def test_the_timer_is_set_before_the_machine_starts_and_stops_it(home, aws: FalseAws) -> None:
