@@ -5,67 +5,65 @@ uses one of them. Results that were not fetched stay unless their deletion is re
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mistral_lib.aws import buckets, found_machines, machines, network, parameters, regions, roles, schedules, volumes, waiting
 from mistral_lib.aws.errors import AwsError
-from mistral_lib.instance import listing, records, resources
+from mistral_lib.instance import listing, records, resources, unfinished
 from mistral_lib.instance.records import Record
-from mistral_lib.instance.resources import Resource
-from mistral_lib.run import files
+from mistral_lib.instance.resources import Resource, Where
+from mistral_lib.instance.unfinished import RESULTS, RESULTS_LIST, Unfetched, unfetched_of
 from mistral_lib.run.progress import say
 
 END_SECONDS = 420  # until a machine is terminated or stopped
 LISTED_SECONDS = 90  # until AWS no longer lists what was deleted
-RESULTS, RESULTS_LIST = "results/", "results.json"  # below a run's prefix
 KEPT = (RESULTS, RESULTS_LIST, "machine/", "params.yaml")  # with results that were not fetched
-
-
-@dataclass(frozen=True)
-class Unfetched:
-    """Results of a run in the bucket that were not fetched since they were written."""
-
-    run: str
-    place: str  # s3://bucket/runs/<run>/results/
-    objects: int
-    bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.run}: {self.objects:,} objects, {files.size_text(self.bytes)} in {self.place} were not fetched"
 
 
 def down(run: str | None, yes: bool = False, delete_results: bool = False, extra_regions: Iterable[str] | None = None) -> int:
     """Removes everything of the run, or with None of all runs, after a question. The exit code: 0 if nothing is left but kept results.
 
-    extra_regions: to look into, and from now on, besides those that were used. Errors: RegionError; AccessError without boto3 or credentials.
+    extra_regions: to look into, and from now on, besides those that were used; without any, all of the account are looked into. Errors: as
+    those of `resources.where`; RecordError if the run was launched in another account.
     """
     for region in extra_regions or ():
         regions.remember(regions.chosen(region))
-    if not resources.looked_into():
-        print("nothing was looked into: this computer made nothing in any region, and none was named; --region REGION looks there")
-        return 1
-    found = _of(run, resources.everything())
-    if run is not None and all(one.kind == "bucket" for one in found):
+    if run is not None:
+        records.of_this_account(run)
+    where = resources.where()
+    there = resources.everything(where.regions)
+    found = _of(run, there)
+    if run is not None and all(one.kind == "bucket" and one.seen for one in found):
+        print(f"nothing has the tag of {run} in {where}; other runs that have something there: {', '.join(_runs(there)) or 'none'}")
         _forget(run)
-        return _report(run, [], _buckets_removed(found))
+        return _report(run, where, found, [], _buckets_removed(found))
     unfetched = [result for one in found if one.kind == "objects" if (result := unfetched_of(one))]
-    print(listing.table(found, resources.looked_into()))
-    for one in unfetched:
-        print(
-            f"NOT FETCHED  {one}: `python -m mistral_lib instance fetch {one.run}`; {'they are deleted' if delete_results else 'they stay'}"
-        )
-    if not yes and not confirmed(
-        f"Remove this{', with the results that were not fetched' if unfetched and delete_results else ''}? [yes/no] "
-    ):
+    question = _question(found, where, unfetched, delete_results)
+    if not yes and not confirmed(question):
         print("nothing was removed")
         return 1
     kept = [] if delete_results else unfetched
     failures = []
     for name in _runs(found):
-        failed, late = removed(name, [one for one in found if one.run == name], delete_results)
+        failed, late = removed(name, where, [one for one in found if one.run == name], delete_results)
         failures, kept = failures + failed, kept + [one for one in late if one.run not in {known.run for known in kept}]
     failures += _buckets_removed(found)
-    return _report(run, kept, failures)
+    return _report(run, where, found, kept, failures)
+
+
+def _question(found: list[Resource], where: Where, unfetched: list[Unfetched], delete_results: bool) -> str:
+    """Shows what is removed and what would be lost; the question."""
+    print(listing.table(found, where))
+    for one in unfetched:
+        print(
+            f"NOT FETCHED  {one}: `python -m mistral_lib instance fetch {one.run}`; {'they are deleted' if delete_results else 'they stay'}"
+        )
+    working = unfinished.working_in(found)
+    for one in working:
+        print(f"STILL WORKING  {one}; what it has not uploaded is lost")
+    results = ", with the results that were not fetched" if unfetched and delete_results else ""
+    runs = ", ".join(sorted({one.run for one in working}))
+    return f"Remove this{results}{f', although the machine of {runs} is still working' if runs else ''}? [yes/no] "
 
 
 def confirmed(question: str) -> bool:
@@ -75,24 +73,6 @@ def confirmed(question: str) -> bool:
     except EOFError:
         print("\nno answer: --yes removes without the question")
         return False
-
-
-def unfetched_of(objects: Resource) -> Unfetched | None:
-    """The run's results, if there are some that were not fetched since. Errors: AwsError."""
-    bucket, prefix = _place(objects)
-    sizes = buckets.listing(bucket, prefix + RESULTS, objects.region)
-    record = records.load(objects.run)
-    written = buckets.modified(bucket, prefix + RESULTS_LIST, objects.region)
-    fetched = record.fetched if record else None
-    if not sizes or (fetched is not None and (written is None or written <= fetched)):
-        return None
-    return Unfetched(objects.run, f"s3://{bucket}/{prefix}{RESULTS}", len(sizes), sum(sizes.values()))
-
-
-def _place(objects: Resource) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/runs/<run>/`."""
-    bucket, _, prefix = objects.id.removeprefix("s3://").partition("/")
-    return bucket, prefix
 
 
 def _of(run: str | None, found: list[Resource]) -> list[Resource]:
@@ -107,12 +87,12 @@ def _runs(found: list[Resource]) -> list[str]:
 # -- removing -----------------------------------------------------------------------------------------------------------
 
 
-def removed(run: str, found: list[Resource], delete_results: bool) -> tuple[list[str], list[Unfetched]]:
+def removed(run: str, where: Where, found: list[Resource], delete_results: bool) -> tuple[list[str], list[Unfetched]]:
     """Removes what was found of a run; the failures in words, and the results that stay. If a machine does not end, its timer and the rest
     stay."""
-    record = records.load(run)
+    record = records.mine(run)
     seen_in = {one.region for one in found} | ({record.region} if record else set())
-    places = sorted(seen_in - {resources.GLOBAL} or resources.looked_into())
+    places = sorted(seen_in - {resources.GLOBAL} or where.regions)
     by_kind = {kind: [one for one in found if one.kind == kind] for kind in resources.KINDS}
     failures = _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
     failures += _tried([lambda one=one: _given_back(one) for one in by_kind["adopted machine"]])
@@ -187,7 +167,7 @@ def _leftovers_removed(run: str, region: str) -> None:
 
 def _objects_removed(objects: Resource, keep: tuple[str, ...]) -> None:
     """Deletes the objects of the run, except those below `keep`. Errors: AwsError."""
-    bucket, prefix = _place(objects)
+    bucket, prefix = unfinished.place_of(objects)
     if not keep:
         buckets.empty(bucket, prefix, objects.region)
         return
@@ -202,10 +182,10 @@ def _buckets_removed(found: list[Resource]) -> list[str]:
 
 def _forget(run: str) -> None:
     """Deletes the record. It stays, without a step, if `fetch` still needs it: objects of the run are left, or are not shown."""
-    record = records.load(run)
+    record = records.mine(run)
     if record is not None and record.bucket and _has_objects(record):
         records.save(replace(record, step=""))
-    else:
+    elif record is not None:
         records.delete(run)
 
 
@@ -219,22 +199,24 @@ def _has_objects(record: Record) -> bool:
 # -- what is left -------------------------------------------------------------------------------------------------------
 
 
-def _report(run: str | None, kept: list[Unfetched], failures: list[str]) -> int:
-    """Lists what is left, once AWS no longer lists what was deleted."""
-    left: list[Resource] = []
+def _report(run: str | None, where: Where, found: list[Resource], kept: list[Unfetched], failures: list[str]) -> int:
+    """Lists what is left, once AWS no longer lists what was deleted. found: what was there before; only its regions are looked into again."""
+    left, again = [], {one.region for one in found} - {resources.GLOBAL} or where.regions[:1]
     for _ in waiting.tries(0 if failures else LISTED_SECONDS, first=2.0):
-        left = [one for one in _of(run, resources.everything()) if not _is_kept(one, kept) and not _is_others(run, one)]
+        left = [one for one in _of(run, resources.everything(again)) if not _is_kept(one, kept) and not _is_others(run, one)]
         if not left:
             break
     for failure in failures:
         print(f"NOT REMOVED  {failure}")
     for one in kept:
         print(f"kept: {one}; `instance fetch {one.run}` fetches them, `instance down {one.run} --delete-results` deletes them")
-    places = ", ".join(resources.looked_into())
+    elsewhere = listing.elsewhere(where) if run is None else []
+    for line in elsewhere:
+        print(line)
     if not left and not failures:
-        print(f"nothing is left of {run or 'any run'} in {places}{', but the kept results' if kept else ''}")
-        return 0
-    print(f"left:\n{listing.table(left, resources.looked_into())}")
+        print(f"nothing is left of {run or 'any run'} in {where}{', but the kept results' if kept else ''}")
+        return 1 if elsewhere else 0
+    print(f"left:\n{listing.table(left, where)}")
     return 1
 
 
