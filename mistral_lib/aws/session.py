@@ -75,8 +75,8 @@ def opened(region: str | None) -> Any:
     plain = botocore.session.Session()
     plain.set_config_variable("metadata_service_timeout", METADATA_SECONDS)
     plain.set_config_variable("metadata_service_num_attempts", 1)
-    plain.register_component("data_loader", _descriptions(plain.get_config_variable("data_path")))
     try:
+        plain.register_component("data_loader", _descriptions(plain.get_config_variable("data_path")))
         return boto3.Session(botocore_session=plain, region_name=region)
     except ProfileNotFound as error:
         raise AccessError(f"{error}: correct AWS_PROFILE, or make the profile with `aws configure`") from None
