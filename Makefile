@@ -7,7 +7,7 @@ RIVAL := trl==1.16.0
 export OMP_WAIT_POLICY := PASSIVE
 TEST_HOME := $(shell mktemp -u -d -t mistral-workbook-XXXXXX)
 
-.PHONY: help setup demo lab browser test test-long gpu book bench vllm clean
+.PHONY: help setup demo lab browser machine-tools test test-long gpu book bench vllm clean
 
 help:
 	@echo "make demo   set up and run the complete workbook on the embedded corpus and model (CPU, minutes)"
@@ -47,7 +47,15 @@ browser:
 	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(BROWSER_INSTALL) > /dev/null; } \
 	|| echo "no Chromium: the browser tests are skipped; as root: $(BROWSER_INSTALL)"
 
-test: setup browser
+# shellcheck and systemd-analyze for what a rented machine executes: installed if root has apt; otherwise those tests are skipped.
+MACHINE_TOOLS_INSTALL := apt-get install -y --no-install-recommends shellcheck systemd
+
+machine-tools:
+	@{ command -v shellcheck && command -v systemd-analyze; } > /dev/null \
+	|| { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(MACHINE_TOOLS_INSTALL) > /dev/null; } \
+	|| echo "no shellcheck or systemd-analyze: tests of the machine's scripts are skipped; as root: $(MACHINE_TOOLS_INSTALL)"
+
+test: setup browser machine-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

@@ -1,5 +1,5 @@
 """The command line, thin: python -m mistral_lib run | check | plan | sweep | train | status | compare | ask |
-export | serve | parity | audit | runs | lab.
+export | serve | parity | audit | runs | instance | lab.
 
 A command's function returns the exit code, None for 0, and imports what loads slowly.
 """
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.commands import instance_commands, run_folders
 from mistral_lib.commands import lab as jupyter_lab
-from mistral_lib.commands import run_folders
 from mistral_lib.run import Run, all_runs, params, paths
 
 
@@ -143,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
     _add_notebook_commands(commands)
     _add_run_commands(commands)
+    instance_commands.add(commands)
     command = _add(commands, lab, "JupyterLab at the first notebook, as a working copy in workbook/; on this machine only, with a token")
     command.add_argument("--port", type=int, help="default: the first free one from 8888 on")
     command.add_argument("--fresh", action="store_true", help="move changed copies to workbook/previous/ and copy all notebooks again")

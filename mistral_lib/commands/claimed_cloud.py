@@ -1,25 +1,18 @@
 """Claims about a cloud account: an S3 bucket with something below a prefix, an EC2 instance in a state. Reads only.
 
-Without boto3, credentials, a region or an answer the finding is `unknown`. Every request ends within seconds, the search for credentials
-on an instance's metadata address included.
-Source: boto3, "Credentials" and "Configuration"; botocore.config.Config.
+Without boto3, credentials, a region or an answer the finding is `unknown`. Every request ends within seconds.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from mistral_lib.aws import session
 from mistral_lib.commands.claims_file import BucketClaim, InstanceClaim
 
-CONNECT_SECONDS, READ_SECONDS = 4, 7
-ATTEMPTS = 2
-METADATA_SECONDS = 1
+READ_SECONDS, ATTEMPTS = 7, 2
 NOT_THERE = ("404", "NoSuchBucket", "NotFound", "InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
 
 Outcome = tuple[str, str]  # status and reason
-
-
-class _NoLookError(RuntimeError):
-    """The account cannot be looked into from here."""
 
 
 def bucket(claim: BucketClaim) -> Outcome:
@@ -60,21 +53,8 @@ def _compared(claim: InstanceClaim, found: list[dict[str, Any]]) -> Outcome:
 
 
 def _client(service: str, region: str | None) -> Any:
-    """Errors: _NoLookError without boto3 or credentials."""
-    try:
-        import boto3
-        import botocore.session
-        from botocore.config import Config
-    except ImportError:
-        raise _NoLookError("the package boto3 is not installed: pip install boto3") from None
-    plain = botocore.session.Session()
-    plain.set_config_variable("metadata_service_timeout", METADATA_SECONDS)
-    plain.set_config_variable("metadata_service_num_attempts", 1)
-    session = boto3.Session(botocore_session=plain, region_name=region)
-    if session.get_credentials() is None:
-        raise _NoLookError("no AWS credentials: set a profile (AWS_PROFILE) or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
-    return session.client(service, config=Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries))
+    """Errors: AccessError without boto3 or credentials."""
+    return session.client(service, region, READ_SECONDS, ATTEMPTS)
 
 
 def _looked(look: Callable[[], Outcome], not_there: str) -> Outcome:
@@ -82,10 +62,10 @@ def _looked(look: Callable[[], Outcome], not_there: str) -> Outcome:
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
-        return "unknown", "the package boto3 is not installed: pip install boto3"
+        return "unknown", session.PACKAGE
     try:
         return look()
-    except _NoLookError as error:
+    except session.AccessError as error:
         return "unknown", str(error)
     except ClientError as error:
         code = error.response["Error"]["Code"]

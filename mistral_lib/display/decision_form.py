@@ -2,6 +2,7 @@
 
 The form is optional: the same values can be typed into a parameters cell or a file of params/. Run headless it shows them as text.
 With corpus paths of one's own, the demo's values that nobody chose become the defaults, in the parameters that it does not show as well.
+With `renting`, it also shows which machines could be rented, and the command that the decisions come to.
 Each field has a label in plain words with the parameter's name beside it, and a tooltip with its meaning, limits and default.
 """
 
@@ -15,7 +16,7 @@ from ipywidgets import Checkbox, Combobox, Dropdown, FloatText, IntText, Selecti
 
 from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.display import source_preview
-from mistral_lib.display.run_estimate import Estimate, estimates
+from mistral_lib.display.run_estimate import Estimate, RentalOptions, estimates
 from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
 from mistral_lib.run import current_file, params, paths, precedence
 from mistral_lib.run.params import ParameterError
@@ -33,23 +34,25 @@ START = "Fill the form from this notebook, from a file of params/, or from a fil
 WIDE = {"style": {"description_width": "17em"}, "layout": {"width": "42em"}, "description_allow_html": True}
 TYPED = {**WIDE, "continuous_update": False}
 Estimator = Callable[[Settings, Sequence[SourceFile]], Iterator[Estimate]]
+Renting = Callable[[Settings], Iterator[RentalOptions]]
 
 
 class DecisionForm(PlainTextBox):
     """`controls` holds a widget per decision, `start` the file to start from; `found` shows the files at the corpus paths, `rows`
-    the number of their rows, `verdict` the errors or the estimate, `message` the outcome of saving.
+    the number of their rows, `verdict` the errors or the estimate, `machines` those to rent, `message` the outcome of saving.
 
-    estimate: memory, time and cost, each result more complete than the one before. It runs in the background, and only after
-    a decision was changed: a headless run does not wait for it.
+    estimate: memory, time and cost, each result more complete than the one before; renting: the same of machines to rent. Both run in
+    the background, one after the other, and only after a decision was changed: a headless run does not wait for them.
     """
 
-    def __init__(self, settings: Settings, estimate: Estimator = estimates):
-        self.notebook, self.given, self.estimate, self.fitting = settings, settings, estimate, {}
-        self.estimating, self.counting = BackgroundJob[Estimate](), BackgroundJob[str]()
+    def __init__(self, settings: Settings, estimate: Estimator = estimates, renting: Renting | None = None):
+        self.notebook, self.given, self.estimate, self.renting = settings, settings, estimate, renting
+        self.fitting, self.rentals = {}, RentalOptions()
+        self.estimating, self.counting = BackgroundJob[Estimate | RentalOptions](), BackgroundJob[str]()
         self.start = Dropdown(options=_files(), description=_label("Start from", "", START), tooltip=START, **WIDE)
         self.controls = _controls()
         self._fill()
-        self.found, self.rows, self.verdict, self.message = (ipywidgets.HTML() for _ in range(4))
+        self.found, self.rows, self.verdict, self.machines, self.message = (ipywidgets.HTML() for _ in range(5))
         self.save = button("save as a parameter file", self._save, icon="save", layout={"width": "16em"})
         fitting_layout = {"width": "16em", "display": "none"}
         self.use_fitting = button("use parameters that fit", self._use_fitting, icon="check", layout=fitting_layout)
@@ -61,7 +64,7 @@ class DecisionForm(PlainTextBox):
         left = ipywidgets.VBox([self.start, *self.controls.values()])
         right = ipywidgets.VBox([self.found, self.rows, self.verdict, self.use_fitting], layout={"flex": "1 1 24em", "min_width": "22em"})
         both = ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "0 1.5em"})
-        super().__init__([both, ipywidgets.HBox([self.save, self.replace]), self.message], "")
+        super().__init__([both, self.machines, ipywidgets.HBox([self.save, self.replace]), self.message], "")
         self._check()
         self.plain = self._plain()
         self.verdict.value = "Change a value, or choose what to start from, to see memory, time and cost."
@@ -119,13 +122,14 @@ class DecisionForm(PlainTextBox):
         self._follow_corpus()
         self.found.value, self.verdict.value = "<i>opening the files …</i>", ""
         self.fitting, self.use_fitting.layout.display = {}, "none"
+        self.rentals, self.machines.value = RentalOptions(), ""
         self.estimating.cancel()
         self.counting.cancel()
         settings, found = self._check()
         if settings:
             self.rows.value, self.verdict.value = "counting rows …", "estimating …"
             self.counting.start(source_preview.count_rows(found, settings), self._show_rows, lambda error: self._show_rows(str(error)))
-            self.estimating.start(self.estimate(settings, found), self._show_estimate, self._show_no_estimate)
+            self.estimating.start(self._estimates(settings, found), self._show_estimate, self._show_no_estimate)
 
     def _check(self) -> tuple[Settings | None, list[SourceFile]]:
         """The settings, None if they have an error or a source is missing; and the files of the sources."""
@@ -144,7 +148,16 @@ class DecisionForm(PlainTextBox):
     def _show_rows(self, text: str) -> None:
         self.rows.value = f"<b>{html.escape(text)}</b>"
 
-    def _show_estimate(self, estimate: Estimate) -> None:
+    def _estimates(self, settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estimate | RentalOptions]:
+        yield from self.estimate(settings, found)
+        if self.renting is not None:
+            self.machines.value = "<i>comparing machines to rent …</i>"
+            yield from self.renting(settings)
+
+    def _show_estimate(self, estimate: Estimate | RentalOptions) -> None:
+        if isinstance(estimate, RentalOptions):
+            self.rentals, self.machines.value = estimate, estimate.page(self.values()["instance"])
+            return
         self.verdict.value, self.fitting = estimate.table(), estimate.changes()
         self.use_fitting.layout.display = "" if self.fitting else "none"
 
@@ -167,10 +180,13 @@ class DecisionForm(PlainTextBox):
             self.message.value = _html_lines("Not saved:", [f"{error}. Tick the box to replace it, or choose another run_name."])
             return
         chosen = [f"{name} = {value!r}" for name, value in params.chosen(settings).items()]
+        rent = self.rentals.commands.get(settings.instance, ())
         steps = (
             f"Step by step: run the cells below, then notebooks 01 to 04; they use this file until the form saves another one\n"
             f"(or the file of a run_name that is typed in the parameters cell).\n"
-            f"Headless: python -m mistral_lib run {paths.short(path)}\nOr type these values into the parameters cells:\n"
+            f"Headless: python -m mistral_lib run {paths.short(path)}\n"
+            + "".join(f"On a rented machine: {command}\n" for command in rent)
+            + "Or type these values into the parameters cells:\n"
         )
         text = html.escape(steps + "\n".join(chosen or [f"none: these are {params.base_name(settings)}"]))
         self.message.value = _html_lines("Saved:", [done]) + f'<pre style="white-space:pre-wrap;line-height:1.4">{text}</pre>'
@@ -207,7 +223,7 @@ def _label(words: str, name: str, tooltip: str) -> str:
 def _files() -> list[tuple[str, str]]:
     """What a form may start from: this notebook, the files of params/ and the saved files."""
     places = [*paths.params().glob("*.yaml"), *paths.runs().glob("*.yaml")]
-    names = [paths.short(path) for path in sorted(places) if path.name != "instances.yaml"]
+    names = [paths.short(path) for path in sorted(places) if path.name not in params.OTHER_FILES]
     return [(NOTEBOOK, ""), *((name, name) for name in names)]
 
 

@@ -1,16 +1,17 @@
 """What a run with these parameters would take: steps, hours, USD, memory, and the step at which a budget would stop it.
 
 Hours and USD are computed at once. The memory follows after a step was simulated on the model's shapes and, if that does
-not fit, the parameters that do.
+not fit, the parameters that do. The machines that could be rented for it come from mistral_lib.instance.in_notebook, as texts.
 """
 
 import html
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mistral_lib.corpus.sources import SourceFile
+from mistral_lib.display.tables import TextTable
 from mistral_lib.run import params
 from mistral_lib.run.settings import Settings
 
@@ -58,6 +59,35 @@ class Estimate:
             for name, words in self.rows()
         )
         return f'<table style="line-height:1.4"><caption style="text-align:left"><b>Estimate</b></caption>{cells}</table>'
+
+
+@dataclass(frozen=True)
+class RentalOptions:
+    """Machines that could be rented for a run. commands: what rents one, by the name of its type; empty if it cannot be rented."""
+
+    machines: Sequence[Mapping[str, str]] = ()  # a row per type
+    own: Sequence[Mapping[str, str]] = ()  # a row per stopped machine of the account
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()  # what else is known, and what was not seen
+
+    def page(self, instance: str) -> str:
+        """As HTML, with the commands for the machine that was chosen."""
+        parts = ["<b>Machines to rent</b>"]
+        parts += [TextTable(self.machines).shown] if self.machines else []
+        parts += ["<b>Your stopped machines</b>", TextTable(self.own).shown] if self.own else []
+        parts += [html.escape(note) + "<br>" for note in self.notes]
+        parts.append(self._rent(instance))
+        return f'<div style="line-height:1.4;overflow-x:auto">{"".join(parts)}</div>'
+
+    def _rent(self, instance: str) -> str:
+        if not self.commands:
+            return ""
+        if instance not in self.commands:
+            return f"To rent one of them, choose it as the machine in place of <b>{html.escape(instance)}</b>."
+        if not self.commands[instance]:
+            return f"<b>{html.escape(instance)}</b> cannot be rented for this run as it is."
+        lines = html.escape("\n".join(self.commands[instance]))
+        return f'To rent {html.escape(instance)}, save, then type in a terminal:<pre style="white-space:pre-wrap;line-height:1.4">{lines}</pre>'
 
 
 def estimates(settings: Settings, found: Sequence[SourceFile]) -> Iterator[Estimate]:

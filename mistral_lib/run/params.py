@@ -18,7 +18,7 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import FITTED, Settings, is_embedded, meaning
 
 DEMO = "demo.yaml"  # in params/: the demo's values
-OTHER_FILES = {"instances.yaml", "claims_example.yaml"}  # in params/, beside the parameter files
+OTHER_FILES = {"instances.yaml", "claims_example.yaml", "skypilot.yaml"}  # in params/, beside the parameter files
 AS_UTF8 = "expected a text file in UTF-8: save it as UTF-8 in your editor"
 
 

@@ -11,7 +11,7 @@ from mistral_lib import __main__
 from mistral_lib.corpus import sources
 from mistral_lib.display import run_estimate, source_preview
 from mistral_lib.display.decision_form import DecisionForm
-from mistral_lib.display.run_estimate import Estimate
+from mistral_lib.display.run_estimate import Estimate, RentalOptions
 from mistral_lib.display.widget_base import BackgroundJob
 from mistral_lib.preparation import explore
 from mistral_lib.run import Run, params
@@ -311,6 +311,12 @@ def test_it_starts_from_a_file(settings, corpus, home) -> None:
     assert form.settings() == settings
 
 
+def test_only_parameter_files_are_offered_to_start_from(form: DecisionForm) -> None:
+    offered = {name for _, name in form.start.options if name}
+    assert "params/demo.yaml" in offered
+    assert not offered & {f"params/{name}" for name in params.OTHER_FILES}
+
+
 def test_only_the_latest_request_is_answered() -> None:
     job, shown = BackgroundJob[str](), []
     job.start(iter(["old"]), shown.append, pytest.fail, pause=0.2)
@@ -330,3 +336,43 @@ def test_only_the_latest_request_is_answered() -> None:
 def test_headless_it_shows_the_values_as_they_could_be_typed(form: DecisionForm) -> None:
     plain = form._repr_mimebundle_()["text/plain"]
     assert "corpus_paths = ['corpora/small']" in plain and "3 files" in plain and str(form.given.max_tokens) in plain
+
+
+RENTALS = RentalOptions(
+    machines=[{"machine": "g4dn.xlarge", "fits": "does not fit"}, {"machine": "g5.xlarge", "fits": "fits <b>"}],
+    own=[{"id": "i-0123", "machine": "g5.xlarge"}],
+    commands={"g4dn.xlarge": [], "g5.xlarge": ["python -m mistral_lib instance up runs/small.yaml --region <region>"]},
+    notes=["Not seen: the account"],
+)
+
+
+def test_it_shows_machines_to_rent_and_the_command_that_the_decisions_come_to(settings, corpus, home) -> None:
+    requested = []
+    form = DecisionForm(settings, no_estimate, lambda changed: iter([requested.append(changed.instance) or RENTALS]))
+    assert not form.machines.value, "nothing is looked for before a decision"
+    form.controls["max_steps"].value = 7
+    settled(form)
+    shown = form.machines.value
+    assert "fits &lt;b&gt;" in shown and "i-0123" in shown and "Not seen: the account" in shown
+    assert "choose it as the machine in place of <b>cpu</b>" in shown and "instance up" not in shown
+    form.controls["instance"].value = "g4dn.xlarge"
+    settled(form)
+    assert "cannot be rented for this run as it is" in form.machines.value
+    form.controls["instance"].value = "g5.xlarge"
+    assert "instance up" not in form.machines.value, "the earlier machines belong to other values"
+    settled(form)
+    assert "instance up runs/small.yaml --region &lt;region&gt;" in form.machines.value and requested[-1] == "g5.xlarge"
+    form.save.click()
+    assert "On a rented machine: python -m mistral_lib instance up runs/small.yaml" in form.message.value
+
+
+def test_without_a_source_of_machines_nothing_is_said_of_them(form: DecisionForm) -> None:
+    form.controls["max_steps"].value = 7
+    settled(form)
+    form.save.click()
+    assert not form.machines.value and "rented" not in form.message.value
+
+
+def test_headless_the_form_asks_for_no_machines(settings, corpus) -> None:
+    form = DecisionForm(settings, no_estimate, lambda changed: pytest.fail("nobody waits for it"))
+    assert "rent" not in form._repr_mimebundle_()["text/plain"]

@@ -1,0 +1,96 @@
+"""A machine that the account had before: what a run changes on it, and how it becomes again what it was.
+
+Its groups and profile are noted in tags on the machine before they are changed, so that any computer can undo the change. Its disks are
+not touched, and nothing here terminates it.
+Source: boto3, EC2.Client.modify_instance_attribute, modify_instance_metadata_options, associate_iam_instance_profile.
+"""
+
+from typing import Any
+
+from mistral_lib.aws import errors, names, session, waiting
+
+GROUPS, PROFILE, TOKENS = f"{names.TAG}-groups", f"{names.TAG}-profile", f"{names.TAG}-metadata"  # tags: what it had before
+NONE = "none"
+PROFILE_SECONDS = 90  # until a new instance profile is known in every place
+
+
+def adopt(region: str, machine_id: str, run: str, profile: str, group: str) -> None:
+    """Tag the machine as the run's, and give it the run's profile and group, and IMDSv2; `shutdown` on it stops it, and does not terminate
+    it. May be repeated. Errors: AwsError."""
+    client = session.client("ec2", region)
+    with errors.explained(f"preparing {machine_id} for {run}"):
+        one = _described(client, machine_id)
+        if not _before(one):
+            client.create_tags(Resources=[machine_id], Tags=[{"Key": names.TAG, "Value": run}, *_noted(one)])
+        client.modify_instance_attribute(InstanceId=machine_id, Groups=[group])
+        client.modify_instance_metadata_options(
+            InstanceId=machine_id, HttpTokens="required", HttpPutResponseHopLimit=1, HttpEndpoint="enabled"
+        )
+        for left in waiting.tries(PROFILE_SECONDS):
+            try:
+                _use_profile(client, machine_id, {"Name": profile})
+                return
+            except client.exceptions.ClientError as error:
+                if errors.code(error) != "InvalidParameterValue" or left <= 0:
+                    raise
+
+
+def release(region: str, machine_id: str) -> None:
+    """Give the machine back its groups, profile and metadata options, and remove the tags. Errors: AwsError."""
+    client = session.client("ec2", region)
+    with errors.explained(f"giving {machine_id} back what it had before"):
+        before = _before(_described(client, machine_id))
+        if not before:
+            return
+        client.modify_instance_attribute(InstanceId=machine_id, Groups=before[GROUPS].split())
+        client.modify_instance_metadata_options(InstanceId=machine_id, HttpTokens=before[TOKENS])
+        _use_profile(client, machine_id, {"Arn": before[PROFILE]} if before[PROFILE] != NONE else None)
+        client.delete_tags(Resources=[machine_id], Tags=[{"Key": key} for key in (names.TAG, GROUPS, PROFILE, TOKENS)])
+
+
+def subnet_of(region: str, machine_id: str) -> str:
+    """The subnet that the machine is in: its group must be made in the same network. Errors: AwsError."""
+    client = session.client("ec2", region)
+    with errors.explained(f"looking at {machine_id}"):
+        return _described(client, machine_id)["SubnetId"]
+
+
+def ids(region: str, run: str | None = None) -> set[str]:
+    """The ids of the machines that were adopted and not given back. Errors: AwsError."""
+    asked = [*names.filters(run), {"Name": "tag-key", "Values": [GROUPS]}]
+    with errors.explained(f"listing the machines in {region} that were there before"):
+        pages = session.client("ec2", region).get_paginator("describe_instances").paginate(Filters=asked)
+        found = [one for page in pages for reservation in page["Reservations"] for one in reservation["Instances"]]
+    return {one["InstanceId"] for one in found if one["State"]["Name"] not in ("shutting-down", "terminated")}
+
+
+def _described(client: Any, machine_id: str) -> dict[str, Any]:
+    return client.describe_instances(InstanceIds=[machine_id])["Reservations"][0]["Instances"][0]
+
+
+def _noted(one: dict[str, Any]) -> list[dict[str, str]]:
+    """What the machine has now, as tags."""
+    values = {
+        GROUPS: " ".join(group["GroupId"] for group in one["SecurityGroups"]),
+        PROFILE: one.get("IamInstanceProfile", {}).get("Arn", NONE),
+        TOKENS: one.get("MetadataOptions", {}).get("HttpTokens", "optional"),
+    }
+    return [{"Key": key, "Value": value} for key, value in values.items()]
+
+
+def _before(one: dict[str, Any]) -> dict[str, str]:
+    """What the machine had before it was adopted; empty if it was not."""
+    tags = {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}
+    return {key: tags[key] for key in (GROUPS, PROFILE, TOKENS)} if GROUPS in tags else {}
+
+
+def _use_profile(client: Any, machine_id: str, profile: dict[str, str] | None) -> None:
+    """Put this profile, or none, in place of the machine's present one."""
+    asked = [{"Name": "instance-id", "Values": [machine_id]}, {"Name": "state", "Values": ["associating", "associated"]}]
+    present = client.describe_iam_instance_profile_associations(Filters=asked)["IamInstanceProfileAssociations"]
+    if present and profile:
+        client.replace_iam_instance_profile_association(AssociationId=present[0]["AssociationId"], IamInstanceProfile=profile)
+    elif present:
+        client.disassociate_iam_instance_profile(AssociationId=present[0]["AssociationId"])
+    elif profile:
+        client.associate_iam_instance_profile(InstanceId=machine_id, IamInstanceProfile=profile)

@@ -1,0 +1,159 @@
+"""Everything in the account with the workbook's tag, in all regions that were used, and what each costs a day.
+
+What AWS did not show is listed as such: a list without it would claim that there is nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mistral_lib.aws import buckets, found_machines, machines, network, parameters, prices, regions, roles, schedules, volumes
+from mistral_lib.aws.errors import AwsError
+from mistral_lib.aws.machines import Machine
+from mistral_lib.instance import plan, records
+from mistral_lib.run import files
+
+GIB = 2**30
+GLOBAL = "global"  # roles are the same in all regions
+UNSEEN = "not seen"  # state of a kind of thing that AWS did not show
+KINDS = ("machine", "adopted machine", "volume", "image", "snapshot", "address", "security group", "parameter", "objects", "schedule", "profile", "role", "bucket")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A thing in the account."""
+
+    kind: str  # one of KINDS
+    id: str
+    region: str
+    run: str  # `shared` for the bucket
+    state: str
+    usd_per_day: float = 0.0  # if it stays as it is
+    note: str = ""
+
+    @property
+    def seen(self) -> bool:
+        return self.state != UNSEEN
+
+
+def everything(extra_regions: Iterable[str] | None = None) -> list[Resource]:
+    """All kinds, machines first. extra_regions: besides those that were used. Errors: AccessError without boto3 or credentials."""
+    found: list[Resource] = []
+    for region in (places := looked_into(extra_regions)):
+        for kind, look in LOOKS.items():
+            found += _or_unseen(kind, region, lambda look=look, region=region: look(region))
+    if places:
+        found += _or_unseen("role", GLOBAL, lambda: _roles(places[0]))
+    return sorted(found, key=lambda one: (KINDS.index(one.kind), one.run, one.region, one.id))
+
+
+def looked_into(extra_regions: Iterable[str] | None = None) -> list[str]:
+    """Those that were used, those of the records, and the extra ones."""
+    return sorted({*regions.used(), *(record.region for record in records.all_records()), *(extra_regions or ())})
+
+
+def _or_unseen(kind: str, region: str, look: Callable[[], list[Resource]]) -> list[Resource]:
+    try:
+        return look()
+    except AwsError as error:
+        return [Resource(kind, "?", region, "?", UNSEEN, note=str(error))]
+
+
+# -- one function for each kind -----------------------------------------------------------------------------------------
+
+
+def _machines(region: str) -> list[Resource]:
+    found = machines.find(region, states=machines.COSTING)
+    adopted = found_machines.ids(region) if found else set()
+    return [_machine(machine, machine.id in adopted) for machine in found]
+
+
+def _machine(machine: Machine, adopted: bool) -> Resource:
+    """Its disk is listed apart, except that of an adopted machine, which has no tag of the workbook."""
+    notes = [machine.type, "spot" if machine.spot else "on demand", machine.zone]
+    usd = 0.0
+    if machine.state in ("pending", "running"):
+        price = price_of(machine)
+        usd += 24 * (price or 0.0) + (prices.DAY_PRICES["address"] if machine.public else 0.0)
+        notes.append("price not listed in params/instances.yaml" if price is None else f"{price:g} USD per hour")
+        notes += ["with its public address"] if machine.public else []
+    if adopted:
+        usd += machine.volume_gib * prices.DAY_PRICES["volume"]
+        notes.append(f"was there before the run, with {machine.volume_gib} GiB of disk")
+    return Resource(
+        "adopted machine" if adopted else "machine", machine.id, machine.region, machine.run, machine.state, usd, ", ".join(notes)
+    )
+
+
+def price_of(machine: Machine) -> float | None:
+    """USD per hour: that of its record, else that of params/instances.yaml; None if neither has it."""
+    record = records.load(machine.run) if machine.run else None
+    if record is not None and record.machine == machine.id:
+        return record.usd_per_hour
+    return plan.rented().get(machine.type, {}).get("usd_per_hour")
+
+
+def _volumes(region: str) -> list[Resource]:
+    """Volumes, snapshots, images and addresses."""
+    found = []
+    for one in volumes.leftovers(region):
+        attached = f", attached to {one.machine}" if one.machine else ""
+        size = f"{one.gib} GiB{attached}" if one.gib else attached.removeprefix(", ")
+        usd = prices.DAY_PRICES["address"] if one.kind == "address" else one.gib * prices.DAY_PRICES.get(one.kind, 0.0)
+        found.append(Resource(one.kind, one.id, region, one.run, one.state, usd, size))
+    return found
+
+
+def _groups(region: str) -> list[Resource]:
+    return [Resource("security group", group, region, run, "there") for group, run in network.groups(region).items()]
+
+
+def _schedules(region: str) -> list[Resource]:
+    found = schedules.existing(region)
+    return [
+        Resource("schedule", one.name, region, one.run, "set", note=f"ends {one.machine_id} at {one.at:%Y-%m-%d %H:%M} UTC")
+        for one in found
+    ]
+
+
+def _parameters(region: str) -> list[Resource]:
+    return [Resource("parameter", name, region, run, "there", note="encrypted") for name, run in parameters.existing(region).items()]
+
+
+def _buckets(region: str) -> list[Resource]:
+    """The workbook's buckets, with the objects of each run below; of a named bucket the objects of the runs that are recorded."""
+    own = buckets.owned(region)
+    found = [Resource("bucket", bucket, region, "shared", "there", note="private, its objects expire after 30 days") for bucket in own]
+    for bucket in own:
+        found += _objects(bucket, "runs/", region)
+    named = {
+        (record.bucket, record.prefix) for record in records.all_records() if record.region == region and record.bucket not in ("", *own)
+    }
+    for bucket, prefix in sorted(named):
+        found += _objects(bucket, prefix, region)
+    return found
+
+
+def _objects(bucket: str, below: str, region: str) -> list[Resource]:
+    sizes: dict[str, list[int]] = {}
+    for key, size in buckets.listing(bucket, below, region).items():
+        sizes.setdefault(key.split("/")[1], []).append(size)
+    return [
+        Resource(
+            "objects", f"s3://{bucket}/runs/{run}/", region, run, "stored", sum(all_of) / GIB * prices.DAY_PRICES["bucket"],
+            f"{len(all_of):,} objects, {files.size_text(sum(all_of))}",
+        )
+        for run, all_of in sorted(sizes.items())
+    ]  # fmt: skip
+
+
+def _roles(region: str) -> list[Resource]:
+    found = []
+    for name, run in roles.existing(None, region).items():
+        kind = "profile" if name.startswith("profile/") else "role"
+        found.append(Resource(kind, name.removeprefix("profile/"), GLOBAL, run, "there"))
+    return found
+
+
+LOOKS: dict[str, Callable[[str], list[Resource]]] = {
+    "machine": _machines, "volume": _volumes, "security group": _groups, "parameter": _parameters, "schedule": _schedules, "bucket": _buckets,
+}  # fmt: skip
