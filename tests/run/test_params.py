@@ -290,7 +290,7 @@ MINE = {"run_name": "mine", "corpus_paths": ["corpora/mine"]}
 def test_a_corpus_typed_into_a_cell_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture, number: str) -> None:
     got, text = opened(capsys, notebook_cell(number, **MINE))
     assert got == Settings(**MINE)
-    expected = {"00": "max_steps = 0 (not 40)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.0005)"}
+    expected = {"00": "max_steps = 0 (not 40)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.0008)"}
     assert "values of the demo in this cell do not count" in text and expected.get(number, "max_new_tokens = 256 (not 64)") in text
     got, _ = opened(capsys, notebook_cell(number, **MINE, seed=7, lora_rank=8))
     assert got == Settings(**MINE, seed=7, lora_rank=8), "what is typed counts"
@@ -361,7 +361,13 @@ def test_documents_of_the_demo_are_refused_beside_ones_own_corpus(capsys: pytest
     capsys.readouterr()
     got = params.load(places.params() / "demo.yaml", ["corpus_paths=[corpora/mine]", "operatives_paths=[]"])
     said = capsys.readouterr().err
-    assert got.retention_paths == [] and got.base_model.startswith("demo:") and "demo:retention is left out" in said
+    assert (
+        got.domain_weights == {}
+        and "domain_weights: {'general': 40.0} is left out" in said
+        and got.retention_paths == []
+        and got.base_model.startswith("demo:")
+        and "demo:retention is left out" in said
+    )
     assert "these values of the demo: group_key = 'module'" in said and "params/own_corpus.yaml" in said
     assert params.load(places.params() / "demo.yaml").retention_paths == ["demo:retention"] and not capsys.readouterr().err
 
