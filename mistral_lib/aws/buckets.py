@@ -136,12 +136,6 @@ def listing(bucket: str, prefix: str, region: str) -> dict[str, int]:
         return {one["Key"]: one["Size"] for page in pages for one in page.get("Contents", [])}
 
 
-def size(bucket: str, prefix: str, region: str) -> tuple[int, int]:
-    """How many objects there are below the prefix, and their bytes. Errors: AwsError."""
-    found = listing(bucket, prefix, region)
-    return len(found), sum(found.values())
-
-
 def empty(bucket: str, prefix: str, region: str) -> int:
     """Delete all objects below the prefix, and uploads that never ended; how many objects there were. Errors: AwsError."""
     keys = list(listing(bucket, prefix, region))

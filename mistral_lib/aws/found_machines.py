@@ -9,9 +9,12 @@ from typing import Any
 
 from mistral_lib.aws import errors, names, session, waiting
 
-GROUPS, PROFILE, TOKENS = f"{names.TAG}-groups", f"{names.TAG}-profile", f"{names.TAG}-metadata"  # tags: what it had before
+GROUPS, PROFILE, TOKENS, SHUTDOWN = (
+    f"{names.TAG}-{what}" for what in ("groups", "profile", "metadata", "shutdown")
+)  # tags: what it had before
 NONE = "none"
-PROFILE_SECONDS = 90  # until a new instance profile is known in every place
+BEHAVIOR = "instanceInitiatedShutdownBehavior"  # EC2's name of what `shutdown` on the machine does: stop or terminate
+PROFILE_SECONDS = 90  # until a new instance profile is known in every place, and the one before has left the machine
 
 
 def adopt(region: str, machine_id: str, run: str, profile: str, group: str) -> None:
@@ -21,22 +24,19 @@ def adopt(region: str, machine_id: str, run: str, profile: str, group: str) -> N
     with errors.explained(f"preparing {machine_id} for {run}"):
         one = _described(client, machine_id)
         if not _before(one):
-            client.create_tags(Resources=[machine_id], Tags=[{"Key": names.TAG, "Value": run}, *_noted(one)])
+            noted = _noted(one, client.describe_instance_attribute(InstanceId=machine_id, Attribute=BEHAVIOR))
+            client.create_tags(Resources=[machine_id], Tags=[{"Key": names.TAG, "Value": run}, *noted])
+        # First of all: every end of a run shuts the machine down, and its disks are not the run's.
+        client.modify_instance_attribute(InstanceId=machine_id, Attribute=BEHAVIOR, Value="stop")
         client.modify_instance_attribute(InstanceId=machine_id, Groups=[group])
         client.modify_instance_metadata_options(
             InstanceId=machine_id, HttpTokens="required", HttpPutResponseHopLimit=1, HttpEndpoint="enabled"
         )
-        for left in waiting.tries(PROFILE_SECONDS):
-            try:
-                _use_profile(client, machine_id, {"Name": profile})
-                return
-            except client.exceptions.ClientError as error:
-                if errors.code(error) != "InvalidParameterValue" or left <= 0:
-                    raise
+        _use_profile(client, machine_id, {"Name": profile})
 
 
 def release(region: str, machine_id: str) -> None:
-    """Give the machine back its groups, profile and metadata options, and remove the tags. Errors: AwsError."""
+    """Give the machine back its groups, profile, metadata options and shutdown behavior, and remove the tags. Errors: AwsError."""
     client = session.client("ec2", region)
     with errors.explained(f"giving {machine_id} back what it had before"):
         before = _before(_described(client, machine_id))
@@ -45,7 +45,8 @@ def release(region: str, machine_id: str) -> None:
         client.modify_instance_attribute(InstanceId=machine_id, Groups=before[GROUPS].split())
         client.modify_instance_metadata_options(InstanceId=machine_id, HttpTokens=before[TOKENS])
         _use_profile(client, machine_id, {"Arn": before[PROFILE]} if before[PROFILE] != NONE else None)
-        client.delete_tags(Resources=[machine_id], Tags=[{"Key": key} for key in (names.TAG, GROUPS, PROFILE, TOKENS)])
+        client.modify_instance_attribute(InstanceId=machine_id, Attribute=BEHAVIOR, Value=before[SHUTDOWN])
+        client.delete_tags(Resources=[machine_id], Tags=[{"Key": key} for key in (names.TAG, *before)])
 
 
 def subnet_of(region: str, machine_id: str) -> str:
@@ -68,12 +69,13 @@ def _described(client: Any, machine_id: str) -> dict[str, Any]:
     return client.describe_instances(InstanceIds=[machine_id])["Reservations"][0]["Instances"][0]
 
 
-def _noted(one: dict[str, Any]) -> list[dict[str, str]]:
+def _noted(one: dict[str, Any], attribute: dict[str, Any]) -> list[dict[str, str]]:
     """What the machine has now, as tags."""
     values = {
         GROUPS: " ".join(group["GroupId"] for group in one["SecurityGroups"]),
         PROFILE: one.get("IamInstanceProfile", {}).get("Arn", NONE),
         TOKENS: one.get("MetadataOptions", {}).get("HttpTokens", "optional"),
+        SHUTDOWN: attribute.get("InstanceInitiatedShutdownBehavior", {}).get("Value", "stop"),
     }
     return [{"Key": key, "Value": value} for key, value in values.items()]
 
@@ -81,16 +83,29 @@ def _noted(one: dict[str, Any]) -> list[dict[str, str]]:
 def _before(one: dict[str, Any]) -> dict[str, str]:
     """What the machine had before it was adopted; empty if it was not."""
     tags = {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}
-    return {key: tags[key] for key in (GROUPS, PROFILE, TOKENS)} if GROUPS in tags else {}
+    return {key: tags[key] for key in (GROUPS, PROFILE, TOKENS, SHUTDOWN)} if GROUPS in tags else {}
 
 
 def _use_profile(client: Any, machine_id: str, profile: dict[str, str] | None) -> None:
-    """Put this profile, or none, in place of the machine's present one."""
+    """Put this profile, or none, in place of the machine's present one.
+
+    The present one is taken off first: EC2 replaces a profile in one request on a running machine alone, and this one is stopped.
+    """
     asked = [{"Name": "instance-id", "Values": [machine_id]}, {"Name": "state", "Values": ["associating", "associated"]}]
-    present = client.describe_iam_instance_profile_associations(Filters=asked)["IamInstanceProfileAssociations"]
-    if present and profile:
-        client.replace_iam_instance_profile_association(AssociationId=present[0]["AssociationId"], IamInstanceProfile=profile)
-    elif present:
-        client.disassociate_iam_instance_profile(AssociationId=present[0]["AssociationId"])
-    elif profile:
-        client.associate_iam_instance_profile(InstanceId=machine_id, IamInstanceProfile=profile)
+    for left in waiting.tries(PROFILE_SECONDS):
+        present = client.describe_iam_instance_profile_associations(Filters=asked)["IamInstanceProfileAssociations"]
+        if present and profile and _is(present[0]["IamInstanceProfile"]["Arn"], profile):
+            return
+        try:
+            if present:
+                client.disassociate_iam_instance_profile(AssociationId=present[0]["AssociationId"])
+            if profile:
+                client.associate_iam_instance_profile(InstanceId=machine_id, IamInstanceProfile=profile)
+            return
+        except client.exceptions.ClientError as error:
+            if errors.code(error) not in ("InvalidParameterValue", "IncorrectState", "IncorrectInstanceState") or left <= 0:
+                raise
+
+
+def _is(arn: str, profile: dict[str, str]) -> bool:
+    return arn == profile["Arn"] if "Arn" in profile else arn.rpartition("/")[2] == profile["Name"]

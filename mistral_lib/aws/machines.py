@@ -53,7 +53,6 @@ class Order:
     spot: bool = False
     max_price: float | None = None
     token: str = ""  # the same token never makes a second machine
-    shutdown: str = "terminate"  # what `shutdown` on the machine does: terminate or stop
     zone: str = ""  # of the subnet, for messages
 
 
@@ -144,15 +143,6 @@ def change_type(region: str, machine_id: str, type: str) -> None:
         session.client("ec2", region).modify_instance_attribute(InstanceId=machine_id, InstanceType={"Value": type})
 
 
-def mark(region: str, machine_id: str, run: str) -> None:
-    """Tag a machine and its volumes as the run's. Errors: AwsError."""
-    client = session.client("ec2", region)
-    with errors.explained(f"tagging {machine_id}"):
-        found = client.describe_instances(InstanceIds=[machine_id])["Reservations"][0]["Instances"][0]
-        volumes = [disk["Ebs"]["VolumeId"] for disk in found.get("BlockDeviceMappings", []) if "Ebs" in disk]
-        client.create_tags(Resources=[machine_id, *volumes], Tags=[{"Key": names.TAG, "Value": run}])
-
-
 def image_of(machine: Machine, run: str) -> str:
     """Begin an image of the machine's disks, tagged as the run's; its id. `images.wait` says when it can be used. Errors: AwsError."""
     marked = [{"ResourceType": kind, "Tags": names.tags(run)} for kind in ("image", "snapshot")]
@@ -185,7 +175,7 @@ def _parameters(order: Order, device: str, least_gib: int) -> dict[str, Any]:
     kinds = ["instance", "volume", *(["spot-instances-request"] if order.spot else [])]
     asked: dict[str, Any] = {
         "MinCount": 1, "MaxCount": 1, "ImageId": order.image, "InstanceType": order.type, "SubnetId": order.subnet, "SecurityGroupIds": [order.group],
-        "UserData": order.user_data, "IamInstanceProfile": {"Name": order.profile}, "InstanceInitiatedShutdownBehavior": order.shutdown,
+        "UserData": order.user_data, "IamInstanceProfile": {"Name": order.profile}, "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
         "BlockDeviceMappings": [{"DeviceName": device, "Ebs": volume}],
         "TagSpecifications": [{"ResourceType": kind, "Tags": names.tags(order.run)} for kind in kinds],

@@ -64,7 +64,7 @@ def _looking(part: str) -> list[Policy]:
     # These actions list or describe, and AWS defines no narrower resource for them.
     return [
         _allow("Look", [
-            "ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeImages", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
+            "ec2:DescribeInstances", "ec2:DescribeInstanceAttribute", "ec2:DescribeInstanceTypes", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeImages", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
             "ec2:DescribeSecurityGroups", "ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeRegions",
             "ec2:DescribeSpotPriceHistory", "ec2:DescribeIamInstanceProfileAssociations", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota", "pricing:GetProducts", "sts:GetCallerIdentity",
             "iam:ListRoles", "iam:ListInstanceProfiles", "scheduler:ListSchedules", "ssm:DescribeInstanceInformation", "ssm:DescribeParameters",
@@ -86,10 +86,10 @@ def _machines(part: str, account: str, region: str) -> list[Policy]:
         _allow("LaunchWith", ["ec2:RunInstances"], used + pictures),
         # A stopped machine that the workbook did not make has no tag of ours, and `start ID` may be asked to start or move it.
         _allow("Start", ["ec2:StartInstances", "ec2:ModifyInstanceAttribute", "ec2:CreateImage", "ec2:CopyImage"], [instances, *pictures, f"{own}:security-group/*"]),
-        _allow("Mark", ["ec2:CreateTags"], [instances, f"{own}:volume/*"], at_launch),
+        _allow("Mark", ["ec2:CreateTags"], instances, at_launch),
         # What has our tag may be changed, used and removed.
         _allow("Own", [
-            "ec2:ModifyInstanceMetadataOptions", "ec2:AssociateIamInstanceProfile", "ec2:ReplaceIamInstanceProfileAssociation", "ec2:DisassociateIamInstanceProfile", "ec2:DeleteTags",
+            "ec2:ModifyInstanceMetadataOptions", "ec2:AssociateIamInstanceProfile", "ec2:DisassociateIamInstanceProfile", "ec2:DeleteTags",
             "ec2:StopInstances", "ec2:TerminateInstances", "ssm:SendCommand", "ssm:StartSession",
             "ec2:DeleteSecurityGroup", "ec2:DeleteVolume", "ec2:DeleteSnapshot", "ec2:DeregisterImage", "ec2:ReleaseAddress",
         ], [instances, *(f"{own}:{kind}/*" for kind in ("security-group", "volume", "elastic-ip")), *pictures], ours),

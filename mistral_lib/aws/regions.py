@@ -45,9 +45,16 @@ def remember(region: str) -> None:
 
 
 def enabled(region: str | None = None) -> list[str]:
-    """All regions that the account may use, sorted. region: the one that is asked. Errors: AwsError, RegionError, AccessError."""
+    """All regions that the account may use, sorted. region: the one that is asked, else the chosen one, else us-east-1; all give the same
+    answer. Errors: AwsError, AccessError; RegionError for a region that does not exist."""
+    try:
+        asked = chosen(region)
+    except RegionError:
+        if region:
+            raise
+        asked = "us-east-1"
     with errors.explained("listing the regions of the account"):
-        found = session.client("ec2", chosen(region)).describe_regions(AllRegions=True)["Regions"]
+        found = session.client("ec2", asked).describe_regions(AllRegions=True)["Regions"]
     return sorted(one["RegionName"] for one in found if one.get("OptInStatus", OPTED_IN[0]) in OPTED_IN)
 
 

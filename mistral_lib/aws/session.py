@@ -53,7 +53,7 @@ def _account(region: str, surroundings: tuple[tuple[str, str], ...]) -> str:
         return client("sts", region).get_caller_identity()["Account"]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _made(service: str, region: str | None, read_seconds: float, attempts: int, surroundings: tuple[tuple[str, str], ...]) -> Any:
     session = opened(region)
     from botocore.config import Config
@@ -75,10 +75,19 @@ def opened(region: str | None) -> Any:
     plain = botocore.session.Session()
     plain.set_config_variable("metadata_service_timeout", METADATA_SECONDS)
     plain.set_config_variable("metadata_service_num_attempts", 1)
+    plain.register_component("data_loader", _descriptions(plain.get_config_variable("data_path")))
     try:
         return boto3.Session(botocore_session=plain, region_name=region)
     except ProfileNotFound as error:
         raise AccessError(f"{error}: correct AWS_PROFILE, or make the profile with `aws configure`") from None
+
+
+@lru_cache(maxsize=1)
+def _descriptions(place: str | None) -> Any:
+    """botocore's descriptions of the services, which every session would otherwise read again: a look into all regions takes hundreds."""
+    from botocore.loaders import create_loader
+
+    return create_loader(place)
 
 
 def _found(session: Any) -> bool:

@@ -82,7 +82,7 @@ def down(arguments: argparse.Namespace) -> int:
         raise ValueError(
             "expected the name of one run, or --all for everything with the workbook's tag: `instance list` shows what there is"
         )
-    return removal.down(arguments.run, arguments.yes, arguments.delete_results)
+    return removal.down(arguments.run, arguments.yes, arguments.delete_results, arguments.region)
 
 
 def add(commands: Any) -> None:
@@ -111,6 +111,7 @@ def add(commands: Any) -> None:
     command.add_argument("run", nargs="?", help="run_name of the parameters")
     command.add_argument("--all", action="store_true", help="of all runs")
     command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument("--region", action="append", help="look there as well; may be repeated")
     command.add_argument("--delete-results", action="store_true", help="also results in the bucket that were not fetched")
 
 
@@ -119,6 +120,7 @@ def _add_launches(actions: Any, file: argparse.ArgumentParser) -> None:
     limits = argparse.ArgumentParser(add_help=False)
     limits.add_argument("--max-hours", type=float, help="from launch to the end at the latest; default: 12")
     limits.add_argument("--max-usd", type=float, help="the machine ends when it has cost so much")
+    limits.add_argument("--idle-minutes", type=float, default=30.0, help="without a job, after which the machine ends; default: 30")
     limits.add_argument("--usd-per-hour", type=float, help="the price to count with; default: that of params/instances.yaml")
     limits.add_argument("--bucket", help="an own bucket; default: one is made, private and encrypted")
     limits.add_argument("--profile-name", help="an instance profile that an administrator made; default: one with least rights is made")

@@ -11,13 +11,14 @@ from threading import Thread
 
 from mistral_lib.aws import regions, session
 from mistral_lib.display.run_estimate import RentalOptions
-from mistral_lib.instance import launch_options, listing, plan, plan_text
+from mistral_lib.instance import launch_options, listing, plan, plan_text, resources
 from mistral_lib.instance.plan import OwnMachine, Plan
 from mistral_lib.run import paths
 from mistral_lib.run.settings import Settings
 
 SECONDS = 8.0  # for AWS to answer
 NO_ACCOUNT = "No AWS account was looked into: that needs the package boto3 and credentials (docs/instance.md)."
+NO_REGION = "This computer has used no region of AWS, and none is set; in a terminal: python -m mistral_lib instance list"
 HOURS_ROOM = 1.25  # times the longest training: for evaluation and export, which the plan does not count
 SPAN = "Hours and USD on demand, from launch to the end of the training;"
 COLUMNS = {
@@ -38,7 +39,10 @@ def running(seconds: float = SECONDS) -> str:
 
 def _listed() -> str:
     try:
-        return listing.text(_configured_region()) if session.has_credentials() else NO_ACCOUNT
+        if not session.has_credentials():
+            return NO_ACCOUNT
+        places = _configured_region()
+        return listing.text(places) if resources.looked_into(places) else NO_REGION
     except Exception as error:  # whatever AWS or this computer does, the notebook continues
         return f"What runs on AWS is not known ({error}); in a terminal: python -m mistral_lib instance list"
 

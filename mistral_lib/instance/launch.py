@@ -48,11 +48,12 @@ def up(params_file: Path | str, settings: Settings, options: UpOptions) -> Recor
 def _begun(settings: Settings, options: UpOptions) -> tuple[Record, Machine | None]:
     """The record to continue with, after the step `region`, and the run's live machine, if there is one already."""
     run = settings.run_name
-    earlier = records.load(run)
+    earlier = records.of_this_account(run)
     machine = _there(earlier.region, run) if earlier else None
     if earlier and machine:
         _require_same(earlier, options)
-        return earlier, machine
+        if earlier.machine in ("", machine.id):
+            return earlier, machine
     region = regions.chosen(options.region or (earlier.region if earlier else None))
     regions.remember(region)
     machine = _there(region, run)  # launched from another computer, or in another region than the last one
@@ -74,7 +75,10 @@ def _continued(record: Record, earlier: Record | None, settings: Settings, optio
         earlier is not None
         and not earlier.machine
         and bool(earlier.step)
-        and all(getattr(earlier, name) == getattr(record, name) for name in ("region", "type", "spot", "max_hours", "usd_per_hour"))
+        and all(
+            getattr(earlier, name) == getattr(record, name)
+            for name in ("region", "type", "spot", "max_hours", "idle_minutes", "usd_per_hour")
+        )
         and options.disk_gib in (None, earlier.volume_gib)
     )
     if earlier is not None and same_order:

@@ -8,6 +8,7 @@ from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
 
 MAX_HOURS = 12.0  # from launch to the end, unless requested otherwise
+IDLE_MINUTES = 30.0  # that a new machine waits for its job; `run` makes it wait longer while it sends
 SPOT_ROOM = 1.25  # times the highest spot price of now: the bid
 ASSUMED_DISK_GIB = 150  # if the sizes of the base model cannot be found
 
@@ -25,6 +26,7 @@ class UpOptions:
     spot: bool = False
     max_hours: float | None = None  # from launch to the end; None: MAX_HOURS
     max_usd: float | None = None  # of this machine; None: no limit besides max_hours
+    idle_minutes: float = IDLE_MINUTES  # without a job, after which the machine ends
     usd_per_hour: float | None = None  # else that of params/instances.yaml, or for spot the bid
     bucket: str | None = None  # else one is made
     profile_name: str | None = None  # an instance profile that an administrator made
@@ -44,6 +46,7 @@ class StartOptions:
     region: str | None = None
     max_hours: float | None = None
     max_usd: float | None = None
+    idle_minutes: float = IDLE_MINUTES
     usd_per_hour: float | None = None
     bucket: str | None = None
     profile_name: str | None = None
@@ -96,13 +99,14 @@ def _on_demand(type: str, region: str) -> float:
     return now or listed["usd_per_hour"]
 
 
-def hours(max_hours: float | None, max_usd: float | None, price: float) -> float:
-    """From launch to the end at the latest. Errors: LaunchError if a limit is not positive."""
-    for name, value in (("--max-hours", max_hours), ("--max-usd", max_usd)):
+def hours(options: UpOptions | StartOptions, price: float) -> float:
+    """From launch to the end at the latest. price: USD per hour. Errors: LaunchError if a limit is not positive."""
+    limits = {"--max-hours": options.max_hours, "--max-usd": options.max_usd, "--idle-minutes": options.idle_minutes}
+    for name, value in limits.items():
         if value is not None and value <= 0:
             raise LaunchError(f"{name} is {value:g}, expected a number above 0")
-    by_time = MAX_HOURS if max_hours is None else max_hours
-    return by_time if max_usd is None else min(by_time, max_usd / price)
+    by_time = MAX_HOURS if options.max_hours is None else options.max_hours
+    return by_time if options.max_usd is None else min(by_time, options.max_usd / price)
 
 
 def disk_gib(settings: Settings, type: str, requested: int | None, ignore_fit: bool) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mistral_lib.aws import buckets, machines, names, network, prices, quotas, roles, schedules
+from mistral_lib.aws import buckets, machines, names, network, prices, quotas, roles, schedules, session
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import Machine, Order, QuotaError
 from mistral_lib.instance import launch_options, plan, records
@@ -40,9 +40,11 @@ def only_one(run: str) -> Iterator[None]:
 
 def new_record(settings: Settings, options: UpOptions | StartOptions, region: str, type: str, spot: bool) -> Record:
     price = launch_options.usd_per_hour(type, region, spot, options.usd_per_hour)
-    hours = launch_options.hours(options.max_hours, options.max_usd, price)
+    hours, account = launch_options.hours(options, price), session.account(region)
     prefix, token = names.of(settings.run_name).prefix, secrets.token_hex(12)
-    return Record(settings.run_name, region, type, spot, price, hours, options.max_usd or 0.0, prefix=prefix, token=token)
+    return Record(
+        settings.run_name, region, type, spot, price, hours, options.max_usd or 0.0, account, options.idle_minutes, prefix=prefix, token=token
+    )  # fmt: skip
 
 
 # -- what every machine of the run needs --------------------------------------------------------------------------------
@@ -80,7 +82,10 @@ def _archive_uploaded(record: Record) -> str:
 
 
 def place_of(record: Record, minutes: float) -> user_data.Place:
-    return user_data.Place(record.run, record.bucket, record.prefix, record.region, record.archive_sha256, max(1, int(minutes)))
+    return user_data.Place(
+        record.run, record.bucket, record.prefix, record.region, record.archive_sha256, max(1, int(minutes)), record.idle_minutes,
+        record.adopted,
+    )  # fmt: skip
 
 
 # -- the machine and its outside timer ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.aws import session
 from mistral_lib.run import files, paths
 
 STEPS = ("region", "quota", "bucket", "archive", "role", "group", "machine", "schedule")  # of a launch, in this order
@@ -30,6 +31,8 @@ class Record:
     usd_per_hour: float  # the largest price that the machine can cost: on demand, or the highest spot bid
     max_hours: float  # from launch to the end at the latest
     max_usd: float  # 0: no limit besides max_hours
+    account: str = ""  # the number of the AWS account that it was launched in; empty in records of before this was written
+    idle_minutes: float = 30.0  # how long the machine waits for its job
     bucket: str = ""
     prefix: str = ""
     machine: str = ""  # the instance id
@@ -92,9 +95,33 @@ def load(run: str) -> Record | None:
         ) from None
 
 
-def required(run: str) -> Record:
-    """The record of a run whose machine was launched, also if it is gone. Errors: RecordError if there is none."""
+def of_this_account(run: str) -> Record | None:
+    """The record of a run, None if there is none. Errors: as `load`; RecordError if the credentials are of another account than the record;
+    AwsError if AWS does not say which account they are of."""
     record = load(run)
+    if record is not None and is_foreign(record):
+        raise RecordError(
+            f"{paths.short(place(run))} is of AWS account {record.account}, and the present credentials are of account "
+            f"{session.account(record.region)}: set AWS_PROFILE to a profile of {record.account}; if nothing of {run} is there any more, "
+            "delete the file"
+        )
+    return record
+
+
+def mine(run: str) -> Record | None:
+    """The record of a run in the account of the present credentials, None if there is none. Errors: as `load`; AwsError."""
+    record = load(run)
+    return None if record is None or is_foreign(record) else record
+
+
+def is_foreign(record: Record) -> bool:
+    """Whether the machine is in another account than that of the present credentials. Errors: AccessError, AwsError."""
+    return bool(record.account) and record.account != session.account(record.region)
+
+
+def required(run: str) -> Record:
+    """The record of a run whose machine was launched, also if it is gone. Errors: as `of_this_account`; RecordError if there is none."""
+    record = of_this_account(run)
     if record is None or not record.machine:
         raise RecordError(f"no machine of {run} is known on this computer: `python -m mistral_lib instance up <file>` launches one")
     return record

@@ -4,59 +4,66 @@ Order: machines, until they are gone; then disks, addresses, images; group, para
 uses one of them. Results that were not fetched stay unless their deletion is requested.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from mistral_lib.aws import buckets, found_machines, machines, network, parameters, roles, schedules, volumes, waiting
+from mistral_lib.aws import buckets, found_machines, machines, network, parameters, regions, roles, schedules, volumes, waiting
 from mistral_lib.aws.errors import AwsError
-from mistral_lib.instance import listing, records, resources
-from mistral_lib.instance.resources import Resource
-from mistral_lib.run import files
+from mistral_lib.instance import listing, records, resources, unfinished
+from mistral_lib.instance.records import Record
+from mistral_lib.instance.resources import Resource, Where
+from mistral_lib.instance.unfinished import RESULTS, RESULTS_LIST, Unfetched, unfetched_of
 from mistral_lib.run.progress import say
 
 END_SECONDS = 420  # until a machine is terminated or stopped
 LISTED_SECONDS = 90  # until AWS no longer lists what was deleted
-RESULTS, RESULTS_LIST = "results/", "results.json"  # below a run's prefix
 KEPT = (RESULTS, RESULTS_LIST, "machine/", "params.yaml")  # with results that were not fetched
 
 
-@dataclass(frozen=True)
-class Unfetched:
-    """Results of a run in the bucket that were not fetched since they were written."""
-
-    run: str
-    place: str  # s3://bucket/runs/<run>/results/
-    objects: int
-    bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.run}: {self.objects:,} objects, {files.size_text(self.bytes)} in {self.place} were not fetched"
-
-
-def down(run: str | None, yes: bool = False, delete_results: bool = False) -> int:
+def down(run: str | None, yes: bool = False, delete_results: bool = False, extra_regions: Iterable[str] | None = None) -> int:
     """Removes everything of the run, or with None of all runs, after a question. The exit code: 0 if nothing is left but kept results.
 
-    Errors: AccessError without boto3 or credentials.
+    extra_regions: to look into, and from now on, besides those that were used; without any, all of the account are looked into. Errors: as
+    those of `resources.where`; RecordError if the run was launched in another account.
     """
-    found = _of(run, resources.everything())
-    if run is not None and all(one.kind == "bucket" for one in found):
-        _forget(run, [])
-        return _report(run, [], _buckets_removed(found))
+    for region in extra_regions or ():
+        regions.remember(regions.chosen(region))
+    if run is not None:
+        records.of_this_account(run)
+    where = resources.where()
+    there = resources.everything(where.regions)
+    found = _of(run, there)
+    if run is not None and all(one.kind == "bucket" and one.seen for one in found):
+        print(f"nothing has the tag of {run} in {where}; other runs that have something there: {', '.join(_runs(there)) or 'none'}")
+        _forget(run)
+        return _report(run, where, found, [], _buckets_removed(found))
     unfetched = [result for one in found if one.kind == "objects" if (result := unfetched_of(one))]
-    print(listing.table(found, resources.looked_into()))
+    question = _question(found, where, unfetched, delete_results)
+    if not yes and not confirmed(question):
+        print("nothing was removed")
+        return 1
+    kept = [] if delete_results else unfetched
+    failures = []
+    for name in _runs(found):
+        failed, late = removed(name, where, [one for one in found if one.run == name], delete_results)
+        failures, kept = failures + failed, kept + [one for one in late if one.run not in {known.run for known in kept}]
+    failures += _buckets_removed(found)
+    return _report(run, where, found, kept, failures)
+
+
+def _question(found: list[Resource], where: Where, unfetched: list[Unfetched], delete_results: bool) -> str:
+    """Shows what is removed and what would be lost; the question."""
+    print(listing.table(found, where))
     for one in unfetched:
         print(
             f"NOT FETCHED  {one}: `python -m mistral_lib instance fetch {one.run}`; {'they are deleted' if delete_results else 'they stay'}"
         )
-    if not yes and not confirmed(
-        f"Remove this{', with the results that were not fetched' if unfetched and delete_results else ''}? [yes/no] "
-    ):
-        print("nothing was removed")
-        return 1
-    kept = [] if delete_results else unfetched
-    failures = [failure for name in _runs(found) for failure in removed(name, [one for one in found if one.run == name], kept)]
-    failures += _buckets_removed(found)
-    return _report(run, kept, failures)
+    working = unfinished.working_in(found)
+    for one in working:
+        print(f"STILL WORKING  {one}; what it has not uploaded is lost")
+    results = ", with the results that were not fetched" if unfetched and delete_results else ""
+    runs = ", ".join(sorted({one.run for one in working}))
+    return f"Remove this{results}{f', although the machine of {runs} is still working' if runs else ''}? [yes/no] "
 
 
 def confirmed(question: str) -> bool:
@@ -66,24 +73,6 @@ def confirmed(question: str) -> bool:
     except EOFError:
         print("\nno answer: --yes removes without the question")
         return False
-
-
-def unfetched_of(objects: Resource) -> Unfetched | None:
-    """The run's results, if there are some that were not fetched since. Errors: AwsError."""
-    bucket, prefix = _place(objects)
-    sizes = buckets.listing(bucket, prefix + RESULTS, objects.region)
-    record = records.load(objects.run)
-    written = buckets.modified(bucket, prefix + RESULTS_LIST, objects.region)
-    fetched = record.fetched if record else None
-    if not sizes or (fetched is not None and (written is None or written <= fetched)):
-        return None
-    return Unfetched(objects.run, f"s3://{bucket}/{prefix}{RESULTS}", len(sizes), sum(sizes.values()))
-
-
-def _place(objects: Resource) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/runs/<run>/`."""
-    bucket, _, prefix = objects.id.removeprefix("s3://").partition("/")
-    return bucket, prefix
 
 
 def _of(run: str | None, found: list[Resource]) -> list[Resource]:
@@ -98,25 +87,32 @@ def _runs(found: list[Resource]) -> list[str]:
 # -- removing -----------------------------------------------------------------------------------------------------------
 
 
-def removed(run: str, found: list[Resource], kept: list[Unfetched]) -> list[str]:
-    """Removes what was found of a run; the failures in words. If a machine does not end, its timer and the rest stay."""
-    places = sorted({one.region for one in found} - {resources.GLOBAL} or resources.looked_into())
+def removed(run: str, where: Where, found: list[Resource], delete_results: bool) -> tuple[list[str], list[Unfetched]]:
+    """Removes what was found of a run; the failures in words, and the results that stay. If a machine does not end, its timer and the rest
+    stay."""
+    record = records.mine(run)
+    seen_in = {one.region for one in found} | ({record.region} if record else set())
+    places = sorted(seen_in - {resources.GLOBAL} or where.regions)
     by_kind = {kind: [one for one in found if one.kind == kind] for kind in resources.KINDS}
     failures = _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
     failures += _tried([lambda one=one: _given_back(one) for one in by_kind["adopted machine"]])
+    failures += _tried([lambda place=place: _require_none(run, place) for place in places])
     if failures:
-        return [*failures, f"{run}: its timer and everything else stay until its machines have ended; run the command again"]
-    keep = KEPT if any(one.run == run for one in kept) else ()
+        return [*failures, f"{run}: its timer and everything else stay until its machines have ended; run the command again"], []
+    kept: list[Unfetched] = []
+    if not delete_results:  # looked at again: until its end the machine may have uploaded more
+        failures += _tried([lambda one=one: kept.extend(filter(None, [unfetched_of(one)])) for one in by_kind["objects"]])
     failures += _tried([lambda place=place: _leftovers_removed(run, place) for place in places])
     failures += _tried([lambda place=place: network.delete_group(run, place) for place in _regions(by_kind["security group"])])
     failures += _tried([lambda place=place: parameters.delete(run, place) for place in _regions(by_kind["parameter"])])
-    failures += _tried([lambda one=one: _objects_removed(one, keep) for one in by_kind["objects"]])
+    if delete_results or not failures:  # what could not be looked at is not deleted
+        failures += _tried([lambda one=one: _objects_removed(one, KEPT if kept else ()) for one in by_kind["objects"]])
     failures += _tried([lambda place=place: schedules.delete(run, place) for place in _regions(by_kind["schedule"])])
     if by_kind["role"] or by_kind["profile"]:
         failures += _tried([lambda: roles.delete(run, places[0])])
     if not failures:
-        _forget(run, kept)
-    return failures
+        _forget(run)
+    return failures, kept
 
 
 def _tried(removals: list[Callable[[], object]]) -> list[str]:
@@ -142,6 +138,12 @@ def _ended(machine: Resource) -> None:
         raise AwsError(f"{machine.id} is not terminated after {END_SECONDS} s: run the command again", "NotTerminated")
 
 
+def _require_none(run: str, region: str) -> None:
+    """Errors: AwsError if the run has a machine in the region, for example one that AWS did not list yet, or if that is not shown."""
+    if there := machines.find(region, run):
+        raise AwsError(f"{there[0].id} of {run} is {there[0].state}: run the command again", "NotTerminated")
+
+
 def _given_back(machine: Resource) -> None:
     """Stops a machine that was there before the run, and gives it back its groups and profile. Errors: AwsError."""
     say(f"{machine.id} is stopped, not terminated: it was there before the run")
@@ -165,7 +167,7 @@ def _leftovers_removed(run: str, region: str) -> None:
 
 def _objects_removed(objects: Resource, keep: tuple[str, ...]) -> None:
     """Deletes the objects of the run, except those below `keep`. Errors: AwsError."""
-    bucket, prefix = _place(objects)
+    bucket, prefix = unfinished.place_of(objects)
     if not keep:
         buckets.empty(bucket, prefix, objects.region)
         return
@@ -178,34 +180,43 @@ def _buckets_removed(found: list[Resource]) -> list[str]:
     return _tried([lambda one=one: buckets.delete_if_empty(one.id, one.region) for one in found if one.kind == "bucket" and one.seen])
 
 
-def _forget(run: str, kept: list[Unfetched]) -> None:
-    """Deletes the record. It stays, without a step, if `fetch` still needs it."""
-    record = records.load(run)
-    if record is not None and any(one.run == run for one in kept):
+def _forget(run: str) -> None:
+    """Deletes the record. It stays, without a step, if `fetch` still needs it: objects of the run are left, or are not shown."""
+    record = records.mine(run)
+    if record is not None and record.bucket and _has_objects(record):
         records.save(replace(record, step=""))
-    else:
+    elif record is not None:
         records.delete(run)
+
+
+def _has_objects(record: Record) -> bool:
+    try:
+        return bool(buckets.listing(record.bucket, record.prefix, record.region))
+    except AwsError as error:
+        return not error.not_there
 
 
 # -- what is left -------------------------------------------------------------------------------------------------------
 
 
-def _report(run: str | None, kept: list[Unfetched], failures: list[str]) -> int:
-    """Lists what is left, once AWS no longer lists what was deleted."""
-    left: list[Resource] = []
+def _report(run: str | None, where: Where, found: list[Resource], kept: list[Unfetched], failures: list[str]) -> int:
+    """Lists what is left, once AWS no longer lists what was deleted. found: what was there before; only its regions are looked into again."""
+    left, again = [], {one.region for one in found} - {resources.GLOBAL} or where.regions[:1]
     for _ in waiting.tries(0 if failures else LISTED_SECONDS, first=2.0):
-        left = [one for one in _of(run, resources.everything()) if not _is_kept(one, kept) and not _is_others(run, one)]
+        left = [one for one in _of(run, resources.everything(again)) if not _is_kept(one, kept) and not _is_others(run, one)]
         if not left:
             break
     for failure in failures:
         print(f"NOT REMOVED  {failure}")
     for one in kept:
         print(f"kept: {one}; `instance fetch {one.run}` fetches them, `instance down {one.run} --delete-results` deletes them")
-    places = ", ".join(resources.looked_into()) or "the account"
+    elsewhere = listing.elsewhere(where) if run is None else []
+    for line in elsewhere:
+        print(line)
     if not left and not failures:
-        print(f"nothing is left of {run or 'any run'} in {places}{', but the kept results' if kept else ''}")
-        return 0
-    print(f"left:\n{listing.table(left, resources.looked_into())}")
+        print(f"nothing is left of {run or 'any run'} in {where}{', but the kept results' if kept else ''}")
+        return 1 if elsewhere else 0
+    print(f"left:\n{listing.table(left, where)}")
     return 1
 
 

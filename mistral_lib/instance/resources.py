@@ -4,15 +4,19 @@ What AWS did not show is listed as such: a list without it would claim that ther
 """
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
-from mistral_lib.aws import buckets, found_machines, machines, network, parameters, prices, regions, roles, schedules, volumes
+from mistral_lib.aws import buckets, found_machines, machines, network, parameters, prices, regions, roles, schedules, session, volumes
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import Machine
 from mistral_lib.instance import plan, records
 from mistral_lib.run import files
+from mistral_lib.run.progress import say
 
 GIB = 2**30
+REGIONS_AT_ONCE = 8
 GLOBAL = "global"  # roles are the same in all regions
 UNSEEN = "not seen"  # state of a kind of thing that AWS did not show
 KINDS = ("machine", "adopted machine", "volume", "image", "snapshot", "address", "security group", "parameter", "objects", "schedule", "profile", "role", "bucket")  # fmt: skip
@@ -35,15 +39,41 @@ class Resource:
         return self.state != UNSEEN
 
 
+@dataclass(frozen=True)
+class Where:
+    """The account and its regions that are looked into."""
+
+    account: str
+    regions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.regions)} of account {self.account}"
+
+
+def where(extra_regions: Iterable[str] | None = None) -> Where:
+    """The regions of `looked_into`; if there are none, all that the account may use.
+
+    Errors: AccessError without boto3 or credentials; AwsError if AWS does not say what the account is; RegionError for an unknown region.
+    """
+    places = looked_into(regions.chosen(region) for region in extra_regions or ())
+    if not places:
+        places = regions.enabled()
+        say(f"this computer has used no region, and none was named: all {len(places)} of the account are looked into")
+    return Where(session.account(places[0]), tuple(places))
+
+
 def everything(extra_regions: Iterable[str] | None = None) -> list[Resource]:
     """All kinds, machines first. extra_regions: besides those that were used. Errors: AccessError without boto3 or credentials."""
     found: list[Resource] = []
-    for region in (places := looked_into(extra_regions)):
-        for kind, look in LOOKS.items():
-            found += _or_unseen(kind, region, lambda look=look, region=region: look(region))
-    if places:
+    if places := looked_into(extra_regions):
+        with ThreadPoolExecutor(REGIONS_AT_ONCE) as pool:
+            found += chain.from_iterable(pool.map(_in_region, places))
         found += _or_unseen("role", GLOBAL, lambda: _roles(places[0]))
     return sorted(found, key=lambda one: (KINDS.index(one.kind), one.run, one.region, one.id))
+
+
+def _in_region(region: str) -> list[Resource]:
+    return [one for kind, look in LOOKS.items() for one in _or_unseen(kind, region, lambda look=look: look(region))]
 
 
 def looked_into(extra_regions: Iterable[str] | None = None) -> list[str]:
@@ -125,17 +155,23 @@ def _buckets(region: str) -> list[Resource]:
     found = [Resource("bucket", bucket, region, "shared", "there", note="private, its objects expire after 30 days") for bucket in own]
     for bucket in own:
         found += _objects(bucket, "runs/", region)
-    named = {
-        (record.bucket, record.prefix) for record in records.all_records() if record.region == region and record.bucket not in ("", *own)
-    }
+    here = [record for record in records.all_records() if record.region == region and not records.is_foreign(record)]
+    named = {(record.bucket, record.prefix) for record in here if record.bucket not in ("", *own)}
     for bucket, prefix in sorted(named):
         found += _objects(bucket, prefix, region)
     return found
 
 
 def _objects(bucket: str, below: str, region: str) -> list[Resource]:
+    """Those of each run; none of a bucket that is gone. Errors: AwsError."""
     sizes: dict[str, list[int]] = {}
-    for key, size in buckets.listing(bucket, below, region).items():
+    try:
+        there = buckets.listing(bucket, below, region)
+    except AwsError as error:
+        if error.not_there:
+            return []
+        raise
+    for key, size in there.items():
         sizes.setdefault(key.split("/")[1], []).append(size)
     return [
         Resource(

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mistral_lib.aws import found_machines, machines, regions, shell_commands
-from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import CapacityError, Machine
 from mistral_lib.instance import capacity, launch_options, launch_steps, moving, plan, records
 from mistral_lib.instance.capacity import NoCapacityError
@@ -54,7 +53,7 @@ def start(machine_id: str, params_file: Path | str, settings: Settings, options:
 
 def _begun(machine_id: str, settings: Settings, options: StartOptions) -> tuple[Machine, Record]:
     """The machine, and a record for it after the step `region`. Errors: LaunchError if it does not suit."""
-    run, earlier = settings.run_name, records.load(settings.run_name)
+    run, earlier = settings.run_name, records.of_this_account(settings.run_name)
     region = regions.chosen(options.region or (earlier.region if earlier else None))
     machine = _usable(machines.require(region, machine_id), run)
     regions.remember(region)
@@ -161,8 +160,8 @@ def _with_type(record: Record, type: str) -> Record:
 
 
 def _set_up(record: Record) -> None:
-    """Runs the script of the first boot by Systems Manager: user data runs at a machine's first boot alone. If that fails, the machine is
-    stopped again. Errors: CommandError, AwsError."""
+    """Runs the script of the first boot by Systems Manager: user data runs at a machine's first boot alone. If that fails or is
+    interrupted, the machine is stopped again. Errors: CommandError, AwsError."""
     minutes = (record.ends_at - datetime.now(UTC)).total_seconds() / 60 if record.ends_at else 0.0
     script = b64encode(user_data.script(launch_steps.place_of(record, minutes)).encode()).decode()
     try:
@@ -174,7 +173,7 @@ def _set_up(record: Record) -> None:
             )
         file = "/run/mistral-workbook-setup.sh"
         shell_commands.send(record.machine, record.region, [f"echo {script} | base64 -d > {file}", f"bash {file}"], SETUP_SECONDS)
-    except AwsError as error:
-        say(f"{record.machine} was not set up ({error}); it is stopped again")
+    except BaseException as error:  # Ctrl-C as well: it would run until the outside timer, without doing anything
+        say(f"{record.machine} was not set up ({str(error) or type(error).__name__}); it is stopped again")
         machines.stop(record.region, record.machine)
         raise

@@ -16,6 +16,7 @@ from mistral_lib.on_machine.ending import EndError, Limits
 from mistral_lib.on_machine.folders import Folders, here
 from mistral_lib.on_machine.heartbeat import Facts, Heartbeat
 from mistral_lib.on_machine.job import Job
+from mistral_lib.on_machine.metadata import Metadata, MetadataError
 from mistral_lib.on_machine.mirror import Mirror
 from mistral_lib.on_machine.preparation import Preparation
 
@@ -153,9 +154,9 @@ def main() -> int:
     """Errors: what nobody foresaw; after five times the machine ends."""
     folders = here()
     place, started = folders.place(), folders.started()
-    limits = Limits(started, ending.first_end(started, place.minutes, time.time()))
+    limits = Limits(started, ending.first_end(started, place.minutes, time.time()), place.idle_minutes)
     store = Store(client("s3", place.region), place.bucket, place.prefix)
-    facts = Facts(place.run, limits)
+    facts = Facts(place.run, limits, machine=machine_id())
     try:
         reason = Agent(folders, store, facts, lambda name: parameter(place.region, name), Pace()).work()
     except Exception as error:
@@ -165,6 +166,14 @@ def main() -> int:
         reason = f"the machine's program failed {MOST_FAILURES} times: {type(error).__name__}: {error}"
     ending.shut_down(reason)
     return 0
+
+
+def machine_id() -> str | None:
+    """This machine's id, by which a status is told from that of an earlier machine; None if the metadata service does not answer."""
+    try:
+        return Metadata().instance_id()
+    except MetadataError:
+        return None
 
 
 def failed_too_often(folders: Folders) -> bool:

@@ -25,6 +25,7 @@ class Limits:
 
     started: float
     ends_at: float
+    idle_minutes: float = 30.0  # without a job, or without work
     max_usd: float = 0.0  # 0: no limit
     usd_per_hour: float = 0.0
     usd_before: float = 0.0  # spent by earlier machines of this run

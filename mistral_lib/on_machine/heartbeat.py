@@ -23,6 +23,7 @@ class Facts:
     limits: Limits
     phase: str = "waiting"
     doing: str = "starting"
+    machine: str | None = None  # its id
     attempt: int | None = None
     reason: str | None = None
     exit_code: int | None = None
@@ -77,7 +78,7 @@ class Heartbeat:
         run_folder = self.folders.run_folder(facts.run)
         return MachineStatus(
             run=facts.run, phase=facts.phase, doing=facts.doing, updated=iso(now), started=iso(facts.limits.started),
-            ends_at=iso(facts.limits.ends_at), attempt=facts.attempt, reason=facts.reason, run_state=self._state(now),
+            ends_at=iso(facts.limits.ends_at), machine=facts.machine, attempt=facts.attempt, reason=facts.reason, run_state=self._state(now),
             stages=status_file.stages(run_folder), exit_code=facts.exit_code, complete=facts.complete, gpu=status_file.gpu(),
             log=status_file.last_lines(self.folders.run_log), usd_so_far=round(facts.limits.usd(now), 4),
             usd_before=facts.limits.usd_before, uploaded_bytes=facts.uploaded_bytes, results_bytes=facts.results_bytes,

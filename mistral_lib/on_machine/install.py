@@ -22,7 +22,8 @@ def install(folders: Folders) -> None:
     ends_at = first_end(folders.started(), folders.place().minutes, time.time())
     write_units(folders, ends_at)
     programs.output(["systemctl", "daemon-reload"])
-    programs.output(["systemctl", "enable", *units.ENABLED])
+    # A machine that its owner gets back must not shut down at its next start: there its units belong to this boot alone.
+    programs.output(["systemctl", "disable" if folders.place().adopted else "enable", *units.ENABLED])
     programs.output(["systemctl", "restart", *units.ENABLED])  # with the units and the program of now, also if they ran before
 
 

@@ -19,7 +19,7 @@ from mistral_lib.on_machine.folders import Folders, write_aside
 from mistral_lib.on_machine.heartbeat import Facts
 from mistral_lib.on_machine.job import Job, JobError
 
-IDLE_MINUTES = 30.0  # without a job, before there is one that says otherwise
+UPLOADING = "uploading.json"  # below the prefix; `run` writes it each minute while it sends: a sign that a job will come
 
 
 class Preparation:
@@ -32,6 +32,7 @@ class Preparation:
         self.every, self.retry = every, retry  # seconds between two looks for a job, and before another attempt of a program
         self.first_end = facts.limits.ends_at
         self.earlier: dict = {}  # status.json of before
+        self.sign: bytes | None = None  # uploading.json as it was at the last look
         self.token: str | None = None
 
     def look_back(self) -> None:
@@ -50,11 +51,12 @@ class Preparation:
 
     def job_in_place(self) -> Job:
         """The job, with everything in its place. Errors: EndError."""
-        since, idle = time.time(), IDLE_MINUTES
+        since = time.time()
         while True:
             try:
+                if self.more_is_sent():
+                    since = time.time()
                 if (job := self.job()) is not None:
-                    idle = job.idle_minutes
                     self.take_over(job)
                     self.prepare(job)
                     return job
@@ -64,9 +66,14 @@ class Preparation:
             except (environment.LockError, programs.ProgramError, ResultsError, OSError) as error:
                 raise EndError(f"set-up failed: {self.in_words(error)}") from None
             self.check()
-            if time.time() - since >= 60 * idle:
+            if time.time() - since >= 60 * (idle := self.facts.limits.idle_minutes):
                 raise EndError(f"idle: no usable job for {idle:g} minutes; {self.facts.trouble or 'there was no job.json'}")
             time.sleep(self.every)
+
+    def more_is_sent(self) -> bool:
+        """Whether the laptop has written its sign of life anew since the last look. Errors: StoreError."""
+        before, self.sign = self.sign, self.store.read(UPLOADING)
+        return self.sign not in (None, before)
 
     def job(self) -> Job | None:
         """The job of now; None if there is none, or one whose time is over. Errors: StoreError, JobError."""
@@ -88,8 +95,9 @@ class Preparation:
         ends_at = min(self.first_end, job.end.timestamp())
         facts = self.facts
         facts.limits = replace(
-            facts.limits, ends_at=ends_at, max_usd=job.max_usd, usd_per_hour=job.usd_per_hour, usd_before=self.spent_before(job)
-        )
+            facts.limits, ends_at=ends_at, idle_minutes=job.idle_minutes, max_usd=job.max_usd, usd_per_hour=job.usd_per_hour,
+            usd_before=self.spent_before(job),
+        )  # fmt: skip
         facts.attempt, facts.phase = job.attempt, "setting up"
         install.set_deadline(self.folders, ends_at)
 

@@ -28,6 +28,7 @@ class MachineStatus:
     updated: str
     started: str
     ends_at: str  # when the machine ends in any case
+    machine: str | None = None  # its id, if the metadata service told it
     attempt: int | None = None
     reason: str | None = None  # why the machine ends
     run_state: str | None = None  # what `python -m mistral_lib status` says of the training

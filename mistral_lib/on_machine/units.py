@@ -9,7 +9,7 @@ from mistral_lib.on_machine.folders import USER, Folders
 
 AGENT, RUN, SPOT = "mistral-agent.service", "mistral-run.service", "mistral-spot.service"
 DEADLINE, DEADLINE_TIMER = "mistral-deadline.service", "mistral-deadline.timer"
-ENABLED = (DEADLINE_TIMER, SPOT, AGENT)  # started at each start of the machine; the agent starts the run
+ENABLED = (DEADLINE_TIMER, SPOT, AGENT)  # started at each start of a machine of the workbook's own; the agent starts the run
 STOP_SECONDS = 110  # for a checkpoint, after SIGTERM; a spot notice leaves 120
 
 

@@ -32,6 +32,8 @@ class Place:
     region: str
     archive_sha256: str  # of machine.tar.gz
     minutes: int  # from the start of the script until the machine shuts down, whatever it does
+    idle_minutes: float = 30.0  # without a job, after which the machine ends
+    adopted: bool = False  # the machine was there before the run: none of its later starts may begin anything here
 
 
 def script(place: Place) -> str:
@@ -93,6 +95,7 @@ SCRIPT = """\
 #!/bin/bash
 # Mistral workbook: sets a machine up. No secret stands here. Written by mistral_lib/on_machine/user_data.py.
 set -euo pipefail
+trap "shutdown -P now 'mistral-workbook: the set-up failed'" EXIT  # until finish() below, which reports as well
 
 # The first of two time limits on the machine: it ends then, whatever else fails here.
 shutdown -P +@MINUTES@ 'mistral-workbook: the time limit of this machine'

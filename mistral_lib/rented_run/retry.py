@@ -77,4 +77,5 @@ def like(record: Record, hours: float, usd: float) -> UpOptions:
     return UpOptions(
         region=record.region, type=record.type, spot=record.spot, max_hours=hours, max_usd=usd or None, bucket=record.bucket or None,
         profile_name=profile, timer_role=timer_role, disk_gib=record.volume_gib or None, wait_minutes=WAIT_MINUTES, ignore_fit=True,
+        idle_minutes=record.idle_minutes,
     )  # fmt: skip

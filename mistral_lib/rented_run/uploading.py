@@ -1,7 +1,8 @@
 """`run`: code, parameters, corpus and base model into the run's bucket, the hub's token into an encrypted parameter, and the job last.
 
 Whatever ends this computer in between, the machine sees a complete job or none, and the same command resumes: what the bucket has with the
-same hash is not sent again. The machine looks for its job every 20 seconds, so that nothing has to be started there.
+same hash is not sent again. The machine looks for its job every 20 seconds, so that nothing has to be started there, and waits while this
+command works.
 """
 
 import tempfile
@@ -16,7 +17,7 @@ from mistral_lib.aws import buckets, machines, names, parameters
 from mistral_lib.instance import records
 from mistral_lib.instance.records import Record, RecordError
 from mistral_lib.on_machine.job import Job
-from mistral_lib.rented_run import packing, payload, watching
+from mistral_lib.rented_run import packing, payload, sign_of_life, watching
 from mistral_lib.rented_run.packing import Code
 from mistral_lib.rented_run.payload import Payload
 from mistral_lib.run import files
@@ -67,7 +68,7 @@ def run(settings: Settings, options: RunOptions) -> Job:
         say(line)
     token = hub_token(options.token_file) if sent.needs_token else None
     parameter = names.of(record.run).parameter if token else None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, sign_of_life.given(record):
         pieces = list(_pieces(sent, code, Path(folder)))
         job = job_of(record, sent, code, pieces, parameter, options)
         if _is_there(record, job):

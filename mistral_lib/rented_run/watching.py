@@ -80,6 +80,8 @@ def look(run: str) -> Look:
 def own_status(record: Record) -> dict[str, Any] | None:
     """machine/status.json of this machine; None if it has not reported yet: an earlier machine of the run may have. Errors: AwsError."""
     status = buckets.get_json(record.bucket, record.prefix + status_file.NAME, record.region)
+    if status and status.get("machine"):
+        return status if status["machine"] == record.machine else None
     updated = _time(status, "updated")
     earlier = updated is not None and record.launched is not None and updated < record.launched
     return None if earlier else status

@@ -170,7 +170,6 @@ def whole_life(aws: FalseAws, folder: Path) -> None:
     order = machines.Order("demo", "g5.xlarge", REGION, subnet, images.newest(REGION), "", 150, profile, group, zone=zone)
     machines.rehearse(order)
     machine = machines.launch(order)
-    machines.mark(REGION, machine.id, "demo")
     schedules.ensure("demo", REGION, machine.id, datetime.now(UTC) + timedelta(hours=1), timer)
     schedules.existing(REGION)
     parameters.put_token("demo", REGION, "hf_secret")

@@ -61,7 +61,7 @@ def test_without_credentials_or_boto3_it_is_the_same_plain_sentence(home, monkey
 
 def test_a_machine_in_the_configured_region_is_listed_with_its_cost(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", REGION)
-    assert in_notebook.running(60) == f"Nothing with the workbook's tag in {REGION}"
+    assert in_notebook.running(60) == f"Nothing with the workbook's tag in {REGION} of account 123456789012"
     record = up()
     shown = in_notebook.running(60)
     assert record.machine in shown and "USD a day as they are" in shown

@@ -53,6 +53,16 @@ def test_the_machines_own_timer_is_in_its_user_data_and_no_credential_is(home, a
     assert "shutdown -P +150" in script and "testing" not in script and record.archive_sha256 in script
 
 
+def test_the_timer_stays_with_the_machine_that_runs_if_another_computer_launched_it(home, aws: FalseAws) -> None:
+    first = up()
+    machines.terminate(REGION, first.machine)
+    second = up()  # as from another computer, of which this one's record knows nothing:
+    records.save(first)
+    found = up()
+    assert found.machine == second.machine and found.complete and records.load("first") == found
+    assert [timer.machine_id for timer in schedules.existing(REGION)] == [second.machine]
+
+
 def test_a_second_up_finds_the_first_machine(home, aws: FalseAws) -> None:
     first = up()
     assert up() == first and len(launched(aws)) == 1

@@ -1,12 +1,15 @@
 """`down`: everything is removed in the right order, unfetched results are named and kept, and what is left is shown."""
 
+import re
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from mistral_lib.aws import buckets, machines, parameters, roles, schedules, session, volumes
-from mistral_lib.instance import launch, records, removal, resources
+from mistral_lib.aws.errors import AwsError
+from mistral_lib.instance import launch, listing, records, removal, resources
 from mistral_lib.instance.launch_options import UpOptions
 from mistral_lib.run import params
 from tests.support.aws_stand_in import FalseAws
@@ -162,5 +165,93 @@ def test_volumes_and_addresses_with_the_tag_are_removed(home, aws: FalseAws) -> 
 
 
 def test_a_run_that_is_unknown_is_no_fault(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
-    assert removal.down("nobody", yes=True) == 0
-    assert "nothing is left of nobody in the account" in capsys.readouterr().out
+    assert removal.down("nobody", yes=True, extra_regions=[REGION]) == 0
+    assert "nothing is left of nobody in us-east-1" in capsys.readouterr().out
+
+
+def test_another_computer_looks_into_all_regions_of_the_account(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    record = up()
+    shutil.rmtree(records.folder())  # as on another computer
+    assert removal.down("first", yes=True) == 0
+    assert re.search(r"nothing is left of first in .*eu-west-1.*us-east-1.* of account 123456789012", capsys.readouterr().out)
+    assert machines.get(REGION, record.machine).state == "terminated" and resources.everything([REGION]) == []
+
+
+def test_a_misspelled_name_shows_the_runs_that_are_there(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    up()
+    assert removal.down("frist", yes=True) == 0
+    shown = capsys.readouterr().out
+    assert "nothing has the tag of frist in us-east-1 of account 123456789012; other runs that have something there: first" in shown
+
+
+def test_what_cannot_be_looked_into_is_not_claimed_to_be_empty(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    aws.fail("ec2", "DescribeRegions", "RequestLimitExceeded", status=503, times=None)
+    with pytest.raises(AwsError, match="listing the regions of the account"):
+        removal.down("first", yes=True)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(session.AccessError, match="no AWS credentials"):
+        removal.down("first", yes=True, extra_regions=[REGION])
+    assert "nothing is left" not in capsys.readouterr().out
+
+
+def test_a_run_of_another_account_is_refused_with_both_numbers(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    record = up()
+    assert record.account == "123456789012"
+    records.save(replace(record, account="999999999999"))
+    both = "of AWS account 999999999999, and the present credentials are of account 123456789012"
+    for refused in (lambda: removal.down("first", yes=True), up, lambda: records.required("first")):
+        with pytest.raises(records.RecordError, match=both):
+            refused()
+    assert "not looked into: first, launched in account 999999999999" in listing.text()
+    assert machines.get(REGION, record.machine).state == "running"
+    other = replace(record, run="elsewhere", account="999999999999")
+    records.save(record)
+    records.save(other)
+    assert removal.down(None, yes=True) == 1, "not everything was looked into"
+    assert "not looked into: elsewhere, launched in account 999999999999" in capsys.readouterr().out
+    assert kinds() == [] and records.load("elsewhere") == other
+
+
+@pytest.mark.parametrize(("phase", "machine", "said"), [("running", None, True), ("ended", None, False), ("running", "i-0earlier", False)])
+def test_the_question_says_that_the_run_still_works(
+    home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, capsys, phase: str, machine: str | None, said: bool
+) -> None:
+    record = up()
+    status = {"phase": phase, "doing": "the run works", "machine": machine or record.machine}
+    buckets.put_json(status, record.bucket, record.prefix + "machine/status.json", REGION)
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or "no")
+    assert removal.down("first") == 1
+    assert ("although the machine of first is still working?" in questions[0]) == said
+    shown = f"STILL WORKING  first on {record.machine}: running, the run works; what it has not uploaded is lost"
+    assert (shown in capsys.readouterr().out) == said
+
+
+def test_a_machine_that_is_not_shown_keeps_its_timer(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    record = up()
+    aws.deny("ec2", "DescribeInstances")
+    assert removal.down("first", yes=True) == 1
+    assert "its timer and everything else stay" in capsys.readouterr().out
+    aws.recover()
+    assert machines.get(REGION, record.machine).state == "running"
+    assert schedules.existing(REGION, "first") and roles.existing("first", REGION)
+
+
+def test_results_that_arrive_during_the_question_are_kept(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    record = up()
+    monkeypatch.setattr("builtins.input", lambda question: put_results(record) or "yes")
+    assert removal.down("first") == 0
+    assert "but the kept results" in capsys.readouterr().out
+    assert record.prefix + "results/training/result.json" in buckets.listing(record.bucket, record.prefix, REGION)
+    assert records.load("first").bucket == record.bucket
+
+
+def test_a_bucket_that_is_not_shown_keeps_the_record(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = up()
+    put_results(record)
+    monkeypatch.setattr(removal, "LISTED_SECONDS", 0)
+    aws.deny("s3", "ListObjectsV2")
+    assert removal.down("first", yes=True) == 1
+    aws.recover()
+    assert records.load("first").bucket == record.bucket, "fetch still needs it"

@@ -21,11 +21,12 @@ SETTINGS = params.validate({"run_name": "first", "instance": "g4dn.xlarge"})
 OPTIONS = StartOptions(region=REGION, ignore_fit=True)
 
 
-def own_machine(region: str = REGION, type: str = "g4dn.xlarge", stopped: bool = True) -> str:
-    """A machine that was there before the workbook: no tag, the open default group, no profile; its id."""
+def own_machine(region: str = REGION, type: str = "g4dn.xlarge", stopped: bool = True, **asked: Any) -> str:
+    """A machine that was there before the workbook: no tag, the open default group, no profile unless it is asked for; its id."""
     client = session.client("ec2", region)
     subnet = next(iter(network.subnets(region).values()))
-    made = client.run_instances(ImageId=images.newest(region), InstanceType=type, MinCount=1, MaxCount=1, SubnetId=subnet)["Instances"][0]
+    wanted = {"ImageId": images.newest(region), "InstanceType": type, "MinCount": 1, "MaxCount": 1, "SubnetId": subnet}
+    made = client.run_instances(**wanted, **asked)["Instances"][0]
     if stopped:
         client.stop_instances(InstanceIds=[made["InstanceId"]])
     return made["InstanceId"]
@@ -47,13 +48,14 @@ def test_an_own_stopped_machine_is_prepared_started_and_set_up(home, aws: FalseA
     sent: list[str] = []
     aws.shell = lambda machine, lines: (sent.extend(lines), (0, ""))[1]
     machine = own_machine()
-    record = start(machine, max_hours=2)
+    record = start(machine, max_hours=2, idle_minutes=90)
     assert record.machine == machine and record.complete and record.adopted and record.attempt == 1
     now = described(machine)
     assert now["State"]["Name"] == "running" and [group["GroupId"] for group in now["SecurityGroups"]] == [record.group]
     assert record.profile in now["IamInstanceProfile"]["Arn"] and now["MetadataOptions"]["HttpTokens"] == "required"
     script = base64.b64decode(sent[0].split()[1]).decode()
     assert "shutdown -P +" in script and record.archive_sha256 in script and sent[1].startswith("bash ")
+    assert '"idle_minutes": 90, "adopted": true' in script, "its units begin at no later start, which is its owner's"
 
 
 def test_the_timer_is_set_before_the_machine_starts_and_stops_it(home, aws: FalseAws) -> None:
@@ -68,10 +70,24 @@ def test_the_timer_is_set_before_the_machine_starts_and_stops_it(home, aws: Fals
 
 
 def test_shutdown_on_a_machine_of_ones_own_stops_it_even_if_it_was_set_to_terminate(home, aws: FalseAws) -> None:
-    machine = own_machine()
-    session.client("ec2", REGION).modify_instance_attribute(InstanceId=machine, InstanceInitiatedShutdownBehavior={"Value": "terminate"})
+    machine = own_machine(InstanceInitiatedShutdownBehavior="terminate")
+    assert aws_missing.machine(REGION, machine).instance_initiated_shutdown_behavior == "terminate"
     start(machine)
     assert aws.shut_down(machine) == "stopped"
+    assert removal.down("first", yes=True) == 0
+    assert aws_missing.machine(REGION, machine).instance_initiated_shutdown_behavior == "terminate", "as it was before"
+
+
+def test_a_stopped_machine_that_has_a_profile_gets_the_runs_and_then_its_own_again(home, aws: FalseAws) -> None:
+    # EC2 replaces the profile of a running machine alone.
+    aws.fail("ec2", "ReplaceIamInstanceProfileAssociation", "IncorrectState", times=None)
+    profile = session.client("iam", REGION).create_instance_profile(InstanceProfileName="theirs")["InstanceProfile"]["Arn"]
+    machine = own_machine(IamInstanceProfile={"Name": "theirs"})
+    # The old association takes some seconds to go.
+    aws.fail("ec2", "AssociateIamInstanceProfile", "IncorrectState", times=1)
+    record = start(machine)
+    assert described(machine)["IamInstanceProfile"]["Arn"].endswith(f"/{record.profile}")
+    assert removal.down("first", yes=True) == 0 and described(machine)["IamInstanceProfile"]["Arn"] == profile
 
 
 def test_down_gives_a_machine_back_as_it_was(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +195,17 @@ def test_a_machine_that_cannot_be_set_up_is_stopped_again(home, aws: FalseAws, m
     aws.unreachable.clear()
     aws.shell = lambda machine, lines: (0, "")
     assert start(machine).complete
+
+
+def test_a_machine_whose_set_up_is_interrupted_is_stopped_again(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    machine = own_machine()
+    monkeypatch.setattr(restart.shell_commands, "wait_reachable", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(machine)
+    assert machines.get(REGION, machine).state == "stopped"
 
 
 def test_without_the_outside_timer_it_is_not_started(home, aws: FalseAws) -> None:

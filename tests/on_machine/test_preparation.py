@@ -5,6 +5,7 @@ import json
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mistral_lib.on_machine.ending import EndError, Limits
 from mistral_lib.on_machine.folders import Folders
 from mistral_lib.on_machine.heartbeat import Facts, Heartbeat
 from mistral_lib.on_machine.job import Job
-from mistral_lib.on_machine.preparation import Preparation
+from mistral_lib.on_machine.preparation import UPLOADING, Preparation
 from mistral_lib.on_machine.programs import ProgramError
 from tests.support import disks, machine_jobs
 from tests.support.aws_stand_in import FalseAws
@@ -141,10 +142,26 @@ def test_s3_that_fails_for_a_while_is_waited_for(store: Store, folders: Folders,
     assert prepared.job_in_place().run == "quick"
 
 
-def test_a_machine_without_a_job_ends_after_its_idle_minutes(store: Store, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mistral_lib.on_machine.preparation.IDLE_MINUTES", 0.001)
+def test_a_machine_without_a_job_ends_after_its_idle_minutes(store: Store, folders: Folders) -> None:
+    prepared = preparation(folders, store)
+    prepared.facts.limits = replace(prepared.facts.limits, idle_minutes=0.001)
     with pytest.raises(EndError, match=r"idle: no usable job for 0\.001 minutes; there was no job\.json"):
-        preparation(folders, store).job_in_place()
+        prepared.job_in_place()
+
+
+def test_a_machine_waits_while_signs_come_that_its_job_is_being_sent(store: Store, folders: Folders) -> None:
+    begin, looks = time.monotonic(), []
+
+    def check() -> None:
+        looks.append(time.monotonic() - begin)
+        if looks[-1] < 1.5:
+            store.write(UPLOADING, str(len(looks)).encode())
+
+    prepared = preparation(folders, store, check)
+    prepared.facts.limits = replace(prepared.facts.limits, idle_minutes=0.5 / 60)
+    with pytest.raises(EndError, match="idle: no usable job"):
+        prepared.job_in_place()
+    assert 1.9 < looks[-1] < 10, "half a second after the last sign, which does not change any more"
 
 
 def test_a_job_of_another_run_or_of_the_past_is_not_begun(store: Store, folders: Folders) -> None:

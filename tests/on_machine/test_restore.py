@@ -36,6 +36,16 @@ def test_nothing_to_restore_leaves_the_folder_alone(store: Store, tmp_path: Path
     assert (tmp_path / "quick" / "manifest.json").exists()
 
 
+def test_what_is_missing_is_told_from_what_may_not_be_read(store: Store, aws: FalseAws) -> None:
+    """S3 answers AccessDenied for a missing object to a role that may list its own prefix alone."""
+    store.write("job.json.old", b"another one with the same beginning")
+    aws.fail("s3", "GetObject", "AccessDenied", 403, times=None)
+    assert store.read("job.json") is None
+    store.write("job.json", b"{}")
+    with pytest.raises(StoreError, match="AccessDenied"):
+        store.read("job.json")
+
+
 def test_a_run_folder_that_is_there_is_moved_aside(store: Store, folder: Path, tmp_path: Path) -> None:
     new = run_folder(tmp_path / "second" / "quick", steps=(2,))
     (new / "own.txt").write_text("only here")

@@ -1,13 +1,19 @@
 """The systemd units: valid for systemd, without rights that the run does not need."""
 
+import json
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from mistral_lib.on_machine import install, units
 from mistral_lib.on_machine.folders import Folders
+from mistral_lib.on_machine.user_data import Place
 
 END = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 
@@ -38,3 +44,18 @@ def test_units_are_written_once_and_again_only_if_the_end_moves(folders: Folders
     assert not install.write_units(folders, END.timestamp())
     assert install.write_units(folders, END.timestamp() - 60)
     assert "OnCalendar=2031-02-03 04:04:06 UTC" in (folders.units / units.DEADLINE_TIMER).read_text()
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_on_a_machine_of_its_owner_no_unit_begins_at_a_later_start(
+    adopted: bool, folders: Folders, program: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = program("systemctl")
+    monkeypatch.setattr(install, "make_user", lambda folders: None)
+    monkeypatch.setattr(install.shutil, "chown", lambda *names: None)
+    place = Place("first", "a-bucket", "runs/first/", "us-east-1", "a" * 64, 90, adopted=adopted)
+    (folders.base / "place.json").write_text(json.dumps(asdict(place)))
+    (folders.base / "started").write_text(str(time.time()))
+    install.install(folders)
+    every = " ".join(units.ENABLED)
+    assert called.read_text().splitlines() == ["daemon-reload", f"{'disable' if adopted else 'enable'} {every}", f"restart {every}"]

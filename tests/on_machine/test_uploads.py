@@ -97,6 +97,22 @@ def test_checkpoints_that_were_tidied_away_leave_the_list_before_their_objects_a
     assert "training/checkpoints/checkpoint-12/complete.json" in listed(store)
 
 
+def test_the_last_checkpoint_stays_in_the_bucket_until_a_newer_one_is_there(store: Store, folder: Path, aws: FalseAws) -> None:
+    uploads = Uploads(store, folder)
+    uploads.round()
+    for old in (STEP_4, STEP_8):
+        shutil.rmtree(folder / old)
+    checkpoint(folder, 12)
+    aws.deny("s3", "PutObject", times=None)
+    with pytest.raises(StoreError):
+        uploads.round()
+    assert STEP_8 + "complete.json" in listed(store) & objects(store)
+    aws.recover()
+    uploads.round()
+    assert "training/checkpoints/checkpoint-12/complete.json" in listed(store) & objects(store)
+    assert not [name for name in listed(store) | objects(store) if name.startswith((STEP_4, STEP_8))]
+
+
 def test_an_upload_that_fails_at_any_request_lists_nothing_half_and_the_next_round_completes_it(
     store: Store, folder: Path, aws: FalseAws, tmp_path: Path
 ) -> None:

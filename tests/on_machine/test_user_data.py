@@ -1,10 +1,12 @@
 """The script of the first boot and its archive: small, without faults of the shell, the same each time."""
 
 import io
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,18 @@ PLACE = Place("a-run", "a-bucket", "runs/a-run/", "eu-central-1", "a" * 64, 90)
 def test_the_script_fits_into_user_data_and_begins_with_the_time_limit() -> None:
     lines = [line for line in user_data.script(PLACE).splitlines() if line and not line.startswith("#")]
     assert len(user_data.script(PLACE).encode()) < 16_000
-    assert lines[:2] == ["set -euo pipefail", "shutdown -P +90 'mistral-workbook: the time limit of this machine'"]
+    assert lines[0] == "set -euo pipefail" and lines[1].startswith("trap ")
+    assert lines[2] == "shutdown -P +90 'mistral-workbook: the time limit of this machine'"
+
+
+@pytest.mark.parametrize("fails", ["the time limit", "the folder"])
+def test_a_machine_whose_first_commands_fail_shuts_down(program: Callable[[str, str], Path], tmp_path: Path, fails: str) -> None:
+    calls = program("shutdown", "[[ $2 == now ]]" if fails == "the time limit" else "")
+    (tmp_path / "full").touch()  # a file, in which no folder can be made
+    variables = {**os.environ, "MISTRAL_MACHINE_FOLDER": str(tmp_path / "full" / "base")}
+    done = subprocess.run(["bash", "-c", user_data.script(PLACE)], env=variables, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert [line.split()[1] for line in calls.read_text().splitlines()] == ["+90", "now"]
 
 
 def test_a_machine_without_time_is_refused() -> None:

@@ -33,7 +33,7 @@ def test_every_option_that_it_names_exists_and_every_action_is_shown() -> None:
         (r"`--max-hours` \(default (\d+)\)", launch_options.MAX_HOURS),
         (r"up to `--wait-minutes` \((\d+)\)", launch_options.UpOptions().wait_minutes),
         (r"no file for (\d+) minutes \(`--hang-minutes`\)", RunOptions().hang_minutes),
-        (r"no job for (\d+) minutes \(`--idle-minutes`\)", RunOptions().idle_minutes),
+        (r"no job for (\d+) minutes \(`--idle-minutes`\)", launch_options.UpOptions().idle_minutes),
         (r"up to (\d+) minutes before the end", ending.LONGEST_WRAP_UP / 60),
         (r"EventBridge schedule (\d+) minutes later", launch_steps.GRACE.total_seconds() / 60),
         (r"150 GiB for a 7B run \| ([\d.]+) a day", round(150 * prices.DAY_PRICES["volume"], 2)),

@@ -1,24 +1,28 @@
 """What `run` sends: everything that the job names, the job last, no secret where it can be read, and after a fault only the rest."""
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from mistral_lib.aws import buckets
+from mistral_lib.aws import buckets, session
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.instance import records
 from mistral_lib.instance.records import RecordError
 from mistral_lib.on_machine.job import Job
-from mistral_lib.rented_run import packing, payload, uploading
+from mistral_lib.on_machine.preparation import UPLOADING
+from mistral_lib.rented_run import packing, payload, sign_of_life, uploading
 from mistral_lib.rented_run.packing import Code
 from mistral_lib.rented_run.uploading import RunOptions, UploadError
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 from tests.support import rented
-from tests.support.aws_stand_in import FalseAws
+from tests.support.aws_stand_in import REGION, FalseAws
 
 TOKEN = "hf_" + "kT9x" * 8
 
@@ -32,8 +36,9 @@ def settings(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def sent(aws: FalseAws) -> list[str]:
-    """Keys of the objects that were put, oldest first."""
-    return [one.path.split("/runs/small/", 1)[1] for one in aws.asked("s3", "PutObject") if "/runs/small/" in one.path]
+    """Keys of the objects that were put, oldest first, without the signs of life meanwhile."""
+    keys = [one.path.split("/runs/small/", 1)[1] for one in aws.asked("s3", "PutObject") if "/runs/small/" in one.path]
+    return [key for key in keys if key != UPLOADING]
 
 
 def test_the_job_is_last_and_names_what_was_sent_with_its_hashes(aws: FalseAws, settings: Settings) -> None:
@@ -80,7 +85,7 @@ def test_a_new_machine_of_the_run_gets_the_job_without_sending_the_files_again(a
 
 
 def denied(aws: FalseAws) -> None:
-    aws.deny("s3", "PutObject", times=1)
+    aws.fail("s3", "PutObject", "AccessDenied", 403, when=lambda parameters: "code.tar.gz" in str(parameters))
 
 
 def throttled(aws: FalseAws) -> None:
@@ -114,6 +119,29 @@ def test_after_a_fault_there_is_no_job_and_the_same_command_sends_the_rest(
     uploading.run(settings, RunOptions())
     again = sent(aws)[before:]
     assert again[-1] == "job.json" and not there & set(again)
+
+
+def test_while_files_are_sent_the_machine_gets_a_sign_of_life_every_minute(
+    aws: FalseAws, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = rented.rent()
+    monkeypatch.setattr(uploading.sign_of_life, "given", partial(sign_of_life.given, seconds=0.1))
+    seen: list[bytes] = []
+
+    def sending(record: records.Record, pieces: list[uploading.Piece]) -> None:
+        until = time.monotonic() + 20
+        while len(set(seen)) < 3 and time.monotonic() < until:
+            with suppress(session.client("s3", REGION).exceptions.NoSuchKey):
+                seen.append(rented.get(record, UPLOADING))
+            time.sleep(0.05)
+
+    monkeypatch.setattr(uploading, "upload", sending)
+    uploading.run(settings, RunOptions())
+    assert len(set(seen)) >= 3 and all(b'"at"' in one for one in seen)
+    time.sleep(0.3)
+    last = rented.get(record, UPLOADING)
+    time.sleep(0.3)
+    assert rented.get(record, UPLOADING) == last, "none after the job is there"
 
 
 def test_without_a_running_machine_the_next_step_is_named(aws: FalseAws, settings: Settings) -> None:

@@ -19,7 +19,9 @@ from tests.support.aws_stand_in import FalseAws
 def report(record: Record, minutes_ago: float = 0.1, **changes: Any) -> None:
     """The machine writes its status."""
     moment = (datetime.now(UTC) - timedelta(minutes=minutes_ago)).isoformat()
-    status = MachineStatus(record.run, "running", "the run works", moment, record.launched.isoformat(), record.ends_at.isoformat())
+    status = MachineStatus(
+        record.run, "running", "the run works", moment, record.launched.isoformat(), record.ends_at.isoformat(), record.machine
+    )
     rented.put(record, "machine/status.json", json.dumps(json.loads(status.to_json(Masker())) | changes).encode())
 
 
@@ -49,8 +51,10 @@ def test_a_missing_timer_and_a_silent_machine_are_said_loudly(record: Record) ->
     assert "NO TIMER IN AWS" in shown and "NO REPORT since 7 min" in shown
 
 
-def test_the_report_of_an_earlier_machine_does_not_count(record: Record) -> None:
-    report(record, minutes_ago=300, complete=True)
+@pytest.mark.parametrize(("minutes_ago", "machine"), [(300, None), (0.1, "i-0earlier")])
+def test_the_report_of_an_earlier_machine_does_not_count(record: Record, minutes_ago: float, machine: str | None) -> None:
+    """An older report without the machine's id, and one of another machine from the same second."""
+    report(record, minutes_ago=minutes_ago, complete=True, machine=machine)
     seen = watching.look("small")
     assert seen.word == "working" and "no report of this machine yet" in watching.text(seen)
 

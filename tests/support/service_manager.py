@@ -174,7 +174,7 @@ class Manager:
         options = [word for word in arguments if word.startswith("-")]
         verb, *names = [word for word in arguments if not word.startswith("-")]
         units = [self.of(name) for name in names]
-        if verb in ("daemon-reload", "enable"):
+        if verb in ("daemon-reload", "enable", "disable"):
             return ""
         if verb == "show":
             return f"{units[0].state}\n"

@@ -26,6 +26,10 @@ class MissingError(StoreError):
     """There is no such object."""
 
 
+class DeniedError(StoreError):
+    """S3 does not allow it, or does not say that the object is missing."""
+
+
 class Store:
     """Objects below the prefix of one run."""
 
@@ -35,7 +39,7 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """The content of an object; None if it does not exist. Errors: StoreError."""
         try:
-            with _explained(f"reading {name}"):
+            with self._explained(f"reading {name}", name):
                 return self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
         except MissingError:
             return None
@@ -82,7 +86,7 @@ class Store:
     def _download(self, name: str, partial: Path) -> tuple[str, str | None]:
         """The SHA-256 of the content, and the one in the object's metadata."""
         digest = hashlib.sha256()
-        with _explained(f"downloading {name}"):
+        with self._explained(f"downloading {name}", name):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)
             with open(partial, "wb") as file:
                 for piece in answer["Body"].iter_chunks(2**20):
@@ -90,10 +94,30 @@ class Store:
                     file.write(piece)
         return digest.hexdigest(), answer.get("Metadata", {}).get("sha256")
 
+    @contextmanager
+    def _explained(self, what: str, name: str) -> Iterator[None]:
+        """As `_explained`, for an object that may be missing. S3 says so only to those who may list the whole bucket, and AccessDenied to
+        this machine, which may list its own prefix; the listing tells the two apart."""
+        try:
+            with _explained(what):
+                yield
+        except DeniedError as error:
+            if self._is_listed(name):
+                raise
+            raise MissingError(f"{what}: there is no such object") from error
+
+    def _is_listed(self, name: str) -> bool:
+        with _explained(f"looking for {name}"):
+            found = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + name, MaxKeys=1).get("Contents", [])
+        return any(one["Key"] == self.prefix + name for one in found)
+
+
+KINDS = {"NoSuchKey": MissingError, "404": MissingError, "AccessDenied": DeniedError, "403": DeniedError}  # by the code of S3
+
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Errors of S3 and of the network become StoreError, a missing object MissingError."""
+    """Errors of S3 and of the network become StoreError, a missing object MissingError, one that is not allowed DeniedError."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
@@ -102,7 +126,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        kind = MissingError if code in ("NoSuchKey", "404") else StoreError
+        kind = KINDS.get(code, StoreError)
         raise kind(f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}") from None
     except (BotoCoreError, Boto3Error, HTTPError) as error:
         raise StoreError(f"{what}: {type(error).__name__}: {error}") from None

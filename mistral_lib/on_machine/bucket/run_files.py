@@ -11,6 +11,7 @@ from mistral_lib.on_machine.bucket.object_store import sha256_of
 from mistral_lib.on_machine.bucket.results_list import Entry
 
 CHECKPOINTS = "training/checkpoints/"
+RESUMED = "checkpoint-"  # how the name of a checkpoint begins that a run resumes from; the others are kept adapters
 LIST = "complete.json"  # in a checkpoint: its files with their hashes
 MANIFEST = "manifest.json"
 NOT_UPLOADED = (".lock", ".progress.json")  # of processes on this machine

@@ -1,7 +1,7 @@
 """Mirrors the run folder into the bucket, while the run works in it.
 
 A file is listed in results.json only after its object is complete, a checkpoint only after all its objects are. What has vanished
-here is taken off the list first; its objects are deleted after that. In each round the manifest is read before the other files and
+here is taken off the list first; its objects are deleted after that, the last checkpoint's when a newer one is there. In each round the manifest is read before the other files and
 uploaded after them, so that what it calls complete is there. If S3 fails, the next round continues where this one stopped.
 """
 
@@ -50,6 +50,7 @@ class Uploads:
             self._put(MANIFEST, manifest)
         self._publish()
         changed += [self._name(place) for place in checkpoints if not self._upload_checkpoint(place)]
+        self._forget_all_but(files, checkpoints, manifest)
         self._publish(complete and not changed)
         return Round(self._published.bytes, tuple(changed))
 
@@ -57,10 +58,14 @@ class Uploads:
         return path.relative_to(self.folder).as_posix()
 
     def _forget_all_but(self, files: Iterable[str], checkpoints: list[Path], manifest: bytes | None) -> None:
-        """Take off the list what is not here any more, then delete its objects."""
+        """Take off the list what is not here any more, then delete its objects. Until one of the checkpoints that are here is in the
+        bucket, those of before stay: a machine that is taken away meanwhile would leave nothing to resume from."""
         kept = {*files, *([MANIFEST] if manifest is not None else [])}
         folders = {f"{self._name(place)}/" for place in checkpoints}
         gone = [name for name in self._stored if name not in kept and not any(name.startswith(folder) for folder in folders)]
+        here = [place for place in checkpoints if place.name.startswith(run_files.RESUMED)]
+        if here and not any(f"{self._name(place)}/{run_files.LIST}" in self._listing for place in here):
+            gone = [name for name in gone if not name.startswith(run_files.CHECKPOINTS + run_files.RESUMED)]
         self._unlist(gone)
         for name in gone:
             self.store.delete(FOLDER + name)
