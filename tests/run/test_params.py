@@ -290,7 +290,7 @@ MINE = {"run_name": "mine", "corpus_paths": ["corpora/mine"]}
 def test_a_corpus_typed_into_a_cell_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture, number: str) -> None:
     got, text = opened(capsys, notebook_cell(number, **MINE))
     assert got == Settings(**MINE)
-    expected = {"00": "max_steps = 0 (not 40)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.0008)"}
+    expected = {"00": "max_steps = 0 (not 40)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.0005)"}
     assert "values of the demo in this cell do not count" in text and expected.get(number, "max_new_tokens = 256 (not 64)") in text
     got, _ = opened(capsys, notebook_cell(number, **MINE, seed=7, lora_rank=8))
     assert got == Settings(**MINE, seed=7, lora_rank=8), "what is typed counts"
