@@ -36,9 +36,18 @@ def select(only: Sequence[str] = ()) -> list[Path]:
     return [path for number, path in known.items() if not only or number in only]
 
 
+def wanted(settings: params.Settings, only: Sequence[str] = ()) -> list[Path]:
+    """`select`, without the notebook that exports and serves if `export_forms` is empty; in `only` its number is an order."""
+    chosen = select(only)
+    if settings.export_forms or only:
+        return chosen
+    say("05_serve_adapter is left out: export_forms is empty, so there is nothing to export")
+    return [path for path in chosen if path.name[:2] != "05"]
+
+
 def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
     """Run the notebooks; 0 if all are done, 1 if one failed. Errors before anything runs: SourceError, BaseModelError, RunInUseError."""
-    chosen = select(only)
+    chosen = wanted(settings, only)
     sources.of_settings(settings)  # paths that are not there stop the run here
     base_model.folder(settings.base_model, weights=False)  # and so does a base model that cannot be used
     trackers.require(settings.report_to)

@@ -1,7 +1,8 @@
 """The embedded corpus: the documentation of the pinned libraries, read on the user's machine and written as messy corpora come.
 
-Three sources, each built once below corpora/ and the same for the same library versions; nothing of them is committed:
-demo:corpus      docstrings of functions and classes, read with `ast`: JSONL rows, a different row shape for each library
+Three sources, each built once below corpora/ and the same for the same library versions. Committed is only demo_chats.jsonl:
+demo:corpus      the openings of docstrings of functions and classes, read with `ast`: JSONL rows, a different row shape for each library;
+                 and everyday chats that were written for the demo, so that the model does not unlearn them
 demo:operatives  the longest module docstrings, the "guides": one archive of PDFs
 demo:retention   prose of other packages' descriptions, never trained on: shows what training made the model forget
 Duplicates are those that the libraries really contain.
@@ -23,11 +24,13 @@ from typing import Any
 from mistral_lib.run import files, paths
 from mistral_lib.run.progress import bar, say
 
-BUILDER = 2  # raise it when the files change for the same libraries
+BUILDER = 4  # raise it when the files change for the same libraries
 RETENTION_BUILDER = 1  # likewise for the retention set
 ENTRIES_PER_LIBRARY = 1000
 ENTRIES_PER_MODULE = 10  # so that many source documents share each domain
 SHORTEST = 40  # characters of the shortest docstring that becomes a row
+OPENING = 160  # characters of a row's docstring: its first paragraph, and those after it that fit; short answers are learned in minutes
+CHATS = Path(__file__).with_name("demo_chats.jsonl")
 GUIDE_LENGTH = 1500  # characters from which a module's docstring is a guide and becomes a PDF
 GUIDES = 12
 SHORTEST_PARAGRAPH, LETTERS = 120, 0.7  # characters of a paragraph of prose, and the share of them that are letters
@@ -105,6 +108,7 @@ def _write_libraries(folder: Path) -> None:
                 break
         rows = [{**shape(e), "module": e.module, "name": e.name} for e in entries[:ENTRIES_PER_LIBRARY]]
         files.write_json_lines(folder / "corpus" / f"{library}.jsonl", rows)
+    files.write_bytes(folder / "corpus" / "general.jsonl", CHATS.read_bytes())
     (folder / "operatives").mkdir()
     files.write_bytes(folder / "operatives" / "guides.zip", _archive(guides))
 
@@ -131,11 +135,17 @@ def _walk(node: ast.AST, prefix: str, module: str) -> Iterator[Entry]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = f"{prefix}{child.name}"
-            docstring = ast.get_docstring(child) or ""
+            docstring = opening(ast.get_docstring(child) or "")
             if len(docstring) >= SHORTEST:
                 yield Entry(name, module, _signature(child), docstring)
             if isinstance(child, ast.ClassDef):
                 yield from _walk(child, f"{name}.", module)
+
+
+def opening(docstring: str) -> str:
+    """The first paragraph, and as many of the next ones as fit into OPENING characters."""
+    ends = [match.start() for match in re.finditer(r"\n\s*\n", docstring)] + [len(docstring)]
+    return docstring[: max([ends[0], *(end for end in ends if end <= OPENING)])].rstrip()
 
 
 def _signature(node: ast.AST) -> str:

@@ -6,6 +6,7 @@ first file that is missing.
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,23 +65,34 @@ class Export:
         self.seconds: dict[str, float] = {}
 
     def make_all(self) -> dict[str, Any]:
-        """Fill the folder, and return the figures for the manifest."""
-        pieces = self._pieces("probe", self.run.settings.max_export_tokens)
-        made = pieces.piece(probes.FILE, lambda place: probes.save(self._probe(), place.parent))
+        """Fill the folder, and return the figures for the manifest. The adapter as GGUF, another process's work, is made beside the probe."""
+        lora, asked = self._pieces("lora"), self._pieces("probe", self.run.settings.max_export_tokens)
+        with ThreadPoolExecutor(1) as beside:
+            apart = beside.submit(self._make_lora, lora)
+            made = asked.piece(probes.FILE, lambda place: probes.save(self._probe(), place.parent))
+        apart.result()  # also its error; merging, which looks for room on the same disk, begins after it
         probe = probes.load(made)
         into, why = merge_into(probe, self.run.settings.merge_into)
         say(f"export: merged into {into} weights — {why}")
         weights = self._pieces("weights", into)
-        self._make(weights, into)
-        pieces.publish(self.folder, probes.FILE)
-        weights.publish(self.folder, *self._names())
+        self._make_merged(weights, into)
+        kinds = {"probe": asked, "lora": lora, "weights": weights}
+        self._publish(kinds)
         result = {"forms": self._facts(), "merged_into": into, "why": why, "adapter_sha256": probe.adapter_sha256,
-                  "keys": {"probe": pieces.key, "weights": weights.key}, "seconds": self.seconds}  # fmt: skip
+                  "keys": {kind: pieces.key for kind, pieces in kinds.items()}, "seconds": self.seconds}  # fmt: skip
         self._write_texts(result)
         files.write_json(self.folder / "result.json", result)
-        pieces.discard()
-        weights.discard()
+        for pieces in kinds.values():
+            pieces.discard()
         return {"merged_into": into, **{form: facts["bytes"] for form, facts in result["forms"].items()}}
+
+    def _publish(self, kinds: Mapping[str, Pieces]) -> None:
+        """The probe, the files of the forms, and the base model that an adapter as GGUF is used with."""
+        kinds["probe"].publish(self.folder, probes.FILE)
+        for form in self.forms:
+            kinds["lora" if form == "lora_gguf" else "weights"].publish(
+                self.folder, file_of(form), *([BASE] if form == "lora_gguf" else [])
+            )
 
     def _pieces(self, kind: str, *depends: Any) -> Pieces:
         """What a file is made from: adapter, base model, the programs that make it, and `depends`."""
@@ -100,29 +112,32 @@ class Export:
         chosen = self.run.settings.merge_into
         return ["16bit"] if chosen == "16bit" or self.settings.quantization == "none" else ["nf4", "16bit"]
 
-    def _make(self, pieces: Pieces, into: str) -> None:
-        """All files of all forms."""
-        gguf = [form for form in self.forms if form not in ("merged", "lora_gguf")]
-        if set(self.forms) - {"lora_gguf"}:
-            merged = self._timed(pieces, MERGED, lambda place: merged_weights.merge(self.base, self.adapter, place, into))
-        if gguf:
-            f16 = self._timed(pieces, F16, lambda place: gguf_conversion.convert(merged, place))
-        for form in gguf:
-            if form in QUANTIZED:
-                self._timed(pieces, file_of(form), lambda place, form=form: gguf_quantization.quantize(f16, place, form))
+    def _make_lora(self, pieces: Pieces) -> None:
+        """The adapter as GGUF and its base model, if they are asked for."""
         if "lora_gguf" in self.forms:
             self._timed(pieces, BASE, lambda place: gguf_conversion.convert(self.base, place))
             self._timed(pieces, LORA, lambda place: gguf_conversion.convert_lora(self.adapter, self.base, place))
+
+    def _make_merged(self, pieces: Pieces, into: str) -> None:
+        """The files of all merged forms."""
+        gguf = [form for form in self.forms if form not in ("merged", "lora_gguf")]
+        if set(self.forms) - {"lora_gguf"}:
+            merged = self._timed(pieces, MERGED, lambda place: merged_weights.merge(self.base, self.adapter, place, into))
+
+        def f16() -> Path:
+            return self._timed(pieces, F16, lambda place: gguf_conversion.convert(merged, place))
+
+        for form in gguf:
+            if form in QUANTIZED:  # from the model in float16, which is made if one of them is
+                self._timed(pieces, file_of(form), lambda place, form=form: gguf_quantization.quantize(f16(), place, form))
+            else:
+                f16()
 
     def _timed(self, pieces: Pieces, name: str, make: Callable[[Path], object]) -> Path:
         began = time.perf_counter()
         place = pieces.piece(name, make)
         self.seconds[name] = round(time.perf_counter() - began, 1)
         return place
-
-    def _names(self) -> list[str]:
-        """The pieces that stay: those of the forms, and the base model that an adapter as GGUF is used with."""
-        return [*map(file_of, self.forms), *([BASE] if "lora_gguf" in self.forms else [])]
 
     def _facts(self) -> dict[str, dict[str, Any]]:
         """Of each form: its file, its size in bytes, and of an adapter as GGUF the base model's file."""

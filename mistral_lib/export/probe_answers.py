@@ -17,6 +17,8 @@ from mistral_lib.model import base_model
 from mistral_lib.run.settings import Settings
 from mistral_lib.serving.endpoint import Answer, EndpointError, NoAnswerError, StillLoadingError, WrongKeyError
 
+# messages of a chat, ids of its prompt and of the reference answer
+Row = tuple[list[dict[str, str]], Sequence[int], Sequence[int]]
 FAULTS = {NoAnswerError: NO_ANSWER, StillLoadingError: LOADING, WrongKeyError: WRONG_KEY}
 
 
@@ -25,7 +27,7 @@ class Scorer(Protocol):
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]: ...
 
-    def log_likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]: ...
+    def scored_chats(self, rows: Sequence[Row]) -> list[tuple[list[int], list[float]]]: ...
 
     def chat(self, messages: list[dict[str, str]], max_tokens: int) -> Answer: ...
 
@@ -42,8 +44,8 @@ class LoadedModel:
         found = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
         return list(found["input_ids"])
 
-    def log_likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        return [probe_measurement.log_likelihood(self.model, prompt, answer) for prompt, answer in pairs]
+    def scored_chats(self, rows: Sequence[Row]) -> list[tuple[list[int], list[float]]]:
+        return [(self.chat_ids(chat), probe_measurement.log_likelihood(self.model, prompt, answer)) for chat, prompt, answer in rows]
 
     def chat(self, messages: list[dict[str, str]], max_tokens: int) -> Answer:
         one = probe_measurement.greedy(self.model, self.tokenizer, [self.chat_ids(messages)], max_tokens)[0]
@@ -57,12 +59,11 @@ def compare(
     """Ask a form, and judge. decode, min_kept, weights, in_weights: as in `parity_verdict.judge`. seen: gets the log-likelihoods that were
     answered, and returns `in_weights` if they show it. If the form does not answer, the finding says so."""
     try:
-        prompts = [scorer.chat_ids(record.messages) for record in probe.records]
         try:
-            scores = scorer.log_likelihoods([(record.prompt_ids, record.answer_ids) for record in probe.records])
+            scored = scorer.scored_chats([(record.messages, record.prompt_ids, record.answer_ids) for record in probe.records])
         except EndpointError as error:
-            return _unscored(probe, form, prompts, decode, error)
-        answered = _with_greedy(probe, scorer, Answered(prompts, scores))
+            return _unscored(probe, form, [scorer.chat_ids(record.messages) for record in probe.records], decode, error)
+        answered = _with_greedy(probe, scorer, Answered([ids for ids, _ in scored], [values for _, values in scored]))
     except EndpointError as error:
         return fault(form, error)
     share = in_weights if seen is None else seen(answered.log_likelihoods)

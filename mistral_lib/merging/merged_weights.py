@@ -70,7 +70,7 @@ def merge(base: Path, adapter: Path, target: Path, into: Literal["16bit", "nf4"]
     return figures(weights, folder, reused) | {
         "merged_tensors": len(lora.modules),
         "into": into,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - began, 3),
     }
 
 

@@ -20,12 +20,20 @@ UNUSED_ROWS = 0.1  # largest share of embedding rows without a token: real model
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
+_sound: dict[tuple[Path, bool], list[tuple[str, int, int]]] = {}  # folders without faults: their files when they were checked
+
+
 class BaseModelError(ValueError):
     """A base model that cannot be used; the message names the file and the next step."""
 
 
 def check(folder: Path, weights: bool = True, shown: str = "") -> None:
-    """Errors: BaseModelError with all faults. weights: False if only the small files were fetched."""
+    """Errors: BaseModelError with all faults. weights: False if only the small files were fetched.
+
+    A folder that was sound is not read again in this process until one of its files changes."""
+    state = _state(folder)
+    if _sound.get((folder, weights)) == state:
+        return
     faults: list[str] = []
     config = _read(folder, "config.json", faults, _instead_of_config(folder))
     faults += config_faults(config)
@@ -46,6 +54,13 @@ def check(folder: Path, weights: bool = True, shown: str = "") -> None:
     if faults:
         lines = "\n".join(f"  {fault}" for fault in faults)
         raise BaseModelError(f"{shown or paths.short(folder)} cannot be used as base model:\n{lines}")
+    _sound[folder, weights] = state
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file."""
+    found = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else []
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
 
 def _read(folder: Path, name: str, faults: list[str], instead: str = "") -> dict[str, Any]:

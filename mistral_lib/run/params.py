@@ -47,16 +47,24 @@ def validate(values: Mapping[str, Any], origin: str = "parameters", recorded: bo
     faults += parameter_faults.contradictions(settings, instances()) + ([] if recorded else parameter_faults.of_the_demo(settings))
     if faults:
         raise ParameterError("\n".join(f"{origin}: {fault}" for fault in faults))
-    return settings if recorded else _without_the_demos_retention(settings)
+    return settings if recorded else _without_the_demos_own(settings)
 
 
-def _without_the_demos_retention(settings: Settings) -> Settings:
-    """With a corpus of one's own, demo:retention is left out of the retention texts, which is said."""
-    kept = [path for path in settings.retention_paths if not is_embedded(path)]
-    if not settings.has_own_corpus or kept == settings.retention_paths:
+def _without_the_demos_own(settings: Settings) -> Settings:
+    """With a corpus of one's own, demo:retention is left out of the retention texts, and the weights of the demo's domains, which is said."""
+    if not settings.has_own_corpus:
         return settings
-    say("retention_paths: demo:retention is left out: it belongs to the demo's corpus; general_prompts measure forgetting for any corpus")
-    return settings.model_copy(update={"retention_paths": kept})
+    changes: dict[str, Any] = {}
+    kept = [path for path in settings.retention_paths if not is_embedded(path)]
+    if kept != settings.retention_paths:
+        say(
+            "retention_paths: demo:retention is left out: it belongs to the demo's corpus; general_prompts measure forgetting for any corpus"
+        )
+        changes["retention_paths"] = kept
+    if settings.domain_weights and settings.domain_weights == demo()["domain_weights"]:
+        say(f"domain_weights: {settings.domain_weights} is left out: it is of the demo's domains")
+        changes["domain_weights"] = {}
+    return settings.model_copy(update=changes)
 
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Settings:

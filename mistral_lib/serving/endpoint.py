@@ -5,7 +5,7 @@ knows nothing of runs, adapters or verdicts.
 Source: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md; vLLM's vllm/entrypoints/openai/{chat_completion,completion}
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,14 +74,14 @@ class Endpoint:
 
     # -- token ids ----------------------------------------------------------------------------------------------------
 
-    def chat_ids(self, messages: Messages) -> list[int]:
-        """The ids that the server evaluates for a chat, up to where its answer begins."""
+    def chat_ids(self, messages: Messages, slot: int | None = None) -> list[int]:
+        """The ids that the server evaluates for a chat, up to where its answer begins. slot: llama.cpp's; None: any."""
         if self._engine == "vllm":
             return self._one_token_chat(messages, return_token_ids=True)["prompt_token_ids"]
         self._require_llama_cpp("the ids of a chat")
         prompt = self._requests.post("/apply-template", {"messages": messages})["prompt"]
         ids = self._tokenize(prompt, special=True)
-        evaluated = self._one_token_chat(messages)["usage"]["prompt_tokens"]
+        evaluated = self._one_token_chat(messages, **_in_slot(slot))["usage"]["prompt_tokens"]
         if evaluated != len(ids):
             raise EndpointError(
                 f"{self.url}: evaluates {evaluated} tokens for a chat whose template and tokenizer give {len(ids)}; the ids cannot be known"
@@ -110,24 +110,30 @@ class Endpoint:
         return self._log_likelihood(prompt_ids, answer_ids)
 
     def log_likelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """`log_likelihood` of several (prompt_ids, answer_ids), as many at once as the server computes.
+        """`log_likelihood` of several (prompt_ids, answer_ids), as many at once as the server computes."""
+        return self._each(lambda pair, slot: self._log_likelihood(*pair, slot=slot), pairs)
 
-        In llama.cpp each keeps one slot to itself: in another one its tokens so far would have to be computed again.
-        """
+    def scored_chats(self, rows: Sequence[tuple[Messages, Sequence[int], Sequence[int]]]) -> list[tuple[list[int], list[float]]]:
+        """`chat_ids` of the messages and `log_likelihood` of the answer, of several (messages, prompt_ids, answer_ids), as many at once as the
+        server computes: a prompt that is written as expected is computed once for both."""
+        return self._each(lambda row, slot: (self.chat_ids(row[0], slot), self._log_likelihood(*row[1:], slot=slot)), rows)
+
+    def _each(self, ask: Callable[[Any, int | None], Any], items: Sequence[Any]) -> list[Any]:
+        """Ask for each item. In llama.cpp each keeps one slot to itself: in another one its tokens so far would be computed again."""
         places = [slot["id"] for slot in self.slots()] if self._engine == "llama.cpp" else [None] * VLLM_AT_ONCE
         free: Queue[int | None] = Queue()
         for place in places:
             free.put(place)
 
-        def one(pair: tuple[Sequence[int], Sequence[int]]) -> list[float]:
+        def one(item: Any) -> Any:
             slot = free.get()
             try:
-                return self._log_likelihood(*pair, slot=slot)
+                return ask(item, slot)
             finally:
                 free.put(slot)
 
         with ThreadPoolExecutor(len(places)) as threads:
-            return list(threads.map(one, pairs))
+            return list(threads.map(one, items))
 
     def _log_likelihood(self, prompt_ids: Sequence[int], answer_ids: Sequence[int], slot: int | None = None) -> list[float]:
         if not prompt_ids:
@@ -145,7 +151,7 @@ class Endpoint:
         """
         found = self._requests.post("/completion", {
             "prompt": ids, "n_predict": 1, "n_probs": 1, "temperature": 0, "logit_bias": [[token, FORCING]], "cache_prompt": True,
-            **({} if slot is None else {"id_slot": slot}),
+            **_in_slot(slot),
         })  # fmt: skip
         chosen = (found.get("completion_probabilities") or [{}])[0]
         if chosen.get("id") != token or found["tokens_evaluated"] != len(ids):
@@ -179,3 +185,8 @@ class Endpoint:
     def _require_llama_cpp(self, what: str) -> None:
         if self._engine != "llama.cpp":
             raise EndpointError(f"{self.url}: only llama.cpp and vLLM return {what}; this is another server")
+
+
+def _in_slot(slot: int | None) -> dict[str, int]:
+    """The parameter of a request to llama.cpp that names its slot."""
+    return {} if slot is None else {"id_slot": slot}

@@ -105,6 +105,14 @@ def notebook_stderr(path: Path) -> str:
     return "".join(o.text for cell in cells for o in cell.get("outputs", []) if o.get("name") == "stderr")
 
 
+def test_the_notebook_that_exports_is_left_out_if_nothing_is_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = params.Settings(export_forms=[])
+    assert [path.name[:2] for path in notebook_runs.wanted(nothing)] == ["00", "01", "02", "03", "04"]
+    assert "export_forms is empty" in capsys.readouterr().err
+    assert [path.name[:2] for path in notebook_runs.wanted(nothing, ["05"])] == ["05"], "its number is an order"
+    assert [path.name[:2] for path in notebook_runs.wanted(params.Settings(export_forms=["q8_0"]))][-1] == "05"
+
+
 def test_a_failing_cell_ends_the_run_with_its_error_and_the_next_run_resumes(params_file: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpora" / "small"
     kept = {path: path.read_bytes() for path in corpus.iterdir()}

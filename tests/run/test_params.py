@@ -205,47 +205,47 @@ def opened(capsys: pytest.CaptureFixture, cell: str, injected: str = "") -> tupl
     return params.from_notebook(names), " ".join(capsys.readouterr().out.split())
 
 
-CELL = 'params_file = ""\nrun_name = "demo"\nmax_tokens = 512\nlora_rank = 16'
+CELL = 'params_file = ""\nrun_name = "demo"\nmax_tokens = 256\nlora_rank = 16'
 
 
 def test_the_last_saved_file_replaces_a_cells_defaults_and_is_named(home: Path, capsys: pytest.CaptureFixture) -> None:
     assert opened(capsys, CELL) == (short_run(), ""), "no file is saved, so nothing is printed"
-    form_saves(Settings(run_name="mine", max_tokens=256, lora_rank=8, epochs=3))
+    form_saves(Settings(run_name="mine", max_tokens=512, lora_rank=8, epochs=3))
     got, text = opened(capsys, CELL)
-    assert (got.run_name, got.max_tokens, got.lora_rank, got.epochs) == ("mine", 256, 8, 3)
-    assert "runs/mine.yaml" in text and "max_tokens = 256" in text and "Typed in this cell" not in text
+    assert (got.run_name, got.max_tokens, got.lora_rank, got.epochs) == ("mine", 512, 8, 3)
+    assert "runs/mine.yaml" in text and "max_tokens = 512" in text and "Typed in this cell" not in text
     got, text = opened(capsys, CELL.replace("16", "32"))
-    assert (got.max_tokens, got.lora_rank) == (256, 32) and "stronger than the file: lora_rank = 32." in text
+    assert (got.max_tokens, got.lora_rank) == (512, 32) and "stronger than the file: lora_rank = 32." in text
     assert opened(capsys, CELL.replace('""', '"none"')) == (short_run(), ""), "the saved file can be ignored"
     got, text = opened(capsys, CELL.replace('""', '"params/quick.yaml"'))
     assert got == params.load(places.params() / "quick.yaml") and "params/quick.yaml" in text
 
 
 def test_a_file_is_found_from_any_directory(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    form_saves(Settings(run_name="mine", max_tokens=256))
+    form_saves(Settings(run_name="mine", max_tokens=512))
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    assert params.load("runs/mine.yaml").max_tokens == 256, "as the form prints the command"
+    assert params.load("runs/mine.yaml").max_tokens == 512, "as the form prints the command"
     assert params.load("params/quick.yaml") == params.load(places.params() / "quick.yaml")
 
 
 def test_a_typed_run_name_uses_the_file_of_that_run_or_none(home: Path, capsys: pytest.CaptureFixture) -> None:
-    form_saves(Settings(run_name="mine", max_tokens=256))
+    form_saves(Settings(run_name="mine", max_tokens=512))
     form_saves(Settings(run_name="later", max_tokens=128))
-    assert opened(capsys, CELL.replace("demo", "mine"))[0].max_tokens == 256
+    assert opened(capsys, CELL.replace("demo", "mine"))[0].max_tokens == 512
     assert opened(capsys, CELL.replace("demo", "new")) == (short_run(run_name="new"), "")
 
 
 def test_a_batch_run_looks_for_no_saved_file(home: Path, capsys: pytest.CaptureFixture) -> None:
-    form_saves(Settings(run_name="mine", max_tokens=256))
+    form_saves(Settings(run_name="mine", max_tokens=512))
     assert opened(capsys, CELL, "lora_rank = 8") == (short_run(lora_rank=8), "")
     got, _ = opened(capsys, CELL, 'params_file = "runs/mine.yaml"\nlora_rank = 16')
-    assert (got.max_tokens, got.lora_rank) == (256, 16), (
+    assert (got.max_tokens, got.lora_rank) == (512, 16), (
         "the file that it names is used; values from papermill win, even if they equal the default"
     )
 
 
 def test_a_value_typed_in_an_earlier_notebook_counts_until_the_form_saves_again(home: Path, capsys: pytest.CaptureFixture) -> None:
-    saved = Settings(run_name="mine", max_tokens=256)
+    saved = Settings(run_name="mine", max_tokens=512)
     record = home / "runs" / "mine" / "params.yaml"
     files.write_text(record, params.to_yaml(saved.model_copy(update={"near_duplicate_threshold": 0.9})))
     form_saves(saved)
@@ -263,11 +263,11 @@ def test_a_value_typed_in_an_earlier_notebook_counts_until_the_form_saves_again(
 
 def test_the_file_that_the_form_saved_last_counts_and_not_the_newest(home: Path, capsys: pytest.CaptureFixture) -> None:
     newer = form_saves(Settings(run_name="newer", max_tokens=128))
-    last = form_saves(Settings(run_name="last", max_tokens=256))
+    last = form_saves(Settings(run_name="last", max_tokens=512))
     os.utime(last, (1, 1))
     params.save(Settings(run_name="copied", max_tokens=64), home / "runs" / "copied.yaml")
     got, text = opened(capsys, CELL)
-    assert (got.run_name, got.max_tokens) == ("last", 256) and "runs/last.yaml" in text and newer.stat().st_mtime > 1
+    assert (got.run_name, got.max_tokens) == ("last", 512) and "runs/last.yaml" in text and newer.stat().st_mtime > 1
     last.unlink()
     with pytest.raises(ParameterError, match=r'runs/last\.yaml is missing; the form of notebook 00 saved it last.*params_file = "none"'):
         opened(capsys, CELL)
@@ -290,8 +290,8 @@ MINE = {"run_name": "mine", "corpus_paths": ["corpora/mine"]}
 def test_a_corpus_typed_into_a_cell_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture, number: str) -> None:
     got, text = opened(capsys, notebook_cell(number, **MINE))
     assert got == Settings(**MINE)
-    expected = {"00": "max_steps = 0 (not 12)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.002)"}
-    assert "values of the demo in this cell do not count" in text and expected.get(number, "max_new_tokens = 256 (not 48)") in text
+    expected = {"00": "max_steps = 0 (not 40)", "02": "group_key = '' (not 'module')", "03": "learning_rate = 0.0002 (not 0.0005)"}
+    assert "values of the demo in this cell do not count" in text and expected.get(number, "max_new_tokens = 256 (not 64)") in text
     got, _ = opened(capsys, notebook_cell(number, **MINE, seed=7, lora_rank=8))
     assert got == Settings(**MINE, seed=7, lora_rank=8), "what is typed counts"
     assert opened(capsys, notebook_cell(number)) == (short_run(), ""), "the demo's cell is the demo"
@@ -300,9 +300,9 @@ def test_a_corpus_typed_into_a_cell_gets_no_value_of_the_demo(home: Path, capsys
 @pytest.mark.parametrize("number", ["00", "02", "03", "04"])
 def test_a_corpus_injected_by_papermill_gets_no_value_of_the_demo(home: Path, capsys: pytest.CaptureFixture, number: str) -> None:
     assert opened(capsys, notebook_cell(number), "\n".join(f"{n} = {v!r}" for n, v in MINE.items()))[0] == Settings(**MINE)
-    injected = "\n".join(f"{name} = {value!r}" for name, value in {**MINE, "max_steps": 12, "checkpoint_every_steps": 4}.items())
+    injected = "\n".join(f"{name} = {value!r}" for name, value in {**MINE, "max_steps": 40, "checkpoint_every_steps": 10}.items())
     got, _ = opened(capsys, notebook_cell(number), injected)
-    assert got == Settings(**MINE, max_steps=12, checkpoint_every_steps=4), "an injected value counts, even if it is the demo's"
+    assert got == Settings(**MINE, max_steps=40, checkpoint_every_steps=10), "an injected value counts, even if it is the demo's"
 
 
 def test_the_corpus_of_a_run_folder_counts_as_ones_own(home: Path, capsys: pytest.CaptureFixture) -> None:
@@ -361,7 +361,13 @@ def test_documents_of_the_demo_are_refused_beside_ones_own_corpus(capsys: pytest
     capsys.readouterr()
     got = params.load(places.params() / "demo.yaml", ["corpus_paths=[corpora/mine]", "operatives_paths=[]"])
     said = capsys.readouterr().err
-    assert got.retention_paths == [] and got.base_model.startswith("demo:") and "demo:retention is left out" in said
+    assert (
+        got.domain_weights == {}
+        and "domain_weights: {'general': 40.0} is left out" in said
+        and got.retention_paths == []
+        and got.base_model.startswith("demo:")
+        and "demo:retention is left out" in said
+    )
     assert "these values of the demo: group_key = 'module'" in said and "params/own_corpus.yaml" in said
     assert params.load(places.params() / "demo.yaml").retention_paths == ["demo:retention"] and not capsys.readouterr().err
 

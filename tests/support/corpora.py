@@ -19,10 +19,15 @@ def rows(domain: str, count: int, first: int = 0) -> list[dict]:
     ]
 
 
+# On another corpus than the demo's: none of its documents, and twelve short steps.
+ELSEWHERE = {"operatives_paths": [], "retention_paths": [], "domain_weights": {}, "max_tokens": 512, "max_steps": 12, "learning_rate": 2e-3,
+             "micro_batch_size": 2, "blocks_per_step": 2, "checkpoint_every_steps": 4, "validate_every_steps": 4, "max_new_tokens": 48}  # fmt: skip
+
+
 def short_run(**changes: object) -> params.Settings:
-    """The settings of the demo, whose training takes a few short steps, with some changed; on another corpus without its other documents."""
-    alone = {"operatives_paths": [], "retention_paths": []} if "corpus_paths" in changes else {}
-    return params.Settings(**{**params.demo(), **alone, **changes})
+    """The settings of the demo, with some changed; on another corpus those of a few short steps."""
+    elsewhere = ELSEWHERE if "corpus_paths" in changes else {}
+    return params.Settings(**{**params.demo(), **elsewhere, **changes})
 
 
 def deep_lines(levels: int = 1000) -> bytes:
