@@ -274,8 +274,8 @@ def test_with_a_folder_of_ones_own_nothing_of_the_demo_is_left(corpus, home) -> 
     assert "epochs = 3.0" in form.message.value and "max_steps" not in form.message.value, "what would have to be typed"
     form.controls["max_tokens"].value = 8192
     form.controls["corpus_paths"].value = "demo:corpus"
-    assert (form.controls["operatives_paths"].value, form.controls["max_steps"].value) == ("demo:operatives", 12)
-    assert form.controls["max_tokens"].value == 8192 and form.given.learning_rate == 2e-3
+    assert (form.controls["operatives_paths"].value, form.controls["max_steps"].value) == ("demo:operatives", 40)
+    assert form.controls["max_tokens"].value == 8192 and form.given.learning_rate == short_run().learning_rate
     assert "max_validation_tokens = 4096 is less than one block" in form.verdict.value and form.controls["epochs"].value == 3.0
 
 
