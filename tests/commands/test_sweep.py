@@ -22,6 +22,11 @@ def sweep_file(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("path", sorted((paths.params() / "sweeps").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_sweep_can_be_loaded(path: Path) -> None:
+    assert len(sweep.load(path).alternatives) > 1
+
+
 def test_the_committed_sweeps_are_sound(home: Path) -> None:
     paths = sorted((project() / "params" / "sweeps").glob("*.yaml"))
     assert "demo_rank_learning_rate.yaml" in [path.name for path in paths]
