@@ -9,7 +9,7 @@ import pytest
 
 from mistral_lib.commands import stage_reuse, sweep, sweep_comparison, sweep_runs
 from mistral_lib.preparation import audit, prepare
-from mistral_lib.run import Run, RunInUseError, files, params
+from mistral_lib.run import Run, RunInUseError, files, params, paths
 from mistral_lib.run.params import ParameterError
 from mistral_lib.run.paths import project
 from mistral_lib.run.settings import Settings
