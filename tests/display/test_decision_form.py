@@ -285,6 +285,7 @@ def test_a_path_that_is_cleared_changes_nothing_else(corpus) -> None:
     assert form.save.disabled and form.controls["operatives_paths"].value == "" and form.controls["max_steps"].value == 30
 
 
+@pytest.mark.long
 def test_the_form_and_the_plan_name_the_same_memory(settings, corpus, home, capsys, monkeypatch) -> None:
     """Nothing is prepared, so both estimate the tokens from the sizes of the files."""
     for instance, micro in (("cpu", 2), ("g4dn.xlarge", 64)):

@@ -78,6 +78,7 @@ async def interrupted(page: training_dashboard.Dashboard) -> None:
     await waiting
 
 
+@pytest.mark.long
 def test_its_stop_button_saves_and_its_resume_button_resumes(prepared: Run, capsys: pytest.CaptureFixture) -> None:
     long = other(prepared, max_steps=40, checkpoint_every_steps=40)
     page = training_dashboard.Dashboard(long)

@@ -78,6 +78,7 @@ def small(tiny_model: str, **changes: Any) -> Settings:
     )
 
 
+@pytest.mark.long
 def test_auto_is_the_fastest_of_all_ways_that_leave_the_reserve(deep_model: str, card: Callable[[float], None]) -> None:
     settings = small(deep_model, **ALL_AUTO)
     card(100 * GIB)

@@ -43,6 +43,7 @@ def test_a_block_that_is_too_long_gets_the_length_that_fits() -> None:
     assert not fit.fits and "it fits with max_tokens: " in fit.advice
 
 
+@pytest.mark.long
 def test_two_changes_that_help_only_together_are_named_together() -> None:
     settings = params.load(paths.params() / "g4dn_mistral_7b.yaml", ["quantization=none", "max_tokens=32768", "max_validation_tokens=0"])
     work = workload.work_of(settings, tokens=2_000_000)
