@@ -1,7 +1,6 @@
 """The base model in each exported form, measured on the probe: what a form does to a model without an adapter.
 
-The files are made for the measurement and deleted after it. A form that was merged into NF4 weights has no such file of the base model, which
-is then left out.
+The files are made for the measurement and deleted after it. For a form that was merged into NF4 weights the base model has those as well.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from mistral_lib.export import export
 from mistral_lib.export.probe import PerToken, Probe
 from mistral_lib.gguf_files import gguf_conversion, gguf_quantization
+from mistral_lib.merging import merged_weights
 from mistral_lib.model import base_model
 from mistral_lib.run import Run, files
 from mistral_lib.run.progress import say
@@ -23,22 +23,27 @@ AS_F16 = ("f16", "lora_gguf")  # forms whose base model is in float16
 
 
 def log_likelihoods(run: Run, probe: Probe, forms: Sequence[str]) -> dict[str, float]:
-    """`{form: mean log-likelihood}` of the reference answers, nats per token. Errors: ConversionError, DiskFullError, ServerError."""
-    exported = files.read_json(run.folder / "export" / "result.json")
-    into = exported["merged_into"]
+    """`{form: mean log-likelihood}` of the reference answers, nats per token. Errors: MergeError, ConversionError, DiskFullError, ServerError."""
+    into = files.read_json(run.folder / "export" / "result.json")["merged_into"]
     found = {"merged": mean(probe.likelihoods[into].base)} if "merged" in forms else {}
-    as_gguf = [form for form in forms if form != "merged" and (into == "16bit" or form == "lora_gguf")]
-    if not as_gguf:
-        return found
     with TemporaryDirectory(dir=run.folder, prefix=".base.") as place:
-        f16 = _float16(run, Path(place))
-        if shared := [form for form in as_gguf if form in AS_F16]:
-            found |= dict.fromkeys(shared, _measured(f16, probe, "f16"))
-        for form in (form for form in as_gguf if form not in AS_F16):
-            file = Path(place) / f"base-{form}.gguf"
-            gguf_quantization.quantize(f16, file, form)
-            found[form] = _measured(file, probe, form)
-            file.unlink()
+        for weights in ("16bit", "nf4"):
+            made_on = [form for form in forms if form != "merged" and weights == ("16bit" if form == "lora_gguf" else into)]
+            if made_on:
+                found |= _in_gguf(_float16(run, Path(place), weights), Path(place), made_on, probe)
+    return found
+
+
+def _in_gguf(f16: Path, place: Path, forms: Sequence[str], probe: Probe) -> dict[str, float]:
+    """The base model in each GGUF form. f16: its file in float16. place: for the others while they are measured."""
+    found = {}
+    if shared := [form for form in forms if form in AS_F16]:
+        found |= dict.fromkeys(shared, _measured(f16, probe, "f16"))
+    for form in (form for form in forms if form not in AS_F16):
+        file = place / f"base-{form}.gguf"
+        gguf_quantization.quantize(f16, file, form)
+        found[form] = _measured(file, probe, form)
+        file.unlink()
     return found
 
 
@@ -46,13 +51,17 @@ def mean(values: PerToken) -> float:
     return float(np.concatenate(values).mean())
 
 
-def _float16(run: Run, place: Path) -> Path:
-    """The base model as GGUF in float16: the exported file, or one made now."""
+def _float16(run: Run, place: Path, weights: str) -> Path:
+    """The base model with these weights as GGUF in float16: the exported file, or one made now."""
     there = run.folder / "export" / export.BASE
-    if there.is_file():
+    if weights == "16bit" and there.is_file():
         return there
-    gguf_conversion.convert(base_model.folder(run.settings.base_model), place / "base-f16.gguf")
-    return place / "base-f16.gguf"
+    folder = base_model.folder(run.settings.base_model)
+    if weights == "nf4":
+        merged_weights.merge(folder, run.folder / "training" / "adapter", place / "nf4", "nf4", adapted=False)
+        folder = place / "nf4"
+    gguf_conversion.convert(folder, place / f"base-{weights}.gguf")
+    return place / f"base-{weights}.gguf"
 
 
 def _measured(file: Path, probe: Probe, form: str) -> float:

@@ -43,8 +43,9 @@ class Weight:
     bytes: int
 
 
-def merge(base: Path, adapter: Path, target: Path, into: Literal["16bit", "nf4"]) -> dict[str, Any]:
-    """Write the merged model to the folder `target`, or resume it; return the figures.
+def merge(base: Path, adapter: Path, target: Path, into: Literal["16bit", "nf4"], adapted: bool = True) -> dict[str, Any]:
+    """Write the merged model to the folder `target`, or resume it; return the figures. adapted: False leaves the adapter out, which gives
+    the base model as the merge has it.
 
     into: `16bit`: the base model's weights as its files hold them; `nf4`: those that loading quantizes, quantized and dequantized in
     the dtype that the adapter was trained in (provenance.json; without it, that of the files). The caller holds the lock of the run.
@@ -58,11 +59,11 @@ def merge(base: Path, adapter: Path, target: Path, into: Literal["16bit", "nf4"]
     model_folder.check(base)
     with Adapter(adapter) as lora:
         weights = planned(base, lora)
-        made_from = {"format": FORMAT, "base": lora.require_base(base), **lora.identity(), "into": into}
+        made_from = {"format": FORMAT, "base": lora.require_base(base), **lora.identity(), "into": into, "adapted": adapted}
         nf4 = nf4_weights.of_base(base) if into == "nf4" else None
         folder = ShardFolder(target, made_from, list(dict.fromkeys(weight.shard for weight in weights)))
         reused = len(folder.finished)
-        write_shards(base, weights, folder, lora, nf4)
+        write_shards(base, weights, folder, lora, nf4, adapted)
     with folder.room(disk.MIB + sum(path.stat().st_size for path in small_files(base)), "the merged model's tokenizer"):
         write_small_files(base, folder.folder, weights, HEAD in lora.modules)
         model_folder.check(folder.folder)
@@ -115,7 +116,7 @@ def with_own_head(weights: Iterable[Weight]) -> Iterator[Weight]:
             yield replace(weight, name=text_part.HEADS[weight.name == text_part.EMBEDDINGS[1]], loaded=HEAD)
 
 
-def write_shards(base: Path, weights: list[Weight], folder: ShardFolder, lora: Adapter, nf4: Nf4Weights | None) -> None:
+def write_shards(base: Path, weights: list[Weight], folder: ShardFolder, lora: Adapter, nf4: Nf4Weights | None, adapted: bool) -> None:
     """Write the shards that are not finished. Errors: DiskFullError; MergeError if a merged weight is not finite."""
     todo = [weight for weight in weights if weight.shard not in folder.finished]
     left = sum(weight.bytes for weight in todo)
@@ -125,16 +126,18 @@ def write_shards(base: Path, weights: list[Weight], folder: ShardFolder, lora: A
         with folder.room(left, "the merged model"), TensorFile(base / shard) as source, folder.new_shard(shard) as new:
             new.write(header)
             for weight in group:
-                for data in merged(weight, source, lora, nf4):
+                for data in merged(weight, source, lora, nf4, adapted):
                     new.write(data)
                 left -= weight.bytes
 
 
-def merged(weight: Weight, source: TensorFile, lora: Adapter, nf4: Nf4Weights | None) -> Iterator[bytes | bytearray | memoryview]:
-    """The bytes of a weight of the merged model."""
+def merged(
+    weight: Weight, source: TensorFile, lora: Adapter, nf4: Nf4Weights | None, adapted: bool
+) -> Iterator[bytes | bytearray | memoryview]:
+    """The bytes of a weight of the merged model. adapted: as in `merge`."""
     import torch
 
-    quantized, adapted = nf4 is not None and weight.loaded in nf4.names, weight.loaded in lora.modules
+    quantized, adapted = nf4 is not None and weight.loaded in nf4.names, adapted and weight.loaded in lora.modules
     if not quantized and not adapted:
         yield from source.chunks(weight.source)
         return

@@ -154,7 +154,7 @@ def test_how_many_answers_end_is_counted_of_those_that_the_adapter_ends() -> Non
     assert ended(form=5, adapter=6, asked=8) == "5 of 6" and ended(form=1, adapter=0, asked=2) == "the adapter ends none of 2"
 
 
-def test_the_base_model_is_measured_in_the_forms_that_were_made_on_its_own_weights(exported: Run, own_copy: Run) -> None:
+def test_the_base_model_is_measured_in_each_form_on_the_weights_that_it_was_made_on(exported: Run, own_copy: Run) -> None:
     probe = probes.load(exported.folder / "export" / probes.FILE)
     measured = base_in_forms.log_likelihoods(exported, probe, ["merged", "f16", "q8_0", "lora_gguf"])
     exact = base_in_forms.mean(probe.likelihoods["16bit"].base)
@@ -165,7 +165,9 @@ def test_the_base_model_is_measured_in_the_forms_that_were_made_on_its_own_weigh
     place.unlink()
     files.write_json(place, changed)
     on_nf4 = base_in_forms.log_likelihoods(own_copy, probe, ["q8_0"])
-    assert on_nf4 == {}, "a GGUF of the 16-bit base model says nothing about one of its NF4 weights"
+    assert on_nf4["q8_0"] != measured["q8_0"], "the base model on its NF4 weights is another one"
+    if "nf4" in probe.likelihoods:
+        assert on_nf4["q8_0"] == pytest.approx(base_in_forms.mean(probe.likelihoods["nf4"].base), abs=0.05)
     assert not list(own_copy.folder.glob(".base.*")), "files of the measurement were left"
 
 
