@@ -71,7 +71,7 @@ class Preparation:
             time.sleep(self.every)
 
     def more_is_sent(self) -> bool:
-        """Whether the laptop has written its sign of life anew since the last look. Errors: StoreError."""
+        """Whether the laptop has written its sign of life again since the last look. Errors: StoreError."""
         before, self.sign = self.sign, self.store.read(UPLOADING)
         return self.sign not in (None, before)
 

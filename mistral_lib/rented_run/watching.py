@@ -1,6 +1,6 @@
 """`watch`: what the machine and its run do, what they cost, and when and by which timers they stop.
 
-Every look asks AWS and the bucket anew and counts with the clock, so that a computer that slept, or lost its network, continues with
+Every look asks AWS and the bucket again and counts with the clock, so that a computer that slept, or lost its network, continues with
 the next look. Nothing is changed anywhere.
 """
 
