@@ -86,7 +86,7 @@ if what == "report":
 content = s3.get_object(Bucket=place["bucket"], Key=prefix + "machine.tar.gz")["Body"].read()
 found = hashlib.sha256(content).hexdigest()
 if found != place["archive_sha256"]:
-    sys.exit(f"machine.tar.gz: sha256 is {found}, expected {place['archive_sha256']}: launch again, it is uploaded anew")
+    sys.exit(f"machine.tar.gz: sha256 is {found}, expected {place['archive_sha256']}: launch again, which uploads it")
 with tarfile.open(fileobj=io.BytesIO(content)) as tar:
     tar.extractall(os.path.join(base, "agent"), filter="data")
 """

@@ -36,7 +36,7 @@ QUOTAS = {"L-DB2E81BA": 8.0, "L-3819A6DF": 8.0, "L-1216C47A": 32.0, "L-34B43A08"
 class _Fault:
     service: str
     action: str
-    apply: Callable[[Asked], Answer | None]  # None: go on
+    apply: Callable[[Asked], Answer | None]  # None: the request is handled as usual
     left: int | None  # times; None: always
     when: Callable[[dict[str, Any]], bool] | None = None
     cut: int | None = None  # bytes after which the connection is closed
