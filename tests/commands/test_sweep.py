@@ -35,7 +35,7 @@ def test_the_committed_sweeps_are_sound(home: Path) -> None:
 
 
 def test_a_grid_and_named_alternatives_become_runs(home: Path) -> None:
-    text = "params_file: params/demo.yaml\ncommon: {max_steps: 4}\ngrid: {lora_rank: [4, 8], learning_rate: [1e-3]}\nalternatives: {more steps: {max_steps: 9}}"
+    text = "params_file: params/demo.yaml\ncommon: {max_steps: 4, checkpoint_every_steps: 4}\ngrid: {lora_rank: [4, 8], learning_rate: [1e-3]}\nalternatives: {more steps: {max_steps: 9}}"
     found = sweep.load(sweep_file(home, text))
     expected = {"lora_rank-4_learning_rate-1e-3": (4, 4), "lora_rank-8_learning_rate-1e-3": (8, 4), "more-steps": (16, 9)}
     assert {one.name: (one.settings.lora_rank, one.settings.max_steps) for one in found.alternatives} == expected
