@@ -1,6 +1,7 @@
 """The source files of a run, and how their rows become records.
 
 sources        the files of a run: paths, folders, globs and s3:// addresses, in a fixed order
+stretches      the corpus in stretches that several workers read
 source_files   the files of one path, each with the name that its rows carry
 hub_datasets   data sets of the hub, downloaded by the library datasets
 object_store   objects of s3:// addresses, read as streams

@@ -34,18 +34,18 @@ class RemoteObject:
 
 def listing(url: str) -> list[RemoteObject]:
     """The objects of a prefix, a glob or a name, sorted. Errors: StoreError."""
-    with _explained():
-        store = _store()
+    with explained():
+        found_in = store()
         path = url.removeprefix("s3://").rstrip("/")
-        found = store.glob(path, detail=True) if has_magic(path) else store.find(path, detail=True)
+        found = found_in.glob(path, detail=True) if has_magic(path) else found_in.find(path, detail=True)
     objects = ((key, fact) for key, fact in sorted(found.items()) if fact["type"] == "file" and not key.endswith("/"))
     return [RemoteObject(f"s3://{key}", fact["size"], fact.get("ETag", "").strip('"')) for key, fact in objects]
 
 
 def open_object(remote: RemoteObject) -> BinaryIO:
     """The object as a seekable stream. Errors: StoreError, also if the object changes while it is read."""
-    with _explained():
-        return _Stream(_store().open(remote.url, "rb", block_size=BLOCK))
+    with explained():
+        return _Stream(store().open(remote.url, "rb", block_size=BLOCK))
 
 
 class _Stream(io.RawIOBase):
@@ -64,7 +64,7 @@ class _Stream(io.RawIOBase):
         return self.inner.seek(offset, whence)
 
     def readinto(self, buffer: memoryview) -> int:
-        with _explained():
+        with explained():
             return self.inner.readinto(buffer)
 
     def close(self) -> None:
@@ -72,22 +72,23 @@ class _Stream(io.RawIOBase):
         super().close()
 
 
-def _store() -> Any:
+def store() -> Any:
+    """A client of the store. Errors: StoreError without the package s3fs."""
     try:
         import s3fs
     except ImportError:
         raise StoreError(f"reading s3:// needs the package s3fs: pip install s3fs=={VERSION}") from None
     retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
     config = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": retries}
-    store = s3fs.S3FileSystem(
+    client = s3fs.S3FileSystem(
         endpoint_url=os.environ.get("AWS_ENDPOINT_URL"), config_kwargs=config, use_listings_cache=False, skip_instance_cache=True
     )
-    store.retries = 1  # otherwise s3fs multiplies the attempts of its client
-    return store
+    client.retries = 1  # otherwise s3fs multiplies the attempts of its client
+    return client
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Turns the errors of s3fs and its client, which have no common base class, into StoreError."""
     try:
         yield

@@ -6,16 +6,18 @@ yields no row stops the run, with all such faults in one message. readers.py rea
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import has_magic
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 from mistral_lib.corpus import sections
 from mistral_lib.corpus.records import record_or_reason
 from mistral_lib.corpus.source_files import Expansion, SourceFile, clean, place_of, shown_place
-from mistral_lib.formats import readers
+from mistral_lib.formats import pieces
+from mistral_lib.formats.pieces import WHOLE, Piece
 from mistral_lib.formats.rows import Reading, Row
 from mistral_lib.formats.streams import LIMITS, Budget, ExhaustedError, Limits
 from mistral_lib.run import files, parameter_faults, paths
@@ -169,25 +171,35 @@ def _hash(file: SourceFile) -> str:
         raise _unreadable(file, error) from None
 
 
-def rows(file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS, ocr: bool = False) -> Iterator[Row]:
-    """Every row of one file, at least one. A row that cannot be read has a `problem`; the rows after it are still read.
+def rows(
+    file: SourceFile, salvage: bool = False, pdf_characters: int = 0, limits: Limits = LIMITS, ocr: bool = False, piece: Piece = WHOLE
+) -> Iterator[Row]:
+    """Every row of one file, at least one, or of a piece of it. A row that cannot be read has a `problem`; the rows after it are still read.
 
     salvage: separate objects glued on one line. pdf_characters: characters per record of a PDF, 0 for one record a page.
     Errors: SourceError for faults of the machine, not of the content: a permission, a disk, a network.
     """
     try:
-        with file.open() as stream:
-            found = readers.read(stream, file.name, Reading(salvage, pdf_characters, limits, ocr), Budget(limits, file.size))
+        with opened(file) as stream:
+            found = pieces.rows(stream, file.name, Reading(salvage, pdf_characters, limits, ocr), Budget(limits, file.size), piece)
             yield from sections.divided(found, file.sections) if file.sections else found
     except ExhaustedError as exhausted:  # the rows before are kept, the rest of the file is not read
         yield Row(file.name, None, exhausted.code)
+
+
+@contextmanager
+def opened(file: SourceFile) -> Iterator[BinaryIO]:
+    """The bytes of a file. Errors: SourceError for faults of the machine while they are read."""
+    try:
+        with file.open() as stream:
+            yield stream
     except OSError as error:
         raise _unreadable(file, error) from None
 
 
-def rows_of(file: SourceFile, settings: Any) -> Iterator[Row]:
-    """Every row of one file, read by the parameters of a run. Errors: SourceError."""
-    return rows(file, settings.salvage, settings.pdf_characters, ocr=settings.ocr)
+def rows_of(file: SourceFile, settings: Any, piece: Piece = WHOLE) -> Iterator[Row]:
+    """Every row of one file or of a piece of it, read by the parameters of a run. Errors: SourceError."""
+    return rows(file, settings.salvage, settings.pdf_characters, ocr=settings.ocr, piece=piece)
 
 
 def _unreadable(file: SourceFile, error: OSError) -> SourceError:

@@ -76,8 +76,10 @@ class _Measured(io.RawIOBase):
         return len(data)
 
 
-def zip_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
-    """Errors: ExhaustedError, zipfile.BadZipFile and other FAULTS if the archive cannot be read at all."""
+def zip_members(stream: BinaryIO, budget: Budget, ocr: bool, first: int = 0, last: int | None = None) -> Iterator[Member]:
+    """All members, or those with the numbers [first, last) in the order of `in_order`. ocr: pictures are read.
+
+    Errors: ExhaustedError, zipfile.BadZipFile and other FAULTS if the archive cannot be read at all."""
     names: set[PurePosixPath] = set()
     file = seekable(stream, budget.limits.in_memory_bytes)
     try:
@@ -93,21 +95,36 @@ def zip_members(stream: BinaryIO, budget: Budget) -> Iterator[Member]:
             return  # that it is cut off was reported
         raise
     with opened as archive:
-        for info in sorted(archive.infolist(), key=lambda i: (i.filename, i.header_offset)):
-            if not (info.is_dir() and info.file_size == 0):
-                yield from _zip_member(archive, info, budget, names)
+        for number, info in enumerate(in_order(archive)[:last]):
+            if number >= first:
+                yield from _zip_member(archive, info, budget, names, ocr)
+            else:  # only its name is of interest: a later member may have the same
+                _unique(_legible(info), names)
 
 
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget, names: set[PurePosixPath]) -> Iterator[Member]:
+def in_order(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members of a zip in the order of reading, without folders."""
+    infos = sorted(archive.infolist(), key=lambda i: (i.filename, i.header_offset))
+    return [info for info in infos if not (info.is_dir() and info.file_size == 0)]
+
+
+def is_read(info: zipfile.ZipInfo, ocr: bool) -> bool:
+    """Whether a member has a row at least, whatever its content is: it is not passed over."""
+    name = _legible(info)
+    return not kinds.left_out(name, ocr=ocr) and not kinds.about_content(name)
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget, names: set[PurePosixPath], ocr: bool) -> Iterator[Member]:
     problem, shown = _unsafe(info.filename), _legible(info)
-    if not kinds.left_out(shown):
+    passed = kinds.left_out(shown, ocr=ocr)
+    if not passed:
         budget.count_member()
     name = _unique(shown, names)
     if problem is None and stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
         problem = "archive_member_link" if stat.S_ISLNK(info.external_attr >> 16) else "archive_member_special"
     if problem is None and info.flag_bits & 0x1:
         problem = "archive_member_encrypted"
-    if problem or kinds.left_out(shown):
+    if problem or passed:
         yield Member(name, None, problem)
         return
     try:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO
 
 import orjson
@@ -24,8 +24,9 @@ LONGEST_BLOCK = 10_000  # lines of one object
 class _Lines:
     """Numbered lines that can be put back."""
 
-    def __init__(self, found: Iterable[bytes | None]) -> None:
-        self.found, self.ahead, self.number = iter(found), deque(), 0
+    def __init__(self, found: Iterable[bytes | None], before: int = 0) -> None:
+        """before: lines of the file before the first one."""
+        self.found, self.ahead, self.number = iter(found), deque(), before
 
     def __iter__(self) -> "_Lines":
         return self
@@ -88,8 +89,23 @@ def _is_array(line: bytes, alone: bool) -> bool:
     return alone and not is_chat(value)
 
 
-def _numbered(found: Iterable[bytes | None], name: str, reading: Reading) -> Iterator[Row]:
-    ahead = _Lines(found)
+def is_read_by_lines(stream: BinaryIO, kind: str, reading: Reading) -> bool:
+    """Whether a file of the kind "lines" or "json" is read one line after another, from its first lines on. Errors: RefusedError."""
+    if kind == "json":
+        filled = [line for line in _start(stream, reading) if _filled(line)]
+        return len(filled) > 1 and len(filled[1]) <= reading.limits.line_bytes and _is_object(filled[0])
+    filled = list(islice((line for line in lines(stream, reading.limits.line_bytes) if line is None or _filled(line)), 2))
+    return len(filled) == 2 and (filled[0] is None or not _is_array(filled[0], alone=False))
+
+
+def rows_from(stream: BinaryIO, name: str, reading: Reading, before: int) -> Iterator[Row]:
+    """The rows of a file that is read by lines, from a place where a row begins. before: lines before that place."""
+    for row in _numbered(lines(stream, reading.limits.line_bytes), name, reading, before):
+        yield from _expanded(row)
+
+
+def _numbered(found: Iterable[bytes | None], name: str, reading: Reading, before: int = 0) -> Iterator[Row]:
+    ahead = _Lines(found, before)
     for line in ahead:
         source = f"{name}:{ahead.number}"
         if line is None:
@@ -145,7 +161,8 @@ def json_document(stream: BinaryIO, name: str, reading: Reading) -> Iterator[Row
     start = _start(stream, reading)
     filled = [line for line in start if _filled(line)]
     if len(filled) > 1 and len(filled[1]) <= reading.limits.line_bytes and _is_object(filled[0]):
-        yield from _numbered(chain(start, lines(stream, reading.limits.line_bytes)), name, reading)
+        for row in _numbered(chain(start, lines(stream, reading.limits.line_bytes)), name, reading):
+            yield from _expanded(row)
         return
     yield from _document(b"".join(start) + read_all(stream, reading.limits.in_memory_bytes), name, reading)
 

@@ -40,17 +40,18 @@ def read(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: i
     Errors: ExhaustedError if the file costs more than its limits allow; for faults of the machine OSError with an errno, MemoryError, ImportError.
     """
     empty = True
-    for row in _guarded(stream, name, reading, budget, depth):
+    for row in guarded(_rows(stream, name, reading, budget, depth), name, budget, depth):
         empty = False
         yield row
     if empty:
         yield Row(name, None, "empty_file")
 
 
-def _guarded(stream: BinaryIO, name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+def guarded(found: Iterator[Row], name: str, budget: Budget, depth: int) -> Iterator[Row]:
+    """The rows of a file or a piece of it, and a row with the problem in place of those that cannot be read. Errors: as `read`."""
     count = 0
     try:
-        for row in _rows(stream, name, reading, budget, depth):
+        for row in found:
             count += row.lines
             yield row
     except (ExhaustedError, AssertionError, GeneratorExit, KeyboardInterrupt, SystemExit):
@@ -187,14 +188,26 @@ def _unsuspected(sizes: list[int]) -> int:
 
 
 def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
-    """The rows of all members. What is passed over is counted on the row after it, or on the last one."""
     if depth > DEEPEST:
         yield Row(name, None, "archive_nested_too_deep")
-        return
+    elif kind == "zip":
+        yield from _of_members(archives.zip_members(stream, budget, reading.ocr), name, reading, budget, depth)
+    else:
+        size = 0 if depth else budget.compressed_bytes
+        yield from _of_members(archives.tar_members(stream, budget, size), name, reading, budget, depth)
+
+
+def zip_rows(stream: BinaryIO, name: str, reading: Reading, budget: Budget, first: int, last: int) -> Iterator[Row]:
+    """The rows of the members [first, last) of a zip, as archives.in_order numbers them."""
+    yield from _of_members(archives.zip_members(stream, budget, reading.ocr, first, last), name, reading, budget, 0)
+
+
+def _of_members(members: Iterator[archives.Member], name: str, reading: Reading, budget: Budget, depth: int) -> Iterator[Row]:
+    """The rows of members. What is passed over is counted on the row after it, or on the last one."""
     passed: Counter = Counter()
     last: Row | None = None
     try:
-        for row in _of_members(stream, name, kind, reading, budget, depth, passed):
+        for row in _of_each(members, name, reading, budget, depth, passed):
             if last is not None:
                 yield last
             last = row.after(passed)
@@ -207,9 +220,7 @@ def _archive(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: B
         yield (last or Row(name, None, "empty_file")).after(passed)
 
 
-def _of_members(stream: BinaryIO, name: str, kind: str, reading: Reading, budget: Budget, depth: int, passed: Counter) -> Iterator[Row]:
-    size = 0 if depth else budget.compressed_bytes
-    members = archives.zip_members(stream, budget) if kind == "zip" else archives.tar_members(stream, budget, size)
+def _of_each(members: Iterator[archives.Member], name: str, reading: Reading, budget: Budget, depth: int, passed: Counter) -> Iterator[Row]:
     for member in members:
         source = f"{name}!{member.name}"
         if what := _left_out(member, reading):

@@ -1,10 +1,15 @@
-"""Rows of Parquet and Arrow files: a batch in memory at a time. A problem names the rows that are lost with it."""
+"""Rows of Parquet and Arrow files: a batch in memory at a time. A problem names the rows that are lost with it.
+
+The row groups of a Parquet file are read one after another: one that is damaged costs its own rows, and none of the next.
+"""
 
 import datetime
 import decimal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,10 +22,18 @@ _FAULTS = (OSError, ValueError, OverflowError, pa.ArrowException)  # what pyarro
 PLAIN = (str, int, float, bool, type(None))
 
 
-def parquet(stream: BinaryIO, name: str, reading: Reading, budget: Budget) -> Iterator[Row]:
-    """A row per row of the file."""
+def parquet(stream: BinaryIO, name: str, reading: Reading, budget: Budget, first: int = 0, last: int | None = None) -> Iterator[Row]:
+    """A row per row of the file, or of its row groups [first, last)."""
     table = pq.ParquetFile(seekable(stream, reading.limits.in_memory_bytes))
-    yield from _rows(table.iter_batches(batch_size=BATCH), name, budget, table.metadata.num_rows)
+    ends = np.cumsum([0, *group_rows(table)]).tolist()
+    for group, (begin, end) in enumerate(pairwise(ends)):
+        if first <= group < (len(ends) if last is None else last):
+            yield from _rows(table.iter_batches(batch_size=BATCH, row_groups=[group]), name, budget, end, begin)
+
+
+def group_rows(table: pq.ParquetFile) -> list[int]:
+    """The rows of each row group."""
+    return [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
 
 
 def arrow(stream: BinaryIO, name: str, reading: Reading, budget: Budget) -> Iterator[Row]:
@@ -37,8 +50,8 @@ def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from (batch.slice(start, BATCH) for start in range(0, batch.num_rows, BATCH))
 
 
-def _rows(batches: Iterator[pa.RecordBatch], name: str, budget: Budget, total: int | None) -> Iterator[Row]:
-    number = 0
+def _rows(batches: Iterator[pa.RecordBatch], name: str, budget: Budget, total: int | None, number: int = 0) -> Iterator[Row]:
+    """number: rows of the file before the first batch; total: rows up to the end of the last one, None if unknown."""
     while True:
         try:
             batch = next(batches, None)

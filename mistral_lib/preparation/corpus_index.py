@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, record_or_reason
+from mistral_lib.corpus.records import record_or_reason
 from mistral_lib.curation import similarity
 from mistral_lib.curation.splits import LONG_ANSWER
 from mistral_lib.formats.rows import Row
@@ -40,9 +40,9 @@ class IndexWriter:
         self.writer = pq.ParquetWriter(folder / NAME, SCHEMA, use_dictionary=list(CHOICES))
         self.rows: list[tuple[Any, ...]] = []
 
-    def add(self, file: str, source: str, record: Record | None, record_id: str, problem: str) -> None:
-        columns = (record_id, len(record.canonical), file, record.domain, record.shape, "") if record else ("", 0, file, "", "", problem)
-        self.rows.append((source, *columns))
+    def add(self, *row: Any) -> None:
+        """row: a value for each column of SCHEMA."""
+        self.rows.append(row)
         if len(self.rows) == 8192:
             self.flush()
 

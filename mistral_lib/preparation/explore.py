@@ -1,25 +1,23 @@
 """The corpus stage: files, row shapes, domains, lengths, repeats and problems of the corpus, before anything is changed."""
 
-import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mistral_lib.corpus import sources
-from mistral_lib.corpus.records import Record, UnmappableError, record_of
-from mistral_lib.corpus.unmapped_rows import UNKNOWN, described, key_name, limit, widths
+from mistral_lib.corpus import sources, stretches
+from mistral_lib.corpus.records import Record
+from mistral_lib.corpus.unmapped_rows import described
 from mistral_lib.curation import label_domains
-from mistral_lib.curation.splits import unit_hash
+from mistral_lib.engine import choice
+from mistral_lib.engine.job import Engine, Job
 from mistral_lib.model import base_model
 from mistral_lib.preparation import stage_inputs
 from mistral_lib.preparation.corpus_index import IndexWriter
+from mistral_lib.preparation.file_survey import MOST_SHAPES, CorpusSurvey, Drawn, RowFacts
 from mistral_lib.run import Run, files
-from mistral_lib.run.progress import bar
+from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
-
-MOST_SHAPES = 20  # unknown shapes of a file that are kept
-LENGTH_SAMPLE = 20_000  # records whose tokens are counted; of more, a sample by hash
 
 
 class NoRecordError(ValueError):
@@ -45,13 +43,13 @@ def explore(run: Run) -> dict[str, Any]:
 
 def write_inventory(folder: Path, settings: Settings, found: sources.Found, tokenizer: Any, hashes: dict[str, str]) -> dict[str, Any]:
     """inventory.json with an entry per file, index.parquet with a row per row, lengths.parquet with one per record; returns the totals."""
-    seen: dict[int, str] = {}
-    sample: list[tuple[float, str, Record]] = []
-    entries, index = [], IndexWriter(folder)
-    for file in bar(found.files, "files", unit="file"):
-        entries.append({**survey(file, settings, seen, sample, index), "sha256": hashes[f"{file.origin}/{file.name}"]})
-    index.close()
-    drawn = [record for _, _, record in sorted(sample, key=lambda one: one[1])]
+    corpus = CorpusSurvey(found.files, IndexWriter(folder))
+    with choice.of_settings(settings, sum(file.size for file in found.files)) as engine:
+        for facts, sample in _surveyed(found.files, settings, engine):
+            corpus.add(facts, sample)
+    corpus.index.close()
+    entries = [{**entry, "sha256": hashes[f"{file.origin}/{file.name}"]} for file, entry in zip(found.files, corpus.entries(), strict=True)]
+    drawn = corpus.drawn()
     answers = [record.answer if record.messages else None for record in drawn]
     labels = label_domains.of_texts([record.domain for record in drawn], answers)
     totals = {**_totals(entries, found.left_out), "label_domains": labels}
@@ -60,73 +58,15 @@ def write_inventory(folder: Path, settings: Settings, found: sources.Found, toke
     return totals
 
 
-def survey(
-    file: sources.SourceFile, settings: Settings, seen: dict[int, str], sample: list[tuple[float, str, Record]], index: IndexWriter
-) -> dict[str, Any]:
-    """The entry of one file. Shared by all files: `seen`, text hash → the first file with it; a `sample` of the records; the index."""
-    shapes, domains, problems, repeats, encodings, left_out = (Counter() for _ in range(6))
-    names = Names()
-    rows = 0
-    for row in sources.rows_of(file, settings):
-        rows += row.records
-        encodings.update([row.encoding] if row.encoding else [])
-        left_out.update(row.left_out)
-        record, problem = names.record_or_reason(row, settings)
-        record_id = record.record_id if record else ""
-        index.add(file.name, row.source, record, record_id, problem)
-        if record is None:
-            problems[problem] += row.records
-        else:
-            shapes[record.shape] += 1
-            domains[record.domain] += 1
-            key = int(record_id, 16)
-            if key in seen:
-                repeats[seen[key]] += 1
-            seen.setdefault(key, file.name)
-            _draw(sample, record)
-    return {"name": file.name, "origin": file.origin, "bytes": file.size, "rows": rows, "shapes": dict(shapes), "domains": dict(domains),
-            "problems": dict(problems), "repeats": dict(repeats), "encodings": dict(encodings), "left_out": dict(left_out),
-            **names.counts()}  # fmt: skip
-
-
-class Names:
-    """What the rows of a file have that is not understood, by name."""
-
-    def __init__(self) -> None:
-        self.unused_keys, self.unknown_roles, self.shapes = Counter(), Counter(), Counter()
-        self.widths: dict[str, dict[str, int]] = {}  # of the first row of each unknown shape
-
-    def record_or_reason(self, row: sources.Row, settings: Settings) -> tuple[Record | None, str]:
-        """The record in a row and "", or None and the reason code; counts the names."""
-        try:
-            record = record_of(row, settings)
-        except UnmappableError as problem:
-            self.unknown_roles.update([key_name(problem.role)] if problem.role else [])
-            if str(problem) == UNKNOWN and isinstance(row.value, dict):
-                self._add_shape(widths(row.value))
-            return None, str(problem)
-        self.unused_keys.update(record.unused)
-        limit(self.unused_keys)
-        return record, ""
-
-    def _add_shape(self, found: dict[str, int]) -> None:
-        keys = ", ".join(found)
-        if len(self.widths) < MOST_SHAPES or keys in self.widths:
-            self.shapes[keys] += 1
-            self.widths.setdefault(keys, found)
-
-    def counts(self) -> dict[str, Any]:
-        shapes = [{"keys": found, "rows": self.shapes[keys]} for keys, found in self.widths.items()]
-        return {"unused_keys": dict(self.unused_keys), "unknown_roles": dict(self.unknown_roles), "unknown_shapes": shapes}
-
-
-def _draw(sample: list[tuple[float, str, Record]], record: Record) -> None:
-    """Keep the LENGTH_SAMPLE records whose sources have the smallest hashes: a sample that does not depend on their order."""
-    one = (-unit_hash(record.source), record.source, record)
-    if len(sample) < LENGTH_SAMPLE:
-        heapq.heappush(sample, one)
-    elif one[:2] > sample[0][:2]:
-        heapq.heapreplace(sample, one)
+def _surveyed(found: Sequence[sources.SourceFile], settings: Settings, engine: Engine) -> Iterator[tuple[list[RowFacts], list[Drawn]]]:
+    """What file_survey.surveyor found in each stretch of the corpus."""
+    look, survey = Job("mistral_lib.preparation.row_parts:looking"), Job("mistral_lib.preparation.file_survey:surveyor", (found, settings))
+    plan = stretches.plan(found, settings, lambda wanted: engine.map(look, ((one[0].name, one) for one in wanted)))
+    items = [(f"stretch {number}", one) for number, one in enumerate(plan.stretches)]
+    surveyed = engine.map(survey, items)
+    yield from bar(surveyed, "stretches", len(items), "stretch", engine.described if engine.workers else None)
+    if engine.workers:
+        say(f"corpus: rows read by {engine.described()}")
 
 
 def _totals(entries: Iterable[dict[str, Any]], left_out: Counter) -> dict[str, Any]:

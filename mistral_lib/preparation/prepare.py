@@ -20,12 +20,15 @@ from typing import Any
 import numpy as np
 
 import mistral_lib
-from mistral_lib.corpus import document_keys, sources
+from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, rejections, splits
 from mistral_lib.curation.split_minimums import Earlier
+from mistral_lib.engine import choice
+from mistral_lib.engine.job import Engine
+from mistral_lib.engine.processes import ThisMachine
 from mistral_lib.model import base_model
-from mistral_lib.preparation import data_report, empty_splits, row_parts, split_writer, stage_inputs, tokenization
+from mistral_lib.preparation import data_report, empty_splits, part_cache, row_parts, split_writer, stage_inputs, tokenization
 from mistral_lib.preparation.dropped_duplicates import Search, drop_duplicates, replacements
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.prepared import AssignedSplits, Prepared, assign
@@ -40,7 +43,7 @@ from mistral_lib.tokens import tool_chats
 
 OPERATIVES = ORIGINS.index("operatives")
 # finished parts depend on the code of these packages and on the versions of these libraries
-PACKAGES = ("run", "detection", "curation", "shapes", "formats", "corpus", "tokens", "preparation")
+PACKAGES = ("run", "detection", "curation", "shapes", "formats", "corpus", "tokens", "engine", "preparation")
 LIBRARIES = ("ahocorasick-rs", "charset-normalizer", "kreuzberg", "numpy", "orjson", "pyarrow", "pypdfium2", "python-calamine", "rensa",
              "tokenizers", "transformers")  # fmt: skip
 EARLIER_KEPT = "Earlier results are untouched."
@@ -70,9 +73,10 @@ def prepare(run: Run) -> dict[str, Any]:
     def work_in(folder: Path) -> dict[str, Any]:
         needed = 5 * sum(file.size for file in found.files)
         with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
-            cache = PartCache(work, _key(run.settings, inputs))
+            cache = part_cache.of_run(run.settings, work, _key(run.settings, inputs))
             earlier = Earlier.load(run.folder / "data", run.settings.seed)
-            report = Preparation(folder, run.settings, tokenizer, cache, earlier).prepare_all(found)
+            with choice.of_settings(run.settings, sum(file.size for file in found.files)) as engine:
+                report = Preparation(folder, run.settings, tokenizer, cache, earlier, engine).prepare_all(found)
         cache.discard()
         return report
 
@@ -102,8 +106,18 @@ def code_hashes(library: Path) -> dict[str, str]:
 class Preparation:
     """The steps of one preparation, in order."""
 
-    def __init__(self, folder: Path, settings: Settings, tokenizer: Any, cache: PartCache, earlier: Earlier | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        tokenizer: Any,
+        cache: PartCache,
+        earlier: Earlier | None = None,
+        engine: Engine | None = None,
+    ):
+        """engine: where rows are read and tokenized; None: in this process."""
         self.folder, self.settings, self.tokenizer, self.cache, self.earlier = folder, settings, tokenizer, cache, earlier
+        self.engine = engine or ThisMachine()
 
     def prepare_all(self, found: sources.Found) -> dict[str, Any]:
         """Fill the folder with splits, records, ledger, rejects and report; return the report."""
@@ -167,16 +181,18 @@ class Preparation:
 
     def _read(self, source_files: list[sources.SourceFile], search: Search | None) -> tuple[RowColumns, RecordStore]:
         """All rows, their records on disk, and in `search` what near-duplicates are searched by."""
-        folders = []
+        names, sizes = [], []
+        excluded = exclusions.load(self.settings)
 
         def parts() -> Iterator[InspectedBatch]:
-            for folder, part in row_parts.parts(source_files, self.settings, self.cache):
-                folders.append(folder)
+            for name, part in row_parts.parts(source_files, self.settings, excluded, self.cache, self.engine):
+                names.append(name)
+                sizes.append(len(part.columns["key"]))
                 if search is not None:
                     search.append(part)
                 yield part
 
-        return RowColumns.concatenate(parts(), self.cache.folder), RecordStore(folders)
+        return RowColumns.concatenate(parts(), self.cache.folder), RecordStore(self.cache.path, names, sizes)
 
     def _tokenized(self, rows: RowColumns, store: RecordStore, assigned: AssignedSplits, tokens: TokenStore) -> StoredColumn:
         """Token windows of every kept record; the tokens of each row that are in no window, int32 (rows,).
@@ -186,7 +202,7 @@ class Preparation:
         wanted, selection, lost = rows.kept(), 0, np.zeros(len(rows.fate), np.int32)
         while len(wanted):
             refused = [wanted[:0]]
-            parts = tokenization.parts(self.tokenizer, store, wanted, self.settings, self.cache, selection)
+            parts = tokenization.parts(self.tokenizer, store, wanted, self.settings, self.cache, self.engine, selection)
             for folder, columns, (numbers, counts), reasons in parts:
                 tokens.append(folder, columns)
                 lost[numbers] = counts

@@ -1,14 +1,14 @@
 """Records and columns of numbers on disk while they are prepared: written once, in batches, and read in order or by number.
 
 Metadata is not stored: nothing trains on it, and it was not searched for secrets. Memory holds one batch, however many
-records there are. The format is Arrow files of PART rows each: a batch can be read without those before it. Plain reads, no
+records there are. The format is Arrow files of at most PART rows each: a batch can be read without those before it. Plain reads, no
 memory map: mapped pages would count as memory of the process.
 
 A column is appended to without a small object for each part: a small object that stays alive among many short-lived ones keeps a
 megabyte of Python's memory from being released; a few hundred parts leave a few thousand of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from mistral_lib.corpus.records import Record
 from mistral_lib.shapes.conversation import Message, words_of
 
 BATCH = 1024  # rows of a batch; the last one may be shorter
-PART = 4 * BATCH  # rows of a file; the last one may be shorter
+PART = 4 * BATCH  # rows of a part, at most
 NAME = "records.arrow"
 OPEN = 32  # files open at once, 60 KiB each
 SCHEMA = pa.schema([("source", pa.string()), ("domain", pa.string()), ("source_group", pa.string()), ("shape", pa.string()),
@@ -58,12 +58,16 @@ def new_file(folder: Path) -> Iterator[pa.RecordBatchFileWriter]:
 
 
 class RecordStore:
-    """Reads the finished parts; all but the last have PART rows."""
+    """Reads the finished parts, each of batches of BATCH rows; the last batch of a part may be shorter.
 
-    def __init__(self, folders: Sequence[Path]):
-        self.folders = folders
-        self.reader = lru_cache(maxsize=OPEN)(lambda part: pa.ipc.open_file(pa.OSFile(str(folders[part] / NAME), "rb")))
-        self.batch = lru_cache(maxsize=4)(lambda number: self.reader(number * BATCH // PART).get_batch(number % (PART // BATCH)))
+    path: the folder of a part by its name. names, rows: of all parts, in order.
+    """
+
+    def __init__(self, path: Callable[[str], Path], names: Sequence[str], rows: Sequence[int]):
+        self.names, self.rows = names, rows
+        self.starts = np.cumsum([0, *rows], dtype=np.int64)  # number of each part's first row
+        self.reader = lru_cache(maxsize=OPEN)(lambda part: pa.ipc.open_file(pa.OSFile(str(path(names[part]) / NAME), "rb")))
+        self.batch = lru_cache(maxsize=4)(lambda part, number: self.reader(part).get_batch(number))
 
     def close(self) -> None:
         """Close the files: nothing more is read."""
@@ -71,10 +75,17 @@ class RecordStore:
         self.reader.cache_clear()
 
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
-        """(number of the first row, batch), in order."""
-        for part in range(len(self.folders)):
+        """(number of the first row, batch of BATCH rows), in order, wherever the parts end; the last batch may be shorter."""
+        start, held = 0, []
+        for part in range(len(self.names)):
             for number in range(self.reader(part).num_record_batches):
-                yield part * PART + number * BATCH, self.reader(part).get_batch(number)
+                held.append(self.reader(part).get_batch(number))
+                while sum(map(len, held)) >= BATCH:
+                    batch, held = _divided(held)
+                    yield start, batch
+                    start += BATCH
+        if held:
+            yield start, _together(held)
 
     def records(self, numbers: np.ndarray) -> list[Record]:
         """The records with these numbers, ascending; none of them may be rejected."""
@@ -97,10 +108,24 @@ class RecordStore:
 
     def _rows(self, numbers: np.ndarray, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         numbers = np.asarray(numbers, np.int64)
-        cuts = np.flatnonzero(np.diff(numbers // BATCH)) + 1
-        for own in np.split(numbers, cuts) if len(numbers) else ():
-            taken = self.batch(int(own[0]) // BATCH).select(names).take(pa.array(own % BATCH))
+        part = np.searchsorted(self.starts, numbers, side="right") - 1
+        batch, place = np.divmod(numbers - self.starts[part], BATCH)
+        cuts = np.flatnonzero((np.diff(part) != 0) | (np.diff(batch) != 0)) + 1
+        for own in np.split(np.arange(len(numbers)), cuts) if len(numbers) else ():
+            taken = self.batch(int(part[own[0]]), int(batch[own[0]])).select(names).take(pa.array(place[own]))
             yield from zip(*(column.to_pylist() for column in taken.columns), strict=True)
+
+
+def _divided(held: list[pa.RecordBatch]) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """The first BATCH rows, and what is left."""
+    if len(held) == 1 and len(held[0]) == BATCH:
+        return held[0], []
+    joined = _together(held)
+    return joined.slice(0, BATCH), [joined.slice(BATCH)] if len(joined) > BATCH else []
+
+
+def _together(held: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return held[0] if len(held) == 1 else pa.concat_batches(held)
 
 
 def _parsed(value: bytes | None) -> Any:

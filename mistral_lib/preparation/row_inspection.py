@@ -133,10 +133,11 @@ def _number(names: list[str], name: str) -> int:
 class Inspector:
     """Maps, cleans, checks and signs rows; the result depends only on the row and the settings."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, excluded: exclusions.Exclusions | None = None):
+        """excluded: those of the run; None: they are loaded."""
         self.settings = settings
         self.checks = checks.Checks(settings)
-        self.excluded = exclusions.load(settings)
+        self.excluded = exclusions.load(settings) if excluded is None else excluded
         self.keys = ("", *document_keys.searched(settings.group_key))
 
     def inspect(self, rows: Sequence[tuple[int, sources.Row]]) -> InspectedBatch:

@@ -129,6 +129,16 @@ class Settings(BaseModel):
     validation_share: float = _field(0.08, "share of source documents for validation during training", "data", keeps="data", gt=0, lt=0.5)
     test_share: float = _field(0.08, "share of source documents kept for the final evaluation", "data", keeps="data", gt=0, lt=0.5)
 
+    engine: Literal["local", "ray"] = _field(
+        "local", "where rows are read, checked and tokenized: on this machine, or on a Ray cluster", ""
+    )
+    ray_address: str = _field(
+        "auto", "head of the Ray cluster as HOST:PORT; auto: the one of this machine; local: one for this run alone", "", min_length=1
+    )
+    shared_folder: str = _field(
+        "", "folder or s3:// prefix that all nodes of the cluster reach, for unfinished work; empty: the run folder is reached by all", ""
+    )
+
     instance: str = _field("cpu", "a name in params/instances.yaml: sets the price", "training", keeps="training")
     quantization: Literal["nf4", "none"] = _field("nf4", "4-bit NormalFloat weights, or not quantized", "training evaluation")
     dtype: ComputeType = _field("auto", "compute type; auto: the one that suits the hardware", "training evaluation")

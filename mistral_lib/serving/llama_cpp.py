@@ -74,9 +74,9 @@ def explained(error: ServerError, alias: str, output: str) -> ServerError:
 
 def usual_threads() -> int:
     """OMP_NUM_THREADS, else all cores that this process may use: more threads than cores slow llama.cpp down several times."""
-    from mistral_lib.preparation import worker_processes
+    from mistral_lib.engine import processes
 
-    return int(os.environ.get("OMP_NUM_THREADS") or worker_processes.cores())
+    return int(os.environ.get("OMP_NUM_THREADS") or processes.cores())
 
 
 def needed_bytes(gguf: Path, lora: Path | None, context_tokens: int) -> int:

@@ -84,7 +84,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(prepared: Run) -> None
 
 def test_a_killed_preparation_resumes(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
-    killed_once(parted, work / "rows-00000" / "complete.json")
+    killed_once(parted, work / "rows-00000-000" / "complete.json")
     killed_once(parted, work / "tokens-0-00000" / "complete.json")
     prepare.prepare(parted)
     assert f"data: {PART:,} records were tokenized before and are reused" in capsys.readouterr().err
@@ -115,8 +115,8 @@ def test_stopped_while_replacing_refused_records_it_resumes_there(settings: para
 
 def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, capsys: pytest.CaptureFixture) -> None:
     work = parted.folder / ".data.work"
-    killed_once(parted, work / "rows-00000" / "complete.json")
-    records = work / "rows-00000" / "records.arrow"
+    killed_once(parted, work / "rows-00000-000" / "complete.json")
+    records = work / "rows-00000-000" / "records.arrow"
     records.write_bytes(records.read_bytes()[:-1] + b"x")  # as on a failing disk
     changed = other(parted, shortest_answer=60)
     prepare.prepare(changed)
@@ -148,7 +148,14 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     with pytest.raises(prepare.TooMuchLostError):
         prepare.prepare(other(parted, max_rejected_share=0.01))
     sealed = {path: path.stat().st_mtime_ns for path in (parted.folder / ".data.work").glob("*/complete.json")}
-    assert {path.parent.name for path in sealed} == {"rows-00000", "rows-00001", "near-pairs", "tokens-0-00000", "tokens-0-00001"}
+    assert {path.parent.name for path in sealed} == {
+        "plan",
+        "rows-00000-000",
+        "rows-00000-001",
+        "near-pairs",
+        "tokens-0-00000",
+        "tokens-0-00001",
+    }
     changed = {"max_rejected_share": 0.5, "test_share": 0.2, "domain_weights": {"red": 0.5}, "order": "operatives_last"}
     assert set(changed) < keeping_work("data")
     with pytest.raises(prepare.TooMuchLostError):

@@ -16,7 +16,7 @@ from mistral_lib.run.settings import STAGES, Settings, stages_of
 from tests.support.corpora import other
 
 CHOICES = {"objective": "answers", "order": "operatives_last", "long_records": "reject", "script": "greek", "quantization": "none",
-           "dtype": "float32", "merge_into": "16bit", "report_to": "tensorboard", "instance": "g5.xlarge", "normalized": "off", "unescaped_newlines": "off"}  # fmt: skip
+           "dtype": "float32", "merge_into": "16bit", "report_to": "tensorboard", "engine": "ray", "instance": "g5.xlarge", "normalized": "off", "unescaped_newlines": "off"}  # fmt: skip
 
 
 def changed(name: str, value: Any) -> Any:

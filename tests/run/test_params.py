@@ -165,7 +165,7 @@ def test_every_parameter_has_a_meaning_and_a_stage() -> None:
     for name in Settings.names():
         assert params.meaning(name)
         assert set(settings.stages_of(name)) <= set(settings.STAGES)
-        assert settings.stages_of(name) or name in ("run_name", "require_ship", "report_to")
+        assert settings.stages_of(name) or name in ("run_name", "require_ship", "report_to", "engine", "ray_address", "shared_folder")
 
 
 def test_a_parameter_keeps_the_work_of_a_stage_that_it_influences() -> None:
