@@ -70,6 +70,11 @@ class Parts:
                 self.bucket.get(name, new)
         return folder
 
+    def names(self) -> set[str]:
+        """The parts that seem to be complete: what is altered is found when it is read. Errors: SharedStorageError."""
+        here = {path.parent.name for path in self.folder.glob(f"*/{sealed.FILES}")}
+        return here | (self.bucket.names() if self.bucket else set())
+
     def facts(self, name: str) -> dict[str, Any] | None:
         """The facts of a part; None if it is not complete."""
         there = not self.bucket or (self.folder / name / sealed.FILES).exists() or self.bucket.has(name)

@@ -37,7 +37,7 @@ def mixed(home: Path, settings: params.Settings) -> Run:
     """A run, not prepared yet, on ordinary rows and every container, shape and defect that real corpora have."""
     every_format.write(home / "corpora" / "small")
     for domain in ("red", "green", "blue"):
-        files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 700))
+        files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 400))
     return Run.open(settings.model_copy(update={"max_rejected_share": 0.9}))
 
 
@@ -53,7 +53,12 @@ def on(cluster: Any, run: Run, name: str, **changes: object) -> Run:
     return other(run, run_name=name, engine="ray", ray_address=cluster.address, **changes)
 
 
-@pytest.mark.parametrize(("workers", "size"), [(1, SMALL), (2, 10**9), (4, 5_000)])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("workers", "size"), [(3, SMALL), *(pytest.param(*case, marks=LONG) for case in ((1, SMALL), (2, 10**9), (4, 5_000)))]
+)
 def test_any_number_of_workers_and_any_cut_give_the_same_bytes(
     cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch, workers: int, size: int
 ) -> None:
@@ -181,7 +186,7 @@ def looking() -> Callable[[Any], Any]:
     return stretches.look
 
 
-@pytest.mark.long
+@LONG
 @pytest.mark.parametrize("corpus", ["demo", "generated"])
 def test_the_demo_corpus_and_many_rows(cluster: Any, home: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, corpus: str) -> None:
     changes = {} if corpus == "demo" else {"corpus_paths": ["corpora/many"], "base_model": tiny_model}
