@@ -22,6 +22,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> int:
+    from mistral_lib.corpus import sources, stretches
     from mistral_lib.evaluation import enough_data
     from mistral_lib.training import fit_plan, plan_table, workload
 
@@ -34,6 +35,8 @@ def plan(arguments: argparse.Namespace) -> int:
     print(f"{plan_table.batch(as_set.settings)}. Peak of each phase:\n{plan_table.phases(as_set)}\nMiB at the highest peak:")
     print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(as_set)))
     print(f"\n{enough_data.text(settings, work)}")
+    if settings.engine == "ray":
+        print("\n".join(stretches.uncut(sources.of_settings(settings), settings)))
     return 0 if chosen.fits else 1
 
 

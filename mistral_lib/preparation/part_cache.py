@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib.preparation.shared_storage import Bucket
+from mistral_lib.corpus.shared_storage import Bucket
 from mistral_lib.run import files, paths, sealed
 from mistral_lib.run.settings import Settings
 
