@@ -10,6 +10,7 @@ from dataclasses import replace
 from mistral_lib.aws import buckets, found_machines, machines, network, parameters, regions, roles, schedules, volumes, waiting
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.instance import listing, records, resources, unfinished
+from mistral_lib.instance.cluster import placement
 from mistral_lib.instance.records import Record
 from mistral_lib.instance.resources import Resource, Where
 from mistral_lib.instance.unfinished import RESULTS, RESULTS_LIST, Unfetched, unfetched_of
@@ -94,7 +95,9 @@ def removed(run: str, where: Where, found: list[Resource], delete_results: bool)
     seen_in = {one.region for one in found} | ({record.region} if record else set())
     places = sorted(seen_in - {resources.GLOBAL} or where.regions)
     by_kind = {kind: [one for one in found if one.kind == kind] for kind in resources.KINDS}
-    failures = _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
+    several = by_kind["machine"] if len(by_kind["machine"]) > 1 else []  # of a cluster: none waits for the end of another one
+    failures = _tried([lambda one=one: machines.terminate(one.region, one.id) for one in several])
+    failures += _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
     failures += _tried([lambda one=one: _given_back(one) for one in by_kind["adopted machine"]])
     failures += _tried([lambda place=place: _require_none(run, place) for place in places])
     if failures:
@@ -104,6 +107,7 @@ def removed(run: str, where: Where, found: list[Resource], delete_results: bool)
         failures += _tried([lambda one=one: kept.extend(filter(None, [unfetched_of(one)])) for one in by_kind["objects"]])
     failures += _tried([lambda place=place: _leftovers_removed(run, place) for place in places])
     failures += _tried([lambda place=place: network.delete_group(run, place) for place in _regions(by_kind["security group"])])
+    failures += _tried([lambda place=place: placement.delete(run, place) for place in _regions(by_kind["placement group"])])
     failures += _tried([lambda place=place: parameters.delete(run, place) for place in _regions(by_kind["parameter"])])
     if delete_results or not failures:  # what could not be looked at is not deleted
         failures += _tried([lambda one=one: _objects_removed(one, KEPT if kept else ()) for one in by_kind["objects"]])

@@ -12,6 +12,7 @@ from mistral_lib.aws import buckets, found_machines, machines, network, paramete
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import Machine
 from mistral_lib.instance import plan, records
+from mistral_lib.instance.cluster import placement
 from mistral_lib.run import files
 from mistral_lib.run.progress import say
 
@@ -19,7 +20,7 @@ GIB = 2**30
 REGIONS_AT_ONCE = 8
 GLOBAL = "global"  # roles are the same in all regions
 UNSEEN = "not seen"  # state of a kind of thing that AWS did not show
-KINDS = ("machine", "adopted machine", "volume", "image", "snapshot", "address", "security group", "parameter", "objects", "schedule", "profile", "role", "bucket")  # fmt: skip
+KINDS = ("machine", "adopted machine", "volume", "image", "snapshot", "address", "security group", "placement group", "parameter", "objects", "schedule", "profile", "role", "bucket")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _machines(region: str) -> list[Resource]:
 
 def _machine(machine: Machine, adopted: bool) -> Resource:
     """Its disk is listed apart, except that of an adopted machine, which has no tag of the workbook."""
-    notes = [machine.type, "spot" if machine.spot else "on demand", machine.zone]
+    notes = [f"{machine.type}, worker" if machine.worker else machine.type, "spot" if machine.spot else "on demand", machine.zone]
     usd = 0.0
     if machine.state in ("pending", "running"):
         price = price_of(machine)
@@ -117,7 +118,7 @@ def _machine(machine: Machine, adopted: bool) -> Resource:
 def price_of(machine: Machine) -> float | None:
     """USD per hour: that of its record, else that of params/instances.yaml; None if neither has it."""
     record = records.load(machine.run) if machine.run else None
-    if record is not None and record.machine == machine.id:
+    if record is not None and machine.id in record.all_machines:
         return record.usd_per_hour
     return plan.rented().get(machine.type, {}).get("usd_per_hour")
 
@@ -142,6 +143,12 @@ def _schedules(region: str) -> list[Resource]:
     return [
         Resource("schedule", one.name, region, one.run, "set", note=f"ends {one.machine_id} at {one.at:%Y-%m-%d %H:%M} UTC")
         for one in found
+    ]
+
+
+def _placements(region: str) -> list[Resource]:
+    return [
+        Resource("placement group", name, region, run, "there", note="costs nothing") for name, run in placement.existing(region).items()
     ]
 
 
@@ -191,5 +198,5 @@ def _roles(region: str) -> list[Resource]:
 
 
 LOOKS: dict[str, Callable[[str], list[Resource]]] = {
-    "machine": _machines, "volume": _volumes, "security group": _groups, "parameter": _parameters, "schedule": _schedules, "bucket": _buckets,
+    "machine": _machines, "volume": _volumes, "security group": _groups, "placement group": _placements, "parameter": _parameters, "schedule": _schedules, "bucket": _buckets,
 }  # fmt: skip

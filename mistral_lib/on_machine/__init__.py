@@ -17,5 +17,6 @@ spot            looks for the notice that a spot machine is taken away
 metadata        the metadata service of the instance
 heartbeat       reports every 20 seconds
 status_file     machine/status.json, and masked logs
+cluster         a machine of a cluster: head or worker, with Ray
 bucket          the run's part of the bucket: objects, results.json, uploads, restore
 """

@@ -16,8 +16,9 @@ from mistral_lib.on_machine.job import Job
 from mistral_lib.on_machine.programs import output
 
 
-def fetch(store: Store, job: Job, folders: Folders, say: Callable[[str], None], check: Callable[[], None]) -> None:
-    """Bring all inputs. say: called with what is done. check: called between files; what it raises ends the fetching.
+def fetch(store: Store, job: Job, folders: Folders, say: Callable[[str], None], check: Callable[[], None], results: bool = True) -> None:
+    """Bring all inputs. say: called with what is done. check: called between files; what it raises ends the fetching. results: those of an
+    earlier machine as well.
 
     Errors: StoreError, WrongContentError, ResultsError, OSError (a full disk), ProgramError.
     """
@@ -25,7 +26,8 @@ def fetch(store: Store, job: Job, folders: Folders, say: Callable[[str], None], 
     _code(store, job, folders)
     store.download("params.yaml", folders.params, job.params_sha256)
     check()
-    _results(store, job, folders, say)
+    if results:
+        _results(store, job, folders, say)
     check()
     wanted = {f"corpus/{name}": (folders.home / name, digest) for name, digest in job.corpus.items()}
     if job.base_model is not None:

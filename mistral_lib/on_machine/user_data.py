@@ -34,6 +34,8 @@ class Place:
     minutes: int  # from the start of the script until the machine shuts down, whatever it does
     idle_minutes: float = 30.0  # without a job, after which the machine ends
     adopted: bool = False  # the machine was there before the run: none of its later starts may begin anything here
+    nodes: int = 1  # machines of the cluster; the first one of its launch is the head
+    worker: bool = False  # this one was added to a cluster
 
 
 def script(place: Place) -> str:

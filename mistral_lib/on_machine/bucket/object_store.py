@@ -59,6 +59,12 @@ class Store:
             key = self.prefix + name
             self.client.upload_file(str(path), self.bucket, key, ExtraArgs={"Metadata": {"sha256": sha256}}, Config=settings)
 
+    def names(self, below: str) -> list[str]:
+        """The names of the objects that begin with `below`. Errors: StoreError."""
+        with _explained(f"listing {below}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + below)
+            return [one["Key"].removeprefix(self.prefix) for page in pages for one in page.get("Contents", [])]
+
     def delete(self, name: str) -> None:
         """Delete an object; one that is gone already is fine. Errors: StoreError."""
         with _explained(f"deleting {name}"):
