@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from mistral_lib.on_machine import status_file
 from mistral_lib.on_machine.bucket.object_store import Store, StoreError
 from mistral_lib.on_machine.cluster import ray_unit
+from mistral_lib.on_machine.cluster.ray_commands import AUTHENTICATION, NO_TOKEN
 from mistral_lib.on_machine.folders import Folders
 from mistral_lib.on_machine.job import Job
 from mistral_lib.on_machine.programs import ProgramError
@@ -16,7 +17,7 @@ from mistral_lib.on_machine.programs import ProgramError
 HEAD = "machine/head.json"  # below the prefix: the head's address and machine id, for its workers
 WORKERS = "machine/workers/"  # below the prefix: the reports of the workers, by their ids
 JOINED = "Ray works for the head"  # what a worker reports once its Ray runs
-START_SECONDS = 120.0  # until Ray accepts connections
+ATTEMPTS, START_SECONDS = 3, 120.0  # to start Ray, which gives up by itself after half a minute on a machine that is slow at first
 WAIT_SECONDS = 900.0  # for workers; then the run starts with those that are there
 FRESH = timedelta(minutes=3)  # a report of a worker that lives; one is due every 20 seconds
 
@@ -29,8 +30,7 @@ def begin(
     seconds between two looks. Errors: ProgramError if Ray does not start; OSError; what `check` raises."""
     say("Ray is started on the head")
     ray_unit.install(folders, worker=False)
-    ray_unit.start(folders, variables, address, address)
-    _until_it_answers(folders, address, check)
+    _started(folders, variables, address, check)
     note = json.dumps({"address": address, "machine": machine, "written": status_file.iso(time.time())}).encode()
     until = time.monotonic() + WAIT_SECONDS
     published, there = False, 0
@@ -49,14 +49,18 @@ def begin(
         say(f"the run starts with {there} of {nodes - 1} workers: the others did not join within {WAIT_SECONDS / 60:.0f} minutes")
 
 
-def _until_it_answers(folders: Folders, address: str, check: Callable[[], None]) -> None:
-    until = time.monotonic() + START_SECONDS
-    while not ray_unit.answers(address):
-        check()
-        if time.monotonic() > until or not ray_unit.is_active():
-            said = " | ".join(status_file.last_lines(folders.base / "ray.log", 6))
-            raise ProgramError(f"Ray did not start on the head: {said or 'it printed nothing'}")
-        time.sleep(1.0)
+def _started(folders: Folders, variables: Mapping[str, str], address: str, check: Callable[[], None]) -> None:
+    for _ in range(ATTEMPTS):
+        ray_unit.start(folders, variables, address, address)
+        until = time.monotonic() + START_SECONDS
+        while ray_unit.is_active() and time.monotonic() < until:
+            if ray_unit.is_ready(folders):
+                return
+            check()
+            time.sleep(0.5)
+        ray_unit.stop()
+    said = " | ".join(status_file.last_lines(folders.base / "ray.log", 6))
+    raise ProgramError(f"Ray did not start on the head in {ATTEMPTS} attempts: {said or 'it printed nothing'}")
 
 
 def joined(store: Store) -> int:
@@ -83,4 +87,5 @@ def run_variables(job: Job, params: str, address: str, before: Mapping[str, str]
     if not re.search(r"^shared_folder:\s*['\"]?s3://", params, re.MULTILINE):
         chosen["shared_folder"] = f"s3://{job.bucket}/{job.prefix.rstrip('/')}/work"
     options = [before.get("RUN_OPTIONS", ""), *(f"--set {name}={value}" for name, value in chosen.items())]
-    return {**before, "RUN_OPTIONS": " ".join(filter(None, options)), "RAY_ADDRESS": ray_unit.head_address(address)}
+    ray = {"RAY_ADDRESS": ray_unit.head_address(address), AUTHENTICATION: NO_TOKEN}
+    return {**before, "RUN_OPTIONS": " ".join(filter(None, options)), **ray}

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NODE, HEAD = "MISTRAL_NODE", "MISTRAL_HEAD"  # variables of the unit: this machine's address; the head's, with its port
+AUTHENTICATION, NO_TOKEN = (
+    "RAY_AUTH_MODE",
+    "disabled",
+)  # of every process of the cluster: nobody outside the group reaches it, and no secret travels
 
 
 @dataclass(frozen=True)

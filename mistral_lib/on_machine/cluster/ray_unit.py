@@ -3,10 +3,11 @@
 import shutil
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from mistral_lib.on_machine import programs, run_unit
 from mistral_lib.on_machine.cluster import ray_commands
-from mistral_lib.on_machine.cluster.ray_commands import Ports
+from mistral_lib.on_machine.cluster.ray_commands import AUTHENTICATION, Ports
 from mistral_lib.on_machine.folders import USER, Folders, write_aside
 
 RAY = "mistral-ray.service"
@@ -26,7 +27,7 @@ Description=Mistral workbook: Ray on {"a worker" if worker else "the head"}
 Type=exec
 User={USER}
 WorkingDirectory={folders.home}
-Environment=MISTRAL_WORKBOOK_HOME={folders.home} PYTHONUNBUFFERED=1
+Environment=MISTRAL_WORKBOOK_HOME={folders.home} PYTHONUNBUFFERED=1 {AUTHENTICATION}={ray_commands.NO_TOKEN}
 EnvironmentFile=-{environment_file(folders)}
 ExecStart={command(folders.environment / "bin" / "ray", ray_folder(folders), ports)}
 StandardOutput=append:{log}
@@ -43,13 +44,18 @@ PrivateTmp=true
 """
 
 
-def ray_folder(folders: Folders):
+def ray_folder(folders: Folders) -> Path:
     """The same path on every machine; short, since the path of a socket may have 107 characters."""
     return folders.base / "ray"
 
 
-def environment_file(folders: Folders):
+def environment_file(folders: Folders) -> Path:
     return folders.runtime / "ray.env"
+
+
+def ready_file(folders: Folders) -> Path:
+    """Ray writes it once its node is a part of the cluster."""
+    return ray_folder(folders) / "ray_current_cluster"
 
 
 def install(folders: Folders, worker: bool) -> None:
@@ -69,6 +75,7 @@ def start(folders: Folders, variables: Mapping[str, str], node: str, head: str) 
     """
     if is_active():
         return
+    ready_file(folders).unlink(missing_ok=True)
     addresses = {ray_commands.NODE: node, ray_commands.HEAD: head_address(head)}
     run_unit.start_with(RAY, environment_file(folders), {**variables, **addresses})
 
@@ -81,6 +88,11 @@ def head_address(head: str) -> str:
 def is_active() -> bool:
     """Errors: ProgramError."""
     return run_unit.state(RAY) in run_unit.ACTIVE
+
+
+def is_ready(folders: Folders) -> bool:
+    """Whether Ray runs and its node is a part of the cluster. Errors: ProgramError."""
+    return ready_file(folders).exists() and is_active()
 
 
 def stop() -> None:

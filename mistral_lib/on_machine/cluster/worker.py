@@ -94,7 +94,8 @@ class Worker(Agent):
             return False
         try:
             ray_unit.start(self.folders, self.preparation.variables(job), self.node, address)
-            self.facts.doing, self.facts.trouble = f"{JOINED} {address}", None
+            ready = ray_unit.is_ready(self.folders)
+            self.facts.doing, self.facts.trouble = f"{JOINED} {address}" if ready else f"Ray starts for the head {address}", None
         except (programs.ProgramError, OSError) as error:
             self.facts.trouble = f"Ray: {error}"
         return True
