@@ -112,16 +112,13 @@ def test_the_head_starts_ray_publishes_its_address_and_waits_for_its_workers(fol
     assert 'MISTRAL_NODE="10.0.0.5"' in seen and 'HF_TOKEN="hf_secret"' in seen and not ray_unit.environment_file(folders).exists()
 
 
-def test_a_report_that_is_old_or_of_a_worker_that_still_starts_does_not_count(store: Store) -> None:
-    now = datetime.now(UTC)
-    for name, doing, updated in (
-        ("a", head.JOINED, now - timedelta(hours=1)),
-        ("b", "environment, step 1 of 4", now),
-        ("c", head.JOINED, now),
-    ):
+def test_a_report_that_is_old_or_of_another_head_or_of_a_worker_that_still_starts_does_not_count(store: Store) -> None:
+    now, own, earlier = datetime.now(UTC), f"{head.JOINED} 10.0.0.5", f"{head.JOINED} 10.0.0.4"
+    reports = {"a": (own, now - timedelta(hours=1)), "b": ("environment, step 1 of 4", now), "c": (own, now), "d": (earlier, now)}
+    for name, (doing, updated) in reports.items():
         store.write(f"machine/workers/i-{name}/status.json", json.dumps({"doing": doing, "updated": updated.isoformat()}).encode())
     store.write("machine/workers/i-c/setup.txt", b"a log")
-    assert head.joined(store) == 1
+    assert head.joined(store, "10.0.0.5") == 1
 
 
 def test_the_run_starts_without_workers_that_do_not_come(folders: Folders, store: Store, systemctl: Path, monkeypatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from mistral_lib.aws import images, machines
+from mistral_lib.aws import machines
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import Machine, Order
 from mistral_lib.instance import capacity, launch_steps
@@ -52,8 +52,8 @@ def completed(record: Record, head: Machine, options: UpOptions) -> Record:
     say(f"{record.nodes - missing} of {record.nodes} machines of {record.run} are there; {missing} more in {head.zone}")
     launch_steps.require_quota(record, missing)
     places = {zone: subnet for zone, subnet in launch_steps.places(record, options.subnet).items() if zone == head.zone}
-    launched(record, _order(record, missing, options.image), places, options.wait_minutes, record.nodes - missing)
-    return _with_timers(record, [machine for machine in there(record) if machine not in alive])
+    launched(record, _order(record, missing, options.image or head.image), places, options.wait_minutes, record.nodes - missing)
+    return _with_timers(record, [machine for machine in there(record) if machine.id not in record.workers])
 
 
 def end_orphans(record: Record) -> None:
@@ -68,13 +68,13 @@ def end_orphans(record: Record) -> None:
     _terminated(record.region, [machine.id for machine in orphans])
 
 
-def _order(record: Record, count: int, image: str | None) -> Order:
+def _order(record: Record, count: int, image: str) -> Order:
     """Workers that end with their head's time."""
     minutes = (record.ends_at - datetime.now(UTC)).total_seconds() / 60 if record.ends_at else 0.0
     if minutes < 1:
         raise LaunchError(f"the time of {record.machine} is over: `instance down {record.run}` removes it")
     script = user_data.script(replace(launch_steps.place_of(record, minutes), worker=True))
-    whole = launch_steps.order(record, image or images.newest(record.region))
+    whole = launch_steps.order(record, image)
     return replace(whole, user_data=script, count=count, worker=True, token=secrets.token_hex(12))
 
 

@@ -39,7 +39,7 @@ def begin(
             if not published:
                 store.write(HEAD, note, "application/json")
                 published = True
-            there = joined(store)
+            there = joined(store, address)
             say(f"{there} of {nodes - 1} workers have joined")
         except StoreError as error:
             say(f"waiting for S3: {error}")
@@ -63,11 +63,11 @@ def _started(folders: Folders, variables: Mapping[str, str], address: str, check
     raise ProgramError(f"Ray did not start on the head in {ATTEMPTS} attempts: {said or 'it printed nothing'}")
 
 
-def joined(store: Store) -> int:
-    """How many workers report that their Ray works for the head. Errors: StoreError."""
+def joined(store: Store, address: str) -> int:
+    """How many workers report that their Ray works for the head of this address. Errors: StoreError."""
     reports = [_report(store.read(name)) for name in store.names(WORKERS) if name.endswith("/status.json")]
     oldest = datetime.now(UTC) - FRESH
-    return sum(str(one.get("doing")).startswith(JOINED) and _time(one) > oldest for one in reports)
+    return sum(one.get("doing") == f"{JOINED} {address}" and _time(one) > oldest for one in reports)
 
 
 def _report(content: bytes | None) -> dict:
