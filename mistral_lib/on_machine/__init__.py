@@ -11,7 +11,6 @@ inputs          code, parameters, corpus and base model from the bucket, verifie
 environment     Python and the packages of the lock, by uv
 programs        programs of the machine, with time limits and errors that show what they said
 run_unit        starts and stops the run's unit
-mirror          uploads in the background, and the last upload
 ending          when and why the machine ends by itself
 spot            looks for the notice that a spot machine is taken away
 metadata        the metadata service of the instance

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mistral_lib.on_machine import ending, programs, run_unit, status_file
+from mistral_lib.on_machine.bucket.mirror import Mirror
 from mistral_lib.on_machine.bucket.object_store import Store, StoreError, client
 from mistral_lib.on_machine.bucket.uploads import Uploads
 from mistral_lib.on_machine.cluster import head, roles
@@ -18,7 +19,6 @@ from mistral_lib.on_machine.folders import Folders, here
 from mistral_lib.on_machine.heartbeat import Facts, Heartbeat
 from mistral_lib.on_machine.job import Job
 from mistral_lib.on_machine.metadata import Metadata, MetadataError
-from mistral_lib.on_machine.mirror import Mirror
 from mistral_lib.on_machine.preparation import Preparation
 from mistral_lib.on_machine.user_data import Place
 

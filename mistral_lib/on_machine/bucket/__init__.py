@@ -4,5 +4,6 @@ object_store   reads, writes and verifies objects below the run's prefix
 results_list   results.json: which files of the run folder are in the bucket
 run_files      which files of a run folder are whole, and which checkpoints are complete
 uploads        one round of uploads of the run folder, and results.json after it
+mirror         the rounds in the background, and the last upload
 restore        the results of an earlier machine, brought back
 """
