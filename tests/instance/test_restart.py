@@ -92,13 +92,19 @@ def test_a_stopped_machine_that_has_a_profile_gets_the_runs_and_then_its_own_aga
 
 def test_down_gives_a_machine_back_as_it_was(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
     machine = own_machine()
+    # Containers on it need two hops to the metadata service.
+    options = {"HttpTokens": "optional", "HttpPutResponseHopLimit": 3, "HttpEndpoint": "enabled"}
+    session.client("ec2", REGION).modify_instance_metadata_options(InstanceId=machine, **options)
     before = described(machine)
     start(machine)
+    assert described(machine)["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     found = {one.kind: one for one in resources.everything()}
     assert found["adopted machine"].id == machine and "was there before" in found["adopted machine"].note
     assert removal.down("first", yes=True) == 0 and resources.everything() == []
     after = described(machine)
     assert after["State"]["Name"] == "stopped" and after["SecurityGroups"] == before["SecurityGroups"]
+    for option in ("HttpTokens", "HttpPutResponseHopLimit", "HttpEndpoint"):
+        assert after["MetadataOptions"][option] == before["MetadataOptions"][option]
     assert "IamInstanceProfile" not in after and not any(tag["Key"].startswith("mistral") for tag in after.get("Tags", []))
     assert not aws.asked("ec2", "TerminateInstances")
 
