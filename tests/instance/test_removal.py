@@ -255,3 +255,16 @@ def test_a_bucket_that_is_not_shown_keeps_the_record(home, aws: FalseAws, monkey
     assert removal.down("first", yes=True) == 1
     aws.recover()
     assert records.load("first").bucket == record.bucket, "fetch still needs it"
+
+
+def test_a_bucket_whose_tags_may_not_be_read_is_not_claimed_to_be_gone(
+    home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    record = up()
+    monkeypatch.setattr(removal, "LISTED_SECONDS", 0)
+    aws.deny("s3", "GetBucketTagging")
+    assert removal.down("first", yes=True) == 1
+    shown = capsys.readouterr().out
+    assert f"not seen: bucket in us-east-1: {record.bucket}" in shown and "nothing is left" not in shown
+    aws.recover()
+    assert removal.down("first", yes=True) == 0 and kinds() == []
