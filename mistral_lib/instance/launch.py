@@ -30,7 +30,7 @@ def up(params_file: Path | str, settings: Settings, options: UpOptions) -> Recor
     with launch_steps.only_one(settings.run_name):
         record, machine = _begun(settings, options)
         if record.complete and machine is not None:
-            launch_steps.set_outside_timer(record)
+            record = launch_steps.set_outside_timer(record).with_step("schedule")
             say(f"found, with its limits as they were: {launch_steps.summary(record)}")
             return record
         if machine is None:

@@ -116,6 +116,19 @@ def test_a_second_start_finds_the_machine_running_and_sets_it_up_again(home, aws
     assert second.machine == first.machine and second.adopted and len(aws.asked("ec2", "StartInstances")) == 1
 
 
+def test_a_start_of_a_machine_that_runs_never_moves_its_end_to_a_later_time(
+    home, aws: FalseAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = own_machine()
+    start(machine, max_hours=2)
+    timer = schedules.get("first", REGION)
+    assert start(machine, max_hours=9).max_hours == pytest.approx(2, abs=0.01) and schedules.get("first", REGION) == timer
+    assert "its end is never moved to a later time" in capsys.readouterr().err
+    machines.stop(REGION, machine)
+    assert start(machine, max_hours=9).max_hours == 9 and schedules.get("first", REGION).at > timer.at
+    assert f"the timer in AWS for {machine} moves from" in capsys.readouterr().err
+
+
 def test_a_stopped_machine_of_the_run_itself_is_started(home, aws: FalseAws) -> None:
     launched = launch.up("params/mine.yaml", SETTINGS, UpOptions(region=REGION, disk_gib=90, ignore_fit=True, wait_minutes=0))
     machines.stop(REGION, launched.machine)
