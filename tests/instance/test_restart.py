@@ -182,6 +182,17 @@ def test_another_region_gets_a_copy_of_the_image_and_a_bucket_there(home, aws: F
     assert removal.down("first", yes=True) == 0 and resources.everything() == []
 
 
+def test_a_copy_of_the_image_that_an_earlier_call_began_is_taken(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = own_machine()
+    no_capacity(aws)
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "wait", lambda region, image: region == REGION)  # the copy is not ready in time
+        with pytest.raises(AwsError, match="run the command again, it is found"):
+            start(machine, move_to=FAR)
+    assert start(machine, move_to=FAR).complete
+    assert len(aws.asked("ec2", "CopyImage")) == 1 and len(aws.asked("ec2", "CreateImage")) == 1
+
+
 def test_a_type_and_a_place_are_typed_at_the_question(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = own_machine()
     monkeypatch.setattr(restart.sys.stdin, "isatty", lambda: True, raising=False)
