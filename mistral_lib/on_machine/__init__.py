@@ -16,7 +16,6 @@ ending          when and why the machine ends by itself
 spot            looks for the notice that a spot machine is taken away
 metadata        the metadata service of the instance
 heartbeat       reports every 20 seconds
-handover        a text with a key, into the bucket
 status_file     machine/status.json, and masked logs
 bucket          the run's part of the bucket: objects, results.json, uploads, restore
 """

@@ -105,7 +105,7 @@ def start_lines(program: Program, name: str) -> list[str]:
         f"(exec 3<>/dev/tcp/127.0.0.1/{program.port}) 2>/dev/null && break; "
         f"systemctl is-active --quiet {program.unit} || {{ journalctl --unit {program.unit} --lines 20 --output cat | sed 's/token=[^ ]*/token=****/g'; exit 1; }}; sleep 1; done"
     )
-    handover = f"PYTHONPATH={THERE.agent} {THERE.boot_python} -m mistral_lib.on_machine.handover {name}"
+    handover = f"PYTHONPATH={THERE.agent} {THERE.boot_python} -m mistral_lib.on_machine.bucket.handover {name}"
     inside = f"set -e; systemctl is-active --quiet {program.unit} || {start}; {waits}; {{ {program.shows}; }} | {handover}"
     return [f"bash -c {shlex.quote(inside)}"]
 

@@ -214,9 +214,9 @@ def test_a_program_that_always_fails_uploads_what_is_there_and_ends_the_machine_
 
 
 def test_a_text_with_a_key_reaches_the_bucket_alone(machine: Machine) -> None:
-    started(machine, "mistral_lib.on_machine.handover", "machine/reach-0.txt", text=b"key: abc\n").wait(60)
+    started(machine, "mistral_lib.on_machine.bucket.handover", "machine/reach-0.txt", text=b"key: abc\n").wait(60)
     assert machine.store.read("machine/reach-0.txt") == b"key: abc\n" and b"abc" not in (machine.state / "agent.log").read_bytes()
-    assert started(machine, "mistral_lib.on_machine.handover", "machine/reach-1.txt").wait(60) == 1
+    assert started(machine, "mistral_lib.on_machine.bucket.handover", "machine/reach-1.txt").wait(60) == 1
     assert machine.store.read("machine/reach-1.txt") is None
 
 

@@ -5,5 +5,6 @@ hashed_reader  hashes the very bytes that are uploaded
 results_list   results.json: which files of the run folder are in the bucket
 run_files      which files of a run folder are whole, and which checkpoints are complete
 uploads        one round of uploads of the run folder, and results.json after it
+handover       a text with a key, for the computer that watches
 restore        the results of an earlier machine, brought back
 """

@@ -1,4 +1,4 @@
-"""Puts what it reads on stdin into the run's bucket, as root on the machine: `python -m mistral_lib.on_machine.handover NAME < text`.
+"""Puts what it reads on stdin into the run's bucket, as root on the machine: `python -m mistral_lib.on_machine.bucket.handover NAME < text`.
 
 `instance lab` gets addresses with keys in this way: Systems Manager would keep them in its history of commands.
 """
