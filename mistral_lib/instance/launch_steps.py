@@ -122,14 +122,24 @@ def with_machine(record: Record, machine: Machine) -> Record:
 
 
 def with_outside_timer(record: Record, later: bool = False) -> Record:
-    """The record after the last step. If the timer cannot be set, the machine is terminated, or stopped if it was there before: none runs
-    without it. later: as in `set_outside_timer`."""
+    """The record after the last step. If the timer cannot be set, and the machine has none, it is terminated, or stopped if it was there
+    before: none runs without it. later: as in `set_outside_timer`."""
     try:
         record = set_outside_timer(record, later)
     except BaseException as error:
-        _end(record, error)
+        if not _has_timer(record):
+            _end(record, error)
         raise
     return record.with_step("schedule")
+
+
+def _has_timer(record: Record) -> bool:
+    """Whether another computer has set the timer of this machine, which may work already. False if AWS does not say."""
+    try:
+        there = schedules.get(record.run, record.region)
+    except AwsError:
+        return False
+    return there is not None and there.machine_id == record.machine
 
 
 def set_outside_timer(record: Record, later: bool = False) -> Record:

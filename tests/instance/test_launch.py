@@ -95,6 +95,16 @@ def test_another_computer_may_move_the_end_to_an_earlier_time(home, aws: FalseAw
     assert schedules.get("first", REGION).at == (second.ends_at + timedelta(minutes=10)).replace(microsecond=0)
 
 
+def test_a_machine_that_has_its_timer_is_not_ended_by_a_computer_that_may_not_change_it(home, aws: FalseAws) -> None:
+    first = up(max_hours=9)
+    timer = schedules.get("first", REGION)
+    records.delete("first")
+    aws.deny("scheduler", "UpdateSchedule")
+    with pytest.raises(AwsError, match="scheduler:UpdateSchedule"):
+        up(max_hours=2)
+    assert machines.get(REGION, first.machine).state == "running" and schedules.get("first", REGION) == timer
+
+
 def test_a_second_up_that_requests_another_machine_is_refused(home, aws: FalseAws) -> None:
     first = up()
     with pytest.raises(LaunchError, match=r"type g5\.xlarge \(now g4dn\.xlarge\).*instance down first"):
