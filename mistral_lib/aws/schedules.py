@@ -43,6 +43,12 @@ def ensure(run: str, region: str, machine_id: str, at: datetime, role_arn: str, 
     return Schedule(asked["Name"], region, run, at.astimezone(UTC).replace(microsecond=0), machine_id)
 
 
+def get(run: str, region: str) -> Schedule | None:
+    """The run's schedule, or None if it has none. Errors: AwsError."""
+    with errors.explained(f"reading the schedule of {run}"):
+        return _read(session.client("scheduler", region), region, names.of(run).schedule)
+
+
 def existing(region: str, run: str | None = None) -> list[Schedule]:
     """The workbook's schedules in the region. Errors: AwsError."""
     client = session.client("scheduler", region)

@@ -32,7 +32,7 @@ def up(params_file: Path | str, settings: Settings, options: UpOptions) -> Recor
         record, machine = _begun(settings, options)
         if record.complete and machine is not None:
             record = workers.completed(record, machine, options)
-            launch_steps.set_outside_timer(record)
+            record = launch_steps.set_outside_timer(record).with_step("schedule")
             say(f"found, with its limits as they were: {launch_steps.summary(record)}")
             return record
         if machine is None:

@@ -25,6 +25,7 @@ from mistral_lib.run import files
 from mistral_lib.run.progress import say
 from mistral_lib.run.settings import Settings
 
+SAME_END = timedelta(seconds=2)  # a schedule has whole seconds
 GRACE = timedelta(minutes=10)  # after the machine's own end: when the outside timer ends it, if it still runs
 
 
@@ -134,24 +135,55 @@ def with_machine(record: Record, machine: Machine, workers: Iterable[Machine] = 
     return record.with_step("machine", machine=machine.id, launched=machine.launched, ends_at=ends_at, workers=ids)
 
 
-def with_outside_timer(record: Record) -> Record:
-    """The record after the last step. If a timer cannot be set, the machines are terminated, or stopped if they were there before: none runs
-    without it."""
+def with_outside_timer(record: Record, later: bool = False) -> Record:
+    """The record after the last step. If a timer cannot be set, and a machine has none, all are terminated, or stopped if they were there
+    before: none runs without it. later: as in `set_outside_timer`."""
     try:
-        set_outside_timer(record)
+        record = set_outside_timer(record, later)
     except BaseException as error:
-        _end(record, error)
+        if not _has_timer(record):
+            _end(record, error)
         raise
     return record.with_step("schedule")
 
 
-def set_outside_timer(record: Record) -> None:
-    """Make the schedule of each machine, or set it to the record's end. Errors: LaunchError if that is over already; AwsError."""
+def _has_timer(record: Record) -> bool:
+    """Whether every machine has its timer, set by another computer: it may work already. False if AWS does not say."""
+    try:
+        there = [schedules.get(record.run, record.region)] if record.nodes == 1 else schedules.existing(record.region, record.run)
+    except AwsError:
+        return False
+    return set(record.all_machines) <= {one.machine_id for one in there if one is not None}
+
+
+def set_outside_timer(record: Record, later: bool = False) -> Record:
+    """Make the schedule of each machine, or set it to the record's end; the record with the end that holds.
+
+    A schedule that ends this machine earlier stays, for example that of an `up` on another computer. later: the machine was stopped and
+    starts again, so the schedule moves to its new end. Errors: LaunchError if the end is over already; AwsError.
+    """
+    there = schedules.get(record.run, record.region)
+    end = there.at - GRACE if there and there.machine_id == record.machine else None  # of this machine, as it is set now
+    if end and record.ends_at and record.ends_at - end > SAME_END:
+        if later:
+            say(f"the timer in AWS for {record.machine} moves from {local(end + GRACE)} to {local(record.ends_at + GRACE)}")
+        else:
+            record = _with_earlier_end(record, end)
     if record.ends_at is None or record.ends_at + GRACE <= datetime.now(UTC):
         raise LaunchError(f"{record.machine} had to end at {local(record.ends_at)} and still runs: `instance down {record.run}` removes it")
     for machine in record.all_machines:
         worker = machine != record.machine
         schedules.ensure(record.run, record.region, machine, record.ends_at + GRACE, record.timer_role, record.adopted, worker)
+    return record
+
+
+def _with_earlier_end(record: Record, end: datetime) -> Record:
+    say(
+        f"{record.machine} ends at {local(end)}, as an earlier command set it, not at {local(record.ends_at)}: its end is never moved to a "
+        f"later time. For more time: `instance down {record.run}` (uploaded results stay), then `up` and `run`"
+    )
+    hours = (end - record.launched).total_seconds() / 3600 if record.launched else record.max_hours
+    return replace(record, ends_at=end, max_hours=hours)
 
 
 def _end(record: Record, error: BaseException) -> None:

@@ -145,4 +145,23 @@ def all_records() -> list[Record]:
 
 
 def delete(run: str) -> None:
+    """Delete the record. That there was one stays known: `down` of a run that is gone already is no misspelled name."""
+    if place(run).exists():
+        files.write_text(_gone(run), "")
     place(run).unlink(missing_ok=True)
+
+
+def is_known(run: str) -> bool:
+    """Whether this computer has launched or fetched a run of this name."""
+    return place(run).exists() or _gone(run).exists() or (paths.runs() / run).exists()
+
+
+def known() -> list[str]:
+    """The runs for which `is_known`."""
+    noted = [path.stem.removeprefix(".") for pattern in ("*.json", ".*.gone") for path in folder().glob(pattern)]
+    fetched = [path.name for path in paths.runs().glob("[!.]*") if path.is_dir()]
+    return sorted({*noted, *fetched} - {"regions"})
+
+
+def _gone(run: str) -> Path:
+    return folder() / f".{run}.gone"

@@ -8,7 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
-from mistral_lib.aws import buckets, found_machines, machines, network, parameters, prices, regions, roles, schedules, session, volumes
+from mistral_lib.aws import (
+    buckets,
+    found_machines,
+    machines,
+    names,
+    network,
+    parameters,
+    prices,
+    regions,
+    roles,
+    schedules,
+    session,
+    volumes,
+)
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import Machine
 from mistral_lib.instance import plan, records
@@ -158,7 +171,7 @@ def _parameters(region: str) -> list[Resource]:
 
 def _buckets(region: str) -> list[Resource]:
     """The workbook's buckets, with the objects of each run below; of a named bucket the objects of the runs that are recorded."""
-    own = buckets.owned(region)
+    own, unreadable = buckets.owned_and_unreadable(region)
     found = [Resource("bucket", bucket, region, "shared", "there", note="private, its objects expire after 30 days") for bucket in own]
     for bucket in own:
         found += _objects(bucket, "runs/", region)
@@ -166,7 +179,14 @@ def _buckets(region: str) -> list[Resource]:
     named = {(record.bucket, record.prefix) for record in here if record.bucket not in ("", *own)}
     for bucket, prefix in sorted(named):
         found += _objects(bucket, prefix, region)
-    return found
+    maybe_ours = {names.bucket(session.account(region), region), *(bucket for bucket, _ in named)}
+    return found + [_unreadable(bucket, region) for bucket in unreadable if bucket in maybe_ours]
+
+
+def _unreadable(bucket: str, region: str) -> Resource:
+    """A bucket that the workbook uses, and perhaps made."""
+    note = f"{bucket}: whether it is the workbook's was not seen: the right s3:GetBucketTagging is needed for it"
+    return Resource("bucket", bucket, region, "?", UNSEEN, note=note)
 
 
 def _objects(bucket: str, below: str, region: str) -> list[Resource]:

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mistral_lib.on_machine import ending, programs, run_unit, status_file
@@ -24,6 +25,7 @@ from mistral_lib.on_machine.user_data import Place
 
 MOST_FAILURES = 5  # of this program since the start of the machine
 LAST_REPORTS = 5  # attempts to report the end
+LAST_SECONDS = 600.0  # for the last upload of a machine whose program fails
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ def main() -> int:
         if not failed_too_often(folders):
             raise
         reason = f"the machine's program failed {MOST_FAILURES} times: {type(error).__name__}: {error}"
+        if roles.has_the_run(place, Metadata()):
+            save_what_is_there(folders, store, facts, reason)
     ending.shut_down(reason)
     return 0
 
@@ -188,6 +192,18 @@ def program(folders: Folders, store: Store, facts: Facts, place: Place) -> Agent
     if place.nodes > 1:
         agent.nodes, agent.address = place.nodes, roles.private_address(Metadata())
     return agent
+
+
+def save_what_is_there(folders: Folders, store: Store, facts: Facts, reason: str) -> None:
+    """Before a machine ends whose program fails: the run saves, then its results, the log and the status are uploaded, as far as it works."""
+    facts.reason = reason
+    with suppress(Exception):
+        run_unit.stop(folders, lambda: None)
+    with suppress(Exception):
+        until = min(facts.limits.ends_at, time.time() + LAST_SECONDS)
+        Mirror(Uploads(store, folders.run_folder(facts.run)), facts).finish(False, until)
+    with suppress(Exception):
+        Agent(folders, store, facts, str, Pace()).report_end(reason)
 
 
 def machine_id() -> str | None:

@@ -65,11 +65,7 @@ def _results(store: Store, job: Job, folders: Folders, say: Callable[[str], None
         return
     say("fetching the results of an earlier machine")
     found = restore.restore(store, folders.run_folder(job.run))
-    if found is None:
-        say("there are no results of an earlier machine")
-    else:
-        damaged = f"; left out, since damaged in the bucket: {', '.join(found.damaged)}" if found.damaged else ""
-        say(f"restored {found.files} files, {found.bytes:,} bytes, of an earlier machine{damaged}")
+    say("there are no results of an earlier machine: the run starts from its beginning" if found is None else str(found))
     write_aside(note, f"{job.run} {job.attempt}".encode())
 
 

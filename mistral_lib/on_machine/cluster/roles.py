@@ -15,6 +15,14 @@ def is_worker(place: Place, metadata: Metadata) -> bool:
     return _fact(metadata, "ami-launch-index") != "0"
 
 
+def has_the_run(place: Place, metadata: Metadata) -> bool:
+    """Whether the results of the run are this machine's to upload; no if it is not known."""
+    try:
+        return not is_worker(place, metadata)
+    except MetadataError:
+        return False
+
+
 def private_address(metadata: Metadata) -> str:
     """The address inside the network; no other machine than those of the cluster reaches it. Errors: MetadataError."""
     return _fact(metadata, "local-ipv4")
