@@ -54,7 +54,7 @@ def train(arguments: argparse.Namespace) -> int:
     from mistral_lib.training.stopping import Stopped
 
     try:
-        result = train.train(Run.existing(arguments.run_folder))
+        result = train.train_folder(arguments.run_folder)
     except Stopped as stopped:
         print(f"interrupted: {stopped}; the same command resumes from there", file=sys.stderr)
         return 3

@@ -1,11 +1,17 @@
-"""Several processes at one training: `torchrun --nproc_per_node N -m mistral_lib train runs/x`, or `accelerate launch`.
+"""Several processes at one training, on one machine or several: `torchrun … -m mistral_lib train runs/x`, or `accelerate launch`.
 
-Each process (rank) trains on its share of the blocks; only the first one locks the run folder, measures and writes.
-In a single process the functions here do nothing. Knows processes; knows nothing of trainings.
+Each process (rank) trains on its share of the blocks; only the first one locks the run folder, measures and writes. They agree over
+gloo, also on GPUs, where only gradients go over NCCL: gloo notices at once that a process has ended. In a single process the functions
+here do nothing. Knows processes; knows nothing of trainings.
 """
 
 import os
+import pickle
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -14,67 +20,212 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
-from mistral_lib.training.stopping import StopSignal
+from mistral_lib.training.stopping import Stopped, StopSignal
 
-PATIENCE = timedelta(hours=12)  # that the others wait while the first one measures a large base model
+PATIENCE = timedelta(minutes=30)  # without any sign of the others, after which they count as lost
+LONGEST = timedelta(hours=12)  # that the others wait while the first one measures a large base model, and gives signs
 TOGETHER = 2**22  # gradients sent at a time, 16 MiB in float32
+GIVEN = "signs of the first process"  # a counter in the store
 
 T = TypeVar("T")
+
+
+class LostProcess(Stopped):
+    """Another process of this training has ended, or gave no sign for too long. What was saved is kept."""
+
+
+class ProcessesDifferError(RuntimeError):
+    """The processes cannot train together; raised in all of them, with each machine's reason."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """How the processes talk: a gloo group for what they agree on, and the store through which they met."""
+
+    group: Any
+    store: Any
+
+
+_joined: list[Joined] = []  # empty until this process has joined
 
 
 def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """The number of this process among all of them, on all machines."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
+
+
+def leads_its_machine() -> bool:
+    """Whether this is the first process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def join(device: str) -> None:
     """Join the process group: gloo on CPUs, NCCL on GPUs.
 
-    Errors: RuntimeError if `accelerate launch --cpu` should have started several processes and started one.
+    Errors: RuntimeError if `accelerate launch --cpu` should have started several processes and started one; ProcessesDifferError if some
+    have a GPU and others have none; LostProcess.
     """
     if "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise RuntimeError(
             "accelerate launch --cpu was to start several processes and has started a single one, as it does without --multi_gpu; expected "
             "one per rank: use torchrun --nproc_per_node N, or accelerate launch --multi_gpu --num_processes N (on a CPU as well)"
         )
-    if count() > 1 and not dist.is_initialized():
-        if device == "cuda":
-            torch.cuda.set_device(hardware.device_of_this_process(device))
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    if count() == 1 or _joined:
+        return
+    if device == "cuda":
+        torch.cuda.set_device(hardware.device_of_this_process(device))
+    with loss_reported():
+        store = next(dist.rendezvous("env://", timeout=PATIENCE))[0]
+        _require_same_device(store, device)
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.PrefixStore("steps", store), rank=rank(), world_size=count(), timeout=PATIENCE)
+        _joined.append(Joined(dist.new_group(backend="gloo", timeout=LONGEST), store))
+
+
+def _require_same_device(store: Any, device: str) -> None:
+    """Before the processes can talk over a backend, which depends on the device."""
+    store.set(f"device of {rank()}", f"{device} on {socket.gethostname()}")
+    seen = [store.get(f"device of {number}").decode() for number in range(count())]
+    if len({text.split()[0] for text in seen}) > 1:
+        raise ProcessesDifferError(
+            f"the processes have different devices: {'; '.join(f'process {number}: {text}' for number, text in enumerate(seen))}; expected a "
+            "usable GPU for each of them, or for none (then hide the GPUs with CUDA_VISIBLE_DEVICES=)"
+        )
+
+
+# -- agreeing --------------------------------------------------------------------------------------------------------------
 
 
 def from_first(question: Callable[[], T]) -> T:
-    """The first process's answer, in every process; the others wait for it."""
+    """The first process's answer, or its error, in every process; the others wait for it. Errors: LostProcess."""
     if count() == 1:
         return question()
-    answer = [question() if is_first() else None]
-    dist.broadcast_object_list(answer)
-    return answer[0]
+    answer = [_answer(question) if is_first() else None]
+    wait()
+    with loss_reported():
+        dist.broadcast_object_list(answer, group=_joined[0].group)
+    value, error = answer[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def _answer(question: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return question(), None
+    except Exception as error:
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return None, RuntimeError(f"{type(error).__name__}: {error}")
+        return None, error
+
+
+def require_all(check: Callable[[], None]) -> None:
+    """Each process checks; if any check raises, all processes do: none is left waiting.
+
+    Errors: those of `check` in a single process, ProcessesDifferError that names the machines among several; LostProcess.
+    """
+    if count() == 1:
+        return check()
+    fault = ""
+    try:
+        check()
+    except Exception as error:
+        fault = f"process {rank()} on {socket.gethostname()}: {type(error).__name__}: {error}"
+    if found := [text for text in gathered(fault) if text]:
+        raise ProcessesDifferError("\n".join(found))
 
 
 def wait() -> None:
-    """Wait until every process has reached this call."""
+    """Wait until every process has reached this call. Errors: LostProcess."""
     if count() > 1:
-        dist.barrier()
+        _all_reduced(torch.zeros(1))
 
 
-def any_of(yes: bool, device: Any) -> bool:
+def any_of(yes: bool) -> bool:
     """Whether `yes` is true in any process."""
-    if count() == 1:
-        return yes
-    votes = torch.tensor(int(yes), device=device)
-    dist.all_reduce(votes, dist.ReduceOp.MAX)
-    return bool(votes.item())
+    return yes if count() == 1 else bool(_all_reduced(torch.tensor([float(yes)])).item())
 
 
 def gathered(value: T) -> list[T]:
-    """Every process's value, in all of them, by rank."""
+    """Every process's value, in all of them, by rank. Errors: LostProcess."""
+    if count() == 1:
+        return [value]
     values: list[Any] = [None] * count()
-    dist.all_gather_object(values, value)
+    wait()
+    with loss_reported():
+        dist.all_gather_object(values, value, group=_joined[0].group)
     return values
+
+
+def bytes_from_first(content: torch.Tensor) -> torch.Tensor:
+    """The first process's bytes (uint8, the same length in all processes) in every process."""
+    with loss_reported():
+        dist.broadcast(content, 0, group=_joined[0].group)
+    return content
+
+
+def finish() -> None:
+    """The end of the training: the others wait for it, so that a late failure of the first process is one of all."""
+    with suppress(LostProcess) if is_first() else nullcontext():  # for the first process all is done
+        wait()
+
+
+def _all_reduced(values: torch.Tensor) -> torch.Tensor:
+    """The largest values of all processes. While it waits, this process answers signals and watches for signs of the first one."""
+    with loss_reported():
+        work = dist.all_reduce(values, dist.ReduceOp.MAX, group=_joined[0].group, async_op=True)
+        signs, since, pause = _signs(), time.monotonic(), 0.0002  # seconds
+        looked = since
+        while not work.is_completed():
+            time.sleep(pause)
+            pause = min(1.3 * pause, 0.1)
+            if time.monotonic() - looked > PATIENCE.total_seconds() / 10:
+                looked, now = time.monotonic(), _signs()
+                if now != signs:
+                    signs, since = now, looked
+                if signs and looked - since > PATIENCE.total_seconds():
+                    raise LostProcess(f"another of the {count()} processes gave no sign for {PATIENCE.total_seconds():.0f} s")
+        work.wait()
+    return values
+
+
+# -- a process that is lost ------------------------------------------------------------------------------------------------
+
+
+def give_sign() -> None:
+    """In the first process, as it works: the others need not give up. Called after forward passes, never by a clock."""
+    if _joined:
+        _joined[0].store.add(GIVEN, 1)
+
+
+def _signs() -> int:
+    return _joined[0].store.add(GIVEN, 0)
+
+
+@contextmanager
+def loss_reported() -> Iterator[None]:
+    """Errors: LostProcess in place of PyTorch's errors for a connection that another process's end has closed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        why = str(error).splitlines()[0][:300]
+        raise LostProcess(
+            f"another of the {count()} processes has ended or cannot be reached, and its own output says why ({why}); "
+            "with torchrun --max-restarts all are started again"
+        ) from error
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -117,5 +268,12 @@ class SharedStopRequest(TrainerCallback):
         self.stop = stop
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if any_of(self.stop.requested, args.device):
+        if any_of(self.stop.requested):
             self.stop.requested = True  # never False: a signal may arrive during the vote
+
+
+class StartTogether(TrainerCallback):
+    """The others make their first step when the first process is ready for it: it may have a validation to measure again."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        wait()

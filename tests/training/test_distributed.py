@@ -84,12 +84,12 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_reported(monke
 def test_a_stop_signal_that_arrives_during_the_vote_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = SimpleNamespace(requested=False)
 
-    def vote(yes: bool, device: str) -> bool:
+    def vote(yes: bool) -> bool:
         stop.requested = True
         return yes
 
     monkeypatch.setattr(distributed, "any_of", vote)
-    distributed.SharedStopRequest(stop).on_step_end(SimpleNamespace(device="cpu"), None, None)
+    distributed.SharedStopRequest(stop).on_step_end(None, None, None)
     assert stop.requested
 
 

@@ -1,0 +1,143 @@
+"""One training on two machines, as two torchrun processes here: shared storage, the run on the first machine alone, a lost machine."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mistral_lib.run import Run, files
+from mistral_lib.training import checkpoints, train, training_log, training_status
+from tests.support.disturbed_training import events
+from tests.support.torchrun_nodes import Node, free_port, nodes, until_step
+
+FOUR = {"micro_batch_size": 2, "gradient_accumulation_steps": 1, "max_steps": 4}
+TWELVE = {"micro_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 12, "checkpoint_every_steps": 3, "validate_every_steps": 6}
+SLOW = ("tests.support.disturbed_machine",)
+Opened = Callable[..., Run]
+
+
+def curve(run: Run) -> list[float]:
+    steps = training_log.steps(run.folder / "training" / "log.jsonl")
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1)), "one writer, every step once"
+    return [step["loss"] for step in steps]
+
+
+def adapter_loss(run: Run) -> float:
+    return files.read_json(run.folder / "training" / "result.json")["validation_loss"]["adapter"]
+
+
+def pair(run: Run, *homes: Path, **options: object) -> tuple[Node, Node]:
+    """Both machines, started; a step takes a third of a second longer."""
+    port = free_port()
+    options = {"program": SLOW, "STEP_SECONDS": "0.3", **options}
+    first, second = (Node(home, f"runs/{run.folder.name}", port, first=number == 0, **options) for number, home in enumerate(homes))
+    return first, second
+
+
+def undisturbed(opened: Opened) -> float:
+    """The final validation loss of one process with twice the accumulation; its training is deleted again."""
+    run = opened(**{**TWELVE, "gradient_accumulation_steps": 2})
+    train.train(run)
+    loss = adapter_loss(run)
+    shutil.rmtree(run.folder / "training")
+    return loss
+
+
+def require_clean_end(run: Run, words: str) -> None:
+    """Interrupted, with a reason, and each checkpoint is complete."""
+    now = training_status.status(run)
+    assert now.word == "interrupted" and words in now.error and words in training_status.describe(now), now
+    place = run.folder / "training" / "checkpoints"
+    assert checkpoints.last_complete(place) is not None
+    assert all(checkpoints.sealed.is_complete(path) for path in place.glob("checkpoint-*")) and not list(place.glob(".*.partial"))
+    assert not (run.folder / "training" / "adapter").exists()
+
+
+def trained_by_two(run: Run, *homes: Path) -> list[Node]:
+    """Both machines to their end; the first home is that of the first machine."""
+    port = free_port()
+    both = [Node(home, f"runs/{run.folder.name}", port, first=number == 0) for number, home in enumerate(homes)]
+    with nodes(*both):
+        codes = [node.wait() for node in both]
+    assert codes == [0, 0], "\n".join(node.text() for node in both)
+    return both
+
+
+def test_two_machines_give_the_curve_of_one_process_with_twice_the_accumulation(
+    opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    alone = opened(**{**FOUR, "gradient_accumulation_steps": 2})
+    train.train(alone)
+    expected, loss = curve(alone), adapter_loss(alone)
+    shutil.rmtree(alone.folder / "training")
+
+    run, other = opened(**FOUR), tmp_path_factory.mktemp("other")
+    both = trained_by_two(run, home, other)
+    assert curve(run) == pytest.approx(expected, rel=1e-5) and adapter_loss(run) == pytest.approx(loss, rel=1e-5)
+    assert [node.text().count("complete: validation loss") for node in both] == [1, 0]
+    assert [path.name for path in other.rglob("*") if path.suffix != ".out"] == ["runs"], "what was sent is deleted at the end"
+    assert run.status("training") == "complete" and files.read_json(run.folder / "training" / "result.json")["processes"] == 2
+    saved = checkpoints.last_complete(run.folder / "training" / "checkpoints")
+    assert {path.name for path in saved.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+
+
+def test_a_lost_machine_ends_the_other_and_the_same_command_resumes(opened: Opened, home: Path) -> None:
+    loss, run = undisturbed(opened), opened(**TWELVE)
+    first, second = pair(run, home, home)  # shared storage
+    with nodes(first, second):
+        until_step(run, 5, first, second)
+        second.end()
+        assert first.wait(60) != 0
+    require_clean_end(run, "another of the 2 processes has ended")
+    again = pair(run, home, home, STEP_SECONDS="0")
+    with nodes(*again):
+        assert [node.wait() for node in again] == [0, 0], again[0].text()
+    assert [event["from_step"] >= 3 for event in events(run, "started")] == [False, True]
+    assert adapter_loss(run) == pytest.approx(loss, rel=0.01) and len(curve(run)) == 12
+    assert not list((home / "runs").glob(".*")), "nothing was sent"
+
+
+def test_the_first_machine_lost_ends_the_other_in_time_and_the_status_says_so(
+    opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = opened(**TWELVE)
+    first, second = pair(run, home, tmp_path_factory.mktemp("other"), restarts=3)
+    with nodes(first, second):
+        until_step(run, 5, first, second)
+        first.end()
+        assert second.wait(90) != 0
+    assert "LostProcess" not in second.text() and "another of the 2 processes has ended" in second.text()
+    require_clean_end(run, "was killed")
+
+
+def test_torchrun_restarts_all_after_a_killed_worker_and_the_training_resumes(
+    opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    loss, run = undisturbed(opened), opened(**TWELVE)
+    first, second = pair(run, home, tmp_path_factory.mktemp("other"), restarts=3)
+    with nodes(first, second):
+        until_step(run, 5, first, second)
+        os.kill(second.workers()[0], signal.SIGKILL)
+        codes = first.wait(120), second.wait(60)
+    assert codes == (0, 0), first.text() + second.text()
+    assert [event["from_step"] >= 3 for event in events(run, "started")] == [False, True]
+    assert adapter_loss(run) == pytest.approx(loss, rel=0.01) and len(curve(run)) == 12
+
+
+def test_a_replaced_machine_joins_and_the_training_resumes(opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    loss, run = undisturbed(opened), opened(**TWELVE)
+    first, second = pair(run, home, tmp_path_factory.mktemp("other"), restarts=3)
+    with nodes(first, second):
+        until_step(run, 5, first, second)
+        second.end()
+        time.sleep(3)
+        third = Node(tmp_path_factory.mktemp("third"), "runs/small", first.port, first=False, restarts=3, program=SLOW)
+        with nodes(third):
+            codes = first.wait(120), third.wait(60)
+    assert codes == (0, 0), first.text() + third.text()
+    assert [event["from_step"] >= 3 for event in events(run, "started")] == [False, True]
+    assert adapter_loss(run) == pytest.approx(loss, rel=0.01) and len(curve(run)) == 12
