@@ -20,6 +20,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
+from mistral_lib.training import meeting
 from mistral_lib.training.stopping import Stopped, StopSignal
 
 PATIENCE = timedelta(minutes=30)  # without any sign of the others, after which they count as lost
@@ -83,11 +84,19 @@ def join(device: str) -> None:
     if device == "cuda":
         torch.cuda.set_device(hardware.device_of_this_process(device))
     with loss_reported():
-        store = next(dist.rendezvous("env://", timeout=PATIENCE))[0]
+        shared = next(dist.rendezvous("env://", timeout=PATIENCE))[0]
+        store = dist.PrefixStore(_word(shared), shared)
         _require_same_device(store, device)
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("steps", store), rank=rank(), world_size=count(), timeout=PATIENCE)
         _joined.append(Joined(dist.new_group(backend="gloo", timeout=LONGEST), store))
+
+
+def _word(store: Any) -> str:
+    try:
+        return meeting.agreed_word(store, rank(), count(), PATIENCE.total_seconds())
+    except TimeoutError as error:
+        raise LostProcess(f"{error}; look at the output of each machine") from None
 
 
 def _require_same_device(store: Any, device: str) -> None:

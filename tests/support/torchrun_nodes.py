@@ -35,7 +35,13 @@ class Node:
             "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test", "--monitor-interval", "0.1",
             "--rdzv-conf", f"is_host={int(first)},last_call_timeout=1", "--local-addr", "127.0.0.1", "-m", *program, "train", run,
         ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MISTRAL_WORKBOOK_HOME": str(home), **variables}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "MISTRAL_WORKBOOK_HOME": str(home),
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            **variables,
+        }
         with open(self.output, "wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
 

@@ -114,11 +114,12 @@ def test_the_first_machine_lost_ends_the_other_in_time_and_the_status_says_so(
     require_clean_end(run, "was killed")
 
 
+@pytest.mark.parametrize("kept", ["1", pytest.param("0", marks=pytest.mark.long)])
 def test_torchrun_restarts_all_after_a_killed_worker_and_the_training_resumes(
-    opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory
+    kept: str, opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     loss, run = undisturbed(opened), opened(**TWELVE)
-    first, second = pair(run, home, tmp_path_factory.mktemp("other"), restarts=3)
+    first, second = pair(run, home, tmp_path_factory.mktemp("other"), restarts=3, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=kept)
     with nodes(first, second):
         until_step(run, 5, first, second)
         os.kill(second.workers()[0], signal.SIGKILL)
