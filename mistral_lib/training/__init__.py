@@ -14,7 +14,7 @@ trainer_process    starts the trainer as a process of its own, watches it, repor
 trackers           TensorBoard, MLflow, Weights & Biases, Trackio: `report_to` sends the figures there
 adapter_check      saves the adapter and proves it finite, changed, and as good on disk as in memory
 distributed        several processes at one training: torchrun or accelerate launch, on one machine or several
-meeting            how the processes of one start find each other, also after a restart
+meeting            how the processes of one start find each other, also after a restart, and which leads
 shared_run         what the processes read, on shared storage or sent from the first machine
 hang_detection     a note after every forward pass distinguishes a hung training from a slow one
 fit_plan           for every machine: does the training fit, how long does it take, what does it cost

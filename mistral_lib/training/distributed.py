@@ -1,7 +1,7 @@
 """Several processes at one training, on one machine or several: `torchrun … -m mistral_lib train runs/x`, or `accelerate launch`.
 
-Each process (rank) trains on its share of the blocks; only the first one locks the run folder, measures and writes. They agree over
-gloo, also on GPUs, where only gradients go over NCCL: gloo notices at once that a process has ended. In a single process the functions
+Each process (rank) trains on its share of the blocks; only the first one, on the machine that has the run folder, locks it, measures and
+writes. They agree over gloo, also on GPUs, where only gradients go over NCCL: gloo notices at once that a process has ended. In a single process the functions
 here do nothing. Knows processes; knows nothing of trainings.
 """
 
@@ -9,7 +9,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
 from mistral_lib.training import meeting
+from mistral_lib.training.meeting import ProcessesDifferError
 from mistral_lib.training.stopping import Stopped, StopSignal
 
 PATIENCE = timedelta(minutes=30)  # without any sign of the others, after which they count as lost
@@ -33,10 +34,6 @@ T = TypeVar("T")
 
 class LostProcess(Stopped):
     """Another process of this training has ended, or gave no sign for too long. What was saved is kept."""
-
-
-class ProcessesDifferError(RuntimeError):
-    """The processes cannot train together; raised in all of them, with each machine's reason."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ def leads_its_machine() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def join(device: str) -> None:
-    """Join the process group: gloo on CPUs, NCCL on GPUs.
+def join(device: str, standing: Sequence[int] = (0,)) -> None:
+    """Join the process group: gloo on CPUs, NCCL on GPUs. standing: of this machine's run folder; the one with the highest leads.
 
     Errors: RuntimeError if `accelerate launch --cpu` should have started several processes and started one; ProcessesDifferError if some
     have a GPU and others have none; LostProcess.
@@ -86,7 +83,8 @@ def join(device: str) -> None:
     with loss_reported():
         shared = next(dist.rendezvous("env://", timeout=PATIENCE))[0]
         store = dist.PrefixStore(_word(shared), shared)
-        _require_same_device(store, device)
+        order = meeting.leading_order(meeting.introduced(store, rank(), count(), device, standing))
+        os.environ["RANK"] = str(order.index(rank()))
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("steps", store), rank=rank(), world_size=count(), timeout=PATIENCE)
         _joined.append(Joined(dist.new_group(backend="gloo", timeout=LONGEST), store))
@@ -97,17 +95,6 @@ def _word(store: Any) -> str:
         return meeting.agreed_word(store, rank(), count(), PATIENCE.total_seconds())
     except TimeoutError as error:
         raise LostProcess(f"{error}; look at the output of each machine") from None
-
-
-def _require_same_device(store: Any, device: str) -> None:
-    """Before the processes can talk over a backend, which depends on the device."""
-    store.set(f"device of {rank()}", f"{device} on {socket.gethostname()}")
-    seen = [store.get(f"device of {number}").decode() for number in range(count())]
-    if len({text.split()[0] for text in seen}) > 1:
-        raise ProcessesDifferError(
-            f"the processes have different devices: {'; '.join(f'process {number}: {text}' for number, text in enumerate(seen))}; expected a "
-            "usable GPU for each of them, or for none (then hide the GPUs with CUDA_VISIBLE_DEVICES=)"
-        )
 
 
 # -- agreeing --------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ import torch
 
 from mistral_lib import __version__
 from mistral_lib.model import base_model
-from mistral_lib.run import Run, files, folder, hardware, params, paths
-from mistral_lib.training import distributed
+from mistral_lib.run import Run, files, folder, hardware, params, paths, sealed
+from mistral_lib.training import checkpoints, distributed
 
 DATA = "data/train/"  # what the other processes read
 TOKEN = ".first_process"  # in the run folder of the first process: who reads it sees the same folder
@@ -27,6 +27,14 @@ RECEIVED = "received"  # the ending of the hidden folder for what was sent
 CHUNK = 2**24  # bytes sent at a time
 
 Files = Mapping[str, Mapping[str, Any]]  # name: sha256 and bytes
+
+
+def standing(place: Path) -> tuple[int, int, int]:
+    """How far the run in this folder is: it is there, its data are prepared, the step of its last checkpoint. The machine where it is
+    furthest leads the training, so that an old copy elsewhere does not."""
+    found = folder.find_folder(place)
+    saved = [checkpoints.step_of(path.parent) for path in found.glob(f"training/checkpoints/checkpoint-*/{sealed.FILES}")]
+    return int((found / "params.yaml").is_file()), int((found / "data" / "report.json").is_file()), max(saved, default=0)
 
 
 def opened(place: Path) -> Run:
@@ -118,17 +126,17 @@ def share_data(run: Run) -> None:
     _share(run.folder, listed, _is_received(run.folder))
 
 
-def share_checkpoint(checkpoints: Path, name: str) -> None:
+def share_checkpoint(place: Path, name: str) -> None:
     """Every process can read this checkpoint of the first one, below its own folder for checkpoints. Call it in all processes."""
     if distributed.count() == 1:
         return
-    listed = distributed.from_first(lambda: files.hashes(checkpoints / name, checkpoints))
-    received = _is_received(checkpoints)
+    listed = distributed.from_first(lambda: files.hashes(place / name, place))
+    received = _is_received(place)
     if received and distributed.leads_its_machine():
-        for old in checkpoints.glob("checkpoint-*"):
+        for old in place.glob("checkpoint-*"):
             if old.name != name:
                 shutil.rmtree(old)
-    _share(checkpoints, listed, received)
+    _share(place, listed, received)
 
 
 def forget(run: Run) -> None:

@@ -42,7 +42,7 @@ from mistral_lib.training.training_log import TrainingLog
 
 def train_folder(folder: Path) -> dict[str, Any]:
     """As `train`, of a run folder or a run's name. Of several processes, only the first one must have the folder. Errors: FileNotFoundError."""
-    distributed.join(hardware.device())
+    distributed.join(hardware.device(), shared_run.standing(folder))
     return train(shared_run.opened(folder))
 
 

@@ -62,6 +62,7 @@ def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> 
         run.record("training", status="running", started="at noon")
     killed = command(run)
     assert killed.returncode == 3 and "seen: interrupted" in killed.stdout and "resumes from the last checkpoint" in killed.stdout
+    assert "the trainer, which started at noon, was killed or its machine was lost" in killed.stdout
     with run.lock("stage evaluation"):
         other = training_status.status(run)
         assert (other.word, other.alive, other.pid) == ("interrupted", False, None), "the lock is that of another stage"
