@@ -181,17 +181,11 @@ def _all_reduced(values: torch.Tensor) -> torch.Tensor:
     """The largest values of all processes. While it waits, this process answers signals and watches for signs of the first one."""
     with loss_reported():
         work = dist.all_reduce(values, dist.ReduceOp.MAX, group=_joined[0].group, async_op=True)
-        signs, since, pause = _signs(), time.monotonic(), 0.0002  # seconds
-        looked = since
+        pause, watch = 0.0002, Watch()
         while not work.is_completed():
             time.sleep(pause)
-            pause = min(1.3 * pause, 0.1)
-            if time.monotonic() - looked > PATIENCE.total_seconds() / 10:
-                looked, now = time.monotonic(), _signs()
-                if now != signs:
-                    signs, since = now, looked
-                if signs and looked - since > PATIENCE.total_seconds():
-                    raise LostProcess(f"another of the {count()} processes gave no sign for {PATIENCE.total_seconds():.0f} s")
+            pause = min(1.3 * pause, 0.1)  # seconds
+            watch.look()
         work.wait()
     return values
 
@@ -205,8 +199,23 @@ def give_sign() -> None:
         _joined[0].store.add(GIVEN, 1)
 
 
-def _signs() -> int:
-    return _joined[0].store.add(GIVEN, 0)
+class Watch:
+    """Looks, while a process waits, whether the first one still gives signs; before its first sign it may be downloading."""
+
+    def __init__(self) -> None:
+        self.signs: int | None = None
+        self.changed = self.looked = time.monotonic()
+
+    def look(self) -> None:
+        """Errors: LostProcess after PATIENCE without a new sign."""
+        now, patience = time.monotonic(), PATIENCE.total_seconds()
+        if now - self.looked < patience / 10:
+            return
+        signs, self.looked = _joined[0].store.add(GIVEN, 0), now
+        if signs != self.signs:
+            self.signs, self.changed = signs, now
+        if signs and now - self.changed > patience:
+            raise LostProcess(f"another of the {count()} processes gave no sign for {patience:.0f} s")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from mistral_lib.training import meeting
+from mistral_lib.training import distributed, meeting
 
 
 def met(store: dist.Store, ranks: tuple[int, ...]) -> list[str]:
@@ -28,3 +28,24 @@ def test_a_process_that_is_left_alone_says_so() -> None:
     for rank in (0, 1):
         with pytest.raises(TimeoutError, match=f"process {rank} of 3 did not find all others within 0 s"):
             meeting.agreed_word(store, rank, 3, 0.3)
+
+
+def test_a_process_that_waits_gives_up_only_if_the_signs_of_the_first_one_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(distributed.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(distributed, "_joined", [distributed.Joined(None, dist.HashStore())])
+    watch = distributed.Watch()
+
+    def look(seconds: float) -> None:
+        clock[0] += seconds
+        watch.look()
+
+    for seconds in (3600, 3600):
+        look(seconds)  # no sign so far: the first process may be downloading
+    distributed.give_sign()
+    for _ in range(4):
+        look(1200)
+        distributed.give_sign()
+    look(1200)
+    with pytest.raises(distributed.LostProcess, match="another of the 1 processes gave no sign for 1800 s"):
+        look(1900)
