@@ -59,7 +59,7 @@ class Node:
             os.kill(pid, number)
         self.process.wait()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 300) -> int:
         return self.process.wait(timeout=seconds)
 
 
@@ -74,7 +74,7 @@ def nodes(*started: Node) -> Iterator[None]:
                 node.end()
 
 
-def until_step(run: Run, step: int, *nodes: Node, seconds: float = 120) -> None:
+def until_step(run: Run, step: int, *nodes: Node, seconds: float = 300) -> None:
     """Wait until the training has made that step. Fails if one of the nodes ends before."""
     log, end = run.folder / "training" / "log.jsonl", time.monotonic() + seconds
     while not any(event["step"] >= step for event in training_log.steps(log)):

@@ -95,7 +95,7 @@ def test_a_lost_machine_ends_the_other_and_the_same_command_resumes(opened: Open
     with nodes(first, second):
         until_step(run, 5, first, second)
         second.end()
-        assert first.wait(60) != 0
+        assert first.wait() != 0
     require_clean_end(run, "another of the 2 processes has ended")
     again = pair(run, home, home, STEP_SECONDS="0")
     with nodes(*again):
@@ -114,7 +114,7 @@ def test_the_first_machine_lost_ends_the_other_in_time_and_the_status_says_so(
     with nodes(first, second):
         until_step(run, 5, first, second)
         first.end()
-        assert second.wait(90) != 0
+        assert second.wait() != 0
     assert "LostProcess" not in second.text() and "another of the 2 processes has ended" in second.text()
     require_clean_end(run, "was killed")
 
@@ -128,7 +128,7 @@ def test_torchrun_restarts_all_after_a_killed_worker_and_the_training_resumes(
     with nodes(first, second):
         until_step(run, 5, first, second)
         os.kill(second.workers()[0], signal.SIGKILL)
-        codes = first.wait(120), second.wait(60)
+        codes = first.wait(), second.wait()
     assert codes == (0, 0), first.text() + second.text()
     assert [event["from_step"] >= 3 for event in events(run, "started")] == [False, True]
     assert adapter_loss(run) == pytest.approx(loss, rel=0.01) and len(curve(run)) == 12
@@ -144,7 +144,7 @@ def test_a_replaced_machine_joins_and_the_training_resumes(opened: Opened, home:
         time.sleep(3)
         third = Node(tmp_path_factory.mktemp("third"), "runs/small", first.port, first=False, restarts=3, program=SLOW)
         with nodes(third):
-            codes = first.wait(120), third.wait(60)
+            codes = first.wait(), third.wait()
     assert codes == (0, 0), first.text() + third.text()
     assert [event["from_step"] >= 3 for event in events(run, "started")] == [False, True]
     assert adapter_loss(run) == pytest.approx(loss, rel=0.01) and len(curve(run)) == 12
@@ -157,7 +157,7 @@ def test_one_machine_that_is_left_keeps_the_blocks_of_a_step(opened: Opened, hom
     with nodes(first, second):
         until_step(run, 5, first, second)
         second.end()
-        assert first.wait(120) == 0, first.text()
+        assert first.wait() == 0, first.text()
     shapes = [(event["processes"], event["gradient_accumulation_steps"]) for event in events(run, "process")]
     assert shapes == [(2, 1), (1, 2)] and adapter_loss(run) == pytest.approx(loss, rel=0.01)
 
@@ -169,14 +169,15 @@ def test_a_machine_that_falls_silent_ends_the_other_after_a_while(
 ) -> None:
     """It is stopped, so that no connection is closed: as after a power cut, or a network that is cut."""
     run = opened(**TWELVE)
-    first, second = pair(run, home, tmp_path_factory.mktemp("other"), PATIENCE_SECONDS="15", STEP_SECONDS=step)
+    first, second = pair(run, home, tmp_path_factory.mktemp("other"), PATIENCE_SECONDS="40", STEP_SECONDS=step)
     silent, other = (first, second) if still == "first" else (second, first)
     with nodes(first, second):
         until_step(run, 5, first, second)
         for pid in [*silent.workers(), silent.process.pid]:
             os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
-        assert other.wait(120) != 0 and time.monotonic() - began < 90
+        assert other.wait() != 0 and time.monotonic() - began < 240
+        silent.end()
     assert "another of the 2 processes" in other.text()
     require_clean_end(run, "another of the 2 processes" if still == "second" else "was killed")
 
@@ -193,7 +194,7 @@ def test_a_machine_that_differs_ends_all_before_the_first_step(
     first = Node(home, "runs/small", port, first=True, program=SLOW)
     second = Node(other, "runs/small", port, first=False, program=SLOW, OTHER_VERSION="0.0.9")
     with nodes(first, second):
-        assert first.wait(90) != 0 and second.wait(90) != 0
+        assert first.wait() != 0 and second.wait() != 0
     for node in (first, second):
         for words in (
             "process 1 on ",
