@@ -50,7 +50,8 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from mistral_lib.training import distributed, train
+    from mistral_lib.training import train
+    from mistral_lib.training.processes import distributed
     from mistral_lib.training.stopping import Stopped
 
     try:

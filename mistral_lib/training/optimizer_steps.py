@@ -16,8 +16,9 @@ from transformers import TrainingArguments, default_data_collator
 from mistral_lib.model import likelihood
 from mistral_lib.run import hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.training import checkpoints, distributed, largest_batch, out_of_memory, shared_run, trackers, training_log, workload
+from mistral_lib.training import checkpoints, largest_batch, out_of_memory, trackers, training_log, workload
 from mistral_lib.training.out_of_memory import BatchShape
+from mistral_lib.training.processes import distributed, shared_run
 from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
 from mistral_lib.training.training_callback import TrainingCallback

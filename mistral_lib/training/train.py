@@ -23,19 +23,9 @@ from mistral_lib.run import Run, allocator, cuda_device, disk, files, hardware, 
 from mistral_lib.run.folder import summary
 from mistral_lib.run.settings import keeping_work
 from mistral_lib.tokens import packed_dataset
-from mistral_lib.training import (
-    adapter_check,
-    checkpoints,
-    distributed,
-    fit_plan,
-    hang_detection,
-    largest_batch,
-    out_of_memory,
-    shared_run,
-    trackers,
-    training_log,
-)
+from mistral_lib.training import adapter_check, checkpoints, fit_plan, hang_detection, largest_batch, out_of_memory, trackers, training_log
 from mistral_lib.training.optimizer_steps import Ended, OptimizerSteps
+from mistral_lib.training.processes import distributed, shared_run
 from mistral_lib.training.stopping import Spending, StopSignal
 from mistral_lib.training.training_log import TrainingLog
 

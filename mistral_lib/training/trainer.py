@@ -15,7 +15,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mistral_lib.model import likelihood
 from mistral_lib.run import allocator, disk, sealed
-from mistral_lib.training import checkpoints, distributed, out_of_memory
+from mistral_lib.training import checkpoints, out_of_memory
+from mistral_lib.training.processes import distributed
 from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.training_callback import TrainingCallback
 

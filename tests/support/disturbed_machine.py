@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import mistral_lib
 from mistral_lib import __main__
-from mistral_lib.training import distributed
+from mistral_lib.training.processes import distributed
 
 
 def main() -> int | None:

@@ -13,7 +13,8 @@ import pytest
 
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files
-from mistral_lib.training import checkpoints, distributed, training_log
+from mistral_lib.training import checkpoints, training_log
+from mistral_lib.training.processes import distributed
 from tests.support.corpora import other
 
 TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port")

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from mistral_lib.training import distributed, meeting
+from mistral_lib.training.processes import distributed, meeting
 
 
 def met(store: dist.Store, ranks: tuple[int, ...]) -> list[str]:

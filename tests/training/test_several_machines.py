@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from mistral_lib.run import Run, files
-from mistral_lib.training import checkpoints, meeting, out_of_memory, shared_run, train, training_log, training_status
+from mistral_lib.training import checkpoints, out_of_memory, train, training_log, training_status
 from mistral_lib.training.out_of_memory import BatchShape
+from mistral_lib.training.processes import meeting, shared_run
 from tests.support.disturbed_training import events
 from tests.support.torchrun_nodes import Node, free_port, nodes, until_step
 

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl
 
 from mistral_lib.run import hardware
-from mistral_lib.training import meeting
-from mistral_lib.training.meeting import ProcessesDifferError
+from mistral_lib.training.processes import meeting
+from mistral_lib.training.processes.meeting import ProcessesDifferError
 from mistral_lib.training.stopping import Stopped, StopSignal
 
 PATIENCE = timedelta(minutes=30)  # without any sign of the others, after which they count as lost

@@ -19,7 +19,8 @@ import torch
 from mistral_lib import __version__
 from mistral_lib.model import base_model
 from mistral_lib.run import Run, files, folder, hardware, params, paths, sealed
-from mistral_lib.training import checkpoints, distributed
+from mistral_lib.training import checkpoints
+from mistral_lib.training.processes import distributed
 
 DATA = "data/train/"  # what the other processes read
 TOKEN = ".first_process"  # in the run folder of the first process: who reads it sees the same folder
