@@ -54,12 +54,14 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     from mistral_lib.training import train
+    from mistral_lib.training.processes import distributed
     from mistral_lib.training.stopping import Stopped
 
     try:
-        result = train.train(Run.existing(arguments.run_folder))
+        result = train.train_folder(arguments.run_folder)
     except Stopped as stopped:
         print(f"interrupted: {stopped}; the same command resumes from there", file=sys.stderr)
+        distributed.end_if_lost(stopped, 3)
         return 3
     if result:  # of several processes the first one reports
         losses = result["validation_loss"]
