@@ -13,6 +13,7 @@ from mistral_lib.curation.connected_components import components
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
 ShinglesOf = Callable[[Sequence[int], list[str]], Iterable[set]]  # positions and their texts → their shingles
 WORDS_AT_ONCE = 100_000  # of the texts in memory at once for verification; as sets of 5-grams they take about 25 MB
+PAIRS_AT_ONCE = 1 << 16  # candidates whose sketches are compared at once
 SHIFT = np.uint64(32)
 
 
@@ -47,18 +48,20 @@ class VerifiedPairs:
     def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Whether the texts of each pair of distinct positions are near-duplicates, bool (pairs,)."""
         pairs = np.minimum(u, v).astype(np.uint64) << SHIFT | np.maximum(u, v).astype(np.uint64)
-        fresh = np.unique(pairs)
-        fresh = fresh[~_contains(self._accepted, fresh) & ~_contains(self._refused, fresh)]
-        fresh = fresh[self._promising(*_unpack(fresh))]
+        fresh = _selected(np.unique(pairs), self._to_verify)
         near = np.fromiter(self._verify(fresh), bool, len(fresh))
         if near.any():
             self._accepted, self._component_of = _merge(self._accepted, fresh[near]), None
         self._refused = _merge(self._refused, fresh[~near])
         return _contains(self._accepted, pairs)
 
+    def _to_verify(self, pairs: np.ndarray) -> np.ndarray:
+        """Which of these pairs are neither known nor refused by their sketches, bool."""
+        return ~_contains(self._accepted, pairs) & ~_contains(self._refused, pairs) & self._promising(*_unpack(pairs))
+
     def forget_sketches(self) -> None:
-        """Free 20 bytes a text; from then on every new pair is verified."""
-        self._sketch = self._place = None
+        """Free 24 bytes a text; from then on every new pair is verified."""
+        self._sketch = self._place = self._component_of = None
 
     def _promising(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """False for pairs whose sketches differ too much: they are cheap to refuse again and need not be remembered."""
@@ -80,6 +83,12 @@ class VerifiedPairs:
 
 def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (pairs >> SHIFT).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _selected(pairs: np.ndarray, wanted: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The pairs that are wanted, PAIRS_AT_ONCE at a time: there may be as many candidates as texts."""
+    pieces = (pairs[start : start + PAIRS_AT_ONCE] for start in range(0, len(pairs), PAIRS_AT_ONCE))
+    return np.concatenate([pairs[:0], *(piece[wanted(piece)] for piece in pieces)])
 
 
 def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One preparation of synthetic rows in a process of its own: seconds and peak memory of each step of the driver.
+"""One preparation of synthetic rows in a process of its own: processor seconds and peak memory of each step of the driver.
 
 Run: python -m tests.benchmarks.driver_steps ROWS FOLDER_OF_PARTS WORK_FOLDER      prints one line of JSON
 What the workers do is replaced: the parts of rows are there already, and token windows are made with numpy. The seconds that this
@@ -29,7 +29,7 @@ WORKERS = "(workers)"  # what stands in for their work
 
 
 class Steps:
-    """Seconds and peak memory of steps, which may contain others: those count for themselves."""
+    """Processor seconds and peak memory of steps, which may contain others: those count for themselves."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -47,14 +47,14 @@ class Steps:
 
     def _note(self) -> None:
         """Adds to the innermost open step what passed since the last note, and starts the kernel's peak again."""
-        name, now = self.open[-1], time.perf_counter()
+        name, now = self.open[-1], time.process_time()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self.since
         self.peak[name] = max(self.peak.get(name, 0), highest())
         self._begin()
 
     def _begin(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")
-        self.since = time.perf_counter()
+        self.since = time.process_time()
 
     def measure(self, owner: Any, function: str, name: str) -> None:
         """From now on, each call of owner.function is a step."""
@@ -113,9 +113,11 @@ def measure(count: int, parts: Path, work: Path) -> dict[str, Any]:
     steps = Steps()
     watched(steps)
     (work / "data").mkdir()
+    began = time.perf_counter()
     with steps.step("rest"):
         report = prepare.Preparation(work / "data", settings, tokenizer, cache).prepare_all(Found())
-    return {"rows": count, "seconds": steps.seconds, "peak": steps.peak, "report": report, "digest": digest(work / "data")}
+    elapsed = time.perf_counter() - began
+    return {"rows": count, "elapsed": elapsed, "seconds": steps.seconds, "peak": steps.peak, "report": report, "digest": digest(work / "data")}
 
 
 def digest(data: Path) -> str:

@@ -2,7 +2,7 @@
 
 Of a hundred rows, ten are near-duplicates (five of a row near by, five of one far before), two are exact copies and one is rejected.
 Ten rows are a document, and copies link seven documents. There are eight large domains, one of labels and one of
-plain documents, and a small one, which the hashes leave without some split. Signatures are drawn, not computed: copies
+plain documents, and a small one, which is in one split only. Signatures are drawn, not computed: copies
 agree in about half of their bands and in all but a few bits of their sketch, and four neighbours share one band although their texts
 differ. Texts are real, as near-duplicates are verified on them. All of it depends on the row's number alone.
 """
@@ -27,7 +27,8 @@ BLOCK, NEAR, EXACT, REJECT = 100, 10, 12, 99  # the first places of a block are 
 NEARBY, FAR = np.uint64(20), np.uint64(30)  # where the rows begin that are copied near by, and those that are copied far after
 DOCUMENT_ROWS = np.uint64(10)
 DOMAINS = [*(f"domain{number}" for number in range(8)), "small"]
-DOCUMENTS, LABELS, FEW = 6, 7, 8  # the domains of plain documents, of labels, and of the first hundred rows
+DOCUMENTS, LABELS, FEW = 6, 7, 8  # the domains of plain documents, of labels, and of the FIRST rows
+FIRST = 40
 WORDS = {"prompt": 20, "answer": 40}
 SALT = {name: np.uint64(place << 48) for place, name in enumerate(("key", "prompt", "answer", "label", "group", "band", "sketch", "copy"), 1)}
 LABEL_WORDS = ("positive", "negative", "neutral", "mixed")
@@ -47,7 +48,7 @@ class Rows:
         self.numbers, self.near, self.rejected = numbers, place < NEAR, place == REJECT
         self.source = np.where(place < EXACT, chosen, numbers)  # the row that each one repeats
         self.variant = np.where(self.near, numbers, self.source)  # equal for equal texts
-        self.domain = np.where(self.source < BLOCK, FEW, self.source // BLOCK % FEW).astype(np.int32)
+        self.domain = np.where(self.source < FIRST, FEW, self.source // BLOCK % FEW).astype(np.int32)
         self.document, self.labeled = self.domain == DOCUMENTS, self.domain == LABELS
         self.label = mix(self.source ^ SALT["label"]) % len(LABEL_WORDS)
 
