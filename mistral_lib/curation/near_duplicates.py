@@ -20,6 +20,7 @@ from mistral_lib.curation.similarity import GRAM
 from mistral_lib.curation.verified_pairs import ShinglesOf, TextsOf, VerifiedPairs, shingles_of
 
 SMALL_BUCKET = 8  # texts of a bucket whose pairs are all verified; in a larger one only pairs with leaders, as k members have k² / 2 pairs
+CHUNK = 1 << 16  # records whose hashes are computed at once
 LEADERS = 8  # rounds of leaders per large bucket and per cluster
 
 
@@ -123,7 +124,6 @@ class NearDuplicates:
         verified.forget_sketches()
         return verified
 
-
     def _compared(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The texts that have bands, of equal ones the first; and their places in the files of the bands, both int32.
 
@@ -148,23 +148,27 @@ def clusters(same: Iterable[np.ndarray], exact: Iterable[np.ndarray], agree: Cal
     first = first_occurrence(_combined(exact))
     key, leader = _combined(same), np.arange(len(first), dtype=np.int32)
     open_ = np.flatnonzero(first == leader)  # of equal records the first
-    members, _ = shared_keys(key[open_])
-    open_ = np.sort(open_[members])
+    members = np.sort(shared_keys(key[open_])[0])
+    open_ = open_[members]
+    key = key[open_]
     for _ in range(LEADERS):
-        lead = open_[first_occurrence(key[open_])]
+        lead = open_[first_occurrence(key)]
         own = open_ != lead
-        lead, open_ = lead[own], open_[own]
+        lead, open_, key = lead[own], open_[own], key[own]
         near = agree(lead, open_)
         leader[open_[near]] = lead[near]
-        open_ = open_[~near]
+        open_, key = open_[~near], key[~near]
     return leader[first]
 
 
 def _combined(parts: Iterable[np.ndarray]) -> np.ndarray:
     """One hash for each position of several columns of numbers, uint64 (n,). One column is in memory at a time if they are read so."""
-    key = np.uint64(0)
+    key = None
     for part in parts:
-        key = minhash.mix(key ^ part.astype(np.uint64))
+        key = np.zeros(len(part), np.uint64) if key is None else key
+        for start in range(0, len(part), CHUNK):
+            own = slice(start, start + CHUNK)
+            key[own] = minhash.mix(key[own] ^ part[own].astype(np.uint64))
     return key
 
 

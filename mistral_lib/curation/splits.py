@@ -126,10 +126,15 @@ def assign(
     large = _large(sizes, large_share)
     split, in_large = _split_of_components(component, by_hash, reassigned, large, sizes)
     stratum, of_label = _strata(domain, label)
-    if (by_domain(split[component[kept]], stratum[kept])[:, 1:] == 0).any():
-        members = split_minimums.Kept(component[kept], stratum[kept], of_label, hashes[kept], key[kept], sizes)
+    missing = by_domain(split[component[kept]], stratum[kept]) == 0
+    if missing[:, 1:].any():
+        lacking = missing[:, 1:].any(axis=1)[stratum]
+        own = _of_components_with(kept & lacking, component) & kept
+        members = split_minimums.Kept(component[own], np.where(lacking, stratum, -1)[own], of_label, hashes[own], key[own], sizes)
         shares = {split_minimums.TEST: test_share, split_minimums.VALIDATION: validation_share}
-        chosen = split_minimums.fill_empty_splits(split, members, large, shares, earlier)
+        filled = [number for number in shares if not missing[:, number].all()]
+        chosen = split_minimums.fill_empty_splits(split, members, large, shares, earlier, filled)
+        del members
         reassigned = np.maximum(reassigned, np.where(np.isin(hashes, chosen), split[component], 0).astype(np.uint8))
     split, own = split[component], np.maximum(by_hash, reassigned)
     moved, reported = int((split > own)[kept].sum()), split_minimums.report(group, reassigned, seed)
@@ -163,7 +168,11 @@ def _split_of_components(
 def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
     """How many records of each domain are in each split, int64 (domains, 3)."""
     domains = int(domain.max(initial=-1)) + 1
-    return np.bincount(domain.astype(np.int64) * len(SPLITS) + split, minlength=domains * len(SPLITS)).reshape(domains, len(SPLITS))
+    counts = np.zeros(domains * len(SPLITS), np.int64)
+    for start in range(0, len(domain), CHUNK):
+        own = slice(start, start + CHUNK)
+        counts += np.bincount(domain[own].astype(np.int64) * len(SPLITS) + split[own], minlength=len(counts))
+    return counts.reshape(domains, len(SPLITS))
 
 
 def group_hashes(group: np.ndarray, seed: int) -> np.ndarray:
@@ -194,6 +203,13 @@ def _to_first(values: np.ndarray) -> Edges:
     first = first_occurrence(values)
     later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32)).astype(np.int32)
     return later, taken(first, later)
+
+
+def _of_components_with(chosen: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Which records are in a component of a chosen one, bool (n,)."""
+    found = np.zeros(len(component), bool)
+    found[component[chosen]] = True
+    return taken(found, component)
 
 
 def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:

@@ -47,13 +47,12 @@ class VerifiedPairs:
 
     def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Whether the texts of each pair of distinct positions are near-duplicates, bool (pairs,)."""
-        pairs = np.minimum(u, v).astype(np.uint64) << SHIFT | np.maximum(u, v).astype(np.uint64)
-        fresh = _selected(np.unique(pairs), self._to_verify)
+        fresh = np.unique(_in_pieces(u, v, lambda pairs: pairs[self._to_verify(pairs)], np.uint64))
         near = np.fromiter(self._verify(fresh), bool, len(fresh))
         if near.any():
             self._accepted, self._component_of = _merge(self._accepted, fresh[near]), None
         self._refused = _merge(self._refused, fresh[~near])
-        return _contains(self._accepted, pairs)
+        return _in_pieces(u, v, lambda pairs: _contains(self._accepted, pairs), bool)
 
     def _to_verify(self, pairs: np.ndarray) -> np.ndarray:
         """Which of these pairs are neither known nor refused by their sketches, bool."""
@@ -85,10 +84,13 @@ def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (pairs >> SHIFT).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _selected(pairs: np.ndarray, wanted: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The pairs that are wanted, PAIRS_AT_ONCE at a time: there may be as many candidates as texts."""
-    pieces = (pairs[start : start + PAIRS_AT_ONCE] for start in range(0, len(pairs), PAIRS_AT_ONCE))
-    return np.concatenate([pairs[:0], *(piece[wanted(piece)] for piece in pieces)])
+def _in_pieces(u: np.ndarray, v: np.ndarray, of_pairs: Callable[[np.ndarray], np.ndarray], kind: type) -> np.ndarray:
+    """of_pairs(packed pairs), PAIRS_AT_ONCE at a time: there may be more candidates than texts."""
+    pieces = [np.empty(0, kind)]
+    for start in range(0, len(u), PAIRS_AT_ONCE):
+        some, others = u[start : start + PAIRS_AT_ONCE], v[start : start + PAIRS_AT_ONCE]
+        pieces.append(of_pairs(np.minimum(some, others).astype(np.uint64) << SHIFT | np.maximum(some, others).astype(np.uint64)))
+    return np.concatenate(pieces)
 
 
 def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -62,7 +62,9 @@ class RowColumns:
     @classmethod
     def concatenate(cls, parts: Iterable["InspectedBatch"], folder: Path) -> "RowColumns":
         """The columns of all parts. folder: for those that are on disk."""
-        columns = {name: ColumnFile(folder / f"{name}.part", COLUMNS[name]) if name in ON_DISK else GrownColumn(COLUMNS[name]) for name in COLUMNS}
+        columns = {
+            name: ColumnFile(folder / f"{name}.part", COLUMNS[name]) if name in ON_DISK else GrownColumn(COLUMNS[name]) for name in COLUMNS
+        }
         domains, reasons, counts = _concatenated(parts, columns)
         stored = {name: StoredColumn(folder / f"{name}.npy", columns.pop(name).array()) for name in ON_DISK}
         return cls(**stored, **{name: column.array() for name, column in columns.items()}, domains=domains, reasons=reasons, counts=counts)

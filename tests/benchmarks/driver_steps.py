@@ -107,7 +107,13 @@ def measure(count: int, parts: Path, work: Path) -> dict[str, Any]:
     """Run the driver for `count` rows. parts: a folder of finished parts, made as needed; work: an empty folder."""
     tokenizer = mistral_tokenizer.load()
     tokenizer.pad_token = tokenizer.unk_token
-    settings = Settings(run_name="rows", corpus_paths=["rows.jsonl"], max_tokens=MAX_TOKENS, near_duplicate_threshold=synthetic_parts.THRESHOLD, max_rejected_share=0.5)
+    settings = Settings(
+        run_name="rows",
+        corpus_paths=["rows.jsonl"],
+        max_tokens=MAX_TOKENS,
+        near_duplicate_threshold=synthetic_parts.THRESHOLD,
+        max_rejected_share=0.5,
+    )
     cache = PartCache(work / "work", "synthetic")
     synthetic_parts.write_rows(count, parts, cache)
     steps = Steps()
@@ -117,7 +123,14 @@ def measure(count: int, parts: Path, work: Path) -> dict[str, Any]:
     with steps.step("rest"):
         report = prepare.Preparation(work / "data", settings, tokenizer, cache).prepare_all(Found())
     elapsed = time.perf_counter() - began
-    return {"rows": count, "elapsed": elapsed, "seconds": steps.seconds, "peak": steps.peak, "report": report, "digest": digest(work / "data")}
+    return {
+        "rows": count,
+        "elapsed": elapsed,
+        "seconds": steps.seconds,
+        "peak": steps.peak,
+        "report": report,
+        "digest": digest(work / "data"),
+    }
 
 
 def digest(data: Path) -> str:

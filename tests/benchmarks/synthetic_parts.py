@@ -23,14 +23,21 @@ from mistral_lib.preparation.record_store import BATCH, PART, SCHEMA, new_file
 from mistral_lib.preparation.row_inspection import COLUMNS, COUNTED, DOCUMENT, KEPT, REJECTED
 from mistral_lib.preparation.row_parts import name_of
 
-BLOCK, NEAR, EXACT, REJECT = 100, 10, 12, 99  # the first places of a block are near-duplicates, the next ones exact copies, the last is rejected
+BLOCK, NEAR, EXACT, REJECT = (
+    100,
+    10,
+    12,
+    99,
+)  # the first places of a block are near-duplicates, the next ones exact copies, the last is rejected
 NEARBY, FAR = np.uint64(20), np.uint64(30)  # where the rows begin that are copied near by, and those that are copied far after
 DOCUMENT_ROWS = np.uint64(10)
 DOMAINS = [*(f"domain{number}" for number in range(8)), "small"]
 DOCUMENTS, LABELS, FEW = 6, 7, 8  # the domains of plain documents, of labels, and of the FIRST rows
 FIRST = 40
 WORDS = {"prompt": 20, "answer": 40}
-SALT = {name: np.uint64(place << 48) for place, name in enumerate(("key", "prompt", "answer", "label", "group", "band", "sketch", "copy"), 1)}
+SALT = {
+    name: np.uint64(place << 48) for place, name in enumerate(("key", "prompt", "answer", "label", "group", "band", "sketch", "copy"), 1)
+}
 LABEL_WORDS = ("positive", "negative", "neutral", "mixed")
 THRESHOLD = 0.8
 VOCABULARY = [a + b + c for a in "bdfklmnprst" for b in "aeiou" for c in "lmnrst"]
@@ -118,7 +125,14 @@ def _stored(rows: Rows) -> pa.RecordBatch:
     facts = (rows.numbers, rows.source, rows.variant, rows.rejected, rows.document, rows.labeled, rows.label, rows.domain)
     for number, source, variant, rejected, document, labeled, label, domain in zip(*(one.tolist() for one in facts), strict=True):
         shape = None if rejected else "document" if document else "question and answer"
-        named.append((f"rows.jsonl:{number + 1}", None if rejected else DOMAINS[domain], None if rejected else f"document {number // int(DOCUMENT_ROWS)}", shape))
+        named.append(
+            (
+                f"rows.jsonl:{number + 1}",
+                None if rejected else DOMAINS[domain],
+                None if rejected else f"document {number // int(DOCUMENT_ROWS)}",
+                shape,
+            )
+        )
         answer = LABEL_WORDS[label] if labeled else _text("answer", source, variant)
         chat = f'[{{"role":"user","content":"{_text("prompt", source, variant)}"}},{{"role":"assistant","content":"{answer}"}}]'
         messages.append(None if rejected or document else chat.encode())
@@ -135,7 +149,13 @@ def write_part(cache: PartCache, part: int, count: int) -> None:
     arrays = columns(rows)
     signed = {f"signed-{side}-{name}": values for side in WORDS for name, values in signatures(rows, arrays, side).items()}
     counts = {name: {} for name in COUNTED}
-    facts = {"place": (0, int(numbers[-1]) + 1 if count else 0), "ended": count < PART, "domains": DOMAINS, "reasons": ["answer_too_short"], "counts": counts}
+    facts = {
+        "place": (0, int(numbers[-1]) + 1 if count else 0),
+        "ended": count < PART,
+        "domains": DOMAINS,
+        "reasons": ["answer_too_short"],
+        "counts": counts,
+    }
     with cache.new_part(name_of(part)) as folder:
         with new_file(folder) as writer:
             for start in range(0, count, BATCH):
@@ -159,7 +179,9 @@ def write_rows(count: int, shared: Path, cache: PartCache) -> None:
     write_part(cache, count // PART, count % PART)
 
 
-def token_parts(kept: np.ndarray, key: np.ndarray, cache: PartCache) -> Iterator[tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, Any]]]:
+def token_parts(
+    kept: np.ndarray, key: np.ndarray, cache: PartCache
+) -> Iterator[tuple[Path, dict[str, np.ndarray], np.ndarray, dict[str, Any]]]:
     """What tokenization.parts yields: a window of TOKENS tokens on average for each kept record. key: of all rows."""
     for start in range(0, len(kept), PART):
         numbers = kept[start : start + PART]

@@ -71,7 +71,9 @@ def draw(rows: list[int], memory: list[float], seconds: list[float], folder: Pat
     for axes, values, unit, of in zip(figure.subplots(1, 2), (memory, seconds), ("GiB", "minutes"), (GIB, 60), strict=True):
         first, slope = line(rows, values)
         ends = np.array([0, max(rows)])
-        axes.plot(ends / 1e6, (first + slope * ends) / of, color="gray", label=f"{first / of:.2f} + {1e6 * slope / of:.3f} {unit} a million rows")
+        axes.plot(
+            ends / 1e6, (first + slope * ends) / of, color="gray", label=f"{first / of:.2f} + {1e6 * slope / of:.3f} {unit} a million rows"
+        )
         axes.plot(np.array(rows) / 1e6, np.array(values) / of, "o", label="measured")
         axes.set(xlabel="rows, millions", ylabel=f"{'peak memory' if of == GIB else 'time'}, {unit}", ylim=0)
         axes.legend()
@@ -87,7 +89,9 @@ def test_memory_and_time_of_the_driver_by_the_number_of_rows(tmp_path: Path) -> 
     memory, seconds = [float(peak_of(result)) for result in results], [seconds_of(result) for result in results]
     print(f"\n{table(results)}")
     (bytes_first, bytes_row), (seconds_first, seconds_row) = line(counts, memory), line(counts, seconds)
-    print(f"  memory = {bytes_first / MIB:,.0f} MiB + {bytes_row:,.0f} bytes a row, time = {seconds_first:.1f} s + {1e6 * seconds_row:,.1f} s a million rows")
+    print(
+        f"  memory = {bytes_first / MIB:,.0f} MiB + {bytes_row:,.0f} bytes a row, time = {seconds_first:.1f} s + {1e6 * seconds_row:,.1f} s a million rows"
+    )
     for machine in MACHINES:
         print(f"  {machine} GiB end at {(machine * GIB - bytes_first) / bytes_row / 1e6:,.0f} million rows")
     if folder := os.environ.get("FIGURES"):

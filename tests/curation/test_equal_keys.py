@@ -34,7 +34,9 @@ def test_positions_of_equal_keys_are_those_found_with_a_dictionary(keys: np.ndar
         patch.setattr(equal_keys, "CHUNK", 3)
         expected = dictionary(keys)
         members, sizes = equal_keys.shared_keys(keys)
-        assert members.tolist() == list(chain.from_iterable(expected.values())) and sizes.tolist() == [len(own) for own in expected.values()]
+        assert members.tolist() == list(chain.from_iterable(expected.values())) and sizes.tolist() == [
+            len(own) for own in expected.values()
+        ]
         first = equal_keys.first_occurrence(keys)
         assert first.tolist() == [expected.get(key, [at])[0] for at, key in enumerate(keys.tolist())]
         assert members.dtype == first.dtype == np.int32
