@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from mistral_lib.curation import minhash, similarity
-from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.connected_components import components, joined
 
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
 ShinglesOf = Callable[[Sequence[int], list[str]], Iterable[set]]  # positions and their texts → their shingles
@@ -34,6 +34,7 @@ class VerifiedPairs:
         self._agreement = minhash.least_agreement(threshold)
         self._accepted = self._refused = np.empty(0, np.uint64)
         self._component_of: np.ndarray | None = None
+        self._unlinked = np.empty(0, np.uint64)  # accepted since that was computed
 
     def accepted(self) -> tuple[np.ndarray, np.ndarray]:
         """The positions i < j of all pairs that reach the threshold, two int64 arrays."""
@@ -43,6 +44,9 @@ class VerifiedPairs:
         """For each text the smallest position of its component, linked by accepted pairs, int32 (n,)."""
         if self._component_of is None:
             self._component_of = components(len(self._words), [self.accepted()])
+        elif len(self._unlinked):
+            self._component_of = joined(self._component_of, *_unpack(self._unlinked))
+        self._unlinked = self._unlinked[:0]
         return self._component_of
 
     def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -50,7 +54,7 @@ class VerifiedPairs:
         fresh = np.unique(_in_pieces(u, v, lambda pairs: pairs[self._to_verify(pairs)], np.uint64))
         near = np.fromiter(self._verify(fresh), bool, len(fresh))
         if near.any():
-            self._accepted, self._component_of = _merge(self._accepted, fresh[near]), None
+            self._accepted, self._unlinked = _merge(self._accepted, fresh[near]), np.concatenate([self._unlinked, fresh[near]])
         self._refused = _merge(self._refused, fresh[~near])
         return _in_pieces(u, v, lambda pairs: _contains(self._accepted, pairs), bool)
 

@@ -31,10 +31,8 @@ LEAST_WORDS = {"prompt": splits.LONG_PROMPT, "answer": splits.LONG_ANSWER}
 class Links:
     """The links of the rows that are records, on disk while no step needs them."""
 
-    near: list[
-        StoredColumn
-    ]  # 3, int32 (records,): equal for records that their prompts, their answers, or as plain documents their texts link
-    equal: list[StoredColumn]  # 2, the same for equal prompts and answers alone
+    near: list[StoredColumn]  # each int32 (records,): equal for records linked by their prompts, by their answers, or as plain documents
+    equal: list[StoredColumn]  # the same for equal prompts and answers alone
     leader: StoredColumn  # int32 (records,): the first of each cluster of near-duplicates
     pairs: StoredColumn  # int32 (pairs, 2): verified near-duplicates that are linked
 

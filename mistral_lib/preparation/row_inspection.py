@@ -62,9 +62,8 @@ class RowColumns:
     @classmethod
     def concatenate(cls, parts: Iterable["InspectedBatch"], folder: Path) -> "RowColumns":
         """The columns of all parts. folder: for those that are on disk."""
-        columns = {
-            name: ColumnFile(folder / f"{name}.part", COLUMNS[name]) if name in ON_DISK else GrownColumn(COLUMNS[name]) for name in COLUMNS
-        }
+        columns: dict[str, GrownColumn | ColumnFile] = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
+        columns |= {name: ColumnFile(folder / f"{name}.part", COLUMNS[name]) for name in ON_DISK}
         domains, reasons, counts = _concatenated(parts, columns)
         stored = {name: StoredColumn(folder / f"{name}.npy", columns.pop(name).array()) for name in ON_DISK}
         return cls(**stored, **{name: column.array() for name, column in columns.items()}, domains=domains, reasons=reasons, counts=counts)
@@ -106,18 +105,18 @@ class InspectedBatch:
 
 
 class ColumnFile:
-    """Numbers that are appended to a file in stretches; memory holds none of them."""
+    """Numbers that are appended to a file in stretches; memory holds none of them, and no file stays open."""
 
     def __init__(self, path: Path, kind: str) -> None:
-        self.kind, self.path = np.dtype(kind), path
-        self.file = path.open("wb")
+        self.path, self.kind = path, np.dtype(kind)
+        path.write_bytes(b"")
 
     def append(self, values: np.ndarray) -> None:
-        self.file.write(np.ascontiguousarray(values, self.kind))
+        with self.path.open("ab") as file:
+            file.write(np.ascontiguousarray(values, self.kind))
 
     def array(self) -> np.ndarray:
         """All of them; the file is gone then."""
-        self.file.close()
         found = np.fromfile(self.path, self.kind)
         self.path.unlink()
         return found

@@ -1,10 +1,10 @@
 """What workers hand over in the data stage, made with numpy instead of from files: finished parts of rows, and token windows.
 
 Of a hundred rows, ten are near-duplicates (five of a row near by, five of one far before), two are exact copies and one is rejected.
-Ten rows are a document, and copies link seven documents. There are eight large domains, one of labels and one of
-plain documents, and a small one, which is in one split only. Signatures are drawn, not computed: copies
-agree in about half of their bands and in all but a few bits of their sketch, and four neighbours share one band although their texts
-differ. Texts are real, as near-duplicates are verified on them. All of it depends on the row's number alone.
+Ten rows are a document, and copies link seven documents. There are eight large domains, one of labels and one of plain documents, and a
+small one, which is in one split only. Signatures are drawn, not computed: copies agree in about half of their bands and in all but a few
+bits of their sketch, and four neighbours share one band although their texts differ. Texts are real, as near-duplicates are verified on
+them. All of it depends on the row's number alone. No prompts share a template, and no record is cut.
 """
 
 from collections.abc import Iterator
