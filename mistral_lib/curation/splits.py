@@ -128,8 +128,9 @@ def assign(
     stratum, of_label = _strata(domain, label)
     missing = by_domain(split[component[kept]], stratum[kept]) == 0
     if missing[:, 1:].any():
-        lacking = missing[:, 1:].any(axis=1)[stratum]
-        own = _of_components_with(kept & lacking, component) & kept
+        lacking = np.zeros(len(kept), bool)
+        lacking[kept] = missing[:, 1:].any(axis=1)[stratum[kept]]  # a stratum without a kept record lacks nothing
+        own = _of_components_with(lacking, component) & kept
         members = split_minimums.Kept(component[own], np.where(lacking, stratum, -1)[own], of_label, hashes[own], key[own], sizes)
         shares = {split_minimums.TEST: test_share, split_minimums.VALIDATION: validation_share}
         filled = [number for number in shares if not missing[:, number].all()]
