@@ -76,7 +76,9 @@ def highest() -> int:
 def token_parts(steps: Steps, rows: Callable[[], Any]) -> Callable[..., Iterator[Any]]:
     """Stands in for tokenization.parts. rows: returns the RowColumns."""
 
-    def parts(tokenizer: Any, store: Any, kept: Any, settings: Settings, cache: PartCache, selection: int = 0) -> Iterator[Any]:
+    def parts(
+        tokenizer: Any, store: Any, kept: Any, settings: Settings, cache: PartCache, engine: Any, selection: int = 0
+    ) -> Iterator[Any]:
         made = synthetic_parts.token_parts(kept, rows().key, cache)
         while True:
             with steps.step(WORKERS):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mistral_lib.corpus.stretches import Plan, Stretch
 from mistral_lib.curation import minhash
 from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.similarity import GRAM
@@ -21,7 +22,7 @@ from mistral_lib.preparation import part_cache, token_store
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import BATCH, PART, SCHEMA, new_file
 from mistral_lib.preparation.row_inspection import COLUMNS, COUNTED, DOCUMENT, KEPT, REJECTED
-from mistral_lib.preparation.row_parts import name_of
+from mistral_lib.preparation.row_parts import PLAN, name_of
 
 BLOCK, NEAR, EXACT, REJECT = (
     100,
@@ -141,8 +142,8 @@ def _stored(rows: Rows) -> pa.RecordBatch:
 
 
 def write_part(cache: PartCache, part: int, count: int) -> None:
-    """A finished part of `count` rows, unless it is there; with fewer than PART rows it is the last one."""
-    if (cache.folder / name_of(part)).exists():
+    """A finished part of `count` rows, unless it is there: a stretch of its own."""
+    if (cache.folder / name_of(part, 0)).exists():
         return
     numbers = np.arange(part * PART, part * PART + count, dtype=np.uint64)
     rows = Rows(numbers)
@@ -150,13 +151,13 @@ def write_part(cache: PartCache, part: int, count: int) -> None:
     signed = {f"signed-{side}-{name}": values for side in WORDS for name, values in signatures(rows, arrays, side).items()}
     counts = {name: {} for name in COUNTED}
     facts = {
-        "place": (0, int(numbers[-1]) + 1 if count else 0),
-        "ended": count < PART,
+        "rows": count,
+        "ended": True,
         "domains": DOMAINS,
         "reasons": ["answer_too_short"],
         "counts": counts,
     }
-    with cache.new_part(name_of(part)) as folder:
+    with cache.new_part(name_of(part, 0)) as folder:
         with new_file(folder) as writer:
             for start in range(0, count, BATCH):
                 writer.write_batch(_stored(Rows(numbers[start : start + BATCH])))
@@ -175,8 +176,10 @@ def write_rows(count: int, shared: Path, cache: PartCache) -> None:
     """All finished parts of `count` rows. shared: the folder of the full ones."""
     full = write_full_parts(count, shared)
     for part in range(count // PART):
-        (cache.folder / name_of(part)).symlink_to(full.folder / name_of(part))
+        (cache.folder / name_of(part, 0)).symlink_to(full.folder / name_of(part, 0))
     write_part(cache, count // PART, count % PART)
+    with cache.new_part(PLAN) as folder:
+        part_cache.write(folder, Plan([Stretch(())] * (count // PART + 1), []).facts(), {})
 
 
 def token_parts(
