@@ -84,13 +84,15 @@ def disturbed(disturbance: Callable[[], None], after: Path, work: Callable[[], A
     return done
 
 
-def test_a_worker_that_is_killed_costs_its_part_and_not_the_run(cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_at_any_moment_costs_its_part_and_not_the_run(
+    cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = everything(mixed)
     monkeypatch.setattr(stretches, "SIZE", SMALL)
     killed = []
 
     def kill() -> None:
-        killed.append(random.choice(ray_nodes.workers() or [0]))
+        killed.append(random.choice(ray_nodes.workers(cluster.address) or [0]))
         if killed[-1]:
             ray_nodes.kill(killed[-1])
 
@@ -99,6 +101,21 @@ def test_a_worker_that_is_killed_costs_its_part_and_not_the_run(cluster: Any, mi
         first = run.folder / ".data.work" / f"{row_parts.name_of(random.Random(number).randrange(10), 0)}" / "complete.json"
         assert disturbed(kill, first, lambda run=run: everything(run)) == expected
     assert len(killed) == KILLS and all(killed)
+
+
+@LONG
+def test_a_node_that_is_removed_costs_its_parts_and_not_the_run(mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    expected = everything(mixed)
+    monkeypatch.setattr(stretches, "SIZE", 5_000)
+    ray.shutdown()
+    with ray_nodes.cluster(1, 1) as own:
+        run = on(own, mixed, "removed")
+        first = run.folder / ".data.work" / row_parts.name_of(3, 0) / "complete.json"
+        lost = own.list_all_nodes()[1]
+        found = disturbed(lambda: own.remove_node(lost, allow_graceful=False), first, lambda: everything(run))
+    assert found == expected
 
 
 def test_what_one_engine_has_finished_the_other_one_reuses(

@@ -30,16 +30,29 @@ def cluster(*cpus: int) -> Iterator[Any]:
         started.shutdown()
 
 
-def workers() -> list[int]:
-    """The processes of the workers that have something to do or wait for it."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and b"ray::RayWorker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # it has just ended
-            continue
-    return sorted(found)
+def workers(address: str) -> list[int]:
+    """The processes of a cluster's workers, busy or waiting. address: of the cluster, since several may be on this machine."""
+    return [process for process, line in _processes() if b"ray::RayWorker" in line and address.encode() in _line(_parent(process))]
+
+
+def _processes() -> list[tuple[int, bytes]]:
+    """(process, command line) of all."""
+    numbers = sorted(int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+    return [(number, _line(number)) for number in numbers]
+
+
+def _line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+def _parent(process: int) -> int:
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def kill(process: int) -> None:
