@@ -30,12 +30,12 @@ def cluster(*cpus: int) -> Iterator[Any]:
         started.shutdown()
 
 
-def workers() -> list[int]:
-    """The processes of the workers that have something to do or wait for it."""
+def workers(actor: str = "RayWorker") -> list[int]:
+    """The processes of the workers that have something to do or wait for it. actor: the name of their class."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and b"ray::RayWorker" in (folder / "cmdline").read_bytes():
+            if folder.name.isdigit() and f"ray::{actor}".encode() in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:  # it has just ended
             continue
