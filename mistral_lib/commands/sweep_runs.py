@@ -168,12 +168,15 @@ class SideBySide:
         except FAULTS as error:
             self._end(alternative, f"{type(error).__name__}: {error}", "")
             return
-        if all(notebook_runs.is_done(run_, path) for path in self.notebooks):
+        if self._is_done(run_):
             self._end(alternative, None, "done already, skipped")
             return
         self.starts[alternative.name] += 1
         self.running[alternative.name] = alternative
         self.commands.start(Command(alternative.name, command(run_, self.only), run_.folder / OUTPUT))
+
+    def _is_done(self, run_: Run) -> bool:
+        return all(notebook_runs.is_done(run_, path) for path in self.notebooks)
 
     def _handle(self, alternative: Alternative, event: Event) -> None:
         log = paths.short(_run(alternative).folder / OUTPUT)
@@ -184,6 +187,8 @@ class SideBySide:
         if event.kind == "ended":
             failed = _failure_in(_run(alternative), event.code) if event.code else None
             self._end(alternative, failed and f"{failed}; log: {log}", f"done in {duration(event.seconds)}")
+        elif self._is_done(_run(alternative)):
+            self._end(alternative, None, "done; its worker was lost after that")
         elif self.starts[alternative.name] < STARTS:
             self._say(
                 alternative, f"its worker on {event.node or 'the cluster'} was lost ({event.reason}); it is started again and resumes"

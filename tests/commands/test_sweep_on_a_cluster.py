@@ -42,7 +42,7 @@ def false(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def alternatives(home: Path, settings: Settings, *names: str, **changes: Any) -> sweep.Sweep:
     """A sweep whose alternatives differ in their learning rate, so that their data are the same."""
-    base = settings.model_copy(update={"run_name": "base", "sample_count": 0, "general_prompts": 0, **changes})
+    base = settings.model_copy(update={"sample_count": 0, "general_prompts": 0, **changes})
     (home / "base.yaml").write_text(params.to_yaml(base))
     each = "\n".join(f"  {name}: {{learning_rate: {number}.0e-3}}" for number, name in enumerate(names, 1))
     (home / "try.yaml").write_text(f"params_file: base.yaml\nalternatives:\n{each}\n")
@@ -100,7 +100,7 @@ def test_an_alternative_whose_worker_is_killed_runs_again_and_is_failed_after_th
     found = alternatives(home, settings, "resumes", "waits")
     resumes, waits = (home / "runs" / f"try-{name}" for name in ("resumes", "waits"))
     first = meanwhile(kill_the_workers, resumes / "began.0", waits / "began.0")
-    second = meanwhile(kill_the_workers, resumes / "notebooks" / false_run.COPY, waits / "began.1")
+    second = meanwhile(kill_the_workers, home / "runs" / "try" / "comparison.json", waits / "began.1")  # the other one has ended
     assert sweep_runs.run_on_cluster(found, ["00"], address) == 1
     first.join()
     second.join()
@@ -171,40 +171,40 @@ def test_the_options_are_checked(capsys: pytest.CaptureFixture) -> None:
     assert "--cores: 0: expected a whole number, at least 1" in capsys.readouterr().err
 
 
-def started(home: Path, address: str) -> subprocess.Popen:
-    words = [
-        sys.executable,
-        "-m",
-        "mistral_lib",
-        "sweep",
-        str(home / "try.yaml"),
-        "--engine",
-        "ray",
-        "--ray-address",
-        address,
-        "--only",
-        "03",
-        "04",
-    ]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def started(home: Path, address: str) -> Iterator[Callable[[], subprocess.Popen]]:
+    """Starts the whole command; none is left at the end."""
+    begun: list[subprocess.Popen] = []
+
+    def start() -> subprocess.Popen:
+        words = ["sweep", str(home / "try.yaml"), "--engine", "ray", "--ray-address", address, "--only", "03", "04"]
+        begun.append(
+            subprocess.Popen([sys.executable, "-m", "mistral_lib", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.long
-def test_trainings_side_by_side_survive_an_interrupt_and_a_killed_worker(
+def test_trainings_side_by_side_survive_an_interrupt_and_killed_workers(
     address: str, home: Path, prepared: Run, settings: Settings
 ) -> None:
     """The whole command: interrupted while both train; run again, its workers are killed; then both are complete and compared."""
-    alternatives(home, settings, "fast", "slow", max_steps=60, checkpoint_every_steps=5)
+    alternatives(home, settings, "fast", "slow", max_steps=300, checkpoint_every_steps=10, validate_every_steps=0)
     folders = [home / "runs" / f"try-{name}" for name in ("fast", "slow")]
-    first = started(home, address)
-    wait_for_steps(folders, 3)
+    first = started()
+    wait_for_steps(first, folders, 12)
     os.kill(first.pid, signal.SIGINT)
     out, error = first.communicate(timeout=300)
     assert first.returncode == 130 and "stopping fast, slow" in error, error[-3000:]
     assert [Run.existing(folder).status("training") for folder in folders] == ["interrupted"] * 2
     reached = [latest_step(folder) for folder in folders]
-    second = started(home, address)
-    wait_for_steps(folders, max(reached) + 3)
+    second = started()
+    wait_for_steps(second, folders, max(reached) + 12)
     kill_the_workers()
     out, error = second.communicate(timeout=600)
     assert second.returncode == 0, error[-3000:]
@@ -213,7 +213,7 @@ def test_trainings_side_by_side_survive_an_interrupt_and_a_killed_worker(
         starts = [event["from_step"] for event in events(folder) if event["event"] == "started"]
         assert len(starts) == 3 and starts[0] == 0 < starts[1] < starts[2], "each time from a later checkpoint"
         assert Run.existing(folder).status("evaluation") == "complete"
-    third = started(home, address)
+    third = started()
     out, error = third.communicate(timeout=300)
     assert third.returncode == 0 and error.count("done already, skipped") == 2
 
@@ -226,8 +226,9 @@ def latest_step(folder: Path) -> int:
     return max((event["step"] for event in events(folder) if event["event"] == "step"), default=0)
 
 
-def wait_for_steps(folders: list[Path], step: int) -> None:
+def wait_for_steps(process: subprocess.Popen, folders: list[Path], step: int) -> None:
     until = time.monotonic() + 300
     while min(map(latest_step, folders)) < step:
+        assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < until, [latest_step(folder) for folder in folders]
         time.sleep(0.2)
