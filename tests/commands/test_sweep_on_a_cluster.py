@@ -191,7 +191,7 @@ def started(home: Path, address: str) -> Iterator[Callable[[], subprocess.Popen]
 
 @pytest.mark.long
 def test_trainings_side_by_side_survive_an_interrupt_and_killed_workers(
-    address: str, home: Path, prepared: Run, settings: Settings
+    started: Callable[[], subprocess.Popen], home: Path, prepared: Run, settings: Settings
 ) -> None:
     """The whole command: interrupted while both train; run again, its workers are killed; then both are complete and compared."""
     alternatives(home, settings, "fast", "slow", max_steps=300, checkpoint_every_steps=10, validate_every_steps=0)
