@@ -22,6 +22,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> int:
+    from mistral_lib.corpus import sources, stretches
     from mistral_lib.evaluation import enough_data
     from mistral_lib.training import fit_plan, plan_table, workload
 
@@ -34,6 +35,8 @@ def plan(arguments: argparse.Namespace) -> int:
     print(f"{plan_table.batch(as_set.settings)}. Peak of each phase:\n{plan_table.phases(as_set)}\nMiB at the highest peak:")
     print("\n".join(f"  {row['part']:<20} {row['mib']:>7,}" for row in plan_table.parts(as_set)))
     print(f"\n{enough_data.text(settings, work)}")
+    if settings.engine == "ray":
+        print("\n".join(stretches.uncut(sources.of_settings(settings), settings)))
     return 0 if chosen.fits else 1
 
 
@@ -54,12 +57,14 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     from mistral_lib.training import train
+    from mistral_lib.training.processes import distributed
     from mistral_lib.training.stopping import Stopped
 
     try:
-        result = train.train(Run.existing(arguments.run_folder))
+        result = train.train_folder(arguments.run_folder)
     except Stopped as stopped:
         print(f"interrupted: {stopped}; the same command resumes from there", file=sys.stderr)
+        distributed.end_if_lost(stopped, 3)
         return 3
     if result:  # of several processes the first one reports
         losses = result["validation_loss"]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mistral_lib.aws import errors, names, session
-from mistral_lib.run import files
+from mistral_lib.on_machine.bucket.hashed_reader import ChangedError, HashedReader
+from mistral_lib.run import files, paths
 
 EXPIRY_DAYS, UPLOAD_DAYS = 30, 2
 PIECE = 2**20  # bytes read at once
@@ -24,25 +25,45 @@ HASH = "sha256"  # the object's metadata key
 def ensure(name: str | None, run: str, region: str) -> str:
     """The bucket of this name, or the account's own `mistral-workbook-…`; made if it is missing. Errors: AwsError.
 
-    A bucket that exists with another name is used as it is: its settings stay its owner's.
+    A bucket that exists with another name is used as it is: its settings stay its owner's. One that an earlier call made and did not
+    come to protect, since it was cut, is noted on this computer.
     """
     account = session.account(region)
     own = names.bucket(account, region)
     bucket = name or own
+    note = _half_made(bucket)
     exists = _looked(bucket, account, region)
     if not exists:
-        _create(bucket, region)
-    if not exists or bucket == own:
+        files.write_text(note, region)
+        try:
+            _create(bucket, region)
+        except errors.AwsError as error:
+            if not error.temporary:  # it was not made
+                note.unlink()
+            raise
+    if not exists or bucket == own or note.exists():
         _protect(bucket, region)
+        note.unlink(missing_ok=True)
     return bucket
+
+
+def _half_made(bucket: str) -> Path:
+    """The note that this computer makes the bucket and has not protected it yet."""
+    return paths.runs() / ".instances" / f".{bucket}.half-made"
 
 
 def owned(region: str) -> list[str]:
     """The account's buckets in the region that the workbook made. Errors: AwsError."""
+    return owned_and_unreadable(region)[0]
+
+
+def owned_and_unreadable(region: str) -> tuple[list[str], list[str]]:
+    """The account's buckets in the region that the workbook made, and those whose tags may not be read. Errors: AwsError."""
     client = session.client("s3", region)
     with errors.explained("listing the buckets"):
         listed = [one["Name"] for page in client.get_paginator("list_buckets").paginate(BucketRegion=region) for one in page["Buckets"]]
-        return [name for name in listed if names.run_of(_tags(client, name)) == names.SHARED]
+        tagged = [(name, _tags(client, name)) for name in listed]
+    return [name for name, tags in tagged if names.run_of(tags) == names.SHARED], [name for name, tags in tagged if tags is None]
 
 
 def upload(path: Path, bucket: str, key: str, sha256: str, region: str) -> bool:
@@ -51,12 +72,14 @@ def upload(path: Path, bucket: str, key: str, sha256: str, region: str) -> bool:
 
     if sha256_of(bucket, key, region) == sha256:
         return False
-    if files.sha256(path) != sha256:
-        raise errors.AwsError(f"{path.name} changed while it was uploaded: run the command again", "Changed")
     with errors.explained(f"uploading {path.name} to s3://{bucket}/{key}"):
         kept = {"Metadata": {HASH: sha256}, "ChecksumAlgorithm": "SHA256"}
         parts = TransferConfig(max_concurrency=4, multipart_chunksize=16 * 2**20)
-        _client(region).upload_file(str(path), bucket, key, ExtraArgs=kept, Config=parts)
+        try:
+            with open(path, "rb") as file:
+                _client(region).upload_fileobj(HashedReader(file, sha256), bucket, key, ExtraArgs=kept, Config=parts)
+        except ChangedError:
+            raise errors.AwsError(f"{path.name} changed while it was uploaded: run the command again", "Changed") from None
     return True
 
 
@@ -236,16 +259,14 @@ def _append(bucket: str, key: str, partial: Path, region: str) -> None:
             file.write(piece)
 
 
-def _tags(client: Any, bucket: str) -> list[dict[str, str]]:
+def _tags(client: Any, bucket: str) -> list[dict[str, str]] | None:
+    """None if they may not be read."""
     try:
         return client.get_bucket_tagging(Bucket=bucket)["TagSet"]
     except client.exceptions.ClientError as error:
-        if errors.code(error) in (
-            "NoSuchTagSet",
-            "NoSuchTagSetError",
-            "NoSuchBucket",
-            *errors.DENIED,
-        ):  # denied: somebody's, not the workbook's
+        if errors.code(error) in errors.DENIED:
+            return None
+        if errors.code(error) in ("NoSuchTagSet", "NoSuchTagSetError", "NoSuchBucket"):
             return []
         raise
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from mistral_lib.aws import errors, names, session, waiting
 
-GROUPS, PROFILE, TOKENS, SHUTDOWN = (
-    f"{names.TAG}-{what}" for what in ("groups", "profile", "metadata", "shutdown")
+GROUPS, PROFILE, TOKENS, HOPS, ENDPOINT, SHUTDOWN = NOTES = tuple(
+    f"{names.TAG}-{what}" for what in ("groups", "profile", "metadata", "hop-limit", "metadata-endpoint", "shutdown")
 )  # tags: what it had before
 NONE = "none"
+DEFAULTS = {HOPS: "1", ENDPOINT: "enabled"}  # EC2's, if an earlier version of the workbook did not note them
 BEHAVIOR = "instanceInitiatedShutdownBehavior"  # EC2's name of what `shutdown` on the machine does: stop or terminate
 PROFILE_SECONDS = 90  # until a new instance profile is known in every place, and the one before has left the machine
 
@@ -43,10 +44,12 @@ def release(region: str, machine_id: str) -> None:
         if not before:
             return
         client.modify_instance_attribute(InstanceId=machine_id, Groups=before[GROUPS].split())
-        client.modify_instance_metadata_options(InstanceId=machine_id, HttpTokens=before[TOKENS])
+        client.modify_instance_metadata_options(
+            InstanceId=machine_id, HttpTokens=before[TOKENS], HttpPutResponseHopLimit=int(before[HOPS]), HttpEndpoint=before[ENDPOINT]
+        )
         _use_profile(client, machine_id, {"Arn": before[PROFILE]} if before[PROFILE] != NONE else None)
         client.modify_instance_attribute(InstanceId=machine_id, Attribute=BEHAVIOR, Value=before[SHUTDOWN])
-        client.delete_tags(Resources=[machine_id], Tags=[{"Key": key} for key in (names.TAG, *before)])
+        client.delete_tags(Resources=[machine_id], Tags=[{"Key": key} for key in (names.TAG, *NOTES)])
 
 
 def subnet_of(region: str, machine_id: str) -> str:
@@ -71,10 +74,13 @@ def _described(client: Any, machine_id: str) -> dict[str, Any]:
 
 def _noted(one: dict[str, Any], attribute: dict[str, Any]) -> list[dict[str, str]]:
     """What the machine has now, as tags."""
+    options = one.get("MetadataOptions", {})
     values = {
         GROUPS: " ".join(group["GroupId"] for group in one["SecurityGroups"]),
         PROFILE: one.get("IamInstanceProfile", {}).get("Arn", NONE),
-        TOKENS: one.get("MetadataOptions", {}).get("HttpTokens", "optional"),
+        TOKENS: options.get("HttpTokens", "optional"),
+        HOPS: str(options.get("HttpPutResponseHopLimit", DEFAULTS[HOPS])),
+        ENDPOINT: options.get("HttpEndpoint", DEFAULTS[ENDPOINT]),
         SHUTDOWN: attribute.get("InstanceInitiatedShutdownBehavior", {}).get("Value", "stop"),
     }
     return [{"Key": key, "Value": value} for key, value in values.items()]
@@ -82,8 +88,8 @@ def _noted(one: dict[str, Any], attribute: dict[str, Any]) -> list[dict[str, str
 
 def _before(one: dict[str, Any]) -> dict[str, str]:
     """What the machine had before it was adopted; empty if it was not."""
-    tags = {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}
-    return {key: tags[key] for key in (GROUPS, PROFILE, TOKENS, SHUTDOWN)} if GROUPS in tags else {}
+    tags = DEFAULTS | {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}
+    return {key: tags[key] for key in NOTES} if GROUPS in tags else {}
 
 
 def _use_profile(client: Any, machine_id: str, profile: dict[str, str] | None) -> None:

@@ -35,6 +35,8 @@ class Machine:
     image: str
     reason: str  # why it is in this state, as AWS says, with the moment: "User initiated (2026-11-02 08:00:00 GMT)"
     name: str
+    nodes: int = 1  # machines of the cluster that it was launched for
+    worker: bool = False  # of that cluster; else its head, or a machine alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Order:
     max_price: float | None = None
     token: str = ""  # the same token never makes a second machine
     zone: str = ""  # of the subnet, for messages
+    count: int = 1  # machines that are launched together, or none of them
+    nodes: int = 1  # of the whole cluster
+    worker: bool = False  # they are added to a cluster
+    placement: str = ""  # name of the cluster placement group
 
 
 def find(region: str, run: str | None = None, states: tuple[str, ...] = LIVE, tagged: bool = True) -> list[Machine]:
@@ -74,16 +80,20 @@ def get(region: str, machine_id: str) -> Machine | None:
 
 
 def launch(order: Order) -> Machine:
-    """The run's machine: the one that lives already, or a new one. Errors: CapacityError, QuotaError, AwsError.
+    """The run's machine, of a cluster its head: the one that lives already, or a new one. Workers that are added are always new ones.
+
+    Errors: CapacityError, QuotaError, AwsError.
 
     The order's token counts for one machine: AWS gives a machine that has ended again to whoever repeats its token within hours.
     """
-    alive = find(order.region, order.run)
-    if alive:
-        return alive[0]
-    asked = _request(order)
-    made = _run_instances(order, asked)["Instances"][0]
-    return _seen(order.region, made["InstanceId"])
+    alive = [] if order.worker else [machine for machine in find(order.region, order.run) if not machine.worker]
+    return alive[0] if alive else launch_all(order)[0]
+
+
+def launch_all(order: Order) -> list[Machine]:
+    """The machines of the order, all of them or none, by their launch index: the first one is the head. Errors: as `launch`."""
+    made = _run_instances(order, _request(order))["Instances"]
+    return [_seen(order.region, one["InstanceId"]) for one in sorted(made, key=lambda one: one.get("AmiLaunchIndex", 0))]
 
 
 def rehearse(order: Order) -> None:
@@ -174,12 +184,14 @@ def _parameters(order: Order, device: str, least_gib: int) -> dict[str, Any]:
     volume = {"VolumeSize": max(order.volume_gib, least_gib), "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
     kinds = ["instance", "volume", *(["spot-instances-request"] if order.spot else [])]
     asked: dict[str, Any] = {
-        "MinCount": 1, "MaxCount": 1, "ImageId": order.image, "InstanceType": order.type, "SubnetId": order.subnet, "SecurityGroupIds": [order.group],
+        "MinCount": order.count, "MaxCount": order.count, "ImageId": order.image, "InstanceType": order.type, "SubnetId": order.subnet, "SecurityGroupIds": [order.group],
         "UserData": order.user_data, "IamInstanceProfile": {"Name": order.profile}, "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
         "BlockDeviceMappings": [{"DeviceName": device, "Ebs": volume}],
-        "TagSpecifications": [{"ResourceType": kind, "Tags": names.tags(order.run)} for kind in kinds],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": names.tags(order.run, order.nodes, order.worker)} for kind in kinds],
     }  # fmt: skip
+    if order.placement:
+        asked["Placement"] = {"GroupName": order.placement}
     if order.spot:
         price = {"MaxPrice": str(order.max_price)} if order.max_price else {}
         asked["InstanceMarketOptions"] = {
@@ -247,4 +259,5 @@ def _machine(one: dict[str, Any], region: str, sizes: dict[str, int]) -> Machine
         spot=one.get("InstanceLifecycle") == "spot", launched=one["LaunchTime"], run=names.run_of(tags), public=bool(one.get("PublicIpAddress")),
         volume_gib=sizes.get(one["InstanceId"], 0), image=one.get("ImageId", ""), reason=one.get("StateTransitionReason") or one.get("StateReason", {}).get("Message", ""),
         name=next((tag["Value"] for tag in tags or [] if tag["Key"] == "Name"), ""),
+        nodes=names.nodes_of(tags), worker=names.is_worker(tags, one.get("AmiLaunchIndex", 0)),
     )  # fmt: skip

@@ -10,6 +10,7 @@ TAG = "mistral-workbook"
 SHARED = "shared"  # the tag's value on the bucket, which serves several runs
 LONGEST = 64  # characters of a role's or a schedule's name
 TIMER = "-timer"
+NODES, WORKER = f"{TAG}-nodes", f"{TAG}-worker"  # tags of the machines of a cluster: how many belong together; one that was added later
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,21 @@ def of(run: str) -> Names:
     )  # fmt: skip
 
 
-def tags(run: str) -> list[dict[str, str]]:
-    """The tags of everything that belongs to the run."""
-    return [{"Key": TAG, "Value": run}, {"Key": "Name", "Value": of(run).name}]
+def tags(run: str, nodes: int = 1, worker: bool = False) -> list[dict[str, str]]:
+    """The tags of everything that belongs to the run. nodes: machines of its cluster; worker: one that is added to a cluster."""
+    cluster = [{"Key": NODES, "Value": str(nodes)}] if nodes > 1 else []
+    added = [{"Key": WORKER, "Value": "added"}] if worker else []
+    return [{"Key": TAG, "Value": run}, {"Key": "Name", "Value": of(run).name}, *cluster, *added]
+
+
+def nodes_of(tags: list[dict[str, str]] | None) -> int:
+    """How many machines the cluster has that this one was launched for; 1 for a machine alone."""
+    return next((int(tag["Value"]) for tag in tags or [] if tag["Key"] == NODES and tag["Value"].isdigit()), 1)
+
+
+def is_worker(tags: list[dict[str, str]] | None, launch_index: int) -> bool:
+    """Whether a machine of a cluster is a worker: one that was added, or not the first one of the request that launched the cluster."""
+    return any(tag["Key"] == WORKER for tag in tags or []) or (nodes_of(tags) > 1 and launch_index > 0)
 
 
 def filters(run: str | None) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Zones that offer a type, subnets, and the security group without a rule for incoming connections.
+"""Zones that offer a type, subnets, and the security group, made without a rule for incoming connections.
 
 Source: boto3, EC2.Client; VPC, "Default security group rules": a new group allows nothing in and everything out.
 """
@@ -39,7 +39,7 @@ def zone_of(region: str, subnet: str) -> str:
 
 
 def ensure_group(run: str, region: str, subnet: str | None = None) -> str:
-    """The id of the run's security group, made if it is missing. It has no rule for incoming connections at any moment. Errors: AwsError.
+    """The id of the run's security group, made if it is missing, without a rule for incoming connections. Errors: AwsError.
 
     subnet: the group is made in this subnet's VPC instead of in the default one.
     """
@@ -50,7 +50,7 @@ def ensure_group(run: str, region: str, subnet: str | None = None) -> str:
     own = names.of(run)
     with errors.explained(f"making the security group {own.group}"):
         marked = [{"ResourceType": "security-group", "Tags": names.tags(run)}]
-        asked = {"GroupName": own.group, "Description": f"mistral-workbook, run {run}: nothing comes in", "VpcId": vpc}
+        asked = {"GroupName": own.group, "Description": f"mistral-workbook, run {run}: nothing comes in from outside", "VpcId": vpc}
         return session.client("ec2", region).create_security_group(**asked, TagSpecifications=marked)["GroupId"]
 
 

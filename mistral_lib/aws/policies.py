@@ -60,12 +60,25 @@ def administrator_policy(bucket: str, account: str, region: str) -> Policy:
     return _policy(*_looking(part), *machines, *_roles(part, account), *timers, *_store(part, bucket))
 
 
+def cluster_policy(account: str, region: str) -> Policy:
+    """What that person needs besides for a run on several machines (`up --nodes`): a placement group, and the rule of the security group."""
+    own = f"arn:{regions.partition(region)}:ec2:{region}:{account}"
+    placements, groups = f"{own}:placement-group/*", f"{own}:security-group/*"
+    ours = {"Null": {f"aws:ResourceTag/{TAG}": "false"}}
+    return _policy(
+        _allow("Placement", ["ec2:CreatePlacementGroup", "ec2:RunInstances"], placements),
+        _allow("TagPlacement", ["ec2:CreateTags"], placements, {"StringEquals": {"ec2:CreateAction": "CreatePlacementGroup"}}),
+        _allow("OwnPlacement", ["ec2:DeletePlacementGroup"], placements, ours),
+        _allow("OwnMembers", ["ec2:AuthorizeSecurityGroupIngress"], groups, ours),
+    )
+
+
 def _looking(part: str) -> list[Policy]:
     # These actions list or describe, and AWS defines no narrower resource for them.
     return [
         _allow("Look", [
             "ec2:DescribeInstances", "ec2:DescribeInstanceAttribute", "ec2:DescribeInstanceTypes", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeImages", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
-            "ec2:DescribeSecurityGroups", "ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeRegions",
+            "ec2:DescribeSecurityGroups", "ec2:DescribePlacementGroups", "ec2:DescribeVolumes", "ec2:DescribeSnapshots", "ec2:DescribeAddresses", "ec2:DescribeRegions",
             "ec2:DescribeSpotPriceHistory", "ec2:DescribeIamInstanceProfileAssociations", "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota", "pricing:GetProducts", "sts:GetCallerIdentity",
             "iam:ListRoles", "iam:ListInstanceProfiles", "scheduler:ListSchedules", "ssm:DescribeInstanceInformation", "ssm:DescribeParameters",
             "ssm:GetCommandInvocation", "s3:ListAllMyBuckets",

@@ -25,12 +25,13 @@ class Schedule:
     machine_id: str
 
 
-def ensure(run: str, region: str, machine_id: str, at: datetime, role_arn: str, stop: bool = False) -> Schedule:
+def ensure(run: str, region: str, machine_id: str, at: datetime, role_arn: str, stop: bool = False, worker: bool = False) -> Schedule:
     """Make the run's schedule, or move it to this machine and moment. at: aware, in the future. stop: the machine is stopped, not
-    terminated. Errors: ValueError, AwsError."""
+    terminated. worker: of a cluster; each has a schedule of its own. Errors: ValueError, AwsError."""
     if at.tzinfo is None or at <= datetime.now(UTC):
         raise ValueError(f"the outside timer is set for {at.isoformat()}: a moment in the future with its time zone is expected")
     client, asked = session.client("scheduler", region), _request(run, region, machine_id, at, role_arn, stop)
+    asked["Name"] = name_of_worker(machine_id) if worker else asked["Name"]
     with errors.explained(f"making the schedule {asked['Name']}"):
         for left in waiting.tries(ROLE_SECONDS):
             try:
@@ -40,6 +41,12 @@ def ensure(run: str, region: str, machine_id: str, at: datetime, role_arn: str, 
                 if not ("role" in str(error).lower() and left > 0):
                     raise
     return Schedule(asked["Name"], region, run, at.astimezone(UTC).replace(microsecond=0), machine_id)
+
+
+def get(run: str, region: str) -> Schedule | None:
+    """The run's schedule, or None if it has none. Errors: AwsError."""
+    with errors.explained(f"reading the schedule of {run}"):
+        return _read(session.client("scheduler", region), region, names.of(run).schedule)
 
 
 def existing(region: str, run: str | None = None) -> list[Schedule]:
@@ -53,13 +60,19 @@ def existing(region: str, run: str | None = None) -> list[Schedule]:
 
 
 def delete(run: str, region: str) -> None:
-    """Delete the run's schedule; one that is gone is accepted. Errors: AwsError."""
+    """Delete the run's schedules, those of its workers included; one that is gone is accepted. Errors: AwsError."""
     client = session.client("scheduler", region)
-    with errors.explained(f"deleting the schedule of {run}"):
-        try:
-            client.delete_schedule(Name=names.of(run).schedule, GroupName=GROUP)
-        except client.exceptions.ResourceNotFoundException:
-            return
+    for name in sorted({names.of(run).schedule, *(one.name for one in existing(region, run))}):
+        with errors.explained(f"deleting the schedule {name} of {run}"):
+            try:
+                client.delete_schedule(Name=name, GroupName=GROUP)
+            except client.exceptions.ResourceNotFoundException:
+                continue
+
+
+def name_of_worker(machine_id: str) -> str:
+    """The schedule's name of a worker."""
+    return f"{names.TAG}-{machine_id}"
 
 
 def _request(run: str, region: str, machine_id: str, at: datetime, role_arn: str, stop: bool) -> dict[str, Any]:
@@ -90,8 +103,8 @@ def _read(client: Any, region: str, name: str) -> Schedule | None:
     except client.exceptions.ResourceNotFoundException:
         return None
     run = found.get("Description", "").removeprefix("mistral-workbook run ")
-    if names.of(run).schedule != name:
+    ids = json.loads(found["Target"].get("Input", "{}")).get("InstanceIds", [""])
+    if name not in (names.of(run).schedule, name_of_worker(ids[0])):
         return None
     moment = found["ScheduleExpression"].removeprefix("at(").removesuffix(")")
-    ids = json.loads(found["Target"].get("Input", "{}")).get("InstanceIds", [""])
     return Schedule(name, region, run, datetime.fromisoformat(moment).replace(tzinfo=UTC), ids[0])

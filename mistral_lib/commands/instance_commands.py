@@ -130,6 +130,9 @@ def _add_launches(actions: Any, file: argparse.ArgumentParser) -> None:
     command = _action(actions, up, "launch a machine for this run; a second call finds the first machine", file, _region(), limits)
     command.add_argument("--type", help="default: `instance` of the parameters")
     command.add_argument("--spot", action="store_true", help="cheaper, and may be taken away: see `run --retry`")
+    command.add_argument(
+        "--nodes", type=int, metavar="N", help="N machines together with Ray: a head, which has the run, and workers (docs/cluster.md)"
+    )
     command.add_argument("--image", help="an image id; default: the newest one of AWS with a driver")
     command.add_argument("--disk-gib", type=int, help="default: what the plan needs")
     command.add_argument("--wait-minutes", type=float, default=30.0, help="for capacity, over all zones; default: 30")

@@ -13,11 +13,10 @@ from glob import has_magic
 from itertools import islice
 from typing import Any, BinaryIO
 
-from mistral_lib.corpus import sections
+from mistral_lib.corpus import pieces, sections
+from mistral_lib.corpus.pieces import WHOLE, Piece
 from mistral_lib.corpus.records import record_or_reason
 from mistral_lib.corpus.source_files import Expansion, SourceFile, clean, place_of, shown_place
-from mistral_lib.formats import pieces
-from mistral_lib.formats.pieces import WHOLE, Piece
 from mistral_lib.formats.rows import Reading, Row
 from mistral_lib.formats.streams import LIMITS, Budget, ExhaustedError, Limits
 from mistral_lib.run import files, parameter_faults, paths

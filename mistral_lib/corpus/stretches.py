@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mistral_lib.corpus import sources
+from mistral_lib.corpus import pieces, sources
+from mistral_lib.corpus.pieces import WHOLE, Cut, Look, Piece, Window
 from mistral_lib.corpus.sources import SourceFile
-from mistral_lib.formats import kinds, pieces
-from mistral_lib.formats.pieces import WHOLE, Cut, Look, Piece, Window
+from mistral_lib.formats import kinds
 from mistral_lib.formats.rows import Reading, Row
 from mistral_lib.formats.streams import LIMITS, Budget
 
@@ -68,6 +68,17 @@ def plan(files: Sequence[SourceFile], settings: Any, looks: Looks, size: int | N
         gathered.append((number, WHOLE))
         bytes_gathered += file.size
     return Plan([*stretches, *([Stretch(tuple(gathered))] if gathered else [])], uncut)
+
+
+def uncut(files: Sequence[SourceFile], settings: Any) -> list[str]:
+    """A sentence for each large file that one worker must read as a whole, by its first bytes and the headers of its frames."""
+    found = []
+    for file in files:
+        if file.size > 2 * SIZE:
+            cut = "" if file.sections else _cut_of(file, settings)
+            if not cut or (cut == "frames" and len(_windows(file, cut, SIZE)) < 2):
+                found.append(_uncut(file))
+    return found
 
 
 def _uncut(file: SourceFile) -> str:

@@ -12,6 +12,7 @@ template_prompts      which prompts agree, without the template that many of the
 similarity            the exact similarity of two texts, and from where they are near-duplicates
 minhash               MinHash signatures: sketches of texts that propose candidates
 verified_pairs        verifies candidate pairs on the texts, each pair once, in bounded memory
+equal_keys            positions of equal keys among many, in little memory
 connected_components  connected components of records that are linked in pairs
 label_domains         domains whose answers are a few labels or canned replies
 splits                leakage-free splits: a connected component is in one split, assigned by hash; the leak

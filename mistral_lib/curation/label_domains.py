@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from mistral_lib.curation import minhash
+from mistral_lib.curation.equal_keys import shared_keys
 from mistral_lib.curation.similarity import GRAM, folded_words, symbols
 from mistral_lib.curation.splits import COMMON, LONG_ANSWER
 from mistral_lib.run.files import hash64
@@ -74,12 +75,14 @@ def find(domain: np.ndarray, answer: np.ndarray, words: np.ndarray, prompted: np
     domain: int32 (n,); answer: uint64 (n,), as `label_hashes` returns them; words: int (n,), of each answer; prompted: bool (n,), which
     rows are no plain documents; kept: bool (n,), which rows count.
     """
-    order = np.lexsort((answer, domain))  # stable: of equal ones the first row comes first
-    order = order[(prompted & kept)[order]]
+    rows_of_a_label = np.sort(shared_keys(answer)[0])  # an answer that occurs once is no label; ascending, as the sort below is stable
+    rows_of_a_label = rows_of_a_label[(prompted & kept)[rows_of_a_label]]
+    own_domain, own_answer = domain[rows_of_a_label], answer[rows_of_a_label]
+    order = np.lexsort((own_answer, own_domain))  # of equal ones the first row comes first
     new = np.ones(len(order), bool)
-    new[1:] = (np.diff(domain[order]) != 0) | (answer[order][1:] != answer[order][:-1])
+    new[1:] = (np.diff(own_domain[order]) != 0) | (np.diff(own_answer[order]) != 0)
     starts = np.flatnonzero(new)
-    first, rows = order[starts], np.diff(starts, append=len(order))
+    first, rows = rows_of_a_label[order[starts]], np.diff(starts, append=len(order))
     own = words[first]
     label = (own < LONG_ANSWER) & (rows >= LEAST_ROWS) | (own <= LONGEST_LABEL) & (rows > COMMON)
     all_rows = np.bincount(domain[kept], minlength=1)
@@ -114,8 +117,8 @@ def of_texts(domains: Sequence[str], answers: Sequence[str | None]) -> dict[str,
 
 
 def label_of(domain: np.ndarray, answer: np.ndarray, found: Sequence[LabelDomain]) -> np.ndarray:
-    """For each row the first row with its label, int64 (n,); -1 for a row without a label. domain, answer: the columns given to `find`."""
-    label = np.full(len(domain), -1, np.int64)
+    """For each row the first row with its label, int32 (n,); -1 for a row without a label. domain, answer: the columns given to `find`."""
+    label = np.full(len(domain), -1, np.int32)
     for one in found:
         own = np.flatnonzero(domain == one.domain)
         first = one.first[np.argsort(answer[one.first])]

@@ -186,7 +186,10 @@ def _band_keys(values: np.ndarray, bands: int, rows: int) -> np.ndarray:
 
 def mix(x: np.ndarray) -> np.ndarray:
     """A bijection of uint64 in which every output bit depends on every input bit.   Source: Steele et al. 2014, SplitMix64"""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x + np.uint64(0x9E3779B97F4A7C15)  # a new array, which the rest changes in place
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x

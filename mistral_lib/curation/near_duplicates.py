@@ -8,26 +8,20 @@ bucket of more than SMALL_BUCKET texts, the pairs that none of its first LEADERS
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from mistral_lib.curation import minhash
+from mistral_lib.curation.equal_keys import first_occurrence, shared_keys, taken
 from mistral_lib.curation.similarity import GRAM
 from mistral_lib.curation.verified_pairs import ShinglesOf, TextsOf, VerifiedPairs, shingles_of
 
 SMALL_BUCKET = 8  # texts of a bucket whose pairs are all verified; in a larger one only pairs with leaders, as k members have k² / 2 pairs
+CHUNK = 1 << 16  # records whose hashes are computed at once
 LEADERS = 8  # rounds of leaders per large bucket and per cluster
-
-
-def first_occurrence(keys: np.ndarray) -> np.ndarray:
-    """For each key the position of the first equal one, int64 (n,); 24 bytes per key while it runs, up to 40 if most are shared."""
-    members, sizes = _runs(keys)
-    first = np.arange(len(keys))
-    first[members] = np.repeat(members[np.cumsum(sizes) - sizes], sizes)
-    return first
 
 
 class NearDuplicates:
@@ -87,7 +81,7 @@ class NearDuplicates:
                 file.close()
             first = self.first_equal()
             verified = self._search(first, text_of, shingles_of)
-            copies = np.flatnonzero(first != np.arange(len(first)))
+            copies = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
             equal = np.stack([first[copies], copies], axis=1)
             pairs = np.concatenate([equal, np.stack(verified.accepted(), axis=1)])
             self._found = verified, pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
@@ -95,7 +89,7 @@ class NearDuplicates:
 
     def component_of(self) -> np.ndarray:
         """After `pairs`: for each text the smallest position of its component, int32 (n,)."""
-        return self._found[0].component_of()[self.first_equal()]
+        return taken(self._found[0].component_of(), self.first_equal())
 
     def agree(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """After `pairs`: whether the texts at each two positions are equal or near-duplicates, bool (pairs,)."""
@@ -108,7 +102,7 @@ class NearDuplicates:
 
     def first_equal(self) -> np.ndarray:
         """For each text the position of the first that equals it (its folded words, or the text itself if they are few), int32 (n,)."""
-        return first_occurrence(self.exact()).astype(np.int32)
+        return first_occurrence(self.exact())
 
     def _read(self, name: str, dtype: type) -> np.ndarray:
         if not self._files[name].closed:
@@ -116,18 +110,13 @@ class NearDuplicates:
         return np.fromfile(self.folder / name, dtype)
 
     def _search(self, first: np.ndarray, text_of: TextsOf, shingles_of: ShinglesOf) -> VerifiedPairs:
-        words = self.words()
+        distinct, of_bands = self._compared(first)
         sketch = self._read("sketch", np.uint64).reshape(-1, minhash.PERMUTATIONS // 64)
-        verified = VerifiedPairs(text_of, words, sketch, self.threshold, shingles_of)
-        long = np.flatnonzero(words >= GRAM)  # only these have bands
-        of_bands = np.flatnonzero(first[long] == long)
-        # content, not position, decides which text leads a bucket: so the links are the same in every order of the texts
-        of_bands = of_bands[np.argsort(self.exact()[long[of_bands]])]
-        distinct = long[of_bands].astype(np.int32)
-        del long
+        verified = VerifiedPairs(text_of, self.words(), sketch, self.threshold, shingles_of)
         for band in range(self.bands):
-            at, sizes = _runs(self._read(f"band-{band:03d}", np.uint64)[of_bands])
+            at, sizes = shared_keys(taken(self._read(f"band-{band:03d}", np.uint64), of_bands))
             members = distinct[at]
+            del at
             for u, v in _all_pairs(members, sizes):
                 verified.check(u, v)
             large = np.repeat(sizes > SMALL_BUCKET, sizes)
@@ -135,8 +124,20 @@ class NearDuplicates:
         verified.forget_sketches()
         return verified
 
+    def _compared(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The texts that have bands, of equal ones the first; and their places in the files of the bands, both int32.
 
-def clusters(same: Sequence[np.ndarray], exact: Sequence[np.ndarray], agree: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        Content, not position, decides which text leads a bucket: so the links are the same in every order of the texts.
+        """
+        long = np.flatnonzero(self.words() >= GRAM).astype(np.int32)
+        of_bands = np.flatnonzero(taken(first, long) == long).astype(np.int32)
+        distinct = long[of_bands]
+        del long
+        order = np.argsort(taken(self.exact(), distinct))
+        return distinct[order], of_bands[order]
+
+
+def clusters(same: Iterable[np.ndarray], exact: Iterable[np.ndarray], agree: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """For each record the smallest position of its cluster, int32 (n,): its own, an equal record's, or that of one that it agrees with.
 
     same: for each part of a record (its prompt, its answer) numbers that are equal if the part may agree: its component of near-duplicates.
@@ -144,46 +145,39 @@ def clusters(same: Sequence[np.ndarray], exact: Sequence[np.ndarray], agree: Cal
     Among the records that are the same in every part, the first one leads a cluster of all that agree with it, then the first of the
     rest leads the next, LEADERS times. So in A ~ B ~ C with A and C below the threshold, C stays alone.
     """
-    first = first_occurrence(_combined(exact)).astype(np.int32)
+    first = first_occurrence(_combined(exact))
     key, leader = _combined(same), np.arange(len(first), dtype=np.int32)
     open_ = np.flatnonzero(first == leader)  # of equal records the first
-    members, _ = _runs(key[open_])
-    open_ = np.sort(open_[members])
+    members = np.sort(shared_keys(key[open_])[0])
+    open_ = open_[members]
+    key = key[open_]
     for _ in range(LEADERS):
-        lead = open_[first_occurrence(key[open_])]
+        lead = open_[first_occurrence(key)]
         own = open_ != lead
-        lead, open_ = lead[own], open_[own]
+        lead, open_, key = lead[own], open_[own], key[own]
         near = agree(lead, open_)
         leader[open_[near]] = lead[near]
-        open_ = open_[~near]
+        open_, key = open_[~near], key[~near]
     return leader[first]
 
 
-def _combined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """One hash for each position of several columns of numbers, uint64 (n,)."""
-    key = np.zeros(len(parts[0]), np.uint64)
+def _combined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """One hash for each position of several columns of numbers, uint64 (n,). One column is in memory at a time if they are read so."""
+    key = None
     for part in parts:
-        key = minhash.mix(key ^ part.astype(np.uint64))
+        key = np.zeros(len(part), np.uint64) if key is None else key
+        for start in range(0, len(part), CHUNK):
+            own = slice(start, start + CHUNK)
+            key[own] = minhash.mix(key[own] ^ part[own].astype(np.uint64))
     return key
-
-
-def _runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of all keys that occur twice or more, key after key, each in ascending order; and how often each key occurs."""
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    as_before = np.zeros(len(keys) + 1, bool)
-    np.equal(keys[1:], keys[:-1], out=as_before[1:-1])
-    del keys
-    shared = as_before[1:] | as_before[:-1]  # dropping single keys first keeps the rest of the work small
-    starts = np.flatnonzero(~as_before[:-1][shared])
-    return order[shared], np.diff(starts, append=int(shared.sum()))
 
 
 def _all_pairs(members: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The pairs within all small buckets, one distance within the bucket at a time."""
-    left = np.repeat(np.where(sizes <= SMALL_BUCKET, np.cumsum(sizes), 0), sizes) - np.arange(len(members))  # members from here to the end
+    ends = np.where(sizes <= SMALL_BUCKET, np.cumsum(sizes), 0).astype(np.int32)
+    left = np.repeat(ends, sizes) - np.arange(len(members), dtype=np.int32)  # members from here to the end
     for distance in range(1, SMALL_BUCKET):
-        at = np.flatnonzero(left > distance)
+        at = np.flatnonzero(left > distance).astype(np.int32)
         yield members[at], members[at + distance]
 
 

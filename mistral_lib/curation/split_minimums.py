@@ -11,7 +11,7 @@ filled as a domain is, already from LABEL_COMPONENTS components on. The whole co
 left to train on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -74,24 +74,27 @@ class Kept:
     """The kept records as columns, and the size of each component, by its smallest position in the corpus."""
 
     component: np.ndarray  # int32 (n,)
-    stratum: np.ndarray  # int32 (n,)  the domain, or the label of a label domain
+    stratum: np.ndarray  # int32 (n,)  the domain, or the label of a label domain; -1: the record counts for its component alone
     of_label: np.ndarray  # bool (strata,)  whether each stratum is a label
     hash: np.ndarray  # uint64 (n,)  of the record's group: the smaller, the nearer to the test split
     key: np.ndarray  # uint64 (n,)
     sizes: np.ndarray  # int64 (positions,)
 
 
-def fill_empty_splits(split: np.ndarray, kept: Kept, large: np.ndarray, shares: Mapping[int, float], earlier: Earlier) -> np.ndarray:
+def fill_empty_splits(
+    split: np.ndarray, kept: Kept, large: np.ndarray, shares: Mapping[int, float], earlier: Earlier, filled: Collection[int] = ()
+) -> np.ndarray:
     """Change `split` for the components that are reassigned; return the smallest group hash of each, uint64.
 
-    split, large: (positions,), by the smallest position of a component; shares: of TEST and VALIDATION.
+    split, large: (positions,), by the smallest position of a component; shares: of TEST and VALIDATION; filled: the splits that the
+    corpus has. If it has both, `kept` need not hold the components without a record of a stratum that lacks one.
     """
     before = split.copy()
     nearest = np.full(len(split), np.iinfo(np.uint64).max)  # the smallest hash of the groups of each component
     np.minimum.at(nearest, kept.component, kept.hash)
     for wanted in NAMES:
         _fill_in_strata(split, kept, large, wanted, shares[wanted], nearest, earlier)
-    for wanted in NAMES:
+    for wanted in (number for number in NAMES if number not in filled):
         _fill_in_corpus(split, kept, large, wanted, nearest, earlier)
     return nearest[split != before]
 
@@ -99,8 +102,8 @@ def fill_empty_splits(split: np.ndarray, kept: Kept, large: np.ndarray, shares: 
 def _fill_in_strata(
     split: np.ndarray, kept: Kept, large: np.ndarray, wanted: int, share: float, nearest: np.ndarray, earlier: Earlier
 ) -> None:
-    there = np.bincount(kept.stratum[split[kept.component] == wanted], minlength=len(kept.of_label))
-    rows = np.flatnonzero(there[kept.stratum] == 0)
+    there = np.bincount(kept.stratum[(split[kept.component] == wanted) & (kept.stratum >= 0)], minlength=len(kept.of_label))
+    rows = np.flatnonzero((kept.stratum >= 0) & (there[kept.stratum] == 0))
     pieces = np.unique(kept.stratum[rows].astype(np.int64) << 32 | kept.component[rows])  # (stratum, component), each once
     stratum, component = pieces >> 32, pieces & 0xFFFFFFFF
     count = np.bincount(stratum, minlength=len(there))

@@ -31,16 +31,17 @@ their own groups. The same holds for a long text that names the document of its 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from mistral_lib.curation import split_minimums
-from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.connected_components import Edges, components
+from mistral_lib.curation.equal_keys import first_occurrence, taken
 from mistral_lib.curation.minhash import mix
-from mistral_lib.curation.near_duplicates import first_occurrence
 from mistral_lib.curation.similarity import GRAM
 from mistral_lib.curation.split_minimums import Earlier
 
@@ -83,8 +84,8 @@ def specific(text: Text, kept: np.ndarray, document: np.ndarray) -> tuple[np.nda
     """
 
     def of(values: np.ndarray) -> np.ndarray:
-        rare = np.bincount(values[kept & ~document], minlength=len(kept))[values] <= COMMON
-        return linked_where(text.long & rare, values)
+        rare = np.bincount(values[kept & ~document], minlength=len(kept)) <= COMMON
+        return linked_where(text.long & taken(rare, values), values)
 
     return of(text.component), of(text.first)
 
@@ -97,7 +98,7 @@ def linked_where(linked: np.ndarray, values: np.ndarray) -> np.ndarray:
 def assign(
     group: np.ndarray,
     key: np.ndarray,
-    links: Sequence[np.ndarray],
+    links: Iterable[np.ndarray],
     domain: np.ndarray,
     validation_share: float,
     test_share: float,
@@ -109,7 +110,7 @@ def assign(
 ) -> Assignment:
     """The split of each record; the same for every order of the records.
 
-    group, key: uint64 (n,) hashes; links: columns of numbers, each equal for the records that it links; domain: int32 (n,) from 0;
+    group, key: uint64 (n,) hashes; links: columns of numbers, each equal for the records that it links, needed one at a time; domain: int32 (n,) from 0;
     shares between 0 and 1. Pass duplicates too and mark the other records in kept, bool (n,): only kept records are counted, but all
     records link. Without the duplicates, a new copy that replaces a test record could take its content into training.
     label: int (n,), equal for the records of a label, -1 for those without one. earlier: what an earlier preparation reassigned and kept.
@@ -118,17 +119,23 @@ def assign(
     if min(validation_share, test_share) < 0 or validation_share + test_share >= 1:
         raise ValueError(f"validation_share {validation_share} and test_share {test_share}: each at least 0, together below 1")
     kept = np.ones(len(group), bool) if kept is None else kept
+    component = component_of(group, key, links)
     earlier, hashes = earlier or Earlier(), group_hashes(group, seed)
     by_hash, reassigned = split_by_hash(hashes, validation_share, test_share), earlier.split_of(group)
-    component = component_of(group, key, links)
-    sizes = np.bincount(component[kept], minlength=len(group))
+    sizes = np.bincount(component[kept], minlength=len(group)).astype(np.int32)
     large = _large(sizes, large_share)
     split, in_large = _split_of_components(component, by_hash, reassigned, large, sizes)
     stratum, of_label = _strata(domain, label)
-    if (by_domain(split[component[kept]], stratum[kept])[:, 1:] == 0).any():
-        members = split_minimums.Kept(component[kept], stratum[kept], of_label, hashes[kept], key[kept], sizes)
+    missing = by_domain(split[component[kept]], stratum[kept]) == 0
+    if missing[:, 1:].any():
+        lacking = np.zeros(len(kept), bool)
+        lacking[kept] = missing[:, 1:].any(axis=1)[stratum[kept]]  # a stratum without a kept record lacks nothing
+        own = _of_components_with(lacking, component) & kept
+        members = split_minimums.Kept(component[own], np.where(lacking, stratum, -1)[own], of_label, hashes[own], key[own], sizes)
         shares = {split_minimums.TEST: test_share, split_minimums.VALIDATION: validation_share}
-        chosen = split_minimums.fill_empty_splits(split, members, large, shares, earlier)
+        filled = [number for number in shares if not missing[:, number].all()]
+        chosen = split_minimums.fill_empty_splits(split, members, large, shares, earlier, filled)
+        del members
         reassigned = np.maximum(reassigned, np.where(np.isin(hashes, chosen), split[component], 0).astype(np.uint8))
     split, own = split[component], np.maximum(by_hash, reassigned)
     moved, reported = int((split > own)[kept].sum()), split_minimums.report(group, reassigned, seed)
@@ -141,7 +148,7 @@ def _strata(domain: np.ndarray, label: np.ndarray | None) -> tuple[np.ndarray, n
     if label is None or not (label >= 0).any():
         return domain, np.zeros(domains, bool)
     labels, number = np.unique(label[label >= 0], return_inverse=True)
-    stratum = domain.copy()
+    stratum = domain.astype(np.int32)
     stratum[label >= 0] = number + domains
     return stratum, np.arange(domains + len(labels)) >= domains
 
@@ -162,7 +169,11 @@ def _split_of_components(
 def by_domain(split: np.ndarray, domain: np.ndarray) -> np.ndarray:
     """How many records of each domain are in each split, int64 (domains, 3)."""
     domains = int(domain.max(initial=-1)) + 1
-    return np.bincount(domain.astype(np.int64) * len(SPLITS) + split, minlength=domains * len(SPLITS)).reshape(domains, len(SPLITS))
+    counts = np.zeros(domains * len(SPLITS), np.int64)
+    for start in range(0, len(domain), CHUNK):
+        own = slice(start, start + CHUNK)
+        counts += np.bincount(domain[own].astype(np.int64) * len(SPLITS) + split[own], minlength=len(counts))
+    return counts.reshape(domains, len(SPLITS))
 
 
 def group_hashes(group: np.ndarray, seed: int) -> np.ndarray:
@@ -183,10 +194,23 @@ def _bound(share: float) -> np.uint64:
     return np.uint64(min(int(share * 2**64), 2**64 - 1))
 
 
-def component_of(group: np.ndarray, key: np.ndarray, links: Sequence[np.ndarray]) -> np.ndarray:
+def component_of(group: np.ndarray, key: np.ndarray, links: Iterable[np.ndarray]) -> np.ndarray:
     """For each record the smallest position of its connected component, int32 (n,)."""
-    everyone = np.arange(len(group), dtype=np.int32)
-    return components(len(group), [(everyone, first_occurrence(values).astype(np.int32)) for values in (group, key, *links)])
+    return components(len(group), map(_to_first, chain((group, key), links)))
+
+
+def _to_first(values: np.ndarray) -> Edges:
+    """Links from each record to the first one with an equal value."""
+    first = first_occurrence(values)
+    later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32)).astype(np.int32)
+    return later, taken(first, later)
+
+
+def _of_components_with(chosen: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Which records are in a component of a chosen one, bool (n,)."""
+    found = np.zeros(len(component), bool)
+    found[component[chosen]] = True
+    return taken(found, component)
 
 
 def large_limit(records: int, large_share: float = LARGE_SHARE) -> float:

@@ -26,7 +26,7 @@ class Prompts:
         """near: holds the signatures of the prompts. folder: for the second search; it is overwritten."""
         self.near, self.pairs = near, near.pairs(text_of)
         self.first, self.component_of = near.first_equal(), near.component_of()
-        own = self.first == np.arange(len(self.first))
+        own = self.first == np.arange(len(self.first), dtype=np.int32)
         large = np.bincount(self.component_of[own], minlength=len(own)) > TEMPLATE
         self.members = np.flatnonzero(own & large[self.component_of])
         self.rest: NearDuplicates | None = None

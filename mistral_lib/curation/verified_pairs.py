@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from mistral_lib.curation import minhash, similarity
-from mistral_lib.curation.connected_components import components
+from mistral_lib.curation.connected_components import components, joined
 
 TextsOf = Callable[[Sequence[int]], list[str]]  # ascending positions → their texts, in that order
 ShinglesOf = Callable[[Sequence[int], list[str]], Iterable[set]]  # positions and their texts → their shingles
 WORDS_AT_ONCE = 100_000  # of the texts in memory at once for verification; as sets of 5-grams they take about 25 MB
+PAIRS_AT_ONCE = 1 << 16  # candidates whose sketches are compared at once
 SHIFT = np.uint64(32)
 
 
@@ -33,6 +34,7 @@ class VerifiedPairs:
         self._agreement = minhash.least_agreement(threshold)
         self._accepted = self._refused = np.empty(0, np.uint64)
         self._component_of: np.ndarray | None = None
+        self._unlinked = np.empty(0, np.uint64)  # accepted since that was computed
 
     def accepted(self) -> tuple[np.ndarray, np.ndarray]:
         """The positions i < j of all pairs that reach the threshold, two int64 arrays."""
@@ -42,23 +44,27 @@ class VerifiedPairs:
         """For each text the smallest position of its component, linked by accepted pairs, int32 (n,)."""
         if self._component_of is None:
             self._component_of = components(len(self._words), [self.accepted()])
+        elif len(self._unlinked):
+            self._component_of = joined(self._component_of, *_unpack(self._unlinked))
+        self._unlinked = self._unlinked[:0]
         return self._component_of
 
     def check(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Whether the texts of each pair of distinct positions are near-duplicates, bool (pairs,)."""
-        pairs = np.minimum(u, v).astype(np.uint64) << SHIFT | np.maximum(u, v).astype(np.uint64)
-        fresh = np.unique(pairs)
-        fresh = fresh[~_contains(self._accepted, fresh) & ~_contains(self._refused, fresh)]
-        fresh = fresh[self._promising(*_unpack(fresh))]
+        fresh = np.unique(_in_pieces(u, v, lambda pairs: pairs[self._to_verify(pairs)], np.uint64))
         near = np.fromiter(self._verify(fresh), bool, len(fresh))
         if near.any():
-            self._accepted, self._component_of = _merge(self._accepted, fresh[near]), None
+            self._accepted, self._unlinked = _merge(self._accepted, fresh[near]), np.concatenate([self._unlinked, fresh[near]])
         self._refused = _merge(self._refused, fresh[~near])
-        return _contains(self._accepted, pairs)
+        return _in_pieces(u, v, lambda pairs: _contains(self._accepted, pairs), bool)
+
+    def _to_verify(self, pairs: np.ndarray) -> np.ndarray:
+        """Which of these pairs are neither known nor refused by their sketches, bool."""
+        return ~_contains(self._accepted, pairs) & ~_contains(self._refused, pairs) & self._promising(*_unpack(pairs))
 
     def forget_sketches(self) -> None:
-        """Free 20 bytes a text; from then on every new pair is verified."""
-        self._sketch = self._place = None
+        """Free 24 bytes a text; from then on every new pair is verified."""
+        self._sketch = self._place = self._component_of = None
 
     def _promising(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """False for pairs whose sketches differ too much: they are cheap to refuse again and need not be remembered."""
@@ -80,6 +86,15 @@ class VerifiedPairs:
 
 def _unpack(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (pairs >> SHIFT).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _in_pieces(u: np.ndarray, v: np.ndarray, of_pairs: Callable[[np.ndarray], np.ndarray], kind: type) -> np.ndarray:
+    """of_pairs(packed pairs), PAIRS_AT_ONCE at a time: there may be more candidates than texts."""
+    pieces = [np.empty(0, kind)]
+    for start in range(0, len(u), PAIRS_AT_ONCE):
+        some, others = u[start : start + PAIRS_AT_ONCE], v[start : start + PAIRS_AT_ONCE]
+        pieces.append(of_pairs(np.minimum(some, others).astype(np.uint64) << SHIFT | np.maximum(some, others).astype(np.uint64)))
+    return np.concatenate(pieces)
 
 
 def _contains(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:

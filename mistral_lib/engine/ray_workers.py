@@ -55,10 +55,12 @@ class NodeUse:
 
 
 class RayEngine:
-    """An engine. ray: the package, connected to a cluster."""
+    """An engine. ray: the package, connected to a cluster. Its actors are kept from one map to the next, until `close`."""
 
     def __init__(self, ray: Any) -> None:
         self.ray, self.workers = ray, ray_cluster.cpus(ray)
+        self.actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RayWorker)
+        self.actors: set[Any] = set()
         self.use: dict[str, NodeUse] = {}
         self.seconds = 0.0
 
@@ -70,7 +72,20 @@ class RayEngine:
                 self.seconds, started = self.seconds + time.monotonic() - started, time.monotonic()
                 yield result(found)
         finally:
-            pool.close()
+            pool.end()
+
+    def new_actor(self) -> Any:
+        actor = self.actor.remote(library_hash())
+        self.actors.add(actor)
+        return actor
+
+    def kill(self, actor: Any) -> None:
+        self.actors.discard(actor)
+        self.ray.kill(actor)
+
+    def close(self) -> None:
+        for actor in list(self.actors):
+            self.kill(actor)
 
     def count(self, found: Any, node: str, process: int, peak: int) -> None:
         one = self.use.setdefault(node, NodeUse())
@@ -92,17 +107,17 @@ class _Pool:
 
     def __init__(self, engine: RayEngine, job: Job) -> None:
         self.engine, self.ray, self.job = engine, engine.ray, engine.ray.put(job)
-        self.actor = self.ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(RayWorker)
         self.idle: list[Any] = []
         self.starting: dict[Any, Any] = {}  # actors by the reference of their start
         self.busy: dict[Any, tuple[Any, int, Named]] = {}
         self.lost: Counter[int] = Counter()  # workers by the item that they were lost with
         self.waiting_since = time.monotonic()
-        for _ in range(engine.workers):
-            self._start()
+        for actor in list(engine.actors):
+            self._start(actor)
+        for _ in range(engine.workers - len(engine.actors)):
+            self._start(engine.new_actor())
 
-    def _start(self) -> None:
-        actor = self.actor.remote(library_hash())
+    def _start(self, actor: Any) -> None:
         environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         self.starting[actor.start.remote(self.job, environment)] = actor
 
@@ -152,7 +167,7 @@ class _Pool:
         except self.ray.exceptions.RayError as error:
             if isinstance(error, self.ray.exceptions.RayTaskError):
                 raise ray_cluster.ClusterError(f"a worker cannot start on its node: {error.cause or error}") from None
-            self._start()  # its node was lost, or it was killed
+            self._replace(actor)  # its node was lost, or it was killed
             return
         if wrong:
             raise ray_cluster.ClusterError(wrong)
@@ -180,9 +195,13 @@ class _Pool:
                 f"{named[0]}: {ATTEMPTS} workers were lost with it, perhaps for lack of memory ({reason}); run again, finished parts are kept"
             )
         again.append((number, named))
-        self.ray.kill(actor)
-        self._start()
+        self._replace(actor)
 
-    def close(self) -> None:
-        for actor in [*self.idle, *self.starting.values(), *(actor for actor, _, _ in self.busy.values())]:
-            self.ray.kill(actor)
+    def _replace(self, actor: Any) -> None:
+        self.engine.kill(actor)
+        self._start(self.engine.new_actor())
+
+    def end(self) -> None:
+        """Actors that still work, since the map was left early, are not used again."""
+        for actor, _, _ in self.busy.values():
+            self.engine.kill(actor)

@@ -1,8 +1,6 @@
 """Files of every format become rows. Knows bytes and rows, nothing of records or runs.
 
 readers          the reader for a file, and what happens if the content does not fit its name
-pieces           pieces of a large file, each read by itself
-zstd_frames      where the frames of a Zstandard file begin
 kinds            the format of a file, by its name and its first bytes, and which files are passed over
 rows             one row of a file as it was read, and the options of reading
 streams          lines of bounded length, and limits against hostile files

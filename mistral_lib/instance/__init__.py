@@ -13,6 +13,7 @@ restart         `start`: a stopped machine again; another type or place only if 
 moving          an image of a stopped machine, launched in another zone or region
 resources       everything in the account with the workbook's tag, and what it costs a day
 listing         `list`: the resources as lines of a terminal
+cluster         several machines for one run, with Ray: `up --nodes`
 unfinished      what `down` would end or lose: a run that still works, results that were not fetched
 removal         `down`: removes everything of a run in the right order and shows that nothing is left
 in_notebook     what notebook 00 shows: machines to rent with their commands, and what runs and costs now

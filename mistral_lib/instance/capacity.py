@@ -29,16 +29,18 @@ def launched(order: Order, places: Mapping[str, str], wait_minutes: float) -> Ma
             f"no zone of {order.region} offers {order.type} in a subnet of this account; take another --type, --region or --subnet"
         )
 
+    wanted = order.type if order.count == 1 else f"{order.count} {order.type} together"
+
     def one_round(number: int) -> Machine | None:
         for zone, subnet in places.items():
             token = f"{order.token}-{number}-{zone}"[:LONGEST_TOKEN]
             try:
                 return machines.launch(replace(order, subnet=subnet, zone=zone, token=token))
             except CapacityError:
-                say(f"{zone}: no capacity for {order.type}")
+                say(f"{zone}: no capacity for {wanted}")
         return None
 
-    what = f"{order.type} in {', '.join(places)}"
+    what = f"{wanted} in {', '.join(places)}"
     advice = "try later, --wait-minutes, another --type or --region" + (", or without --spot" if order.spot else "")
     return until_there_is_capacity(one_round, what, wait_minutes, advice)
 

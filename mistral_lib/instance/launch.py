@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mistral_lib.aws import images, machines, regions
 from mistral_lib.aws.machines import Machine
-from mistral_lib.instance import capacity, launch_options, launch_steps, records, rehearsal
+from mistral_lib.instance import launch_options, launch_steps, records, rehearsal
+from mistral_lib.instance.cluster import workers
 from mistral_lib.instance.launch_options import LaunchError, UpOptions
 from mistral_lib.instance.records import Record
 from mistral_lib.run.progress import say
@@ -20,7 +21,7 @@ STOPPED = ("stopping", "stopped")
 
 
 def up(params_file: Path | str, settings: Settings, options: UpOptions) -> Record:
-    """The record of the run's machine, launched now or by an earlier call. With dry_run nothing is made, and the record is not saved.
+    """The record of the run's machines, launched now or by an earlier call. With dry_run nothing is made, and the record is not saved.
 
     Errors: LaunchError for a request that contradicts the parameters, the plan or a running machine; QuotaError; NoCapacityError;
     RegionError; AwsError for everything that AWS refuses. What was made until then stays for the next call and for `down`.
@@ -30,14 +31,18 @@ def up(params_file: Path | str, settings: Settings, options: UpOptions) -> Recor
     with launch_steps.only_one(settings.run_name):
         record, machine = _begun(settings, options)
         if record.complete and machine is not None:
-            launch_steps.set_outside_timer(record)
+            record = workers.completed(record, machine, options)
+            record = launch_steps.set_outside_timer(record).with_step("schedule")
             say(f"found, with its limits as they were: {launch_steps.summary(record)}")
             return record
         if machine is None:
+            workers.end_orphans(record)
             launch_steps.require_quota(record)
         record = launch_steps.prepared(record, options)
-        record = launch_steps.with_machine(record, machine or _launched(record, options))
+        machine = machine or _launched(record, options)
+        record = launch_steps.with_machine(record, machine, workers.there(record) if record.nodes > 1 else ())
         record = launch_steps.with_outside_timer(record)
+        record = workers.completed(record, machine, options)
     say(f"{launch_steps.summary(record)}\nNext: python -m mistral_lib instance run {params_file}")
     return record
 
@@ -64,8 +69,11 @@ def _begun(settings: Settings, options: UpOptions) -> tuple[Record, Machine | No
 def _new(settings: Settings, options: UpOptions, region: str, machine: Machine | None) -> Record:
     if machine:
         say(f"{machine.id} of {settings.run_name} is there already, unknown to this computer")
-        return launch_steps.new_record(settings, options, region, machine.type, machine.spot)
-    return launch_steps.new_record(settings, options, region, launch_options.type_of(settings, options.type), options.spot)
+        if options.nodes not in (None, machine.nodes):
+            raise LaunchError(f"{machine.id} was launched with --nodes {machine.nodes}; requested was {options.nodes}: leave it out, or `instance down` first")  # fmt: skip
+        return launch_steps.new_record(settings, options, region, machine.type, machine.spot, machine.nodes)
+    nodes = 1 if options.nodes is None else options.nodes
+    return launch_steps.new_record(settings, options, region, launch_options.type_of(settings, options.type), options.spot, nodes)
 
 
 def _continued(record: Record, earlier: Record | None, settings: Settings, options: UpOptions) -> Record:
@@ -77,7 +85,7 @@ def _continued(record: Record, earlier: Record | None, settings: Settings, optio
         and bool(earlier.step)
         and all(
             getattr(earlier, name) == getattr(record, name)
-            for name in ("region", "type", "spot", "max_hours", "idle_minutes", "usd_per_hour")
+            for name in ("region", "type", "spot", "nodes", "max_hours", "idle_minutes", "usd_per_hour")
         )
         and options.disk_gib in (None, earlier.volume_gib)
     )
@@ -92,7 +100,13 @@ def _continued(record: Record, earlier: Record | None, settings: Settings, optio
 
 def _require_same(record: Record, options: UpOptions) -> None:
     """Errors: LaunchError if the options contradict the machine that is there."""
-    requested = {"region": options.region, "type": options.type, "bucket": options.bucket, "spot": options.spot or None}
+    requested = {
+        "region": options.region,
+        "type": options.type,
+        "bucket": options.bucket,
+        "nodes": options.nodes,
+        "spot": options.spot or None,
+    }
     different = [
         f"{name} {value} (now {getattr(record, name)})"
         for name, value in requested.items()
@@ -106,8 +120,8 @@ def _require_same(record: Record, options: UpOptions) -> None:
 
 
 def _there(region: str, run: str) -> Machine | None:
-    """The live machine of the run in the account. Errors: LaunchError if it is stopped, or if there are several."""
-    found = machines.find(region, run, states=LIVE + STOPPED)
+    """The live machine of the run in the account, of a cluster its head. Errors: LaunchError if it is stopped, or if there are several."""
+    found = [machine for machine in machines.find(region, run, states=LIVE + STOPPED) if not machine.worker]
     live = [machine for machine in found if machine.state in LIVE]
     if len(live) > 1:
         several = ", ".join(machine.id for machine in live)
@@ -122,4 +136,4 @@ def _there(region: str, run: str) -> Machine | None:
 
 def _launched(record: Record, options: UpOptions) -> Machine:
     order = launch_steps.order(record, options.image or images.newest(record.region))
-    return capacity.launched(order, launch_steps.places(record, options.subnet), options.wait_minutes)
+    return workers.launched(record, order, launch_steps.places(record, options.subnet), options.wait_minutes)

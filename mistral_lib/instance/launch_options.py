@@ -24,6 +24,7 @@ class UpOptions:
     region: str | None = None  # else AWS_REGION, AWS_DEFAULT_REGION or that of the profile
     type: str | None = None  # else `instance` of the parameters
     spot: bool = False
+    nodes: int | None = None  # machines together, a head and workers; None: one, or as many as the run has
     max_hours: float | None = None  # from launch to the end; None: MAX_HOURS
     max_usd: float | None = None  # of this machine; None: no limit besides max_hours
     idle_minutes: float = IDLE_MINUTES  # without a job, after which the machine ends

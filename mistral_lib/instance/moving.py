@@ -58,7 +58,7 @@ def _in_region(record: Record, region: str, options: StartOptions) -> tuple[Reco
     if options.bucket:
         raise LaunchError(f"--bucket {options.bucket} with --move-to {region}: leave it out, the machine needs a bucket in its own region")
     regions.remember(region)
-    image = images.copy(record.image, record.region, region, record.run)
+    image = images.copied(record.image, region, record.run) or images.copy(record.image, record.region, region, record.run)
     say(f"waiting for {image}, the copy of {record.image} in {region}")
     _wait(region, image)
     record = replace(record, region=region, bucket="", group="", step="region")

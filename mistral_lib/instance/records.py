@@ -3,7 +3,7 @@
 The account itself is always asked as well: a record may be missing, or be older than what happened there.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Record:
     region: str
     type: str
     spot: bool
-    usd_per_hour: float  # the largest price that the machine can cost: on demand, or the highest spot bid
+    usd_per_hour: float  # the largest price that one machine can cost: on demand, or the highest spot bid
     max_hours: float  # from launch to the end at the latest
     max_usd: float  # 0: no limit besides max_hours
     account: str = ""  # the number of the AWS account that it was launched in; empty in records of before this was written
@@ -49,11 +49,24 @@ class Record:
     attempt: int = 1  # rises with each new machine for the same run
     step: str = ""  # the last one of STEPS that is done; empty: nothing is launched, or it was removed
     fetched: datetime | None = None  # when the complete results were fetched and verified
+    nodes: int = 1  # machines of the run: its head, which is `machine`, and workers
+    workers: list[str] = field(default_factory=list)  # their instance ids
+    placement: str = ""  # the name of the cluster placement group
 
     @property
     def complete(self) -> bool:
         """Whether the launch went through all steps."""
         return self.step == COMPLETE
+
+    @property
+    def usd_per_hour_of_all(self) -> float:
+        """Of all its machines together."""
+        return round(self.nodes * self.usd_per_hour, 6)
+
+    @property
+    def all_machines(self) -> list[str]:
+        """The instance ids, that of the head first."""
+        return [self.machine, *self.workers]
 
     def reached(self, step: str) -> bool:
         """Whether a step of a launch is done."""
@@ -88,7 +101,7 @@ def load(run: str) -> Record | None:
         values = files.read_json(path)
         return Record(**values | {name: values[name] and datetime.fromisoformat(values[name]) for name in TIMES})
     except (ValueError, TypeError, KeyError) as error:
-        expected = ", ".join(field.name for field in fields(Record))
+        expected = ", ".join(one.name for one in fields(Record))
         raise RecordError(
             f"{paths.short(path)} cannot be read ({error}); expected the keys {expected}. `instance list` shows what is in the account; "
             "delete this file, then run the command again"
@@ -132,4 +145,23 @@ def all_records() -> list[Record]:
 
 
 def delete(run: str) -> None:
+    """Delete the record. That there was one stays known: `down` of a run that is gone already is no misspelled name."""
+    if place(run).exists():
+        files.write_text(_gone(run), "")
     place(run).unlink(missing_ok=True)
+
+
+def is_known(run: str) -> bool:
+    """Whether this computer has launched or fetched a run of this name."""
+    return place(run).exists() or _gone(run).exists() or (paths.runs() / run).exists()
+
+
+def known() -> list[str]:
+    """The runs for which `is_known`."""
+    noted = [path.stem.removeprefix(".") for pattern in ("*.json", ".*.gone") for path in folder().glob(pattern)]
+    fetched = [path.name for path in paths.runs().glob("[!.]*") if path.is_dir()]
+    return sorted({*noted, *fetched} - {"regions"})
+
+
+def _gone(run: str) -> Path:
+    return folder() / f".{run}.gone"

@@ -15,7 +15,9 @@ def dry_run(settings: Settings, options: UpOptions) -> Record:
     """The record that `up` would make, unsaved; prints what else. Errors: as those of `up`."""
     region = regions.chosen(options.region)
     own, account = names.of(settings.run_name), session.account(region)
-    record = launch_steps.new_record(settings, options, region, launch_options.type_of(settings, options.type), options.spot)
+    record = launch_steps.new_record(
+        settings, options, region, launch_options.type_of(settings, options.type), options.spot, options.nodes or 1
+    )
     record = replace(
         record,
         volume_gib=launch_options.disk_gib(settings, record.type, options.disk_gib, options.ignore_fit),
@@ -31,19 +33,21 @@ def dry_run(settings: Settings, options: UpOptions) -> Record:
 
 def _lines(record: Record, account: str, image: str, zones: list[str]) -> list[str]:
     own = names.of(record.run)
-    kind = f"spot, at most {record.usd_per_hour:g}" if record.spot else f"on demand, {record.usd_per_hour:g}"
+    kind = f"spot, at most {record.usd_per_hour_of_all:g}" if record.spot else f"on demand, {record.usd_per_hour_of_all:g}"
+    machine = record.type if record.nodes == 1 else f"{record.nodes} {record.type} in one placement group"
+    rule = "open to its own members alone" if record.nodes > 1 else "without a rule for incoming connections"
     script = user_data.script(launch_steps.place_of(record, 60 * record.max_hours))
     return [
         f"would make for {record.run} in {record.region}, account {account}:",
         f"  bucket          {record.bucket}, objects below {record.prefix}",
-        f"  machine         {record.type}, {kind} USD per hour, image {image}, in the first zone with capacity of: {', '.join(zones) or 'none'}",
+        f"  machine         {machine}, {kind} USD per hour, image {image}, in the first zone with capacity of: {', '.join(zones) or 'none'}",
         f"  disk            {record.volume_gib} GiB, gp3, encrypted, deleted with the machine",
         f"  profile         {record.profile}",
         f"  timer's role    {record.timer_role}",
-        f"  security group  {own.group}, without a rule for incoming connections",
+        f"  security group  {own.group}, {rule}",
         f"  its end         after {record.max_hours:.1f} hours; schedule {own.schedule} {launch_steps.GRACE.seconds // 60} minutes later",
         f"  first boot      a script of {len(script.encode()):,} bytes, without a secret",
-        f"  cost            at most {record.max_hours * record.usd_per_hour:.2f} USD for the machine, besides disk and address",
+        f"  cost            at most {record.max_hours * record.usd_per_hour_of_all:.2f} USD for the machine{'s' if record.nodes > 1 else ''}, besides disk and address",
         f"  rights          {_policies(record, account)}",
     ]
 
@@ -58,6 +62,8 @@ def _policies(record: Record, account: str) -> str:
         "timer": {"role": own.timer_role, "trust": policies.timer_trust(account, region), "policy": timer},
         "you": {"policy": policies.administrator_policy(record.bucket, account, region)},
     }
+    if record.nodes > 1:
+        needed["cluster"] = {"policy": policies.cluster_policy(account, region)}
     for name, policy in needed.items():
         files.write_json(folder / f"{name}.json", policy)
     return f"{paths.short(folder)}/ has the policies: {', '.join(f'{name}.json' for name in needed)}"

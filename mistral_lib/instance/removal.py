@@ -4,13 +4,15 @@ Order: machines, until they are gone; then disks, addresses, images; group, para
 uses one of them. Results that were not fetched stay unless their deletion is requested.
 """
 
+import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from mistral_lib.aws import buckets, found_machines, machines, network, parameters, regions, roles, schedules, volumes, waiting
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.instance import listing, records, resources, unfinished
-from mistral_lib.instance.records import Record
+from mistral_lib.instance.cluster import placement
+from mistral_lib.instance.records import Record, RecordError
 from mistral_lib.instance.resources import Resource, Where
 from mistral_lib.instance.unfinished import RESULTS, RESULTS_LIST, Unfetched, unfetched_of
 from mistral_lib.run.progress import say
@@ -24,7 +26,7 @@ def down(run: str | None, yes: bool = False, delete_results: bool = False, extra
     """Removes everything of the run, or with None of all runs, after a question. The exit code: 0 if nothing is left but kept results.
 
     extra_regions: to look into, and from now on, besides those that were used; without any, all of the account are looked into. Errors: as
-    those of `resources.where`; RecordError if the run was launched in another account.
+    those of `resources.where`; RecordError if the run was launched in another account, or if nothing is known of such a run.
     """
     for region in extra_regions or ():
         regions.remember(regions.chosen(region))
@@ -35,6 +37,7 @@ def down(run: str | None, yes: bool = False, delete_results: bool = False, extra
     found = _of(run, there)
     if run is not None and all(one.kind == "bucket" and one.seen for one in found):
         print(f"nothing has the tag of {run} in {where}; other runs that have something there: {', '.join(_runs(there)) or 'none'}")
+        _require_known(run, _runs(there))
         _forget(run)
         return _report(run, where, found, [], _buckets_removed(found))
     unfetched = [result for one in found if one.kind == "objects" if (result := unfetched_of(one))]
@@ -49,6 +52,15 @@ def down(run: str | None, yes: bool = False, delete_results: bool = False, extra
         failures, kept = failures + failed, kept + [one for one in late if one.run not in {known.run for known in kept}]
     failures += _buckets_removed(found)
     return _report(run, where, found, kept, failures)
+
+
+def _require_known(run: str, there: list[str]) -> None:
+    """Errors: RecordError if this computer knows no run of this name, and nothing in the account has it."""
+    if records.is_known(run):
+        return
+    near = difflib.get_close_matches(run, sorted({*there, *records.known()}), n=3, cutoff=0.6)
+    asked = f": did you mean {' or '.join(near)}?" if near else ": `python -m mistral_lib instance list` shows what there is"
+    raise RecordError(f"no run {run} is known to this computer or has anything there; nothing was removed{asked}")
 
 
 def _question(found: list[Resource], where: Where, unfetched: list[Unfetched], delete_results: bool) -> str:
@@ -94,7 +106,9 @@ def removed(run: str, where: Where, found: list[Resource], delete_results: bool)
     seen_in = {one.region for one in found} | ({record.region} if record else set())
     places = sorted(seen_in - {resources.GLOBAL} or where.regions)
     by_kind = {kind: [one for one in found if one.kind == kind] for kind in resources.KINDS}
-    failures = _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
+    several = by_kind["machine"] if len(by_kind["machine"]) > 1 else []  # of a cluster: none waits for the end of another one
+    failures = _tried([lambda one=one: machines.terminate(one.region, one.id) for one in several])
+    failures += _tried([lambda one=one: _ended(one) for one in by_kind["machine"]])
     failures += _tried([lambda one=one: _given_back(one) for one in by_kind["adopted machine"]])
     failures += _tried([lambda place=place: _require_none(run, place) for place in places])
     if failures:
@@ -104,6 +118,7 @@ def removed(run: str, where: Where, found: list[Resource], delete_results: bool)
         failures += _tried([lambda one=one: kept.extend(filter(None, [unfetched_of(one)])) for one in by_kind["objects"]])
     failures += _tried([lambda place=place: _leftovers_removed(run, place) for place in places])
     failures += _tried([lambda place=place: network.delete_group(run, place) for place in _regions(by_kind["security group"])])
+    failures += _tried([lambda place=place: placement.delete(run, place) for place in _regions(by_kind["placement group"])])
     failures += _tried([lambda place=place: parameters.delete(run, place) for place in _regions(by_kind["parameter"])])
     if delete_results or not failures:  # what could not be looked at is not deleted
         failures += _tried([lambda one=one: _objects_removed(one, KEPT if kept else ()) for one in by_kind["objects"]])

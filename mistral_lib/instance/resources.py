@@ -8,10 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 
-from mistral_lib.aws import buckets, found_machines, machines, network, parameters, prices, regions, roles, schedules, session, volumes
+from mistral_lib.aws import (
+    buckets,
+    found_machines,
+    machines,
+    names,
+    network,
+    parameters,
+    prices,
+    regions,
+    roles,
+    schedules,
+    session,
+    volumes,
+)
 from mistral_lib.aws.errors import AwsError
 from mistral_lib.aws.machines import Machine
 from mistral_lib.instance import plan, records
+from mistral_lib.instance.cluster import placement
 from mistral_lib.run import files
 from mistral_lib.run.progress import say
 
@@ -19,7 +33,7 @@ GIB = 2**30
 REGIONS_AT_ONCE = 8
 GLOBAL = "global"  # roles are the same in all regions
 UNSEEN = "not seen"  # state of a kind of thing that AWS did not show
-KINDS = ("machine", "adopted machine", "volume", "image", "snapshot", "address", "security group", "parameter", "objects", "schedule", "profile", "role", "bucket")  # fmt: skip
+KINDS = ("machine", "adopted machine", "volume", "image", "snapshot", "address", "security group", "placement group", "parameter", "objects", "schedule", "profile", "role", "bucket")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ def _machines(region: str) -> list[Resource]:
 
 def _machine(machine: Machine, adopted: bool) -> Resource:
     """Its disk is listed apart, except that of an adopted machine, which has no tag of the workbook."""
-    notes = [machine.type, "spot" if machine.spot else "on demand", machine.zone]
+    notes = [f"{machine.type}, worker" if machine.worker else machine.type, "spot" if machine.spot else "on demand", machine.zone]
     usd = 0.0
     if machine.state in ("pending", "running"):
         price = price_of(machine)
@@ -117,7 +131,7 @@ def _machine(machine: Machine, adopted: bool) -> Resource:
 def price_of(machine: Machine) -> float | None:
     """USD per hour: that of its record, else that of params/instances.yaml; None if neither has it."""
     record = records.load(machine.run) if machine.run else None
-    if record is not None and record.machine == machine.id:
+    if record is not None and machine.id in record.all_machines:
         return record.usd_per_hour
     return plan.rented().get(machine.type, {}).get("usd_per_hour")
 
@@ -145,13 +159,19 @@ def _schedules(region: str) -> list[Resource]:
     ]
 
 
+def _placements(region: str) -> list[Resource]:
+    return [
+        Resource("placement group", name, region, run, "there", note="costs nothing") for name, run in placement.existing(region).items()
+    ]
+
+
 def _parameters(region: str) -> list[Resource]:
     return [Resource("parameter", name, region, run, "there", note="encrypted") for name, run in parameters.existing(region).items()]
 
 
 def _buckets(region: str) -> list[Resource]:
     """The workbook's buckets, with the objects of each run below; of a named bucket the objects of the runs that are recorded."""
-    own = buckets.owned(region)
+    own, unreadable = buckets.owned_and_unreadable(region)
     found = [Resource("bucket", bucket, region, "shared", "there", note="private, its objects expire after 30 days") for bucket in own]
     for bucket in own:
         found += _objects(bucket, "runs/", region)
@@ -159,7 +179,14 @@ def _buckets(region: str) -> list[Resource]:
     named = {(record.bucket, record.prefix) for record in here if record.bucket not in ("", *own)}
     for bucket, prefix in sorted(named):
         found += _objects(bucket, prefix, region)
-    return found
+    maybe_ours = {names.bucket(session.account(region), region), *(bucket for bucket, _ in named)}
+    return found + [_unreadable(bucket, region) for bucket in unreadable if bucket in maybe_ours]
+
+
+def _unreadable(bucket: str, region: str) -> Resource:
+    """A bucket that the workbook uses, and perhaps made."""
+    note = f"{bucket}: whether it is the workbook's was not seen: the right s3:GetBucketTagging is needed for it"
+    return Resource("bucket", bucket, region, "?", UNSEEN, note=note)
 
 
 def _objects(bucket: str, below: str, region: str) -> list[Resource]:
@@ -191,5 +218,5 @@ def _roles(region: str) -> list[Resource]:
 
 
 LOOKS: dict[str, Callable[[str], list[Resource]]] = {
-    "machine": _machines, "volume": _volumes, "security group": _groups, "parameter": _parameters, "schedule": _schedules, "bucket": _buckets,
+    "machine": _machines, "volume": _volumes, "security group": _groups, "placement group": _placements, "parameter": _parameters, "schedule": _schedules, "bucket": _buckets,
 }  # fmt: skip

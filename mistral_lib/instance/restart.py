@@ -42,9 +42,10 @@ def start(machine_id: str, params_file: Path | str, settings: Settings, options:
         if record.adopted:
             found_machines.adopt(record.region, machine_id, record.run, record.profile, record.group)
         record = replace(record, machine=machine_id, ends_at=datetime.now(UTC) + timedelta(hours=record.max_hours))
-        launch_steps.set_outside_timer(record)
+        stopped = machine.state not in RUNNING
+        record = launch_steps.set_outside_timer(record, later=stopped)
         record, machine = _running(record, machine, options)
-        record = launch_steps.with_outside_timer(launch_steps.with_machine(record, machine))
+        record = launch_steps.with_outside_timer(launch_steps.with_machine(record, machine), later=stopped)
         if machine.id == machine_id:
             _set_up(record)
     say(f"{launch_steps.summary(record)}\nNext: python -m mistral_lib instance run {params_file}")

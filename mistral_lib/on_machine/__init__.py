@@ -11,11 +11,11 @@ inputs          code, parameters, corpus and base model from the bucket, verifie
 environment     Python and the packages of the lock, by uv
 programs        programs of the machine, with time limits and errors that show what they said
 run_unit        starts and stops the run's unit
-mirror          uploads in the background, and the last upload
 ending          when and why the machine ends by itself
 spot            looks for the notice that a spot machine is taken away
 metadata        the metadata service of the instance
 heartbeat       reports every 20 seconds
 status_file     machine/status.json, and masked logs
+cluster         a machine of a cluster: head or worker, with Ray
 bucket          the run's part of the bucket: objects, results.json, uploads, restore
 """

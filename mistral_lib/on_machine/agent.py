@@ -7,21 +7,25 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mistral_lib.on_machine import ending, programs, run_unit, status_file
+from mistral_lib.on_machine.bucket.mirror import Mirror
 from mistral_lib.on_machine.bucket.object_store import Store, StoreError, client
 from mistral_lib.on_machine.bucket.uploads import Uploads
+from mistral_lib.on_machine.cluster import head, roles
 from mistral_lib.on_machine.ending import EndError, Limits
 from mistral_lib.on_machine.folders import Folders, here
 from mistral_lib.on_machine.heartbeat import Facts, Heartbeat
 from mistral_lib.on_machine.job import Job
 from mistral_lib.on_machine.metadata import Metadata, MetadataError
-from mistral_lib.on_machine.mirror import Mirror
 from mistral_lib.on_machine.preparation import Preparation
+from mistral_lib.on_machine.user_data import Place
 
 MOST_FAILURES = 5  # of this program since the start of the machine
 LAST_REPORTS = 5  # attempts to report the end
+LAST_SECONDS = 600.0  # for the last upload of a machine whose program fails
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Pace:
 
 class Agent:
     """One machine, from its first look for a job to the reason why it ends."""
+
+    nodes, address = 1, ""  # machines of the run, and the private address of this one, which is the head if there are several
 
     def __init__(self, folders: Folders, store: Store, facts: Facts, secret: Callable[[str], str], pace: Pace):
         self.folders, self.store, self.facts, self.pace = folders, store, facts, pace
@@ -97,7 +103,12 @@ class Agent:
     def start_run(self, job: Job) -> None:
         """Errors: EndError."""
         try:
-            run_unit.start(self.folders, self.preparation.variables(job))
+            variables = self.preparation.variables(job)
+            if self.nodes > 1:
+                say, machine = self.preparation.say, self.facts.machine
+                head.begin(self.folders, self.store, self.nodes, self.address, machine, variables, say, self.check, self.pace.retry)
+                variables = head.run_variables(job, self.folders.params.read_text(), self.address, variables)
+            run_unit.start(self.folders, variables)
         except (programs.ProgramError, OSError) as error:
             raise EndError(f"failed: the run could not be started: {error}") from None
 
@@ -158,14 +169,41 @@ def main() -> int:
     store = Store(client("s3", place.region), place.bucket, place.prefix)
     facts = Facts(place.run, limits, machine=machine_id())
     try:
-        reason = Agent(folders, store, facts, lambda name: parameter(place.region, name), Pace()).work()
+        reason = program(folders, store, facts, place).work()
     except Exception as error:
         traceback.print_exc()
         if not failed_too_often(folders):
             raise
         reason = f"the machine's program failed {MOST_FAILURES} times: {type(error).__name__}: {error}"
+        if roles.has_the_run(place, Metadata()):
+            save_what_is_there(folders, store, facts, reason)
     ending.shut_down(reason)
     return 0
+
+
+def program(folders: Folders, store: Store, facts: Facts, place: Place) -> Agent:
+    """What this machine does: a run, alone or as the head of a cluster, or the work of a worker. Errors: MetadataError of a cluster."""
+    parts = (folders, store, facts, lambda name: parameter(place.region, name), Pace())
+    if roles.is_worker(place, Metadata()):
+        from mistral_lib.on_machine.cluster.worker import Worker  # it is an agent itself
+
+        return Worker(*parts, node=roles.private_address(Metadata()))
+    agent = Agent(*parts)
+    if place.nodes > 1:
+        agent.nodes, agent.address = place.nodes, roles.private_address(Metadata())
+    return agent
+
+
+def save_what_is_there(folders: Folders, store: Store, facts: Facts, reason: str) -> None:
+    """Before a machine ends whose program fails: the run saves, then its results, the log and the status are uploaded, as far as it works."""
+    facts.reason = reason
+    with suppress(Exception):
+        run_unit.stop(folders, lambda: None)
+    with suppress(Exception):
+        until = min(facts.limits.ends_at, time.time() + LAST_SECONDS)
+        Mirror(Uploads(store, folders.run_folder(facts.run)), facts).finish(False, until)
+    with suppress(Exception):
+        Agent(folders, store, facts, str, Pace()).report_end(reason)
 
 
 def machine_id() -> str | None:

@@ -37,8 +37,8 @@ class Facts:
 class Heartbeat:
     """A thread that reports. Reports that fail are left out: the next one holds everything."""
 
-    def __init__(self, store: Store, folders: Folders, facts: Facts, every: float = EVERY):
-        self.store, self.folders, self.facts, self.every = store, folders, facts, every
+    def __init__(self, store: Store, folders: Folders, facts: Facts, every: float = EVERY, folder: str = status_file.FOLDER):
+        self.store, self.folders, self.facts, self.every, self.folder = store, folders, facts, every, folder
         self._stop, self._one_at_a_time = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._work, name="heartbeat", daemon=True)
         self._run_state: tuple[float, str | None] = (0.0, None)
@@ -63,9 +63,9 @@ class Heartbeat:
     def report(self) -> None:
         """Write the status and what is new in the logs now. Errors: StoreError."""
         with self._one_at_a_time:
-            self.store.write(status_file.NAME, self.status().to_json(self.facts.mask), "application/json")
-            for name, path in (("machine/log.txt", self.folders.run_log), ("machine/setup.txt", self.folders.setup_log)):
-                self._send(name, self.facts.mask(status_file.tail(path).decode(errors="replace")).encode())
+            self.store.write(f"{self.folder}/status.json", self.status().to_json(self.facts.mask), "application/json")
+            for name, path in (("log.txt", self.folders.run_log), ("setup.txt", self.folders.setup_log)):
+                self._send(f"{self.folder}/{name}", self.facts.mask(status_file.tail(path).decode(errors="replace")).encode())
 
     def _send(self, name: str, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()

@@ -16,8 +16,9 @@ from mistral_lib.on_machine.job import Job
 from mistral_lib.on_machine.programs import output
 
 
-def fetch(store: Store, job: Job, folders: Folders, say: Callable[[str], None], check: Callable[[], None]) -> None:
-    """Bring all inputs. say: called with what is done. check: called between files; what it raises ends the fetching.
+def fetch(store: Store, job: Job, folders: Folders, say: Callable[[str], None], check: Callable[[], None], results: bool = True) -> None:
+    """Bring all inputs. say: called with what is done. check: called between files; what it raises ends the fetching. results: those of an
+    earlier machine as well.
 
     Errors: StoreError, WrongContentError, ResultsError, OSError (a full disk), ProgramError.
     """
@@ -25,7 +26,8 @@ def fetch(store: Store, job: Job, folders: Folders, say: Callable[[str], None], 
     _code(store, job, folders)
     store.download("params.yaml", folders.params, job.params_sha256)
     check()
-    _results(store, job, folders, say)
+    if results:
+        _results(store, job, folders, say)
     check()
     wanted = {f"corpus/{name}": (folders.home / name, digest) for name, digest in job.corpus.items()}
     if job.base_model is not None:
@@ -63,11 +65,7 @@ def _results(store: Store, job: Job, folders: Folders, say: Callable[[str], None
         return
     say("fetching the results of an earlier machine")
     found = restore.restore(store, folders.run_folder(job.run))
-    if found is None:
-        say("there are no results of an earlier machine")
-    else:
-        damaged = f"; left out, since damaged in the bucket: {', '.join(found.damaged)}" if found.damaged else ""
-        say(f"restored {found.files} files, {found.bytes:,} bytes, of an earlier machine{damaged}")
+    say("there are no results of an earlier machine: the run starts from its beginning" if found is None else str(found))
     write_aside(note, f"{job.run} {job.attempt}".encode())
 
 

@@ -57,8 +57,12 @@ class Preparation:
                 if self.more_is_sent():
                     since = time.time()
                 if (job := self.job()) is not None:
-                    self.take_over(job)
-                    self.prepare(job)
+                    began = time.time()
+                    try:
+                        self.take_over(job)
+                        self.prepare(job)
+                    finally:
+                        since += time.time() - began  # a download or an installation is work
                     return job
             except (StoreError, JobError) as error:
                 self.facts.trouble = str(error)

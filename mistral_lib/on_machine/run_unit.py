@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mistral_lib.on_machine import programs
 from mistral_lib.on_machine.folders import Folders, write_aside
 from mistral_lib.on_machine.units import RUN, STOP_SECONDS
+
+ACTIVE = ("active", "activating", "reloading")  # states of a unit
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,17 @@ class RunEnd:
 
 def start(folders: Folders, variables: Mapping[str, str]) -> None:
     """Start the run. The variables reach it through a file of root that is deleted again. Errors: ProgramError, OSError."""
+    start_with(RUN, folders.run_environment, variables)
+
+
+def start_with(unit: str, file: Path, variables: Mapping[str, str]) -> None:
+    """Start a unit whose EnvironmentFile is `file`, which is there only meanwhile. Errors: ProgramError, OSError."""
     lines = [f'{name}="{_escaped(value)}"' for name, value in variables.items()]
-    write_aside(folders.run_environment, "\n".join([*lines, ""]).encode(), mode=0o600)
+    write_aside(file, "\n".join([*lines, ""]).encode(), mode=0o600)
     try:
-        programs.output(["systemctl", "start", RUN])
+        programs.output(["systemctl", "start", unit])
     finally:
-        folders.run_environment.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
 def _escaped(value: str) -> str:
@@ -43,8 +51,12 @@ def _escaped(value: str) -> str:
 
 def is_active(folders: Folders) -> bool:
     """Whether the run works, or is about to end. Errors: ProgramError."""
-    state = programs.output(["systemctl", "show", RUN, "--property=ActiveState", "--value"]).strip()
-    return state in ("active", "activating", "deactivating", "reloading")
+    return state(RUN) in (*ACTIVE, "deactivating")
+
+
+def state(unit: str) -> str:
+    """systemd's ActiveState. Errors: ProgramError."""
+    return programs.output(["systemctl", "show", unit, "--property=ActiveState", "--value"]).strip()
 
 
 def end(folders: Folders) -> RunEnd | None:

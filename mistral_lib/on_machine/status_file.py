@@ -12,7 +12,8 @@ from typing import Any
 from mistral_lib.on_machine import programs
 from mistral_lib.on_machine.folders import Folders
 
-NAME = "machine/status.json"
+FOLDER = "machine"  # below the run's prefix; a worker of a cluster has its own below it
+NAME = f"{FOLDER}/status.json"
 PHASES = ("waiting", "setting up", "running", "uploading", "ended")
 SECRETS = re.compile(r"\b(hf_|ghp_|github_pat_|sk-|AKIA|ASIA)[A-Za-z0-9_-]{12,}")  # providers' tokens and AWS key ids
 MASK = "****"

@@ -34,6 +34,8 @@ class Place:
     minutes: int  # from the start of the script until the machine shuts down, whatever it does
     idle_minutes: float = 30.0  # without a job, after which the machine ends
     adopted: bool = False  # the machine was there before the run: none of its later starts may begin anything here
+    nodes: int = 1  # machines of the cluster; the first one of its launch is the head
+    worker: bool = False  # this one was added to a cluster
 
 
 def script(place: Place) -> str:
@@ -69,7 +71,7 @@ def archive() -> bytes:
 
 # Two commands: `load` fetches and unpacks the archive, `report` uploads the log of a set-up that failed.
 LOADER = """\
-import hashlib, io, json, os, sys, tarfile
+import hashlib, io, json, os, socket, sys, tarfile
 import boto3
 from botocore.config import Config
 
@@ -80,8 +82,9 @@ prefix = place["prefix"].rstrip("/") + "/"
 settings = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 5, "mode": "standard"})
 s3 = boto3.client("s3", region_name=place["region"], config=settings)
 if what == "report":
+    name = "setup" if place["nodes"] == 1 else f"setup-{socket.gethostname()}"  # machines of a cluster keep their reports apart
     with open(os.path.join(base, "setup.txt"), "rb") as file:
-        s3.put_object(Bucket=place["bucket"], Key=prefix + "machine/setup.txt", Body=file.read()[-200_000:])
+        s3.put_object(Bucket=place["bucket"], Key=f"{prefix}machine/{name}.txt", Body=file.read()[-200_000:])
     sys.exit()
 content = s3.get_object(Bucket=place["bucket"], Key=prefix + "machine.tar.gz")["Body"].read()
 found = hashlib.sha256(content).hexdigest()

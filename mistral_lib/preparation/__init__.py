@@ -9,7 +9,6 @@ trial               the data stage on a sample of the rows, in memory: what othe
 row_inspection      a row becomes a record or a rejection, and a few numbers
 row_parts           all sources read once, in parts: by this process, by several, or by the workers of a cluster
 part_cache          finished parts of a stage on disk: a killed stage resumes after those that are complete
-shared_storage      a bucket that all machines of a cluster reach, for finished parts
 dropped_duplicates  drops rows that repeat others: exact copies, near-duplicates, repeated patterns
 record_store        records and columns of numbers on disk while they are prepared, read in order or by number
 token_store         token ids on disk between tokenizing and packing

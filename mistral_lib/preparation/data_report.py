@@ -35,7 +35,7 @@ def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
     by_file: Counter = Counter()
     tokens, supervised = (prep.tokens.per_record(name, len(prep.rows.fate)) for name in ("length", "supervised"))
     keys = prep.rows.document_key.read()
-    repeats, lost, weights = prep.splits.repeats.read(), prep.lost.read(), prep.rows.weights()
+    repeats, lost, lines_of = prep.splits.repeats.read(), prep.lost.read(), prep.rows.lines.read()
     with (
         pq.ParquetWriter(folder / "ledger.parquet", LEDGER, write_statistics=False) as ledger,
         pq.ParquetWriter(folder / "records.parquet", RECORDS, write_statistics=False) as kept,
@@ -44,7 +44,7 @@ def write_ledger(prep: Prepared, folder: Path) -> list[dict[str, Any]]:
         for start, batch in prep.store.batches():
             part = slice(start, start + len(batch))
             lines = _ledger(prep, part, batch, repeats[part], tokens[part], supervised[part], lost[part])
-            lines = lines.append_column(LEDGER.field("lines"), pa.array(weights[part].astype(np.int32)))
+            lines = lines.append_column(LEDGER.field("lines"), pa.array(np.maximum(lines_of[part], 1).astype(np.int32)))
             ledger.write_table(lines)
             kept.write_table(_records(lines, batch, prep.splits.divided is not None, keys[part]))
             for row in lines.filter(pc.equal(lines["fate"], "rejected")).select(["source", "reason", "lines"]).to_pylist():

@@ -6,20 +6,24 @@ answer says nothing of its own, so then the prompts must be equal: several quest
 The search is a finished part: after a kill near-duplicates are not searched again.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from mistral_lib.curation import near_duplicates
-from mistral_lib.curation.near_duplicates import NearDuplicates, first_occurrence
+from mistral_lib.curation.equal_keys import first_occurrence, taken
+from mistral_lib.curation.near_duplicates import NearDuplicates
 from mistral_lib.curation.repeated_patterns import repeated
 from mistral_lib.curation.splits import LONG_ANSWER
 from mistral_lib.curation.template_prompts import Prompts
 from mistral_lib.preparation import part_cache
 from mistral_lib.preparation.part_cache import PartCache
-from mistral_lib.preparation.record_store import RecordStore
+from mistral_lib.preparation.record_store import RecordStore, StoredColumn
 from mistral_lib.preparation.row_inspection import DOCUMENT, DUPLICATE, KEPT, NEAR_DUPLICATE, SIDES, InspectedBatch, RowColumns
+from mistral_lib.run.allocator import release_free_memory
 
 NAME = "near-pairs"
 
@@ -34,12 +38,29 @@ class Similar:
     ]  # by SIDES, int32 (n,): the first of the records whose prompts (or answers) are linked as near-duplicates
     pairs: dict[str, np.ndarray]  # by SIDES, int64 (pairs, 2): verified near-duplicates
 
+    def on_disk(self, folder: Path) -> "SimilarOnDisk":
+        stored = {
+            f"{kind}-{side}": StoredColumn(folder / f"{kind}-{side}.npy", getattr(self, kind)[side])
+            for kind in ("component", "pairs") for side in SIDES
+        }  # fmt: skip
+        both = ({side: stored[f"{kind}-{side}"] for side in SIDES} for kind in ("component", "pairs"))
+        return SimilarOnDisk(StoredColumn(folder / "leader.npy", self.leader), *both)
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarOnDisk:
+    """The same, read when it is needed."""
+
+    leader: StoredColumn
+    component: dict[str, StoredColumn]
+    pairs: dict[str, StoredColumn]
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
     mapped: np.ndarray  # int32: the rows that are records, ascending
-    repeats: np.ndarray  # int32 (rows,): for each dropped copy the row that it repeats, else -1
-    similar: Similar
+    repeats: StoredColumn  # int32 (rows,): for each dropped copy the row that it repeats, else -1
+    similar: SimilarOnDisk
 
 
 class Search:
@@ -66,8 +87,7 @@ class Search:
         answer_pairs = answers.pairs(lambda places: store.answers(mapped[np.asarray(places)]))
         prompts = Prompts(self.near["prompt"], lambda places: store.prompts(mapped[np.asarray(places)]), self.folder / "rest", self.seed)
         component = {"prompt": prompts.component_of, "answer": answers.component_of()}
-        context = rows.context.read()[mapped]
-        short = (rows.answer_words.read()[mapped] < LONG_ANSWER) & (context != DOCUMENT)
+        short = ((rows.answer_words.read() < LONG_ANSWER) & (rows.context.read() != DOCUMENT))[mapped]
 
         def agree(u: np.ndarray, v: np.ndarray) -> np.ndarray:
             found = ~short[u] | (prompts.first[u] == prompts.first[v])
@@ -75,18 +95,17 @@ class Search:
                 found[found] = one.agree(u[found], v[found])
             return found
 
-        leader = near_duplicates.clusters(
-            [context, *component.values()],
-            [context, *(getattr(rows, side).read()[mapped] for side in SIDES)],
-            agree,
-        )
+        def columns(*names: str) -> Iterator[np.ndarray]:
+            return (taken(getattr(rows, name).read(), mapped) for name in names)
+
+        leader = near_duplicates.clusters(chain(columns("context"), component.values()), columns("context", *SIDES), agree)
         prompts.forget()
         return Similar(leader, component, {"prompt": prompts.pairs, "answer": answer_pairs})
 
     @classmethod
     def unsearched(cls, rows: RowColumns, mapped: np.ndarray) -> Similar:
         """What is known without a search: equal texts."""
-        first = {side: first_occurrence(getattr(rows, side).read()[mapped]).astype(np.int32) for side in SIDES}
+        first = {side: first_occurrence(taken(getattr(rows, side).read(), mapped)) for side in SIDES}
         return Similar(np.arange(len(mapped), dtype=np.int32), first, dict.fromkeys(SIDES, np.empty((0, 2), np.int64)))
 
 
@@ -98,13 +117,17 @@ def drop_duplicates(
     search: holds the signatures of the records; None if near-duplicates are not searched. Changes the fates in `rows`.
     """
     mapped = rows.kept()
-    repeats = np.full(len(rows.fate), -1, np.int32)
     similar = Search.unsearched(rows, mapped) if search is None else searched(search, rows, store, mapped, cache)
-    _drop(rows, mapped, repeats, similar.leader, NEAR_DUPLICATE)
-    _drop(rows, mapped, repeats, first_occurrence(rows.key[mapped]), DUPLICATE)
+    similar = similar.on_disk(cache.folder)
+    release_free_memory(0)
+    repeats = np.full(len(rows.fate), -1, np.int32)
+    _drop(rows, mapped, repeats, similar.leader.read(), NEAR_DUPLICATE)
+    _drop(rows, mapped, repeats, first_occurrence(taken(rows.key, mapped)), DUPLICATE)
+    repeated_rows = StoredColumn(cache.folder / "repeats.npy", repeats)
+    del repeats
     if most_repeated_pattern:
         _reject_patterns(rows, mapped, most_repeated_pattern)
-    return Duplicates(mapped, repeats, similar)
+    return Duplicates(mapped, repeated_rows, similar)
 
 
 def searched(search: Search, rows: RowColumns, store: RecordStore, mapped: np.ndarray, cache: PartCache) -> Similar:
@@ -123,7 +146,7 @@ def searched(search: Search, rows: RowColumns, store: RecordStore, mapped: np.nd
 
 def _drop(rows: RowColumns, mapped: np.ndarray, repeats: np.ndarray, first: np.ndarray, fate: int) -> None:
     """Mark the mapped rows that repeat another one. first: for each the place of the one that it repeats, or its own."""
-    later = np.flatnonzero(first != np.arange(len(first)))
+    later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     rows.fate[mapped[later]] = fate
     repeats[mapped[later]] = mapped[first[later]]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib.preparation.shared_storage import Bucket
+from mistral_lib.corpus.shared_storage import Bucket
 from mistral_lib.run import files, paths, sealed
 from mistral_lib.run.settings import Settings
 
@@ -69,6 +69,18 @@ class Parts:
             with sealed.new_folder(folder) as new:
                 self.bucket.get(name, new)
         return folder
+
+    def names(self) -> set[str]:
+        """The parts that seem to be complete: what is altered is found when it is read. Errors: SharedStorageError."""
+        here = {path.parent.name for path in self.folder.glob(f"*/{sealed.FILES}")}
+        return here | (self.bucket.names() if self.bucket else set())
+
+    def claimed(self, name: str) -> dict[str, Any]:
+        """The facts of one of `names`, not compared with its hashes; empty if they cannot be read."""
+        try:
+            return files.read_json(self.path(name) / FACTS)
+        except (OSError, ValueError):
+            return {}
 
     def facts(self, name: str) -> dict[str, Any] | None:
         """The facts of a part; None if it is not complete."""

@@ -1,7 +1,7 @@
 """The data stage: from raw rows to packed train, validation and test splits, with the fate of every input row.
 
 read → near-duplicates → exact duplicates → splits → token windows → packed blocks → ledger and report. Texts and tokens
-are on disk; memory holds about fifty bytes per row: at most 600 MiB for a million generated rows, 546 for a hundred thousand.
+are on disk; this process needs at most about a hundred bytes per row at a time (docs/many_rows.md), whatever the length of the texts.
 
 A killed preparation resumes: finished parts are in the hidden folder .data.work of the run, under a key of content,
 parameters, tokenizer and code. The artefacts are the same bytes on any number of cores and after any number of kills, except

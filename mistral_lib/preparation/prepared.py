@@ -1,6 +1,7 @@
 """How the records are split, what links them, and all else that the steps found: the input of the packed splits, the ledger and the report."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ import numpy as np
 
 from mistral_lib.corpus import document_keys
 from mistral_lib.curation import label_domains, splits
+from mistral_lib.curation.equal_keys import first_occurrence, taken
 from mistral_lib.curation.minhash import mix
 from mistral_lib.curation.mixture import Mixture
-from mistral_lib.curation.near_duplicates import first_occurrence
 from mistral_lib.curation.split_minimums import Earlier
 from mistral_lib.curation.template_prompts import TEMPLATE
-from mistral_lib.preparation.dropped_duplicates import Duplicates, Similar
+from mistral_lib.preparation.dropped_duplicates import Duplicates, SimilarOnDisk
 from mistral_lib.preparation.record_store import RecordStore, StoredColumn
 from mistral_lib.preparation.row_inspection import DOCUMENT, KEPT, SIDES, RowColumns
 from mistral_lib.preparation.token_store import TokenStore
@@ -30,18 +31,19 @@ LEAST_WORDS = {"prompt": splits.LONG_PROMPT, "answer": splits.LONG_ANSWER}
 class Links:
     """The links of the rows that are records, on disk while no step needs them."""
 
-    near: StoredColumn  # int32 (3, records): equal for records that their prompts, their answers, or as plain documents their texts link
-    equal: StoredColumn  # int32 (2, records): the same for equal prompts and answers alone
+    near: list[StoredColumn]  # each int32 (records,): equal for records linked by their prompts, by their answers, or as plain documents
+    equal: list[StoredColumn]  # the same for equal prompts and answers alone
     leader: StoredColumn  # int32 (records,): the first of each cluster of near-duplicates
     pairs: StoredColumn  # int32 (pairs, 2): verified near-duplicates that are linked
 
     def shared(self, rows: RowColumns, mapped: np.ndarray) -> splits.Shared:
         """What a leak is measured by. mapped: the rows that are records."""
-        return splits.Shared(rows.group.read()[mapped], rows.key[mapped], *self.equal.read(), self.pairs.read())
+        equal = (column.read() for column in self.equal)
+        return splits.Shared(taken(rows.group.read(), mapped), taken(rows.key, mapped), *equal, self.pairs.read())
 
-    def all(self) -> list[np.ndarray]:
-        """The columns that `splits.assign` takes."""
-        return [*self.near.read(), *self.equal.read(), self.leader.read()]
+    def all(self) -> Iterator[np.ndarray]:
+        """The columns that `splits.assign` takes, each read when it is needed."""
+        return (column.read() for column in (*self.near, *self.equal, self.leader))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,43 +104,52 @@ def assign(
     random_leak = splits.random_leak(links.shared(rows, mapped), settings.seed)
     shares = (settings.validation_share, settings.test_share)
     assignment = splits.assign(
-        rows.group.read()[mapped], rows.key[mapped], links.all(), rows.domain[mapped], *shares, settings.seed, kept=kept, earlier=earlier, label=label
+        taken(rows.group.read(), mapped), taken(rows.key, mapped), links.all(), rows.domain[mapped], *shares, settings.seed, kept=kept, earlier=earlier, label=label
     )  # fmt: skip
     split = np.full(len(rows.fate), -1, np.int8)
     split[mapped] = assignment.split
     with_copies = StoredColumn(folder / "assigned.npy", split)
     split[rows.fate != KEPT] = -1
-    stored = (StoredColumn(folder / f"{name}.npy", values) for name, values in (("repeats", duplicates.repeats), ("mapped", mapped)))
-    return AssignedSplits(split, with_copies, *stored, links, assignment, random_leak, labels, divided)
+    stored = StoredColumn(folder / "mapped.npy", mapped)
+    return AssignedSplits(split, with_copies, duplicates.repeats, stored, links, assignment, random_leak, labels, divided)
 
 
 def links_of(rows: RowColumns, duplicates: Duplicates, labeled: np.ndarray, folder: Path) -> Links:
     """The links of the records in `duplicates`. labeled: bool (records,), whose answer is a label. folder: for the columns."""
     mapped, similar = duplicates.mapped, duplicates.similar
-    kept, document = rows.fate[mapped] == KEPT, rows.context.read()[mapped] == DOCUMENT
-    sides = [splits.specific(_text(rows, similar, mapped, side, left_out), kept, document)
-             for side, left_out in zip(SIDES, (document, labeled), strict=True)]  # fmt: skip
-    near = np.stack([*(one for one, _ in sides), splits.linked_where(document, similar.component["answer"])])
-    pairs = [_linked(similar.pairs["prompt"], near[:1]), _linked(similar.pairs["answer"], near[1:])]
-    found = {"near": near, "equal": np.stack([same for _, same in sides]), "leader": similar.leader, "pairs": np.concatenate(pairs)}
-    return Links(**{name: StoredColumn(folder / f"links-{name}.npy", values.astype(np.int32)) for name, values in found.items()})
+    kept, document = rows.fate[mapped] == KEPT, (rows.context.read() == DOCUMENT)[mapped]
+    near, equal, pairs = [], [], []
+
+    def stored(name: str, values: np.ndarray) -> StoredColumn:
+        return StoredColumn(folder / f"links-{name}.npy", values.astype(np.int32, copy=False))
+
+    for side, left_out in zip(SIDES, (document, labeled), strict=True):
+        columns = list(splits.specific(_text(rows, similar, mapped, side, left_out), kept, document))
+        equal.append(stored(f"equal-{side}", columns.pop()))
+        near.append(stored(f"near-{side}", columns[0]))
+        if side == "answer":
+            columns.append(splits.linked_where(document, similar.component[side].read()))
+            near.append(stored("near-document", columns[1]))
+        pairs.append(_linked(similar.pairs[side].read(), columns))
+        del columns  # one side is in memory at a time
+    return Links(near, equal, similar.leader, stored("pairs", np.concatenate(pairs)))
 
 
-def _linked(pairs: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _linked(pairs: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray:
     """The pairs that one of the columns links."""
-    return pairs[(columns[:, pairs[:, 0]] == columns[:, pairs[:, 1]]).any(axis=0)]
+    return pairs[np.any([column[pairs[:, 0]] == column[pairs[:, 1]] for column in columns], axis=0)]
 
 
-def _text(rows: RowColumns, similar: Similar, mapped: np.ndarray, side: str, left_out: np.ndarray) -> splits.Text:
-    first = first_occurrence(getattr(rows, side).read()[mapped]).astype(np.int32)
-    long = getattr(rows, f"{side}_words").read()[mapped] >= LEAST_WORDS[side]
-    return splits.Text(first, similar.component[side], long & ~left_out)
+def _text(rows: RowColumns, similar: SimilarOnDisk, mapped: np.ndarray, side: str, left_out: np.ndarray) -> splits.Text:
+    first = first_occurrence(taken(getattr(rows, side).read(), mapped))
+    long = (getattr(rows, f"{side}_words").read() >= LEAST_WORDS[side])[mapped]
+    return splits.Text(first, similar.component[side].read(), long & ~left_out)
 
 
 def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
-    """(for each mapped row the first one with its label, int64, -1 without one; of each label domain its labels and majority share)."""
-    domain, answer = rows.domain[mapped], rows.label.read()[mapped]
-    prompted, kept = rows.context.read()[mapped] != DOCUMENT, rows.fate[mapped] == KEPT
+    """(for each mapped row the first one with its label, int32, -1 without one; of each label domain its labels and majority share)."""
+    prompted, kept = (rows.context.read() != DOCUMENT)[mapped], rows.fate[mapped] == KEPT
+    domain, answer = rows.domain[mapped], taken(rows.label.read(), mapped)
     found = label_domains.find(domain, answer, rows.answer_words.read()[mapped], prompted, kept)
     named = {}
     for one in found:
@@ -160,7 +171,10 @@ def forget_common_texts(rows: RowColumns, mapped: np.ndarray, group_key: str) ->
     group, number, kept = rows.group.read(), rows.document_key.read(), mapped[rows.fate[mapped] == KEPT]
     by_text = number == keys.index(document_keys.LONG_TEXT)
     texts, counts = np.unique(group[kept[by_text[kept]]], return_counts=True)
-    common = by_text & np.isin(group, texts[counts > min(TEMPLATE, len(kept) / 10)])
+    texts = texts[counts > min(TEMPLATE, len(kept) / 10)]
+    if not len(texts):
+        return
+    common = by_text & np.isin(group, texts)
     group[common], number[common] = mix(rows.key[common]), 0
     rows.group.overwrite(group)
     rows.document_key.overwrite(number)
@@ -175,7 +189,7 @@ def divide_documents(rows: RowColumns, mapped: np.ndarray, store: RecordStore, g
     documents = len(np.unique(group[kept]))
     if documents >= FEWEST_DOCUMENTS or len(kept) < FEWEST_DOCUMENTS:
         return None
-    group[mapped] = mix(rows.key[mapped])
+    group[mapped] = mix(taken(rows.key, mapped))
     rows.group.overwrite(group)
     [source], number = store.sources(kept[:1]), int(rows.document_key.read()[kept[0]])
     into = "pages" if PAGE.search(source) else "sections" if SECTION.search(source) else "records"

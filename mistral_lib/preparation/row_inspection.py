@@ -4,7 +4,7 @@ The numbers are all that duplicates and splits need: hashes of text, prompt, ans
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ class RowColumns:
     @classmethod
     def concatenate(cls, parts: Iterable["InspectedBatch"], folder: Path) -> "RowColumns":
         """The columns of all parts. folder: for those that are on disk."""
-        columns, domains, reasons, counts = _concatenated(parts)
+        columns: dict[str, GrownColumn | ColumnFile] = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
+        columns |= {name: ColumnFile(folder / f"{name}.part", COLUMNS[name]) for name in ON_DISK}
+        domains, reasons, counts = _concatenated(parts, columns)
         stored = {name: StoredColumn(folder / f"{name}.npy", columns.pop(name).array()) for name in ON_DISK}
         return cls(**stored, **{name: column.array() for name, column in columns.items()}, domains=domains, reasons=reasons, counts=counts)
 
@@ -95,15 +97,35 @@ class InspectedBatch:
     @classmethod
     def concatenate(cls, batches: Sequence["InspectedBatch"]) -> "InspectedBatch":
         """Several batches as one, without their records."""
-        columns, domains, reasons, counts = _concatenated(batches)
+        columns = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
+        domains, reasons, counts = _concatenated(batches, columns)
         searched = batches and batches[0].signed
         signed = {side: minhash.together([one.signed[side] for one in batches]) for side in SIDES} if searched else None
         return cls({name: column.array() for name, column in columns.items()}, domains, reasons, counts, signed)
 
 
-def _concatenated(parts: Iterable[InspectedBatch]) -> tuple[dict[str, GrownColumn], list[str], list[str], dict[str, Counter]]:
-    """Columns, domains, reasons and counts of all parts."""
-    columns = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
+class ColumnFile:
+    """Numbers that are appended to a file in stretches; memory holds none of them, and no file stays open."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path, self.kind = path, np.dtype(kind)
+        path.write_bytes(b"")
+
+    def append(self, values: np.ndarray) -> None:
+        with self.path.open("ab") as file:
+            file.write(np.ascontiguousarray(values, self.kind))
+
+    def array(self) -> np.ndarray:
+        """All of them; the file is gone then."""
+        found = np.fromfile(self.path, self.kind)
+        self.path.unlink()
+        return found
+
+
+def _concatenated(
+    parts: Iterable[InspectedBatch], columns: Mapping[str, GrownColumn | ColumnFile]
+) -> tuple[list[str], list[str], dict[str, Counter]]:
+    """Domains, reasons and counts of all parts; their columns are appended to these."""
     domains, reasons, counts = [], [], {name: Counter() for name in COUNTED}
     for part in parts:
         for name, values in _renumbered(part, domains, reasons).items():
@@ -112,7 +134,7 @@ def _concatenated(parts: Iterable[InspectedBatch]) -> tuple[dict[str, GrownColum
             counts[name].update(counter)
             if name in BY_NAME:
                 limit(counts[name])
-    return columns, domains, reasons, counts
+    return domains, reasons, counts
 
 
 def _renumbered(part: InspectedBatch, domains: list[str], reasons: list[str]) -> dict[str, np.ndarray]:

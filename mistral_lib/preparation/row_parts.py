@@ -76,10 +76,10 @@ def looking() -> Callable[[stretches.LookedAt], Any]:
 
 def _finished(cache: PartCache, count: int) -> tuple[list[bool], int]:
     """Of each stretch whether all its parts are there, and the rows of all parts that are. What is altered is found when it is loaded."""
-    finished, rows = [], 0
+    there, finished, rows = cache.names(), [], 0
     for number in range(count):
         ended, part = False, 0
-        while not ended and (facts := cache.facts(name_of(number, part))) is not None:
+        while not ended and name_of(number, part) in there and (facts := cache.claimed(name_of(number, part))):
             ended, part, rows = facts["ended"], part + 1, rows + facts["rows"]
         finished.append(ended)
     return finished, rows

@@ -60,7 +60,8 @@ def _one_after_another(
 ) -> Iterator[tuple[str, Made]]:
     """In this process: the threads of the tokenizer have the next part while this one is written."""
     starts = range(0, max(len(kept), 1), PART)
-    done = [cache.facts(_name(selection, start)) is not None for start in starts]
+    there = cache.names()
+    done = [_name(selection, start) in there and cache.facts(_name(selection, start)) is not None for start in starts]
     _reused(sum(len(kept[start : start + PART]) for start, is_done in zip(starts, done, strict=True) if is_done))
     batches = [batch for start, is_done in zip(starts, done, strict=True) if not is_done for batch in _batches(kept[start : start + PART])]
     stream = _encoded(tokenizer, store, batches)
@@ -80,7 +81,8 @@ def _distributed(
 ) -> Iterator[tuple[str, Made]]:
     """By workers, a part each."""
     items = [(_name(selection, start), kept[start : start + PART]) for start in range(0, max(len(kept), 1), PART)]
-    missing = [(name, (name, numbers)) for name, numbers in items if cache.facts(name) is None]
+    there = cache.names()
+    missing = [(name, (name, numbers)) for name, numbers in items if name not in there or cache.facts(name) is None]
     _reused(len(kept) - sum(len(numbers) for _, (_, numbers) in missing))
     job = Job(f"{MODULE}:worker", (tokenizer, store.names, store.rows, settings, cache.seen_by_workers()))
     made, wanted = engine.map(job, missing), {name for name, _ in missing}

@@ -64,7 +64,7 @@ def next_options(seen: Look) -> UpOptions | None:
     record = seen.record
     here = seen.usd - (seen.status or {}).get("usd_before", 0.0)  # what this machine has cost
     hours, usd = record.max_hours - seen.hours, record.max_usd - here if record.max_usd else 0.0
-    if hours < LEAST_HOURS or (record.max_usd and usd < LEAST_HOURS * record.usd_per_hour):
+    if hours < LEAST_HOURS or (record.max_usd and usd < LEAST_HOURS * record.usd_per_hour_of_all):
         return None
     return like(record, hours, usd)
 
@@ -77,5 +77,5 @@ def like(record: Record, hours: float, usd: float) -> UpOptions:
     return UpOptions(
         region=record.region, type=record.type, spot=record.spot, max_hours=hours, max_usd=usd or None, bucket=record.bucket or None,
         profile_name=profile, timer_role=timer_role, disk_gib=record.volume_gib or None, wait_minutes=WAIT_MINUTES, ignore_fit=True,
-        idle_minutes=record.idle_minutes,
+        idle_minutes=record.idle_minutes, nodes=record.nodes,
     )  # fmt: skip

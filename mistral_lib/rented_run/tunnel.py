@@ -1,10 +1,12 @@
 """JupyterLab or the served model of a machine, on this computer, through an SSM tunnel: no port of the machine is open to anybody.
 
-The program on the machine listens on its loopback address alone. AWS's Session Manager carries the connection, which needs the AWS command
+The program on the machine listens on its loopback address alone. Its address and key come through the run's bucket, in an object that is
+deleted at once: what a command prints stays in the history of Systems Manager. AWS's Session Manager carries the connection, which needs the AWS command
 line and its plugin here; without them the steps are printed. Source: AWS Systems Manager, "Starting a session (port forwarding)".
 """
 
 import json
+import secrets
 import shlex
 import shutil
 import socket
@@ -12,7 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mistral_lib.aws import machines, shell_commands
+from mistral_lib.aws import buckets, machines, shell_commands
 from mistral_lib.instance import records
 from mistral_lib.instance.records import Record
 from mistral_lib.on_machine.folders import RUNTIME, USER, Folders
@@ -64,7 +66,7 @@ def lab(run: str, what: str = "jupyter", port: int | None = None) -> int:
     here = port or program.port
     _require_free(here)
     say(f"starting {program.name} on {record.machine}, if it does not run there yet")
-    shown = shell_commands.send(record.machine, record.region, start_lines(program), START_SECONDS + 30).strip()
+    shown = _shown(record, program).strip()
     print(shown.replace(f"127.0.0.1:{program.port}", f"127.0.0.1:{here}"))
     command = forwarding(record, program.port, here)
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
@@ -74,8 +76,25 @@ def lab(run: str, what: str = "jupyter", port: int | None = None) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def start_lines(program: Program) -> list[str]:
-    """Shell commands for the machine: start the program as the run's user, wait until it listens, print how to reach it."""
+def _shown(record: Record, program: Program) -> str:
+    """How to reach the program, once it listens. Errors: CommandError, AwsError; TunnelError if it did not arrive."""
+    name = f"machine/reach-{secrets.token_hex(8)}.txt"
+    key = record.prefix + name
+    try:
+        shell_commands.send(record.machine, record.region, start_lines(program, name), START_SECONDS + 30)
+        shown = buckets.get_text(record.bucket, key, record.region)
+    finally:
+        buckets.delete(record.bucket, [key], record.region)
+    if shown is None:
+        raise TunnelError(f"{program.name} runs on {record.machine}, and its address did not arrive in the bucket: run the command again")
+    return shown
+
+
+def start_lines(program: Program, name: str) -> list[str]:
+    """Shell commands for the machine: start the program as the run's user, wait until it listens, put how to reach it into the bucket.
+
+    name: of the object, below the run's prefix.
+    """
     start = (
         f"systemd-run --quiet --unit={program.unit} --uid={USER} --gid={USER} --working-directory={THERE.code} "
         f"--setenv=MISTRAL_WORKBOOK_HOME={THERE.home} --setenv=HOME={THERE.home} "
@@ -84,9 +103,10 @@ def start_lines(program: Program) -> list[str]:
     waits = (
         f"for second in $(seq {START_SECONDS}); do "
         f"(exec 3<>/dev/tcp/127.0.0.1/{program.port}) 2>/dev/null && break; "
-        f"systemctl is-active --quiet {program.unit} || {{ journalctl --unit {program.unit} --lines 20 --output cat; exit 1; }}; sleep 1; done"
+        f"systemctl is-active --quiet {program.unit} || {{ journalctl --unit {program.unit} --lines 20 --output cat | sed 's/token=[^ ]*/token=****/g'; exit 1; }}; sleep 1; done"
     )
-    inside = f"set -e; systemctl is-active --quiet {program.unit} || {start}; {waits}; {program.shows}"
+    handover = f"PYTHONPATH={THERE.agent} {THERE.boot_python} -m mistral_lib.on_machine.bucket.handover {name}"
+    inside = f"set -e; systemctl is-active --quiet {program.unit} || {start}; {waits}; {{ {program.shows}; }} | {handover}"
     return [f"bash -c {shlex.quote(inside)}"]
 
 

@@ -140,9 +140,14 @@ def job_of(record: Record, sent: Payload, code: Code, pieces: list[Piece], param
         run=record.run, bucket=record.bucket, prefix=record.prefix, region=record.region, code_sha256=code.sha256,
         params_sha256=hashes[PARAMS], corpus={name: hashes[f"corpus/{name}"] for name in sent.corpus}, base_model=model,
         token_parameter=parameter, ends_at=record.ends_at.isoformat(), idle_minutes=options.idle_minutes,
-        hang_minutes=options.hang_minutes, max_usd=budget, usd_per_hour=record.usd_per_hour, spot=record.spot,
-        attempt=record.attempt, extras=list(sent.extras), stages=list(options.only),
+        hang_minutes=options.hang_minutes, max_usd=budget, usd_per_hour=record.usd_per_hour_of_all, spot=record.spot,
+        attempt=record.attempt, extras=extras_of(sent.extras, record.nodes), stages=list(options.only),
     )  # fmt: skip
+
+
+def extras_of(extras: tuple[str, ...], nodes: int) -> list[str]:
+    """The optional packages of each machine; several machines work with Ray, and share their parts in the bucket."""
+    return list(dict.fromkeys([*extras, *(["ray", "s3"] if nodes > 1 else [])]))
 
 
 def hub_token(file: Path | None) -> str | None:

@@ -18,6 +18,7 @@ from mistral_lib.aws.schedules import Schedule
 from mistral_lib.instance import records
 from mistral_lib.instance.records import Record
 from mistral_lib.on_machine import status_file
+from mistral_lib.rented_run import cluster_lines
 from mistral_lib.run import files
 
 LIVE = ("pending", "running")
@@ -36,6 +37,7 @@ class Look:
     status: dict[str, Any] | None
     timer: Schedule | None
     moment: datetime
+    workers: tuple[str, ...] = ()  # of a cluster, as lines of a terminal
 
     @property
     def alive(self) -> bool:
@@ -65,7 +67,7 @@ class Look:
     def usd(self) -> float:
         """Of all machines of the run so far, without disk and bucket, which `list` shows."""
         before = (self.status or {}).get("usd_before", 0.0)
-        return before + self.hours * self.record.usd_per_hour
+        return before + self.hours * self.record.usd_per_hour_of_all
 
 
 def look(run: str) -> Look:
@@ -74,7 +76,7 @@ def look(run: str) -> Look:
     status = own_status(record)
     timers = [timer for timer in schedules.existing(record.region, run) if timer.machine_id == record.machine]
     machine = machines.get(record.region, record.machine)
-    return Look(record, machine, status, timers[0] if timers else None, datetime.now(UTC))
+    return Look(record, machine, status, timers[0] if timers else None, datetime.now(UTC), cluster_lines.of(record))
 
 
 def own_status(record: Record) -> dict[str, Any] | None:
@@ -118,7 +120,7 @@ def _show(lines: str) -> None:
 
 def text(seen: Look) -> str:
     """The look as lines of a terminal."""
-    lines = [_machine_line(seen), _cost_line(seen), *_run_lines(seen), *_stop_lines(seen), _next_line(seen)]
+    lines = [_machine_line(seen), _cost_line(seen), *seen.workers, *_run_lines(seen), *_stop_lines(seen), _next_line(seen)]
     return "\n".join(filter(None, lines))
 
 
@@ -131,7 +133,7 @@ def _machine_line(seen: Look) -> str:
 
 def _cost_line(seen: Look) -> str:
     limit = f" of at most {seen.record.max_usd:.2f}" if seen.record.max_usd else ""
-    return f"{seen.hours:.1f} hours, about {seen.usd:.2f} USD so far{limit} ({seen.record.usd_per_hour:g} USD per hour; disk and bucket: `instance list`)"
+    return f"{seen.hours:.1f} hours, about {seen.usd:.2f} USD so far{limit} ({seen.record.usd_per_hour_of_all:g} USD per hour; disk and bucket: `instance list`)"
 
 
 def _run_lines(seen: Look) -> list[str]:

@@ -13,7 +13,7 @@ training_status    the state of a training, read from its files
 trainer_process    starts the trainer as a process of its own, watches it, reports how it ended
 trackers           TensorBoard, MLflow, Weights & Biases, Trackio: `report_to` sends the figures there
 adapter_check      saves the adapter and proves it finite, changed, and as good on disk as in memory
-distributed        several processes at one training: torchrun or accelerate launch
+processes          several processes at one training: torchrun or accelerate launch, on one machine or several
 hang_detection     a note after every forward pass distinguishes a hung training from a slow one
 fit_plan           for every machine: does the training fit, how long does it take, what does it cost
 workload           steps, operations and seconds of a training, from the model's shapes

@@ -6,7 +6,7 @@ No thread writes these notes on a timer: if the model does no work, nothing is w
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ PATIENCE_IN_LOADING = 900.0  # seconds; also until a step has been timed
 
 
 @contextmanager
-def noted(model: Any, folder: Path) -> Iterator[None]:
-    """Inside, each forward pass of the model's layers leaves a note in the training's folder, at most one every two seconds."""
+def noted(model: Any, folder: Path, also: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Inside, each forward pass of the model's layers leaves a note in the training's folder, at most one every two seconds. also: is called
+    with each note."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     latest, one_at_a_time = 0.0, threading.Lock()
 
@@ -32,6 +33,7 @@ def noted(model: Any, folder: Path) -> Iterator[None]:
             if time.time() - latest >= EVERY:
                 latest = time.time()
                 files.write_json(folder / NOTE, {"time": latest, "memory_left": round(system_memory.left_share(), 4)})
+                also()
 
     hook = base.model.register_forward_hook(note)
     try:

@@ -16,8 +16,9 @@ from transformers import TrainingArguments, default_data_collator
 from mistral_lib.model import likelihood
 from mistral_lib.run import hardware
 from mistral_lib.run.settings import Settings
-from mistral_lib.training import checkpoints, distributed, largest_batch, out_of_memory, trackers, training_log, workload
+from mistral_lib.training import checkpoints, largest_batch, out_of_memory, trackers, training_log, workload
 from mistral_lib.training.out_of_memory import BatchShape
+from mistral_lib.training.processes import distributed, shared_run
 from mistral_lib.training.stopping import DivergenceCheck, Spending, Stopped, StopSignal
 from mistral_lib.training.trainer import SupervisedTrainer
 from mistral_lib.training.training_callback import TrainingCallback
@@ -96,10 +97,12 @@ class OptimizerSteps:
         callback = self.callback(model, blocks, baseline, steps)
         with self.stop.during(stepping=True):
             ended = last and callback.ended_at(last, model)
-            distributed.from_first(lambda: (self.shape, None if ended else str(last or "")))
+            distributed.from_first(lambda: (self.shape, None if ended else last.name if last else ""))
             if ended:
                 reached = checkpoints.step_of(last)
             else:
+                if last:
+                    shared_run.share_checkpoint(self.checkpoint_folder, last.name)
                 trainer = self.trainer(model, blocks, callback)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 reached = trainer.state.global_step
@@ -112,9 +115,11 @@ class OptimizerSteps:
 
         def attempt() -> None:
             self.shape, last = distributed.from_first(lambda: None)
+            if last:
+                shared_run.share_checkpoint(self.checkpoint_folder, last)
             if last is not None:
                 with self.stop.during(stepping=True):
-                    self.trainer(model, blocks).train(resume_from_checkpoint=last or None)
+                    self.trainer(model, blocks).train(resume_from_checkpoint=str(self.checkpoint_folder / last) if last else None)
 
         out_of_memory.retry_on_out_of_memory(attempt, lambda why: None, together=True)
 

@@ -5,6 +5,7 @@ allocator, or a kill by the kernel, which the next start recognizes from the ker
 """
 
 import errno
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,6 +73,24 @@ def shape_now(settings: Settings, events: list[dict[str, Any]], chosen: Settings
             recomputed = event["activation_checkpointing"] if may_recompute(settings) else shape.activation_checkpointing
             return BatchShape(event["micro_batch_size"], event["gradient_accumulation_steps"], recomputed)
     return shape
+
+
+def same_blocks_per_step(shape: BatchShape, events: list[dict[str, Any]], processes: int) -> BatchShape:
+    """The shape with which so many processes make steps of as many blocks as the earlier attempts of this training, which may have had
+    another number of processes. Errors: ValueError if that number of blocks cannot be divided among them.
+    """
+    before = next((event for event in reversed(events) if event["event"] == "process" and "processes" in event), None)
+    if before is None:
+        return shape
+    blocks = before["micro_batch_size"] * before["gradient_accumulation_steps"] * before["processes"]
+    each, rest = divmod(blocks, processes)
+    if rest:
+        raise ValueError(
+            f"this training began with {before['processes']} processes and {blocks} blocks in a step, which {processes} processes cannot share "
+            "equally; start it with a number of processes that divides them"
+        )
+    micro = math.gcd(shape.micro_batch_size, each)
+    return replace(shape, micro_batch_size=micro, gradient_accumulation_steps=each // micro)
 
 
 def may_recompute(settings: Settings) -> bool:

@@ -23,64 +23,76 @@ from mistral_lib.run import Run, allocator, cuda_device, disk, files, hardware, 
 from mistral_lib.run.folder import summary
 from mistral_lib.run.settings import keeping_work
 from mistral_lib.tokens import packed_dataset
-from mistral_lib.training import (
-    adapter_check,
-    checkpoints,
-    distributed,
-    fit_plan,
-    hang_detection,
-    largest_batch,
-    out_of_memory,
-    trackers,
-    training_log,
-)
+from mistral_lib.training import adapter_check, checkpoints, fit_plan, hang_detection, largest_batch, out_of_memory, trackers, training_log
 from mistral_lib.training.optimizer_steps import Ended, OptimizerSteps
+from mistral_lib.training.processes import distributed, shared_run
 from mistral_lib.training.stopping import Spending, StopSignal
 from mistral_lib.training.training_log import TrainingLog
+
+
+def train_folder(folder: Path) -> dict[str, Any]:
+    """As `train`, of a run folder or a run's name. Of several processes, only the first one must have the folder. Errors: FileNotFoundError."""
+    distributed.join(hardware.device(), shared_run.standing(folder))
+    return train(shared_run.opened(folder))
 
 
 def train(run: Run) -> dict[str, Any]:
     """Do the training stage unless it is done, and return training/result.json.
 
-    Of several processes the first one leads; the others take their share of the steps and return nothing.
+    Of several processes the first one leads; the others take their share of the steps, wait for its result and return nothing.
     Errors: NoUsableGpuError, RunInUseError, TrainingFailedError, OutOfMemoryError, DivergedError, NothingToLearnError, DiskFullError, Stopped; RuntimeError if the data stage is not
-    complete, StaleStageError if it is stale; ModuleNotFoundError if the tracker's package is missing.
+    complete, StaleStageError if it is stale; ModuleNotFoundError if the tracker's package is missing. Of several processes also
+    ProcessesDifferError and LostProcess.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
-    if run.status("training") != "complete":  # one that is complete may only be read, on any machine
-        cuda_device.require(run.settings.instance, "training")
-    trackers.require(run.settings.report_to)
     distributed.join(hardware.device())
-    if refusal := distributed.from_first(lambda: _refusal(run)):
-        raise refusal
-    inputs = stage_inputs.hashes(run, "training")
-    folder = run.folder / "training"
+    done = distributed.from_first(lambda: run.status("training") == "complete")
+    distributed.require_all(lambda: _require_machine(run, done))
+    distributed.from_first(lambda: stage_inputs.require_current(run, "data"))
+    inputs = distributed.from_first(lambda: stage_inputs.hashes(run, "training"))
     reasons = distributed.from_first(lambda: run.reasons_to_run("training", inputs))
     if reasons:
-        cuda_device.require(run.settings.instance, "training")
+        distributed.require_all(lambda: _require_ready(run, inputs))
+        shared_run.share_data(run)
     if not distributed.is_first():
-        return Training(run, folder, TrainingLog(None), StopSignal(), "").assist() if reasons else {}
+        return assist(run) if reasons else {}
+    folder = run.folder / "training"
     if reasons:
         stage_inputs.note_in_report(run)
         with run.lock("stage training"):
             set_aside(run, folder, run.changes("training", inputs))
             stop = StopSignal()
             log = TrainingLog(folder / "log.jsonl")
-            with run.recording("training", inputs), end_noted(log):
+            with run.recording("training", inputs), end_noted(log), distributed.loss_reported():
                 result = Training(run, folder, log, stop, summary(reasons)).train_all()
                 log.write("verified")
                 run.complete("training", result)
         stage_inputs.note_in_report(run)
+        distributed.finish()
     return files.read_json(folder / "result.json")
 
 
-def _refusal(run: Run) -> Exception | None:
-    """Why training may not build on the data of this run: an exception that every process raises; None if it may."""
-    try:
-        stage_inputs.require_current(run, "data")
-    except (RuntimeError, ValueError) as error:
-        return error
-    return None
+def _require_machine(run: Run, done: bool) -> None:
+    """done: a training that is complete may only be read, on any machine. Errors: NoUsableGpuError, ModuleNotFoundError."""
+    if not done:
+        cuda_device.require(run.settings.instance, "training")
+    if distributed.is_first():
+        trackers.require(run.settings.report_to)
+
+
+def _require_ready(run: Run, inputs: dict[str, str]) -> None:
+    cuda_device.require(run.settings.instance, "training")
+    shared_run.require_same_base(run, inputs["base_model"])
+
+
+def assist(run: Run) -> dict[str, Any]:
+    """In a process other than the first: its share of the steps, until the first one has verified the adapter. Errors: LostProcess."""
+    with distributed.loss_reported():
+        Training(run, run.folder / "training", TrainingLog(None), StopSignal(), "").assist()
+        allocator.release_unused_memory()
+        distributed.finish()
+    shared_run.forget(run)
+    return {}
 
 
 @contextmanager
@@ -91,7 +103,8 @@ def end_noted(log: TrainingLog) -> Iterator[None]:
     except BaseException as error:
         with suppress(OSError):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                log.write("stopping", by="stop signal", because=str(error))
+                by = "lost process" if isinstance(error, distributed.LostProcess) else "stop signal"
+                log.write("stopping", by=by, because=str(error))
             else:
                 log.write("failed", error=f"{type(error).__name__}: {error}")
         raise
@@ -130,13 +143,23 @@ class Training:
         self.spending = Spending(training_log.seconds_at_work(events), usd_per_hour)
         chosen, choice = distributed.from_first(lambda: fit_plan.of_training(self.settings, events))
         shape = out_of_memory.shape_now(self.settings, events, chosen)
+        if checkpoints.last_complete(folder / "checkpoints"):
+            shape = out_of_memory.same_blocks_per_step(shape, events, distributed.count())
         self.steps = OptimizerSteps(
             self.settings, folder / "checkpoints", log, stop, self.spending, shape,
             measure=lambda model, what: likelihood.mean(self.measure(model, what)),
         )  # fmt: skip
         killed = out_of_memory.killed_for_memory(events, folder)
         report_to = self.settings.report_to
-        log.write("process", pid=os.getpid(), because=because, report_to=report_to, **dataclasses.asdict(shape), **out_of_memory.counters())
+        log.write(
+            "process",
+            pid=os.getpid(),
+            because=because,
+            report_to=report_to,
+            processes=distributed.count(),
+            **dataclasses.asdict(shape),
+            **out_of_memory.counters(),
+        )
         if choice:
             log.write("chosen", **choice)
         out_of_memory.refuse_if_loading(killed, events, self.settings)
@@ -156,7 +179,7 @@ class Training:
         trainable, total = model.get_nb_trainable_parameters()
         missing_bytes = max(0, disk.training_bytes(trainable) - disk.used_bytes(self.folder))
         disk.require(self.folder, missing_bytes, "a training with its checkpoints")
-        with hang_detection.noted(model, self.folder):
+        with hang_detection.noted(model, self.folder, distributed.give_sign):
             self.steps.try_largest(model, blocks, counts)  # 3
             before = self.baseline(model)  # 4
             ended = self.steps.train(model, blocks, likelihood.mean(before))  # 5
@@ -171,12 +194,11 @@ class Training:
         files.write_json(self.folder / "result.json", result)  # 9
         return result
 
-    def assist(self) -> dict[str, Any]:
+    def assist(self) -> None:
         """In a process other than the first: build the same model, and take its share of the steps."""
         blocks = largest_batch.loaded(self.run.folder / "data" / "train", "training")
         model, _ = self.build()
         self.steps.assist(model, blocks)
-        return {}
 
     def build(self) -> tuple[Any, str]:
         """The quantized base with a fresh adapter, seeded; and the hash of that adapter."""
@@ -222,7 +244,7 @@ class Training:
         self.log.write("loading", base_model=self.settings.base_model, adapter=True)
         model = base_model.load_adapter(self.settings, adapter)
         adapter_check.verify(model, initial)
-        with hang_detection.noted(model, self.folder):
+        with hang_detection.noted(model, self.folder, distributed.give_sign):
             repeated = likelihood.mean(self.measure(model, "reloaded from disk"))
         adapter_check.require_same(repeated, likelihood.mean(after))
         return repeated

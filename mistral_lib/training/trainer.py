@@ -4,6 +4,7 @@ Knows one model and its blocks; knows nothing of run folders or of when a traini
 """
 
 import math
+import tempfile
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -14,7 +15,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from mistral_lib.model import likelihood
 from mistral_lib.run import allocator, disk, sealed
-from mistral_lib.training import checkpoints, distributed, out_of_memory
+from mistral_lib.training import checkpoints, out_of_memory
+from mistral_lib.training.processes import distributed
 from mistral_lib.training.stopping import StopSignal
 from mistral_lib.training.training_callback import TrainingCallback
 
@@ -29,7 +31,8 @@ class SupervisedTrainer(Trainer):
         allocator.keep_for_reuse()
         _answer_with_losses(options["model"], autocast)
         self.outcome = StepOutcome(self)
-        super().__init__(callbacks=[self.outcome, distributed.SharedStopRequest(stop), *([callback] if callback else [])], **options)
+        own = [callback] if callback else []
+        super().__init__(callbacks=[self.outcome, distributed.SharedStopRequest(stop), *own, distributed.StartTogether()], **options)
         self.callback = callback
         self.remove_callback(PrinterCallback)  # it prints raw dictionaries; the log prints a line for each event
         if callback:
@@ -90,7 +93,7 @@ class SupervisedTrainer(Trainer):
 
     def _average_or_give_up(self, model: Any) -> None:
         """Errors: SharedShortageError in every process if any ran out of memory."""
-        if distributed.any_of(self.shortage is not None, self.args.device):
+        if distributed.any_of(self.shortage is not None):
             short = {rank: why for rank, why in enumerate(distributed.gathered(self.shortage)) if why}
             raise out_of_memory.SharedShortageError(
                 "; ".join(f"process {rank} of {distributed.count()}: {why}" for rank, why in short.items())
@@ -137,7 +140,7 @@ class SupervisedTrainer(Trainer):
         checkpoints.tidy(place)
 
     def _save_into(self, folder: Path, model: Any, trial: Any) -> None:
-        """The first process writes weights and optimizer, each process its random state."""
+        """The first process writes; the others take part, because it writes their random states too."""
         distributed.wait()  # until the folder exists
         self.saving_into = folder
         try:
@@ -145,6 +148,17 @@ class SupervisedTrainer(Trainer):
         finally:
             self.saving_into = None
         distributed.wait()  # until everything is written
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The random states of all processes, written by the first one: the others may have no access to its folder."""
+        if distributed.count() == 1:
+            return super()._save_rng_state(output_dir)
+        with tempfile.TemporaryDirectory() as own:
+            super()._save_rng_state(own)
+            written = {path.name: path.read_bytes() for path in Path(own).iterdir()}
+        for states in distributed.gathered(written):
+            for name, content in states.items() if distributed.is_first() else ():
+                (Path(output_dir) / name).write_bytes(content)
 
 
 class StepOutcome(TrainerCallback):
@@ -165,9 +179,9 @@ class StepOutcome(TrainerCallback):
 
     def is_broken(self, loss: float, norm: float) -> bool:
         """Call it before the optimizer: whether loss or gradient norm are not finite in any process."""
-        scaler, device = self.trainer.accelerator.scaler, self.trainer.args.device
+        scaler = self.trainer.accelerator.scaler
         self.used = scaler.get_scale() if scaler is not None else None
-        broken = distributed.any_of(not (math.isfinite(loss) and math.isfinite(norm)), device)
+        broken = distributed.any_of(not (math.isfinite(loss) and math.isfinite(norm)))
         self.because = f"loss {loss}, gradient norm {norm}" if broken else None
         return broken
 

@@ -2,8 +2,8 @@
 
 Each event is a flat object with `event` and `time` (seconds since 1970):
 
-process         pid, because, report_to, micro_batch_size, gradient_accumulation_steps, activation_checkpointing: a trainer starts or
-                resumes; the last three are those of settings.FITTED, in several events
+process         pid, because, report_to, processes, micro_batch_size, gradient_accumulation_steps, activation_checkpointing: a trainer
+                starts or resumes; the last three are those of settings.FITTED, in several events
 chosen          parameters (the names that were `auto`), all of settings.FITTED, instance, phase, needed_gib, available_gib, reserve_gib
 loading         base_model, dtype, why, device, gpus (if one of several GPUs is used: a sentence)
 kernels         attention (by record, variable length, memory-efficient, masked), why, layers: what computes them
@@ -19,7 +19,7 @@ skipped         step, because, in_a_row, in_all, in float16 also gradient_scale:
 checkpoint      step
 out_of_memory   why, others (who else has memory on the card, if it is known), was, requested, settings.FITTED: the batch that is tried
                 next
-stopping        by (stop signal, early_stopping, max_hours, max_usd), step, because
+stopping        by (stop signal, lost process, early_stopping, max_hours, max_usd), step, because
 verified        the adapter was saved, read back and measured again
 failed          error
 """

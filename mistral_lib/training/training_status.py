@@ -76,12 +76,20 @@ def status(run: Run) -> TrainingStatus:
     word = "running" if alive else run.status("training")
     facts = {"run": name, "word": word, "pid": (run.holder() or {}).get("pid") if alive else None, "alive": alive}
     if not alive:
-        facts["error"] = run.entry("training").get("error")
+        facts["error"] = run.entry("training").get("error") or _killed(run)
     if not events:
         return TrainingStatus(**facts, advice=_advice(word, name))
     facts |= _figures(events) | _money(run, events, alive)
     facts |= _progress(folder, events) if alive else _end(folder)
     return TrainingStatus(**facts, advice=_advice("hung" if facts.get("hung") else word, name, facts.get("pid")))
+
+
+def _killed(run: Run) -> str | None:
+    """A trainer that is recorded as running, and does not run, had no time to record a reason."""
+    entry = run.entry("training")
+    return (
+        f"the trainer, which started {entry['started']}, was killed or its machine was lost" if entry.get("status") == "running" else None
+    )
 
 
 def _figures(events: list[dict[str, Any]]) -> dict[str, Any]:

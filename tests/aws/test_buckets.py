@@ -1,5 +1,6 @@
 """The bucket of the runs and its objects: private, verified, resumed after a cut, and removed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,22 @@ def test_a_bucket_half_made_is_protected_by_the_next_try(aws: FalseAws) -> None:
     assert buckets.owned(REGION) == [BUCKET]
 
 
+def test_a_named_bucket_half_made_is_protected_by_the_next_try(aws: FalseAws) -> None:
+    aws.deny("s3", "PutPublicAccessBlock", times=1)
+    with pytest.raises(errors.AwsError, match="protecting the bucket mine"):
+        buckets.ensure("mine", "demo", REGION)
+    assert buckets.owned(REGION) == []
+    assert buckets.ensure("mine", "demo", REGION) == "mine" and buckets.owned(REGION) == ["mine"]
+    aws.requests.clear()
+    assert buckets.ensure("mine", "demo", REGION) == "mine" and not aws.asked("s3", "PutPublicAccessBlock"), "from now on it is its owner's"
+
+
+def test_a_bucket_whose_tags_may_not_be_read_is_not_taken_for_somebody_elses(aws: FalseAws, bucket: str) -> None:
+    assert buckets.owned_and_unreadable(REGION) == ([bucket], [])
+    aws.deny("s3", "GetBucketTagging")
+    assert buckets.owned_and_unreadable(REGION) == ([], [bucket])
+
+
 def test_a_named_bucket_of_the_account_stays_as_it_is(aws: FalseAws) -> None:
     session.client("s3", REGION).create_bucket(Bucket="theirs", CreateBucketConfiguration={"LocationConstraint": REGION})
     assert buckets.ensure("theirs", "demo", REGION) == "theirs"
@@ -82,6 +99,21 @@ def test_a_file_that_changes_while_it_is_uploaded_is_refused(aws: FalseAws, buck
     with pytest.raises(errors.AwsError, match="changed while"):
         buckets.upload(path, bucket, "runs/demo/file", sha256, REGION)
     assert buckets.listing(bucket, "", REGION) == {}
+
+
+@pytest.mark.parametrize("size", [2**20, 40 * 2**20])
+def test_a_file_that_changes_back_after_its_upload_leaves_no_object(aws: FalseAws, bucket: str, tmp_path: Path, size: int) -> None:
+    """The bytes that are sent are those that are hashed, whatever the file holds before and after."""
+    path, sha256 = written(tmp_path, size)
+    right, facts = path.read_bytes(), path.stat()
+    aws.before("s3", "HeadObject", lambda asked: path.write_bytes(right[:-1] + b"?"))
+    with pytest.raises(errors.AwsError, match="changed while"):
+        buckets.upload(path, bucket, "runs/demo/file", sha256, REGION)
+    path.write_bytes(right)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert buckets.listing(bucket, "", REGION) == {}
+    assert "Uploads" not in session.client("s3", REGION).list_multipart_uploads(Bucket=bucket)
+    assert buckets.upload(path, bucket, "runs/demo/file", sha256, REGION), "the next try sends it"
 
 
 def test_an_upload_that_is_cut_succeeds_by_itself_or_on_the_next_try(aws: FalseAws, bucket: str, tmp_path: Path) -> None:

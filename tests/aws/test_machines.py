@@ -161,7 +161,7 @@ def test_a_machine_can_be_moved_as_an_image_and_nothing_of_it_is_left(aws: False
         assert volumes.leftovers(region, RUN) == []
 
 
-def test_the_security_group_never_has_a_rule_for_what_comes_in(aws: FalseAws) -> None:
+def test_the_security_group_of_a_machine_alone_never_has_a_rule_for_what_comes_in(aws: FalseAws) -> None:
     group = network.ensure_group(RUN, REGION)
     assert network.ensure_group(RUN, REGION) == group and network.groups(REGION) == {group: RUN}
     found = session.client("ec2", REGION).describe_security_groups(GroupIds=[group])["SecurityGroups"][0]

@@ -9,6 +9,7 @@ import pytest
 from mistral_lib.aws import (  # isort: skip
     buckets, errors, found_machines, images, machines, names, network, parameters, policies, prices, quotas, regions, roles, schedules, session, shell_commands, volumes,
 )  # fmt: skip
+from mistral_lib.instance.cluster import placement
 from mistral_lib.run import files
 from tests.support.aws_stand_in import FalseAws
 
@@ -33,7 +34,7 @@ def every_policy(region: str = REGION) -> dict[str, policies.Policy]:
     own = names.of("demo")
     return {
         "machine": policies.machine_policy(own, BUCKET, ACCOUNT, region), "timer": policies.timer_policy(own, ACCOUNT, region),
-        "administrator": policies.administrator_policy(BUCKET, ACCOUNT, region),
+        "administrator": policies.administrator_policy(BUCKET, ACCOUNT, region), "cluster": policies.cluster_policy(ACCOUNT, region),
     }  # fmt: skip
 
 
@@ -140,11 +141,16 @@ def test_the_administrators_policy_covers_every_request(aws: FalseAws, home: Pat
     whole_life(aws, tmp_path)
     made = {f"{one.service}:{one.action}" for one in aws.requests}
     needed = {RIGHTS.get(one, one) for one in made}
-    given = actions(every_policy()["administrator"])
+    given = actions(every_policy()["administrator"]) | actions(every_policy()["cluster"])
     assert needed <= given, needed - given
     # Rights without a request of this test: they belong to other requests, or to the machine's own life.
     indirect = {"iam:PassRole", "iam:CreateServiceLinkedRole", "iam:TagRole", "iam:TagInstanceProfile", "ssm:StartSession", "ssm:TerminateSession", "s3:AbortMultipartUpload", "scheduler:UpdateSchedule", "ec2:ReplaceIamInstanceProfileAssociation"}  # fmt: skip
     assert given - needed <= indirect, given - needed - indirect
+
+
+def test_the_administrators_policy_without_that_of_clusters_is_enough_for_one_machine() -> None:
+    cluster = actions(every_policy()["cluster"]) - actions(every_policy()["administrator"])
+    assert cluster == {"ec2:CreatePlacementGroup", "ec2:DeletePlacementGroup", "ec2:AuthorizeSecurityGroupIngress"}
 
 
 def whole_life(aws: FalseAws, folder: Path) -> None:
@@ -167,7 +173,9 @@ def whole_life(aws: FalseAws, folder: Path) -> None:
     roles.ensure("demo", bucket, REGION)
     zone, subnet = next(iter(network.subnets(REGION).items()))
     group = network.ensure_group("demo", REGION)
-    order = machines.Order("demo", "g5.xlarge", REGION, subnet, images.newest(REGION), "", 150, profile, group, zone=zone)
+    placement.open_to_members(group, REGION)
+    placed = placement.ensure("demo", REGION)
+    order = machines.Order("demo", "g5.xlarge", REGION, subnet, images.newest(REGION), "", 150, profile, group, zone=zone, placement=placed)
     machines.rehearse(order)
     machine = machines.launch(order)
     schedules.ensure("demo", REGION, machine.id, datetime.now(UTC) + timedelta(hours=1), timer)
@@ -193,6 +201,7 @@ def whole_life(aws: FalseAws, folder: Path) -> None:
     for leftover in volumes.leftovers(REGION):
         volumes.delete(leftover)
     network.delete_group("demo", REGION)
+    placement.delete("demo", REGION)
     parameters.delete("demo", REGION)
     roles.existing(None, REGION)
     roles.delete("demo", REGION)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,8 +72,8 @@ def meanwhile(act: Callable[[], Any], *paths: Path) -> threading.Thread:
     return thread
 
 
-def kill_the_workers() -> None:
-    for process in ray_nodes.workers("CommandWorker"):
+def kill_the_workers(address: str) -> None:
+    for process in ray_nodes.workers(address, "CommandWorker"):
         ray_nodes.kill(process)
 
 
@@ -99,8 +100,10 @@ def test_an_alternative_whose_worker_is_killed_runs_again_and_is_failed_after_th
 ) -> None:
     found = alternatives(home, settings, "resumes", "waits")
     resumes, waits = (home / "runs" / f"try-{name}" for name in ("resumes", "waits"))
-    first = meanwhile(kill_the_workers, resumes / "began.0", waits / "began.0")
-    second = meanwhile(kill_the_workers, home / "runs" / "try" / "comparison.json", waits / "began.1")  # the other one has ended
+    first = meanwhile(partial(kill_the_workers, address), resumes / "began.0", waits / "began.0")
+    second = meanwhile(
+        partial(kill_the_workers, address), home / "runs" / "try" / "comparison.json", waits / "began.1"
+    )  # the other one has ended
     assert sweep_runs.run_on_cluster(found, ["00"], address) == 1
     first.join()
     second.join()
@@ -191,7 +194,7 @@ def started(home: Path, address: str) -> Iterator[Callable[[], subprocess.Popen]
 
 @pytest.mark.long
 def test_trainings_side_by_side_survive_an_interrupt_and_killed_workers(
-    started: Callable[[], subprocess.Popen], home: Path, prepared: Run, settings: Settings
+    started: Callable[[], subprocess.Popen], address: str, home: Path, prepared: Run, settings: Settings
 ) -> None:
     """The whole command: interrupted while both train; run again, its workers are killed; then both are complete and compared."""
     alternatives(home, settings, "fast", "slow", max_steps=300, checkpoint_every_steps=10, validate_every_steps=0)
@@ -205,7 +208,7 @@ def test_trainings_side_by_side_survive_an_interrupt_and_killed_workers(
     reached = [latest_step(folder) for folder in folders]
     second = started()
     wait_for_steps(second, folders, max(reached) + 12)
-    kill_the_workers()
+    kill_the_workers(address)
     out, error = second.communicate(timeout=600)
     assert second.returncode == 0, error[-3000:]
     assert error.count("was lost (") == 2 and "Lowest validation loss: " in out

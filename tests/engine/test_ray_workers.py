@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -43,39 +44,44 @@ def ray() -> Iterator[Any]:
         yield connected
 
 
+@pytest.fixture
+def engine(ray: Any) -> Iterator[RayEngine]:
+    with closing(RayEngine(ray)) as opened:
+        yield opened
+
+
 def items(*numbers: int) -> list[tuple[str, int]]:
     return [(f"item {number}", number) for number in numbers]
 
 
-def test_results_come_in_order_from_both_nodes_with_their_figures(ray: Any) -> None:
-    engine = RayEngine(ray)
+def test_results_come_in_order_from_both_nodes_with_their_figures(engine: RayEngine) -> None:
     assert engine.workers == 2
     assert list(engine.map(Job(f"{MODULE}:tenfold", (10,)), items(*range(14, 600)))) == [n * 10 for n in range(14, 600)]
     assert len(engine.use) == 2 and sum(one.rows for one in engine.use.values()) == 586 * 5
     assert "Ray, 2 nodes (" in engine.described() and "rows/s, at most" in engine.described()
 
 
-def test_an_error_is_that_of_the_work_in_its_place(ray: Any) -> None:
-    found = RayEngine(ray).map(Job(f"{MODULE}:tenfold", (10,)), items(12, 13, 14))
+def test_an_error_is_that_of_the_work_in_its_place(engine: RayEngine) -> None:
+    found = engine.map(Job(f"{MODULE}:tenfold", (10,)), items(12, 13, 14))
     assert next(found) == 120
     with pytest.raises(ValueError, match="13 is refused"):
         next(found)
 
 
-def test_a_worker_that_ends_costs_its_item_and_not_the_run(ray: Any, tmp_path: Path) -> None:
-    found = list(RayEngine(ray).map(Job(f"{MODULE}:tenfold", (10, str(tmp_path))), items(*range(1, 9))))
+def test_a_worker_that_ends_costs_its_item_and_not_the_run(engine: RayEngine, tmp_path: Path) -> None:
+    found = list(engine.map(Job(f"{MODULE}:tenfold", (10, str(tmp_path))), items(*range(1, 9))))
     assert found == [n * 10 for n in range(1, 9)] and len(list(tmp_path.iterdir())) == 2
 
 
-def test_an_item_that_costs_three_workers_ends_the_run_and_is_named(ray: Any) -> None:
+def test_an_item_that_costs_three_workers_ends_the_run_and_is_named(engine: RayEngine) -> None:
     with pytest.raises(WorkerLostError, match=r"item -1: 3 workers were lost with it.*run again, finished parts are kept"):
-        list(RayEngine(ray).map(Job(f"{MODULE}:tenfold", (10,)), items(1, -1, 2)))
+        list(engine.map(Job(f"{MODULE}:tenfold", (10,)), items(1, -1, 2)))
 
 
-def test_another_version_of_the_library_on_a_node_is_refused(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_the_library_on_a_node_is_refused(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "library_hash", lambda: "of another commit")
     with pytest.raises(ClusterError, match="has another version of this library: install the same commit on every node"):
-        list(RayEngine(ray).map(Job(f"{MODULE}:tenfold", (10,)), items(1)))
+        list(engine.map(Job(f"{MODULE}:tenfold", (10,)), items(1)))
 
 
 def test_a_node_that_is_removed_costs_its_items_and_not_the_run(ray: Any) -> None:

@@ -75,6 +75,36 @@ def test_a_second_computer_finds_the_first_machine(home, aws: FalseAws) -> None:
     assert second.machine == first.machine and second.ends_at == first.ends_at and len(launched(aws)) == 1
 
 
+def test_another_computer_never_moves_the_end_to_a_later_time(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    first = up(max_hours=2)
+    timer = schedules.get("first", REGION)
+    records.delete("first")  # as on another computer
+    second = up(max_hours=9)
+    assert second.complete and schedules.get("first", REGION) == timer
+    assert abs(second.ends_at - first.ends_at) < timedelta(seconds=1) and second.max_hours == pytest.approx(2, abs=0.001)
+    assert "its end is never moved to a later time" in capsys.readouterr().err
+    records.save(replace(second, ends_at=second.ends_at + timedelta(hours=5)))  # an older record than the schedule
+    assert up().ends_at == second.ends_at == records.load("first").ends_at and schedules.get("first", REGION) == timer
+
+
+def test_another_computer_may_move_the_end_to_an_earlier_time(home, aws: FalseAws) -> None:
+    first = up(max_hours=9)
+    records.delete("first")
+    second = up(max_hours=2)
+    assert first.ends_at - second.ends_at == timedelta(hours=7)
+    assert schedules.get("first", REGION).at == (second.ends_at + timedelta(minutes=10)).replace(microsecond=0)
+
+
+def test_a_machine_that_has_its_timer_is_not_ended_by_a_computer_that_may_not_change_it(home, aws: FalseAws) -> None:
+    first = up(max_hours=9)
+    timer = schedules.get("first", REGION)
+    records.delete("first")
+    aws.deny("scheduler", "UpdateSchedule")
+    with pytest.raises(AwsError, match="scheduler:UpdateSchedule"):
+        up(max_hours=2)
+    assert machines.get(REGION, first.machine).state == "running" and schedules.get("first", REGION) == timer
+
+
 def test_a_second_up_that_requests_another_machine_is_refused(home, aws: FalseAws) -> None:
     first = up()
     with pytest.raises(LaunchError, match=r"type g5\.xlarge \(now g4dn\.xlarge\).*instance down first"):

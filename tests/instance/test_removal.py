@@ -164,9 +164,18 @@ def test_volumes_and_addresses_with_the_tag_are_removed(home, aws: FalseAws) -> 
     assert removal.down("first", yes=True) == 0 and volumes.leftovers(REGION) == []
 
 
-def test_a_run_that_is_unknown_is_no_fault(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
-    assert removal.down("nobody", yes=True, extra_regions=[REGION]) == 0
-    assert "nothing is left of nobody in us-east-1" in capsys.readouterr().out
+def test_a_run_that_nobody_knows_is_an_error(home, aws: FalseAws) -> None:
+    with pytest.raises(records.RecordError, match=r"no run nobody is known .* nothing was removed: .*instance list"):
+        removal.down("nobody", yes=True, extra_regions=[REGION])
+
+
+def test_a_run_that_is_gone_already_is_no_fault(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
+    up()
+    assert removal.down("first", yes=True) == 0 and not records.place("first").exists()
+    assert removal.down("first", yes=True) == 0
+    assert capsys.readouterr().out.count("nothing is left of first in us-east-1") == 2
+    with pytest.raises(records.RecordError, match=r"did you mean first\?"):
+        removal.down("fist", yes=True)
 
 
 def test_another_computer_looks_into_all_regions_of_the_account(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +188,8 @@ def test_another_computer_looks_into_all_regions_of_the_account(home, aws: False
 
 def test_a_misspelled_name_shows_the_runs_that_are_there(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
     up()
-    assert removal.down("frist", yes=True) == 0
+    with pytest.raises(records.RecordError, match=r"no run frist .*nothing was removed: did you mean first\?"):
+        removal.down("frist", yes=True)
     shown = capsys.readouterr().out
     assert "nothing has the tag of frist in us-east-1 of account 123456789012; other runs that have something there: first" in shown
 
@@ -255,3 +265,16 @@ def test_a_bucket_that_is_not_shown_keeps_the_record(home, aws: FalseAws, monkey
     assert removal.down("first", yes=True) == 1
     aws.recover()
     assert records.load("first").bucket == record.bucket, "fetch still needs it"
+
+
+def test_a_bucket_whose_tags_may_not_be_read_is_not_claimed_to_be_gone(
+    home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    record = up()
+    monkeypatch.setattr(removal, "LISTED_SECONDS", 0)
+    aws.deny("s3", "GetBucketTagging")
+    assert removal.down("first", yes=True) == 1
+    shown = capsys.readouterr().out
+    assert f"not seen: bucket in us-east-1: {record.bucket}" in shown and "nothing is left" not in shown
+    aws.recover()
+    assert removal.down("first", yes=True) == 0 and kinds() == []

@@ -68,3 +68,12 @@ def test_a_named_bucket_of_ones_own_is_listed_by_its_objects_alone(home, aws: Fa
     )
     found = [one for one in resources.everything() if one.kind in ("bucket", "objects")]
     assert [(one.kind, one.id) for one in found] == [("objects", "s3://a-bucket-of-mine/runs/first/")]
+
+
+def test_the_runs_bucket_is_not_hidden_if_its_tags_may_not_be_read(home, aws: FalseAws) -> None:
+    record = up()
+    session.client("s3", REGION).create_bucket(Bucket="somebody-elses-matter")
+    aws.deny("s3", "GetBucketTagging")
+    shown = listing.text()
+    assert f"not seen: bucket in us-east-1: {record.bucket}: whether it is the workbook's" in shown and "s3:GetBucketTagging" in shown
+    assert f"s3://{record.bucket}/runs/first/" in shown and "somebody-elses-matter" not in shown

@@ -92,13 +92,19 @@ def test_a_stopped_machine_that_has_a_profile_gets_the_runs_and_then_its_own_aga
 
 def test_down_gives_a_machine_back_as_it_was(home, aws: FalseAws, capsys: pytest.CaptureFixture[str]) -> None:
     machine = own_machine()
+    # Containers on it need two hops to the metadata service.
+    options = {"HttpTokens": "optional", "HttpPutResponseHopLimit": 3, "HttpEndpoint": "enabled"}
+    session.client("ec2", REGION).modify_instance_metadata_options(InstanceId=machine, **options)
     before = described(machine)
     start(machine)
+    assert described(machine)["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     found = {one.kind: one for one in resources.everything()}
     assert found["adopted machine"].id == machine and "was there before" in found["adopted machine"].note
     assert removal.down("first", yes=True) == 0 and resources.everything() == []
     after = described(machine)
     assert after["State"]["Name"] == "stopped" and after["SecurityGroups"] == before["SecurityGroups"]
+    for option in ("HttpTokens", "HttpPutResponseHopLimit", "HttpEndpoint"):
+        assert after["MetadataOptions"][option] == before["MetadataOptions"][option]
     assert "IamInstanceProfile" not in after and not any(tag["Key"].startswith("mistral") for tag in after.get("Tags", []))
     assert not aws.asked("ec2", "TerminateInstances")
 
@@ -108,6 +114,19 @@ def test_a_second_start_finds_the_machine_running_and_sets_it_up_again(home, aws
     first = start(machine)
     second = start(machine)
     assert second.machine == first.machine and second.adopted and len(aws.asked("ec2", "StartInstances")) == 1
+
+
+def test_a_start_of_a_machine_that_runs_never_moves_its_end_to_a_later_time(
+    home, aws: FalseAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = own_machine()
+    start(machine, max_hours=2)
+    timer = schedules.get("first", REGION)
+    assert start(machine, max_hours=9).max_hours == pytest.approx(2, abs=0.01) and schedules.get("first", REGION) == timer
+    assert "its end is never moved to a later time" in capsys.readouterr().err
+    machines.stop(REGION, machine)
+    assert start(machine, max_hours=9).max_hours == 9 and schedules.get("first", REGION).at > timer.at
+    assert f"the timer in AWS for {machine} moves from" in capsys.readouterr().err
 
 
 def test_a_stopped_machine_of_the_run_itself_is_started(home, aws: FalseAws) -> None:
@@ -161,6 +180,17 @@ def test_another_region_gets_a_copy_of_the_image_and_a_bucket_there(home, aws: F
     assert record.region == FAR and record.complete and record.bucket.endswith(FAR)
     assert machines.get(FAR, record.machine).state == "running" and schedules.existing(REGION) == []
     assert removal.down("first", yes=True) == 0 and resources.everything() == []
+
+
+def test_a_copy_of_the_image_that_an_earlier_call_began_is_taken(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = own_machine()
+    no_capacity(aws)
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "wait", lambda region, image: region == REGION)  # the copy is not ready in time
+        with pytest.raises(AwsError, match="run the command again, it is found"):
+            start(machine, move_to=FAR)
+    assert start(machine, move_to=FAR).complete
+    assert len(aws.asked("ec2", "CopyImage")) == 1 and len(aws.asked("ec2", "CreateImage")) == 1
 
 
 def test_a_type_and_a_place_are_typed_at_the_question(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:

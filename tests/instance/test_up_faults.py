@@ -151,6 +151,23 @@ def test_the_laptop_is_killed_while_ec2_launches(home, aws: FalseAws) -> None:
     resumes_and_is_removed()
 
 
+def test_the_laptop_is_killed_between_the_launch_and_its_record(home, aws: FalseAws) -> None:
+    """The machine is there, and neither this computer's record nor a timer in AWS knows it."""
+    process: list[subprocess.Popen[bytes]] = []
+    aws.before("ec2", "RunInstances", lambda asked: os.kill(process[0].pid, signal.SIGKILL))
+    process.append(child(aws, "never"))
+    assert process[0].wait(timeout=120) == -signal.SIGKILL
+    assert records.load("first").machine == "" and schedules.existing(REGION) == []
+    assert [one.state for one in resources.everything() if one.kind == "machine"] == ["running"]
+    resumes_and_is_removed()
+
+
+def test_another_computer_completes_a_launch_that_was_killed_before_its_timer(home, aws: FalseAws) -> None:
+    killed(aws, "machine")
+    records.delete("first")
+    resumes_and_is_removed()
+
+
 def killed(aws: FalseAws, step: str) -> None:
     process = child(aws, step)
     _, errors = process.communicate(timeout=120)

@@ -200,22 +200,39 @@ def test_an_agent_that_is_killed_during_the_last_upload_completes_it(machine: Ma
     assert machine.systemctl.read_text().count(f"start {units.RUN}") == 1
 
 
-def test_a_program_that_always_fails_ends_the_machine_at_the_fifth_time(machine: Machine) -> None:
+def test_a_program_that_always_fails_uploads_what_is_there_and_ends_the_machine_at_the_fifth_time(machine: Machine) -> None:
+    run_folder(machine.run_folder, steps=(4,))
+    machine.folders.run_log.write_text("the last words of the run\n")
     machine.folders.job.write_text("{")  # what nobody foresaw
     machine.folders.run_end.write_text("exited 0")
     assert [started(machine).wait(60) for _ in range(5)] == [1, 1, 1, 1, 0]
     assert machine.shutdown.read_text() == "-P now\n"
+    status = machine.status()
+    assert status["phase"] == "ended" and status["reason"].startswith("the machine's program failed 5 times: JobError")
+    assert machine.store.read("machine/log.txt") == b"the last words of the run\n"
+    assert "training/checkpoints/checkpoint-4/complete.json" in machine.results().files and not machine.results().complete
 
 
-def started(machine: Machine) -> subprocess.Popen:
-    """The agent as systemd starts it."""
+def test_a_text_with_a_key_reaches_the_bucket_alone(machine: Machine) -> None:
+    started(machine, "mistral_lib.on_machine.bucket.handover", "machine/reach-0.txt", text=b"key: abc\n").wait(60)
+    assert machine.store.read("machine/reach-0.txt") == b"key: abc\n" and b"abc" not in (machine.state / "agent.log").read_bytes()
+    assert started(machine, "mistral_lib.on_machine.bucket.handover", "machine/reach-1.txt").wait(60) == 1
+    assert machine.store.read("machine/reach-1.txt") is None
+
+
+def started(machine: Machine, *command: str, text: bytes = b"") -> subprocess.Popen:
+    """The agent as systemd starts it, or another module with its arguments and what it reads."""
     place = {"run": "quick", "bucket": BUCKET, "prefix": PREFIX, "region": "us-east-1", "archive_sha256": "0" * 64, "minutes": 60}
     (machine.folders.base / "place.json").write_text(json.dumps(place))
     (machine.folders.base / "started").write_text(str(machine.limits.started))
     names = {"FOLDER": machine.folders.base, "RUNTIME": machine.folders.runtime, "UNITS": machine.folders.units}
     variables = {f"MISTRAL_MACHINE_{name}": str(place) for name, place in names.items()}
     with open(machine.state / "agent.log", "ab") as log:
-        return subprocess.Popen([sys.executable, "-m", agent.__name__], env={**os.environ, **variables}, stdout=log, stderr=log)
+        arguments = [sys.executable, "-m", *(command or [agent.__name__])]
+        process = subprocess.Popen(arguments, env={**os.environ, **variables}, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    process.stdin.write(text)
+    process.stdin.close()
+    return process
 
 
 def waits(condition: Callable[[], object], seconds: float = 30) -> None:

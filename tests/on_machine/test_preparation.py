@@ -59,6 +59,23 @@ def test_everything_is_brought_to_its_place_and_verified(store: Store, folders: 
     assert programs["chown"].read_text() == f"-R workbook:workbook {folders.home}\n"
 
 
+def test_a_long_download_that_is_cut_does_not_count_as_idle(
+    store: Store, folders: Folders, programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine_jobs.upload_job(store, "quick", CODE, PARAMS, idle_minutes=0.01)
+    fetch, attempts = inputs.fetch, []
+
+    def slow(*arguments: Any) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            time.sleep(1.0)  # longer than the machine may be idle
+            raise StoreError("downloading base_model/model.safetensors: ReadTimeoutError")
+        fetch(*arguments)
+
+    monkeypatch.setattr(inputs, "fetch", slow)
+    assert preparation(folders, store).job_in_place().run == "quick" and len(attempts) == 2
+
+
 def test_the_environment_is_made_from_the_lock_and_only_once(store: Store, folders: Folders, programs: dict[str, Path]) -> None:
     machine_jobs.upload_job(store, "quick", CODE, PARAMS, extras=["gpu"])
     preparation(folders, store).job_in_place()

@@ -25,9 +25,15 @@ def test_a_new_machine_gets_the_same_files(store: Store, folder: Path, tmp_path:
     new = tmp_path / "second" / "quick"
     found = restore.restore(store, new)
     names = Results.from_json(store.read("results.json")).files
-    assert (found.files, found.damaged) == (len(names), ())
+    assert (found.files, found.damaged, found.checkpoint) == (len(names), (), "checkpoint-8")
     assert {name: sha256_of(new / name) for name in names} == {name: sha256_of(folder / name) for name in names}
     assert checkpoints.last_complete(new / "training" / "checkpoints").name == "checkpoint-8"
+
+
+def test_results_without_a_checkpoint_say_that_a_training_starts_over(store: Store, tmp_path: Path) -> None:
+    Uploads(store, run_folder(tmp_path / "first" / "quick", steps=())).round()
+    found = restore.restore(store, tmp_path / "second" / "quick")
+    assert found.checkpoint is None and str(found).endswith("without a checkpoint: a training starts over")
 
 
 def test_nothing_to_restore_leaves_the_folder_alone(store: Store, tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_damaged_checkpoint_is_left_out_whole_and_the_one_before_is_used(store
         store.delete(name)
     new = tmp_path / "second" / "quick"
     found = restore.restore(store, new)
-    assert len(found.damaged) == 3
+    assert len(found.damaged) == 3 and str(found).endswith("its newest checkpoint is checkpoint-4")
     assert [path.name for path in (new / "training" / "checkpoints").iterdir()] == ["checkpoint-4"]
     assert checkpoints.last_complete(new / "training" / "checkpoints").name == "checkpoint-4"
 

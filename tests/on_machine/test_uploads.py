@@ -170,6 +170,34 @@ def test_a_large_file_that_is_written_during_its_upload_is_listed_only_when_it_r
     assert "data/large.bin" in listed(store)
 
 
+def test_a_large_file_that_changes_back_unseen_is_never_listed_with_bytes_that_it_has_not(
+    store: Store, folder: Path, aws: FalseAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Hashed as one content, sent as another, and the first again with its old time: size, inode and time say nothing."""
+    large = folder / "data" / "large.bin"
+    large.write_bytes(os.urandom(LARGE))
+    right, facts, upload = large.read_bytes(), large.stat(), Store.upload
+
+    def set_to(content: bytes) -> None:
+        large.write_bytes(content)
+        os.utime(large, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    def disturbed(store: Store, name: str, path: Path, sha256: str) -> None:
+        if path == large:
+            set_to(b"?" + right[1:])
+        try:
+            upload(store, name, path, sha256)
+        finally:
+            set_to(right)
+
+    monkeypatch.setattr(Store, "upload", disturbed)
+    uploads = Uploads(store, folder)
+    assert uploads.round(complete=True).changed == ("data/large.bin",)
+    assert "data/large.bin" not in all_verified(store, tmp_path / "first") | objects(store)
+    monkeypatch.undo()
+    assert uploads.round(complete=True).changed == () and "data/large.bin" in all_verified(store, tmp_path / "second")
+
+
 def test_a_large_file_leaves_the_list_before_its_object_is_replaced(store: Store, folder: Path, aws: FalseAws) -> None:
     large = folder / "data" / "large.bin"
     large.write_bytes(os.urandom(LARGE))

@@ -65,7 +65,7 @@ def test_the_archive_is_the_same_each_time_and_runs_without_the_library(tmp_path
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         assert all(name == "mistral_lib/__init__.py" or name.startswith("mistral_lib/on_machine/") for name in tar.getnames())
         tar.extractall(tmp_path, filter="data")
-    modules = ["agent", "install", "spot"]
+    modules = ["agent", "install", "spot", "cluster.worker"]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); " + "; ".join(f"import mistral_lib.on_machine.{name}" for name in modules)
     outside = f"{code}; print([name for name in sys.modules if name.split('.')[0] in ('torch', 'orjson', 'yaml', 'numpy', 'boto3')])"
     done = subprocess.run([sys.executable, "-I", "-c", outside], capture_output=True, text=True, check=True)

@@ -37,7 +37,7 @@ def mixed(home: Path, settings: params.Settings) -> Run:
     """A run, not prepared yet, on ordinary rows and every container, shape and defect that real corpora have."""
     every_format.write(home / "corpora" / "small")
     for domain in ("red", "green", "blue"):
-        files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 700))
+        files.write_json_lines(home / "corpora" / "small" / f"{domain}.jsonl", rows(domain, 400))
     return Run.open(settings.model_copy(update={"max_rejected_share": 0.9}))
 
 
@@ -53,7 +53,12 @@ def on(cluster: Any, run: Run, name: str, **changes: object) -> Run:
     return other(run, run_name=name, engine="ray", ray_address=cluster.address, **changes)
 
 
-@pytest.mark.parametrize(("workers", "size"), [(1, SMALL), (2, 10**9), (4, 5_000)])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("workers", "size"), [(3, SMALL), *(pytest.param(*case, marks=LONG) for case in ((1, SMALL), (2, 10**9), (4, 5_000)))]
+)
 def test_any_number_of_workers_and_any_cut_give_the_same_bytes(
     cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch, workers: int, size: int
 ) -> None:
@@ -79,13 +84,15 @@ def disturbed(disturbance: Callable[[], None], after: Path, work: Callable[[], A
     return done
 
 
-def test_a_worker_that_is_killed_costs_its_part_and_not_the_run(cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_at_any_moment_costs_its_part_and_not_the_run(
+    cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = everything(mixed)
     monkeypatch.setattr(stretches, "SIZE", SMALL)
     killed = []
 
     def kill() -> None:
-        killed.append(random.choice(ray_nodes.workers() or [0]))
+        killed.append(random.choice(ray_nodes.workers(cluster.address) or [0]))
         if killed[-1]:
             ray_nodes.kill(killed[-1])
 
@@ -94,6 +101,21 @@ def test_a_worker_that_is_killed_costs_its_part_and_not_the_run(cluster: Any, mi
         first = run.folder / ".data.work" / f"{row_parts.name_of(random.Random(number).randrange(10), 0)}" / "complete.json"
         assert disturbed(kill, first, lambda run=run: everything(run)) == expected
     assert len(killed) == KILLS and all(killed)
+
+
+@LONG
+def test_a_node_that_is_removed_costs_its_parts_and_not_the_run(mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    expected = everything(mixed)
+    monkeypatch.setattr(stretches, "SIZE", 5_000)
+    ray.shutdown()
+    with ray_nodes.cluster(1, 1) as own:
+        run = on(own, mixed, "removed")
+        first = run.folder / ".data.work" / row_parts.name_of(3, 0) / "complete.json"
+        lost = own.list_all_nodes()[1]
+        found = disturbed(lambda: own.remove_node(lost, allow_graceful=False), first, lambda: everything(run))
+    assert found == expected
 
 
 def test_what_one_engine_has_finished_the_other_one_reuses(
@@ -181,7 +203,7 @@ def looking() -> Callable[[Any], Any]:
     return stretches.look
 
 
-@pytest.mark.long
+@LONG
 @pytest.mark.parametrize("corpus", ["demo", "generated"])
 def test_the_demo_corpus_and_many_rows(cluster: Any, home: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, corpus: str) -> None:
     changes = {} if corpus == "demo" else {"corpus_paths": ["corpora/many"], "base_model": tiny_model}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mistral_lib.aws import buckets
 from mistral_lib.aws.shell_commands import CommandError
 from mistral_lib.instance.records import Record, RecordError
 from mistral_lib.rented_run import tunnel
@@ -21,8 +23,14 @@ ADDRESS = "http://127.0.0.1:8888/lab/tree/workbook/00_start_here.ipynb?token=abc
 
 @pytest.fixture
 def record(aws: FalseAws, home: Path) -> Record:
-    aws.shell = lambda machine, lines: (0, f"{ADDRESS}\n")
-    return rented.rent()
+    record = rented.rent()
+
+    def shell(machine: str, lines: list[str]) -> tuple[int, str]:
+        rented.put(record, re.search(r"machine/reach-\w+\.txt", lines[0])[0], f"{ADDRESS}\n".encode())
+        return 0, ""
+
+    aws.shell = shell
+    return record
 
 
 def free_port() -> int:
@@ -52,6 +60,15 @@ def test_jupyterlab_is_started_there_and_reached_here(record: Record, programs: 
     assert ADDRESS.replace("8888", str(port)) in capsys.readouterr().out
 
 
+def test_the_key_is_in_no_command_and_no_object_of_it_is_left(aws: FalseAws, record: Record, programs: Path) -> None:
+    tunnel.lab("small", port=free_port())
+    assert not any("token" in row["StandardOutputContent"] + row["StandardErrorContent"] for row in aws.invocations.values())
+    assert not [key for key in buckets.listing(record.bucket, record.prefix, record.region) if "reach" in key]
+    aws.shell = lambda machine, lines: (0, "")
+    with pytest.raises(TunnelError, match="did not arrive in the bucket"):
+        tunnel.lab("small", port=free_port())
+
+
 def test_without_the_plugin_the_steps_are_printed(record: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(tunnel.shutil, "which", lambda name: None)
     assert tunnel.lab("small", port=free_port()) == 1
@@ -62,7 +79,7 @@ def test_without_the_plugin_the_steps_are_printed(record: Record, monkeypatch: p
 
 @pytest.mark.parametrize("what", ["jupyter", "served"])
 def test_what_runs_on_the_machine_is_valid_shell_as_the_runs_user_and_never_listens_to_the_world(what: str) -> None:
-    line, = tunnel.start_lines(tunnel.programs("small")[what])  # fmt: skip
+    line, = tunnel.start_lines(tunnel.programs("small")[what], "machine/reach-0.txt")  # fmt: skip
     inside = shlex.split(line)[2]
     assert subprocess.run(["bash", "-n", "-c", inside], capture_output=True).returncode == 0
     assert "--uid=workbook" in inside and "0.0.0.0" not in inside and "--ip" not in inside

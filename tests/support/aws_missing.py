@@ -6,6 +6,7 @@
 - SSM SendCommand and GetCommandInvocation: what the test's `shell` function prints and returns (moto runs nothing and always succeeds);
 - ClientToken of RunInstances: the same token gets the first answer again;
 - the tags of an image's snapshot, and of a copied image;
+- placement groups (aws_placement.py);
 - S3's x-amz-expected-bucket-owner, and buckets that belong to another account;
 - InvalidInstanceId of SendCommand for a machine that is not online.
 """
@@ -16,6 +17,7 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from tests.support import aws_placement
 from tests.support.aws_requests import Asked, error_body
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def _invocation(aws: "FalseAws", asked: Asked) -> Answer:
 def _launched(aws: "FalseAws", asked: Asked) -> Answer | None:
     token = (asked.region, asked.parameters.get("ClientToken", ""))
     known = aws.launches.get(token) if asked.parameters.get("DryRun") != "true" else None
-    return (200, known, {"Content-Type": "text/xml"}) if known else None
+    return (200, known, {"Content-Type": "text/xml"}) if known else aws_placement.unknown(aws, asked)
 
 
 def note_launch(aws: "FalseAws", asked: Asked, status: int, body: bytes) -> None:
@@ -124,6 +126,7 @@ def note_launch(aws: "FalseAws", asked: Asked, status: int, body: bytes) -> None
     token = asked.parameters.get("ClientToken", "")
     if status == 200 and token and asked.action == "RunInstances":
         aws.launches[(asked.region, token)] = body
+        aws_placement.note(aws, asked, launched_ids(body))
 
 
 def _image_made(aws: "FalseAws", asked: Asked) -> Answer:
@@ -165,6 +168,7 @@ def _ok(value: dict[str, Any]) -> Answer:
 
 
 ANSWERS = {
+    **aws_placement.ANSWERS,
     ("ssm", "GetParameter"): _image_parameter,
     ("ssm", "DescribeInstanceInformation"): _information,
     ("ssm", "SendCommand"): _send,

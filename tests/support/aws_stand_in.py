@@ -55,6 +55,7 @@ class FalseAws:
     without_image: set[str] = field(default_factory=set)  # regions where AWS publishes no image
     foreign_buckets: set[str] = field(default_factory=set)
     shell: Callable[[str, list[str]], tuple[int, str]] = lambda machine_id, lines: (0, "")
+    placements: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # placement groups by (region, name)
     launches: dict[tuple[str, str], bytes] = field(default_factory=dict)
     invocations: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: list[_Fault] = field(default_factory=list)

@@ -13,8 +13,9 @@ from mistral_lib.model import base_model
 from mistral_lib.preparation import explore, prepare, stage_inputs
 from mistral_lib.run import Run, cuda_device, hardware
 from mistral_lib.run.cuda_device import NoUsableGpuError
-from mistral_lib.training import distributed, fit_plan, out_of_memory, stopping, train, trainer_process, training_log, workload
+from mistral_lib.training import fit_plan, out_of_memory, stopping, train, trainer_process, training_log, workload
 from mistral_lib.training.optimizer_steps import OptimizerSteps
+from mistral_lib.training.processes import distributed
 from tests.support.corpora import other
 from tests.support.disturbed_training import events, log_of
 

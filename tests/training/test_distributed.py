@@ -13,7 +13,8 @@ import pytest
 
 from mistral_lib.preparation import audit
 from mistral_lib.run import Run, files
-from mistral_lib.training import checkpoints, distributed, training_log
+from mistral_lib.training import checkpoints, training_log
+from mistral_lib.training.processes import distributed
 from tests.support.corpora import other
 
 TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port")
@@ -84,12 +85,12 @@ def test_accelerate_that_starts_one_process_instead_of_several_is_reported(monke
 def test_a_stop_signal_that_arrives_during_the_vote_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = SimpleNamespace(requested=False)
 
-    def vote(yes: bool, device: str) -> bool:
+    def vote(yes: bool) -> bool:
         stop.requested = True
         return yes
 
     monkeypatch.setattr(distributed, "any_of", vote)
-    distributed.SharedStopRequest(stop).on_step_end(SimpleNamespace(device="cpu"), None, None)
+    distributed.SharedStopRequest(stop).on_step_end(None, None, None)
     assert stop.requested
 
 

@@ -59,9 +59,10 @@ def test_a_training_that_makes_progress_is_distinguished_from_one_that_hangs(hom
 def test_a_killed_a_failed_and_a_missing_training_say_what_to_do(home: Path) -> None:
     run = made(home, since=5.0)
     with run.lock("test"):
-        run.record("training", status="running")
+        run.record("training", status="running", started="at noon")
     killed = command(run)
     assert killed.returncode == 3 and "seen: interrupted" in killed.stdout and "resumes from the last checkpoint" in killed.stdout
+    assert "the trainer, which started at noon, was killed or its machine was lost" in killed.stdout
     with run.lock("stage evaluation"):
         other = training_status.status(run)
         assert (other.word, other.alive, other.pid) == ("interrupted", False, None), "the lock is that of another stage"

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mistral_lib.on_machine.bucket.hashed_reader import HashedReader
+
 PART = 32 * 2**20  # bytes of a part; larger files are uploaded in parts
 
 
@@ -51,13 +53,21 @@ class Store:
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content, **facts)
 
     def upload(self, name: str, path: Path, sha256: str) -> None:
-        """Upload a file of any size, in parts that are each retried. Errors: StoreError, OSError of the file."""
+        """Upload a file of any size, in parts that are each retried. Errors: StoreError; OSError of the file, also if it has another hash."""
         from boto3.s3.transfer import TransferConfig
 
         settings = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=4)
+        settings.max_in_memory_upload_chunks = 4  # boto3 keeps 10 otherwise
         with _explained(f"uploading {name}"):
-            key = self.prefix + name
-            self.client.upload_file(str(path), self.bucket, key, ExtraArgs={"Metadata": {"sha256": sha256}}, Config=settings)
+            extra = {"Metadata": {"sha256": sha256}}
+            with open(path, "rb") as file:
+                self.client.upload_fileobj(HashedReader(file, sha256), self.bucket, self.prefix + name, ExtraArgs=extra, Config=settings)
+
+    def names(self, below: str) -> list[str]:
+        """The names of the objects that begin with `below`. Errors: StoreError."""
+        with _explained(f"listing {below}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + below)
+            return [one["Key"].removeprefix(self.prefix) for page in pages for one in page.get("Contents", [])]
 
     def delete(self, name: str) -> None:
         """Delete an object; one that is gone already is fine. Errors: StoreError."""

@@ -6,21 +6,28 @@ missing or has another content is left out whole; any other damaged file is left
 
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mistral_lib.on_machine.bucket.object_store import MissingError, Store, WrongContentError
 from mistral_lib.on_machine.bucket.results_list import FOLDER, NAME, Results
-from mistral_lib.on_machine.bucket.run_files import CHECKPOINTS
+from mistral_lib.on_machine.bucket.run_files import CHECKPOINTS, LIST, RESUMED
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What was brought back: files and bytes, and which were not because they are damaged in the bucket."""
+    """What was brought back: files and bytes, which were not because they are damaged in the bucket, and from where a training resumes."""
 
     files: int
     bytes: int
     damaged: tuple[str, ...] = ()
+    checkpoint: str | None = None  # the newest one
+
+    def __str__(self) -> str:
+        damaged = f"; left out, since damaged in the bucket: {', '.join(self.damaged)}" if self.damaged else ""
+        resumes = f"its newest checkpoint is {self.checkpoint}" if self.checkpoint else "without a checkpoint: a training starts over"
+        return f"restored {self.files} files, {self.bytes:,} bytes, of an earlier machine{damaged}; {resumes}"
 
 
 def restore(store: Store, folder: Path) -> Restored | None:
@@ -43,8 +50,8 @@ def restore(store: Store, folder: Path) -> Restored | None:
         os.replace(folder, folder.with_name(f".{folder.name}.{time.time_ns()}.earlier"))
     partial.mkdir(parents=True, exist_ok=True)
     os.replace(partial, folder)
-    kept = [entry.bytes for name, entry in results.files.items() if name not in left_out]
-    return Restored(len(kept), sum(kept), tuple(left_out))
+    kept = {name: entry.bytes for name, entry in results.files.items() if name not in left_out}
+    return Restored(len(kept), sum(kept.values()), tuple(left_out), _newest_checkpoint(kept))
 
 
 def _fetched(store: Store, target: Path, name: str, sha256: str) -> bool:
@@ -59,6 +66,11 @@ def _fetched(store: Store, target: Path, name: str, sha256: str) -> bool:
 def _checkpoint_of(name: str) -> str | None:
     """The checkpoint that a file belongs to, by its name; None if it belongs to none."""
     return name.removeprefix(CHECKPOINTS).split("/")[0] if name.startswith(CHECKPOINTS) else None
+
+
+def _newest_checkpoint(names: Iterable[str]) -> str | None:
+    found = [name.split("/")[2] for name in names if name.startswith(CHECKPOINTS + RESUMED) and name.endswith(f"/{LIST}")]
+    return max(found, key=lambda name: int(name.removeprefix(RESUMED)), default=None)
 
 
 def _remove_others(partial: Path, names: set[str]) -> None:

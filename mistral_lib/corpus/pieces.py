@@ -15,7 +15,8 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mistral_lib.formats import archives, json_rows, kinds, readers, zstd_frames
+from mistral_lib.corpus import zstd_frames
+from mistral_lib.formats import archives, json_rows, kinds, readers
 from mistral_lib.formats.decompression import decompressed
 from mistral_lib.formats.encodings import as_utf8
 from mistral_lib.formats.rows import Reading, Row

@@ -45,6 +45,11 @@ class Bucket:
 
         self._tried(copy, name, "read from")
 
+    def names(self) -> set[str]:
+        """The parts that are there. Errors: SharedStorageError."""
+        found = self._tried(lambda store: store.find(self._key()), "the list of parts", "read from")
+        return {key.rsplit("/", 2)[1] for key in found if key.endswith(f"/{sealed.FILES}")}
+
     def has(self, name: str) -> bool:
         """Whether the part is there. Errors: SharedStorageError."""
         return bool(self._tried(lambda store: store.exists(self._key(name, sealed.FILES)), name, "found in"))
