@@ -49,7 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 def sweep(arguments: argparse.Namespace) -> int:
     from mistral_lib.commands import sweep, sweep_runs
 
-    return sweep_runs.run(sweep.load(arguments.sweep_file), arguments.only)
+    found = sweep.load(arguments.sweep_file)
+    if arguments.engine == "ray":
+        return sweep_runs.run_on_cluster(found, arguments.only, arguments.ray_address, arguments.cores)
+    return sweep_runs.run(found, arguments.only)
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -170,6 +173,12 @@ def _argument(*names: str, **options: Any) -> argparse.ArgumentParser:
     return shared
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least 1")
+    return int(text)
+
+
 def _add_notebook_commands(commands: Any) -> None:
     """Commands that take a parameter file or a sweep file."""
     file = _argument("params_file", type=Path)
@@ -179,8 +188,20 @@ def _add_notebook_commands(commands: Any) -> None:
     _add(commands, check, "validate parameters and print all of them", file, override)
     command = _add(commands, plan, "which machine it fits on, how long it takes, at what price", file, override)
     command.add_argument("--tokens", type=int, default=0, help="training tokens of one pass; default: counted or estimated from the corpus")
-    command = _add(commands, sweep, "run the alternatives of a sweep file one after another and compare them", only)
+    command = _add(commands, sweep, "run the alternatives of a sweep file, one after another or side by side, and compare them", only)
     command.add_argument("sweep_file", type=Path)
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="local: one after another; ray: side by side on a cluster"
+    )
+    command.add_argument(
+        "--ray-address", default="auto", help="head of the Ray cluster as HOST:PORT; auto: that of this machine; local: a new one"
+    )
+    command.add_argument(
+        "--cores",
+        type=_positive,
+        metavar="N",
+        help="of each alternative on a cluster; default: with GPUs one GPU and its part of the cores, else half a node",
+    )
 
 
 def _add_run_commands(commands: Any) -> None:

@@ -3,7 +3,7 @@
 notebook_runs      runs the numbered notebooks headless with papermill, into runs/<name>/notebooks/
 run_outcome        the last lines of a headless run: verdict, exported forms, what is stale, what to type next
 sweep              a sweep file: one parameter file and the alternatives to try; every fault is listed before anything runs
-sweep_runs         runs the alternatives of a sweep one after another; complete ones are skipped, a failed one stops no other
+sweep_runs         runs the alternatives of a sweep, one after another or side by side on a cluster; a failed one stops no other
 stage_reuse        takes over a complete stage of another run that would compute the same: hard links, verified
 sweep_comparison   the alternatives of a sweep in one table and one figure, from their verified results
 compare_runs       compares two or more runs, paired on the same test records, or refuses with the reason

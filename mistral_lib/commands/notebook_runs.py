@@ -48,9 +48,7 @@ def wanted(settings: params.Settings, only: Sequence[str] = ()) -> list[Path]:
 def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
     """Run the notebooks; 0 if all are done, 1 if one failed. Errors before anything runs: SourceError, BaseModelError, RunInUseError."""
     chosen = wanted(settings, only)
-    sources.of_settings(settings)  # paths that are not there stop the run here
-    base_model.folder(settings.base_model, weights=False)  # and so does a base model that cannot be used
-    trackers.require(settings.report_to)
+    require(settings)
     run_ = Run.open(settings)
     run_.refuse_if_in_use()
     fresh = True  # whether everything before this notebook was skipped
@@ -72,6 +70,13 @@ def run(settings: params.Settings, only: Sequence[str] = ()) -> int:
     print(run_outcome.text(run_))
     stage_inputs.note_in_report(run_)
     return 0
+
+
+def require(settings: params.Settings) -> None:
+    """Errors: SourceError for paths that are not there, BaseModelError, ModuleNotFoundError for the package of a tracker."""
+    sources.of_settings(settings)
+    base_model.folder(settings.base_model, weights=False)
+    trackers.require(settings.report_to)
 
 
 def key(run_: Run, path: Path) -> str:

@@ -5,4 +5,6 @@ job               what a worker does: a function that is built in the worker and
 processes         this process, or worker processes that communicate over pipes
 ray_cluster       a Ray cluster: found, checked, its nodes
 ray_workers       Ray actors: an item whose worker or node is lost is given to another one
+supervised        a command with a log file; all its processes end with its caller, after they have saved
+ray_commands      commands side by side on a Ray cluster, each with one GPU or so many cores of a node
 """

@@ -16,6 +16,7 @@ def cluster(*cpus: int) -> Iterator[Any]:
     from mistral_lib.engine import ray_cluster
 
     ray_cluster.imported()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of Ray's workers otherwise 15: on a busy machine they would starve
     from ray.cluster_utils import Cluster
 
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], "object_store_memory": MEMORY, "include_dashboard": False})
@@ -30,9 +31,9 @@ def cluster(*cpus: int) -> Iterator[Any]:
         started.shutdown()
 
 
-def workers(address: str) -> list[int]:
+def workers(address: str, actor: str = "RayWorker") -> list[int]:
     """The processes of a cluster's workers, busy or waiting. address: of the cluster, since several may be on this machine."""
-    return [process for process, line in _processes() if b"ray::RayWorker" in line and address.encode() in _line(_parent(process))]
+    return [process for process, line in _processes() if f"ray::{actor}".encode() in line and address.encode() in _line(_parent(process))]
 
 
 def _processes() -> list[tuple[int, bytes]]:
