@@ -45,6 +45,8 @@ def train(run: Run) -> dict[str, Any]:
     ProcessesDifferError and LostProcess.
     """
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    if not distributed.has_joined():  # alone, or before it keeps others waiting
+        _require_machine(run, run.status("training") == "complete")
     distributed.join(hardware.device())
     done = distributed.from_first(lambda: run.status("training") == "complete")
     distributed.require_all(lambda: _require_machine(run, done))

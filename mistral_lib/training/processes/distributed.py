@@ -66,6 +66,10 @@ def leads_its_machine() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
+def has_joined() -> bool:
+    return bool(_joined)
+
+
 def join(device: str, standing: Sequence[int] = (0,)) -> None:
     """Join the process group: gloo on CPUs, NCCL on GPUs. standing: of this machine's run folder; the one with the highest leads.
 
