@@ -12,7 +12,7 @@ from typing import Any
 
 from mistral_lib.commands import notebook_runs, stage_reuse, sweep_comparison
 from mistral_lib.commands.sweep import Alternative, Sweep
-from mistral_lib.engine import ray_cluster, ray_commands, supervised
+from mistral_lib.engine import interrupts, ray_cluster, ray_commands, supervised
 from mistral_lib.engine.ray_commands import Command, Event, RayCommands
 from mistral_lib.run import Run, RunInUseError, paths
 from mistral_lib.run.progress import say
@@ -130,18 +130,23 @@ class SideBySide:
     def run(self) -> dict[str, dict[str, Any]]:
         """The rows of the comparison. Errors: ClusterError. However it ends, no process is left and checkpoints are kept."""
         try:
-            while self.waiting or self.running:
-                for alternative in [one for one in self.waiting if not self._must_wait(one)]:
-                    if not self._prepared_by_another(alternative):  # which may have been started a moment ago
-                        self.waiting.remove(alternative)
-                        self._start(alternative)
-                for event in self.commands.events():
-                    self._handle(self.running[event.name], event)
+            with interrupts.noted() as raise_if_interrupted:
+                while self.waiting or self.running:
+                    self._start_all_that_may()
+                    for event in self.commands.events():
+                        self._handle(self.running[event.name], event)
+                    raise_if_interrupted()
         finally:
             if self.running:
                 say(f"stopping {', '.join(self.running)}: a training saves after its step, and the same command resumes")
             self.commands.close()
         return self.rows
+
+    def _start_all_that_may(self) -> None:
+        for alternative in [one for one in self.waiting if not self._must_wait(one)]:
+            if not self._prepared_by_another(alternative):  # which may have been started a moment ago
+                self.waiting.remove(alternative)
+                self._start(alternative)
 
     def _must_wait(self, alternative: Alternative) -> bool:
         """Whether processes of its lost worker may still save."""

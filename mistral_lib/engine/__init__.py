@@ -3,6 +3,7 @@
 choice            the engine that a run's parameters name
 job               what a worker does: a function that is built in the worker and called for each item
 processes         this process, or worker processes that communicate over pipes
+interrupts        Ctrl-C noted and raised at a safe place
 ray_cluster       a Ray cluster: found, checked, its nodes
 ray_workers       Ray actors: an item whose worker or node is lost is given to another one
 supervised        a command with a log file; all its processes end with its caller, after they have saved
