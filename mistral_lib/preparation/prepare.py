@@ -47,11 +47,16 @@ PACKAGES = ("run", "detection", "curation", "shapes", "formats", "corpus", "toke
 LIBRARIES = ("ahocorasick-rs", "charset-normalizer", "kreuzberg", "numpy", "orjson", "pyarrow", "pypdfium2", "python-calamine", "rensa",
              "tokenizers", "transformers")  # fmt: skip
 EARLIER_KEPT = "Earlier results are untouched."
+MOST_ROWS = 10**9  # positions of rows and of their pairs are 32-bit numbers
 LIMITS_OF_LOSS = "max_rejected_share (or strict) decides how much may be rejected"
 
 
 class EmptySplitError(ValueError):
     """A split, or the corpus, has no record; the message reports the fate of the rows."""
+
+
+class TooManyRowsError(ValueError):
+    """The corpus has more rows than can be numbered."""
 
 
 class TooMuchLostError(ValueError):
@@ -181,13 +186,19 @@ class Preparation:
 
     def _read(self, source_files: list[sources.SourceFile], search: Search | None) -> tuple[RowColumns, RecordStore]:
         """All rows, their records on disk, and in `search` what near-duplicates are searched by."""
-        names, sizes = [], []
+        names, sizes, rows_read = [], [], 0
         excluded = exclusions.load(self.settings)
 
         def parts() -> Iterator[InspectedBatch]:
+            nonlocal rows_read
             for name, part in row_parts.parts(source_files, self.settings, excluded, self.cache, self.engine):
                 names.append(name)
                 sizes.append(len(part.columns["key"]))
+                if (rows_read := rows_read + sizes[-1]) > MOST_ROWS:
+                    raise TooManyRowsError(
+                        f"the corpus has more than {MOST_ROWS:,} rows: one process cannot decide about all of them (docs/many_rows.md). "
+                        "Divide the corpus, or take a sample of it"
+                    )
                 if search is not None:
                     search.append(part)
                 yield part

@@ -168,6 +168,12 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
     assert artefacts(parted) == artefacts(undisturbed)
 
 
+def test_more_rows_than_can_be_numbered_are_an_error(parted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "MOST_ROWS", 100)
+    with pytest.raises(prepare.TooManyRowsError, match=r"more than 100 rows: one process cannot decide.*Divide the corpus"):
+        prepare.prepare(parted)
+
+
 def test_an_altered_part_counts_as_missing(tmp_path: Path) -> None:
     parts = PartCache(tmp_path / "work", "key")
     with parts.new_part("part") as folder:
