@@ -69,7 +69,7 @@ def draw(rows: list[int], memory: list[float], seconds: list[float], folder: Pat
     """Rows against memory and time, with the fitted lines."""
     from matplotlib.figure import Figure
 
-    figure = Figure((9, 3.6), layout="constrained")
+    figure = Figure((11, 3.8), layout="constrained")
     for axes, values, unit, of in zip(figure.subplots(1, 2), (memory, seconds), ("GiB", "processor minutes"), (GIB, 60), strict=True):
         first, slope = line(rows, values)
         ends = np.array([0, max(rows)])
@@ -77,8 +77,8 @@ def draw(rows: list[int], memory: list[float], seconds: list[float], folder: Pat
             ends / 1e6, (first + slope * ends) / of, color="gray", label=f"{first / of:.2f} + {1e6 * slope / of:.3f} {unit} a million rows"
         )
         axes.plot(np.array(rows) / 1e6, np.array(values) / of, "o", label="measured")
-        axes.set(xlabel="rows, millions", ylabel=f"{'peak memory' if of == GIB else 'time'}, {unit}", ylim=0)
-        axes.legend()
+        axes.set(xlabel="rows, millions", ylabel=f"{'peak memory' if of == GIB else 'time'}, {unit}", ylim=(0, 1.3 * max(values) / of))
+        axes.legend(loc="upper left")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "rows_memory_time.png", dpi=120)
 
