@@ -60,11 +60,12 @@ def write_inventory(folder: Path, settings: Settings, found: sources.Found, toke
 
 def _surveyed(found: Sequence[sources.SourceFile], settings: Settings, engine: Engine) -> Iterator[tuple[list[RowFacts], list[Drawn]]]:
     """What file_survey.surveyor found in each stretch of the corpus."""
-    look, survey = Job("mistral_lib.preparation.row_parts:looking"), Job("mistral_lib.preparation.file_survey:surveyor", (found, settings))
+    look = Job("mistral_lib.preparation.row_parts:looking")
+    survey = Job("mistral_lib.preparation.file_survey:surveyor", (found, settings, not engine.workers))
     plan = stretches.plan(found, settings, lambda wanted: engine.map(look, ((one[0].name, one) for one in wanted)))
     items = [(f"stretch {number}", one) for number, one in enumerate(plan.stretches)]
     surveyed = engine.map(survey, items)
-    yield from bar(surveyed, "stretches", len(items), "stretch", engine.described if engine.workers else None)
+    yield from bar(surveyed, "stretches", len(items), "stretch", engine.described) if engine.workers else surveyed
     if engine.workers:
         say(f"corpus: rows read by {engine.described()}")
 

@@ -16,6 +16,7 @@ from mistral_lib.corpus.unmapped_rows import UNKNOWN, key_name, limit, widths
 from mistral_lib.curation.splits import unit_hash
 from mistral_lib.engine.job import Finished
 from mistral_lib.preparation.corpus_index import IndexWriter
+from mistral_lib.run.progress import bar
 from mistral_lib.run.settings import Settings
 
 MOST_SHAPES = 20  # unknown shapes of a file that are kept
@@ -55,12 +56,16 @@ class RowFacts:
         return cls(*common, "", *known), record
 
 
-def surveyor(files: Sequence[SourceFile], settings: Settings) -> Callable[[Stretch], Finished]:
-    """The work of surveying stretches: the facts of the rows, and the records that may be in the sample."""
+def surveyor(files: Sequence[SourceFile], settings: Settings, shows_rows: bool) -> Callable[[Stretch], Finished]:
+    """The work of surveying stretches: the facts of the rows, and the records that may be in the sample.
+
+    shows_rows: whether rows are counted on a progress bar.
+    """
 
     def survey(stretch: Stretch) -> Finished:
         facts, sample = [], Sample()
-        for file, row in stretch.rows(files, settings):
+        rows = stretch.rows(files, settings)
+        for file, row in bar(rows, "rows", unit="row") if shows_rows else rows:
             found, record = RowFacts.of(file.name, row, settings)
             facts.append(found)
             if record is not None:

@@ -44,7 +44,8 @@ def parts(
     missing = [number for number, is_there in enumerate(finished) if not is_there]
     job = Job(f"{MODULE}:reader", (files, settings, excluded, cache.seen_by_workers(), not engine.workers))
     made = engine.map(job, [(f"stretch {number}", (number, plan.stretches[number])) for number in missing])
-    for number in bar(range(len(finished)), "stretches", len(finished), "stretch", engine.described if engine.workers else None):
+    numbers = range(len(finished))
+    for number in bar(numbers, "stretches", len(finished), "stretch", engine.described) if engine.workers else numbers:
         if not finished[number]:
             next(made)
         while (found := _loaded(cache, number)) is None:  # altered since it was finished
