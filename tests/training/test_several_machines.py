@@ -163,8 +163,11 @@ def test_one_machine_that_is_left_keeps_the_blocks_of_a_step(opened: Opened, hom
     assert shapes == [(2, 1), (1, 2)] and adapter_loss(run) == pytest.approx(loss, rel=0.01)
 
 
+NOT_NOTICED = pytest.mark.xfail(reason="the first machine holds torchrun's store: the others wait for it (docs/limits.md)")
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("still, step", [("second", "1"), ("first", "0.3")])
+@pytest.mark.parametrize("still, step", [("second", "1"), pytest.param("first", "0.3", marks=NOT_NOTICED)])
 def test_a_machine_that_falls_silent_ends_the_other_after_a_while(
     still: str, step: str, opened: Opened, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
