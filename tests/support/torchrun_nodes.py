@@ -49,15 +49,18 @@ class Node:
         return self.output.read_text()
 
     def workers(self) -> list[int]:
-        """The process ids of its workers."""
+        """The process ids of its workers that have not ended."""
         place = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in place.read_text().split() if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in map(int, place.read_text().split()) if (line := command_of(pid)) and b"resource_tracker" not in line]
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """As if the machine were lost: torchrun and its workers end at once. Each worker has a session of its own."""
-        for pid in [*self.workers(), self.process.pid]:
+        workers = self.workers()
+        for pid in [*workers, self.process.pid]:
             os.kill(pid, number)
         self.process.wait()
+        while any(map(command_of, workers)):
+            time.sleep(0.02)
 
     def wait(self, seconds: float = 300) -> int:
         return self.process.wait(timeout=seconds)
@@ -80,3 +83,11 @@ def until_step(run: Run, step: int, *nodes: Node, seconds: float = 300) -> None:
     while not any(event["step"] >= step for event in training_log.steps(log)):
         assert time.monotonic() < end and all(node.process.poll() is None for node in nodes), "\n".join(node.text() for node in nodes)
         time.sleep(0.05)
+
+
+def command_of(pid: int) -> bytes:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

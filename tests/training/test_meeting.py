@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
 
 import pytest
 import torch.distributed as dist
@@ -28,6 +29,28 @@ def test_a_process_that_is_left_alone_says_so() -> None:
     for rank in (0, 1):
         with pytest.raises(TimeoutError, match=f"process {rank} of 3 did not find all others within 0 s"):
             meeting.agreed_word(store, rank, 3, 0.3)
+
+
+def test_a_store_that_does_not_answer_is_a_lost_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = Event()
+
+    class Silent:
+        def add(self, *_: object) -> int:
+            over.wait(60)
+            return 0
+
+    clock = [0.0]
+    monkeypatch.setattr(distributed, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(distributed.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(distributed, "_joined", [distributed.Joined(None, Silent())])
+    watch = distributed.Watch()
+    for seconds in (600, 1200):
+        clock[0] = seconds
+        watch.look()
+    clock[0] = 1900
+    with pytest.raises(distributed.LostProcess, match="gave no sign for 1800 s"):
+        watch.look()
+    over.set()
 
 
 def test_a_process_that_waits_gives_up_only_if_the_signs_of_the_first_one_end(monkeypatch: pytest.MonkeyPatch) -> None:

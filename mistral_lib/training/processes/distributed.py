@@ -1,8 +1,8 @@
 """Several processes at one training, on one machine or several: `torchrun … -m mistral_lib train runs/x`, or `accelerate launch`.
 
 Each process (rank) trains on its share of the blocks; only the first one, on the machine that has the run folder, locks it, measures and
-writes. They agree over gloo, also on GPUs, where only gradients go over NCCL: gloo notices at once that a process has ended. In a single process the functions
-here do nothing. Knows processes; knows nothing of trainings.
+writes. They agree over gloo, also on GPUs, where only gradients go over NCCL: gloo notices at once that a process has ended. In a single
+process the functions here do nothing. Knows processes; knows nothing of trainings.
 """
 
 import os
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Thread
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from mistral_lib.training.stopping import Stopped, StopSignal
 
 PATIENCE = timedelta(minutes=30)  # without any sign of the others, after which they count as lost
 LONGEST = timedelta(hours=12)  # that the others wait while the first one measures a large base model, and gives signs
+ANSWER_SECONDS = 3.0  # for the store, each time that it is asked
 TOGETHER = 2**22  # gradients sent at a time, 16 MiB in float32
 GIVEN = "signs of the first process"  # a counter in the store
 
@@ -209,18 +211,34 @@ class Watch:
 
     def __init__(self) -> None:
         self.signs: int | None = None
-        self.changed = self.looked = time.monotonic()
+        self.changed = self.answered = self.looked = time.monotonic()
+        self.asking: Thread | None = None
+        self.answers: list[int] = []
 
     def look(self) -> None:
-        """Errors: LostProcess after PATIENCE without a new sign."""
+        """Errors: LostProcess after PATIENCE without a new sign, or without an answer of the store, which is on one of the machines."""
         now, patience = time.monotonic(), PATIENCE.total_seconds()
         if now - self.looked < patience / 10:
             return
-        signs, self.looked = _joined[0].store.add(GIVEN, 0), now
-        if signs != self.signs:
-            self.signs, self.changed = signs, now
-        if signs and now - self.changed > patience:
+        self.looked, signs = now, self._signs()
+        if signs is not None:
+            self.answered = now
+            if signs != self.signs:
+                self.signs, self.changed = signs, now
+        if now - self.answered > patience or (self.signs and now - self.changed > patience):
             raise LostProcess(f"another of the {count()} processes gave no sign for {patience:.0f} s")
+
+    def _signs(self) -> int | None:
+        """What the store says; None if it does not answer. A thread asks, since PyTorch waits for an answer without a limit."""
+        if self.asking is None or not self.asking.is_alive():
+            self.asking = Thread(target=self._ask, daemon=True)
+            self.asking.start()
+        self.asking.join(ANSWER_SECONDS)
+        return self.answers.pop() if self.answers else None
+
+    def _ask(self) -> None:
+        with suppress(RuntimeError):  # a connection that was closed
+            self.answers.append(_joined[0].store.add(GIVEN, 0))
 
 
 def end_if_lost(why: Stopped, code: int) -> None:
