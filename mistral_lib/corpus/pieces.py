@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import zstd_frames
-from mistral_lib.formats import archives, json_rows, kinds, readers
+from mistral_lib.formats import archives, encodings, json_rows, kinds, readers
 from mistral_lib.formats.decompression import decompressed
 from mistral_lib.formats.encodings import as_utf8
 from mistral_lib.formats.rows import Reading, Row
@@ -175,16 +175,8 @@ def _is_taken_as_it_is(found: Sequence[Look]) -> bool:
     for one in found:
         joined = pending + one.head
         if joined or not one.is_ascii:
-            return _is_utf8(joined) and one.is_utf8
+            return encodings.is_utf8(joined) and one.is_utf8
         pending = one.tail
-    return True
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
     return True
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from mistral_lib.formats import encodings
 from mistral_lib.formats.decompression import CODECS
 from mistral_lib.formats.rows import Reading, Row
 from mistral_lib.formats.streams import read_all
@@ -42,7 +43,7 @@ def document(data: bytes, name: str, reading: Reading) -> Row:
     import kreuzberg
 
     ending = _ending(name, data)
-    if MIME_TYPES[ending] == "text/html" and not _is_utf8(data):
+    if MIME_TYPES[ending] == "text/html" and not encodings.is_utf8(data):
         return Row(name, None, "not_utf8")
     try:
         text = _extracted(data, MIME_TYPES[ending], ocr=False)
@@ -57,14 +58,6 @@ def document(data: bytes, name: str, reading: Reading) -> Row:
 def is_page(name: str, start: bytes) -> bool:
     """Whether a document is a web page, which may be in any encoding."""
     return MIME_TYPES[_ending(name, start)] == "text/html"
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def picture(data: bytes, name: str, reading: Reading) -> Row:

@@ -132,6 +132,15 @@ class Utf8Stream(io.BufferedReader):
         return self.raw.lines + (self.raw.ends != b"\n")
 
 
+def is_utf8(data: bytes) -> bool:
+    """Whether all bytes are UTF-8, the last character included."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _wide(start: bytes) -> str:
     """UTF-16 or UTF-32, by its mark or its zero bytes; "" for neither."""
     for mark, encoding in MARKS:
