@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mistral_lib import __version__
+from mistral_lib.engine.job import library_hash
 from mistral_lib.model import base_model
 from mistral_lib.run import Run, files, folder, hardware, params, paths, sealed
 from mistral_lib.training import checkpoints
@@ -72,10 +73,9 @@ def _data(run: Run) -> Files:
 
 def _machine(run: Run) -> dict[str, str]:
     """What must be the same on all machines, since it decides the numbers: code, versions of the libraries, device and compute type."""
-    code = files.digest([path.read_text() for path in sorted((paths.project() / "mistral_lib").rglob("*.py"))])[:12]
     versions = {name: version(name) for name in folder.PACKAGES}
     return {
-        "mistral_lib": f"{__version__}, code {code}",
+        "mistral_lib": f"{__version__}, code {library_hash()[:12]}",
         **versions,
         "device": hardware.device(),
         "dtype": hardware.choose_dtype(run.settings.dtype)[0],
