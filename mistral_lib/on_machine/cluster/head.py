@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from mistral_lib.on_machine import status_file
 from mistral_lib.on_machine.bucket.object_store import Store, StoreError
@@ -19,7 +20,7 @@ WORKERS = "machine/workers/"  # below the prefix: the reports of the workers, by
 JOINED = "Ray works for the head"  # what a worker reports once its Ray runs
 ATTEMPTS, START_SECONDS = 3, 120.0  # to start Ray, which gives up by itself after half a minute on a machine that is slow at first
 WAIT_SECONDS = 900.0  # for workers; then the run starts with those that are there
-FRESH = timedelta(minutes=3)  # a report of a worker that lives; one is due every 20 seconds
+FRESH = timedelta(minutes=3)  # a report of a machine that lives; one is due every 20 seconds
 
 
 def begin(
@@ -65,20 +66,21 @@ def _started(folders: Folders, variables: Mapping[str, str], address: str, check
 
 def joined(store: Store, address: str) -> int:
     """How many workers report that their Ray works for the head of this address. Errors: StoreError."""
-    reports = [_report(store.read(name)) for name in store.names(WORKERS) if name.endswith("/status.json")]
-    oldest = datetime.now(UTC) - FRESH
-    return sum(one.get("doing") == f"{JOINED} {address}" and _time(one) > oldest for one in reports)
+    reports = [report(store.read(name)) for name in store.names(WORKERS) if name.endswith("/status.json")]
+    return sum(one.get("doing") == f"{JOINED} {address}" and is_fresh(one) for one in reports)
 
 
-def _report(content: bytes | None) -> dict:
+def report(content: bytes | None) -> dict[str, Any]:
+    """What a machine of the cluster wrote; empty if it cannot be read."""
     try:
         return dict(json.loads(content or b"{}"))
     except (ValueError, TypeError):
         return {}
 
 
-def _time(report: Mapping[str, str]) -> datetime:
-    return datetime.fromisoformat(report["updated"]).astimezone(UTC)
+def is_fresh(status: Mapping[str, Any]) -> bool:
+    """Whether a machine has reported lately."""
+    return bool(status.get("updated")) and datetime.fromisoformat(status["updated"]).astimezone(UTC) > datetime.now(UTC) - FRESH
 
 
 def run_variables(job: Job, params: str, address: str, before: Mapping[str, str]) -> dict[str, str]:

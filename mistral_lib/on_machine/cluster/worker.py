@@ -4,18 +4,16 @@ It looks for its head in the bucket, so that a head that is replaced finds it ag
 a spot notice, and without a job.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mistral_lib.on_machine import environment, inputs, programs, status_file
 from mistral_lib.on_machine.agent import Agent, Pace
 from mistral_lib.on_machine.bucket.object_store import Store, StoreError
 from mistral_lib.on_machine.cluster import ray_unit
-from mistral_lib.on_machine.cluster.head import FRESH, HEAD, JOINED, WORKERS
+from mistral_lib.on_machine.cluster.head import HEAD, JOINED, WORKERS, is_fresh, report
 from mistral_lib.on_machine.folders import Folders
 from mistral_lib.on_machine.heartbeat import Facts, Heartbeat
 from mistral_lib.on_machine.job import Job
@@ -75,8 +73,8 @@ class Worker(Agent):
     def look(self) -> dict[str, Any]:
         """The head's last report; its address is read again. Without S3 the address of before counts."""
         try:
-            self.head = _object(self.store.read(HEAD)) or self.head
-            return _object(self.store.read(status_file.NAME))
+            self.head = report(self.store.read(HEAD)) or self.head
+            return report(self.store.read(status_file.NAME))
         except StoreError as error:
             self.facts.trouble = str(error)
             return {}
@@ -108,15 +106,3 @@ class Worker(Agent):
         except programs.ProgramError as error:
             print(f"Ray was not stopped: {error}", flush=True)
         return reason
-
-
-def is_fresh(status: Mapping[str, Any], age: timedelta = FRESH) -> bool:
-    """Whether the head has reported within the time."""
-    return bool(status.get("updated")) and datetime.fromisoformat(status["updated"]).astimezone(UTC) > datetime.now(UTC) - age
-
-
-def _object(content: bytes | None) -> dict[str, Any]:
-    try:
-        return dict(json.loads(content or b"{}"))
-    except (ValueError, TypeError):
-        return {}
