@@ -18,6 +18,7 @@ UNREACHED = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError
 BUSY = ("InternalError", "InternalFailure", "InternalServerError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "Unavailable", "OperationAborted", "500", "502", "503", "504")  # fmt: skip
 NOT_THERE = (
     "404",
+    "InvalidPlacementGroup.Unknown",
     "NoSuchBucket",
     "NoSuchKey",
     "NotFound",

@@ -3,6 +3,8 @@
 Source: boto3, EC2.Client; VPC, "Default security group rules": a new group allows nothing in and everything out.
 """
 
+from functools import partial
+
 from mistral_lib.aws import errors, names, session, waiting
 
 DELETE_SECONDS = 120  # until the network interface of a terminated machine lets go of its group
@@ -67,15 +69,7 @@ def delete_group(run: str, region: str) -> None:
     client = session.client("ec2", region)
     for group in groups(region, run):
         with errors.explained(f"deleting the security group {group}"):
-            for left in waiting.tries(DELETE_SECONDS, first=2.0):
-                try:
-                    client.delete_security_group(GroupId=group)
-                except client.exceptions.ClientError as error:
-                    if errors.code(error) == "DependencyViolation" and left > 0:
-                        continue
-                    if not errors.is_not_there(errors.code(error)):
-                        raise
-                break
+            waiting.deleted(partial(client.delete_security_group, GroupId=group), "DependencyViolation", DELETE_SECONDS)
 
 
 def _vpc(region: str, subnet: str | None) -> str:

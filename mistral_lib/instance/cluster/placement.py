@@ -4,6 +4,7 @@ A cluster placement group keeps its machines in one zone, near each other in the
 Source: boto3, EC2.Client; EC2, "Placement groups"; VPC, "Security group rules" (a group as the source).
 """
 
+from functools import partial
 from typing import Any
 
 from mistral_lib.aws import errors, names, session, waiting
@@ -36,15 +37,7 @@ def delete(run: str, region: str) -> None:
     client = session.client("ec2", region)
     for name in existing(region, run):
         with errors.explained(f"deleting the placement group {name}"):
-            for left in waiting.tries(DELETE_SECONDS, first=2.0):
-                try:
-                    client.delete_placement_group(GroupName=name)
-                except client.exceptions.ClientError as error:
-                    if errors.code(error) == "InvalidPlacementGroup.InUse" and left > 0:
-                        continue
-                    if errors.code(error) != "InvalidPlacementGroup.Unknown":
-                        raise
-                break
+            waiting.deleted(partial(client.delete_placement_group, GroupName=name), "InvalidPlacementGroup.InUse", DELETE_SECONDS)
 
 
 def open_to_members(group: str, region: str) -> None:
