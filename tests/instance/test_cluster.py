@@ -211,27 +211,12 @@ def test_a_dry_run_shows_the_price_of_all_and_writes_the_policy_of_clusters(home
     assert not aws.asked("ec2", "CreatePlacementGroup") and not launched(aws)
 
 
-KILLED = """
-import os, signal, sys
-from mistral_lib.instance import launch, records
-from mistral_lib.instance.launch_options import UpOptions
-from mistral_lib.run import params
-
-saved = records.save
-def save_and_die(record):
-    saved(record)
-    if record.step == sys.argv[1]:
-        os.kill(os.getpid(), signal.SIGKILL)
-records.save = save_and_die
-settings = params.validate({"run_name": "first", "instance": "g4dn.xlarge"})
-launch.up("params/mine.yaml", settings, UpOptions(region="us-east-1", disk_gib=90, ignore_fit=True, wait_minutes=0, nodes=3))
-"""
-
-
 @pytest.mark.parametrize("step", ["group", "machine"])
 def test_the_laptop_is_killed_after_a_step(home, aws: FalseAws, step: str) -> None:
     surroundings = {**os.environ, **aws.environment, "PYTHONPATH": str(paths.project())}
-    done = subprocess.run([sys.executable, "-c", KILLED, step], env=surroundings, capture_output=True, timeout=180, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.killed_up", step, "3"], env=surroundings, capture_output=True, timeout=180, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     record = up()
     assert record.complete and {one.id for one in alive()} == set(record.all_machines) and len(record.workers) == 2
@@ -243,7 +228,9 @@ def test_the_laptop_is_killed_right_after_ec2_launched(home, aws: FalseAws) -> N
     process: list[subprocess.Popen[bytes]] = []
     aws.before("scheduler", "CreateSchedule", lambda asked: os.kill(process[0].pid, signal.SIGKILL))
     surroundings = {**os.environ, **aws.environment, "PYTHONPATH": str(paths.project())}
-    process.append(subprocess.Popen([sys.executable, "-c", KILLED, "never"], env=surroundings, stderr=subprocess.DEVNULL))
+    process.append(
+        subprocess.Popen([sys.executable, "-m", "tests.support.killed_up", "never", "3"], env=surroundings, stderr=subprocess.DEVNULL)
+    )
     assert process[0].wait(timeout=180) == -signal.SIGKILL
     assert len(alive()) == 3
     record = up()

@@ -111,23 +111,6 @@ def test_the_timer_and_the_termination_fail_and_the_machine_is_still_listed(
     resumes_and_is_removed()
 
 
-KILLED = """
-import os, signal, sys
-from mistral_lib.instance import launch, records
-from mistral_lib.instance.launch_options import UpOptions
-from mistral_lib.run import params
-
-saved = records.save
-def save_and_die(record):
-    saved(record)
-    if record.step == sys.argv[1]:
-        os.kill(os.getpid(), signal.SIGKILL)
-records.save = save_and_die
-settings = params.validate({"run_name": "first", "instance": "g4dn.xlarge"})
-launch.up("params/mine.yaml", settings, UpOptions(region="us-east-1", disk_gib=90, ignore_fit=True, wait_minutes=0))
-"""
-
-
 @pytest.mark.parametrize("step", records.STEPS)
 def test_the_laptop_is_killed_after_a_step(home, aws: FalseAws, step: str) -> None:
     killed(aws, step)
@@ -177,7 +160,9 @@ def killed(aws: FalseAws, step: str) -> None:
 def child(aws: FalseAws, step: str) -> subprocess.Popen[bytes]:
     """A launch in a process of its own, which kills itself after the step."""
     surroundings = {**os.environ, **aws.environment, "PYTHONPATH": str(paths.project())}
-    return subprocess.Popen([sys.executable, "-c", KILLED, step], env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.killed_up", step], env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def test_another_exception_after_the_launch_ends_the_machine(home, aws: FalseAws, monkeypatch: pytest.MonkeyPatch) -> None:
