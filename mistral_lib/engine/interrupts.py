@@ -1,4 +1,4 @@
-"""Ctrl-C noted and raised at a safe place: inside a library's callback Python would only report it and go on."""
+"""Ctrl-C noted and raised at a safe place: inside a library's callback Python would only report it."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""All sources read once, in parts of at most PART rows: each part's records and numbers are on disk before its stretch goes on.
+"""All sources read once, in parts of at most PART rows: each part's records and numbers are on disk before the next one is read.
 
 A worker reads a stretch of the corpus and writes its parts; the parts are taken together in the order of the corpus. After a kill, or
 with another engine, finished parts are reused: a stretch is read again up to its last finished row, but no row is inspected again.
