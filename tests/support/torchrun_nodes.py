@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from mistral_lib.run import Run
 from mistral_lib.training import training_log
 
@@ -51,7 +53,7 @@ class Node:
     def workers(self) -> list[int]:
         """The process ids of its workers that have not ended."""
         place = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [pid for pid in map(int, place.read_text().split()) if (line := command_of(pid)) and b"resource_tracker" not in line]
+        return [pid for pid in map(int, place.read_text().split()) if runs(pid) and b"resource_tracker" not in command_of(pid)]
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """As if the machine were lost: torchrun and its workers end at once. Each worker has a session of its own."""
@@ -59,7 +61,7 @@ class Node:
         for pid in [*workers, self.process.pid]:
             os.kill(pid, number)
         self.process.wait()
-        while any(map(command_of, workers)):
+        while any(map(runs, workers)):
             time.sleep(0.02)
 
     def wait(self, seconds: float = 300) -> int:
@@ -83,6 +85,14 @@ def until_step(run: Run, step: int, *nodes: Node, seconds: float = 300) -> None:
     while not any(event["step"] >= step for event in training_log.steps(log)):
         assert time.monotonic() < end and all(node.process.poll() is None for node in nodes), "\n".join(node.text() for node in nodes)
         time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended. One that ends has no command line any more, but still its locks, until it is a zombie."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def command_of(pid: int) -> bytes:
