@@ -15,7 +15,8 @@ from mistral_lib.curation.redaction import redact
 
 LONGEST_NAME = 40  # characters
 MOST_KEYS = 30  # of one row that are named
-MOST_NAMES = 200  # of one kind that are counted by name
+MOST_NAMES = 200  # of one kind that a report has
+MOST_COUNTED = 50_000  # of one kind that are counted, so that memory is bounded
 OTHERS = "(others)"
 NO_TEXT = re.compile(
     r"(?i)(?:^|[_ -])(?:uu|gu)?id$|(?<=[a-z])Id$|(?:^|[_ -])(?:at|date|time|timestamp|hash|sha\d*|md5|url|uri|link|source|lang|language|split)$"
@@ -34,11 +35,25 @@ def key_names(value: Any) -> list[str]:
     return [key_name(key) for key in islice(value, MOST_KEYS)] if isinstance(value, dict) else []
 
 
-def limit(counts: Counter) -> None:
-    """Counts all but the most frequent names together, in place."""
-    if len(counts) > 2 * MOST_NAMES:
-        others = sorted((name for name in counts if name != OTHERS), key=lambda name: (-counts[name], name))[MOST_NAMES:]
-        counts[OTHERS] += sum(counts.pop(name) for name in others)
+def count(counts: Counter, found: Mapping[str, int]) -> None:
+    """Add the counts of further rows. Of too many names the first ones of the corpus count by themselves: so the result is the same
+    however the rows were divided, as long as they are added in their order."""
+    if len(counts) + len(found) <= MOST_COUNTED:
+        counts.update(found)
+        return
+    for name, number in found.items():
+        counts[name if name in counts or len(counts) < MOST_COUNTED else OTHERS] += number
+
+
+def most_frequent(counts: Counter) -> Counter:
+    """The counts as a report has them: all but the most frequent names together."""
+    names = sorted((name for name in counts if name != OTHERS), key=lambda name: (-counts[name], name))
+    if len(names) <= 2 * MOST_NAMES:
+        return counts
+    others = set(names[MOST_NAMES:])
+    kept = Counter({name: number for name, number in counts.items() if name not in others})
+    kept[OTHERS] += sum(counts[name] for name in others)
+    return kept
 
 
 def widths(value: Mapping[Any, Any]) -> dict[str, int]:

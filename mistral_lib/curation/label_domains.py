@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from mistral_lib.curation import minhash
 from mistral_lib.curation.equal_keys import shared_keys
 from mistral_lib.curation.similarity import GRAM, folded_words, symbols
 from mistral_lib.curation.splits import COMMON, LONG_ANSWER
@@ -100,16 +99,14 @@ def _label_domain(domain: int, first: np.ndarray, rows: np.ndarray, all_rows: in
     return LabelDomain(domain, first[order], rows[order], all_rows)
 
 
-def of_texts(domains: Sequence[str], answers: Sequence[str | None]) -> dict[str, dict[str, Any]]:
-    """`{label domain: {labels: {label: rows}, majority_share}}`, the most frequent label first. Two equally long lists, an entry per row;
-    answers: None for a plain document."""
+def by_name(domains: Sequence[str], answers: Sequence[str | None], answer: np.ndarray, words: np.ndarray) -> dict[str, dict[str, Any]]:
+    """`{label domain: {labels: {label: rows}, majority_share}}`, the most frequent label first. An entry per row in each.
+
+    answers: the texts of short answers. answer: uint64, as `label_hashes` returns them. words: int, of the answers; -1 for a plain document.
+    """
     names = sorted(set(domains))
     number = {name: place for place, name in enumerate(names)}
-    texts = [text or "" for text in answers]
-    folded, words, _ = minhash.fold(texts)
-    answer = label_hashes(texts, folded, words)
-    prompted, every = np.array([text is not None for text in answers], bool), np.ones(len(answers), bool)
-    found = find(np.array([number[name] for name in domains], np.int32), answer, words, prompted, every)
+    found = find(np.array([number[name] for name in domains], np.int32), answer, words, words >= 0, np.ones(len(words), bool))
     return {
         names[one.domain]: {"labels": {answers[at]: rows for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True)},
                             "majority_share": round(one.majority_share, 6)} for one in found

@@ -2,7 +2,7 @@
 
 In Chinese, Japanese, Thai, Lao, Khmer and Burmese, which put no blanks between words, each letter counts as a word.
 To change the measure, change also what assumes it: `bands_and_rows` and `least_agreement` in minhash.py, which propose candidates, the
-fast way to the same words in minhash.py, and `near_copies` in preparation/corpus_index.py. Then raise FORMAT["data"] in run/folder.py.
+fast way to the same words in minhash.py, and `near_copies` in preparation/survey/corpus_index.py. Then raise FORMAT["data"] in run/folder.py.
 Source: Broder 1997, "On the resemblance and containment of documents"
 """
 

@@ -19,8 +19,8 @@ from mistral_lib.curation import checks
 from mistral_lib.display import row_view
 from mistral_lib.display.widget_base import BackgroundJob, PlainTextBox, button
 from mistral_lib.formats.rows import Row
-from mistral_lib.preparation import corpus_index
-from mistral_lib.preparation.corpus_index import CHOICES, CorpusIndex, Entry
+from mistral_lib.preparation.survey import corpus_index
+from mistral_lib.preparation.survey.corpus_index import CHOICES, CorpusIndex, Entry
 
 STEPS = (0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000)  # characters
 HALF = {"layout": {"width": "48%"}, "continuous_update": False}

@@ -1,13 +1,13 @@
 """The corpus and data stages: from source files to packed splits.
 
 explore             the corpus stage: files, row shapes, domains, lengths, repeats and problems, before anything is changed
-file_survey         what is in each file: workers find the facts of each row, here they are taken together
-corpus_index        an index of every row of the corpus: numbers to filter by, the row in its file, near copies of one record
+survey              what is in each file: found by workers in parts of the corpus, taken together; an index of every row
 prepare             the data stage: from raw rows to packed train, validation and test splits
 stage_inputs        what each stage reads, as hashes; whether its result is stale
 trial               the data stage on a sample of the rows, in memory: what other parameters would do
 row_inspection      a row becomes a record or a rejection, and a few numbers
-row_parts           all sources read once, in parts: by this process, by several, or by the workers of a cluster
+stretch_parts       all rows of the corpus worked on in parts: by this process, by several, or by the workers of a cluster
+row_parts           all rows inspected, in parts
 part_cache          finished parts of a stage on disk: a killed stage resumes after those that are complete
 dropped_duplicates  drops rows that repeat others: exact copies, near-duplicates, repeated patterns
 record_store        records and columns of numbers on disk while they are prepared, read in order or by number

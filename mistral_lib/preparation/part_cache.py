@@ -9,16 +9,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
+import mistral_lib
 from mistral_lib.corpus.shared_storage import Bucket
 from mistral_lib.run import files, paths, sealed
 from mistral_lib.run.settings import Settings
 
+# finished parts depend on the code of these packages and on the versions of these libraries
+PACKAGES = ("run", "detection", "curation", "shapes", "formats", "corpus", "tokens", "engine", "preparation")
+LIBRARIES = ("ahocorasick-rs", "charset-normalizer", "kreuzberg", "mistral-common", "numpy", "orjson", "pyarrow", "pypdfium2", "python-calamine", "rensa",
+             "tokenizers", "transformers")  # fmt: skip
 FACTS, KEY = "facts.json", "key.txt"
 
 
@@ -127,6 +133,21 @@ def write(folder: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     (folder / FACTS).write_bytes(orjson.dumps(facts))
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
+
+
+def key(settings: Settings, stage: str, inputs: dict[str, str]) -> str:
+    """A hash of everything that the finished parts of a stage depend on."""
+    code, versions = code_hashes(Path(mistral_lib.__file__).parent), {name: version(name) for name in LIBRARIES}
+    return files.digest([settings.work_depends_on(stage), inputs, code, versions])
+
+
+def code_hashes(library: Path) -> dict[str, str]:
+    """`{path in the library: sha256}` of the code that can change a part."""
+    return {
+        path.relative_to(library).as_posix(): files.sha256(path)
+        for package in PACKAGES
+        for path in sorted((library / package).rglob("*.py"))
+    }
 
 
 def of_run(settings: Settings, own: Path, key: str) -> PartCache:

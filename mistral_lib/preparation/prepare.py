@@ -13,13 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import mistral_lib
 from mistral_lib.corpus import document_keys, exclusions, sources
 from mistral_lib.corpus.exclusions import REASON as EXCLUDED
 from mistral_lib.curation import mixture, rejections, splits
@@ -42,10 +40,6 @@ from mistral_lib.run.settings import Settings
 from mistral_lib.tokens import tool_chats
 
 OPERATIVES = ORIGINS.index("operatives")
-# finished parts depend on the code of these packages and on the versions of these libraries
-PACKAGES = ("run", "detection", "curation", "shapes", "formats", "corpus", "tokens", "engine", "preparation")
-LIBRARIES = ("ahocorasick-rs", "charset-normalizer", "kreuzberg", "numpy", "orjson", "pyarrow", "pypdfium2", "python-calamine", "rensa",
-             "tokenizers", "transformers")  # fmt: skip
 EARLIER_KEPT = "Earlier results are untouched."
 MOST_ROWS = 10**9  # positions of rows and of their pairs are 32-bit numbers
 LIMITS_OF_LOSS = "max_rejected_share (or strict) decides how much may be rejected"
@@ -78,7 +72,7 @@ def prepare(run: Run) -> dict[str, Any]:
     def work_in(folder: Path) -> dict[str, Any]:
         needed = 5 * sum(file.size for file in found.files)
         with disk.full_reported(run.folder, needed, "the prepared data, about five times its sources", EARLIER_KEPT, folder, work):
-            cache = part_cache.of_run(run.settings, work, _key(run.settings, inputs))
+            cache = part_cache.of_run(run.settings, work, part_cache.key(run.settings, "data", inputs))
             earlier = Earlier.load(run.folder / "data", run.settings.seed)
             with choice.of_settings(run.settings, sum(file.size for file in found.files)) as engine:
                 report = Preparation(folder, run.settings, tokenizer, cache, earlier, engine).prepare_all(found)
@@ -91,21 +85,6 @@ def prepare(run: Run) -> dict[str, Any]:
     for sentence in (*rejections.sentences(report.get("large_rejections", ())), *data_report.uneven_splits(report, run.settings)):
         say(sentence)
     return report
-
-
-def _key(settings: Settings, inputs: dict[str, str]) -> str:
-    """A hash of everything that the finished parts of a preparation depend on."""
-    code, versions = code_hashes(Path(mistral_lib.__file__).parent), {name: version(name) for name in LIBRARIES}
-    return files.digest([settings.work_depends_on("data"), inputs, code, versions])
-
-
-def code_hashes(library: Path) -> dict[str, str]:
-    """`{path in the library: sha256}` of the code that can change a part."""
-    return {
-        path.relative_to(library).as_posix(): files.sha256(path)
-        for package in PACKAGES
-        for path in sorted((library / package).rglob("*.py"))
-    }
 
 
 class Preparation:

@@ -4,16 +4,16 @@ The numbers are all that duplicates and splits need: hashes of text, prompt, ans
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mistral_lib.corpus import document_keys, exclusions, sources
+from mistral_lib.corpus import document_keys, exclusions, sources, unmapped_rows
 from mistral_lib.corpus.records import Record, UnmappableError, record_of, tool_use
-from mistral_lib.corpus.unmapped_rows import UNKNOWN, key_name, key_names, limit
+from mistral_lib.corpus.unmapped_rows import UNKNOWN, key_name, key_names
 from mistral_lib.curation import checks, label_domains, minhash
 from mistral_lib.curation.repeated_patterns import pattern_hash
 from mistral_lib.curation.similarity import symbols
@@ -33,7 +33,7 @@ ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "label
 LONG_RECORD = 60  # words of prompt and answer, from which on a symbol more or less makes no other record; unless the answer is short
 DOCUMENT = 1  # the context of a plain document, which has no prompt
 COUNTED = ("redacted", "repairs", "flags", "excluded", "left_out", "unused_keys", "unknown_roles", "tool_use")
-BY_NAME = ("unused_keys", "unknown_roles")  # of these only the most frequent names are counted by themselves
+BY_NAME = ("unused_keys", "unknown_roles")  # a part has all names, a report the most frequent ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ class RowColumns:
         """The columns of all parts. folder: for those that are on disk."""
         columns: dict[str, GrownColumn | ColumnFile] = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
         columns |= {name: ColumnFile(folder / f"{name}.part", COLUMNS[name]) for name in ON_DISK}
-        domains, reasons, counts = _concatenated(parts, columns)
+        domains, reasons, counts = _concatenated(parts, columns, unmapped_rows.count)
+        counts.update({name: unmapped_rows.most_frequent(counts[name]) for name in BY_NAME})
         stored = {name: StoredColumn(folder / f"{name}.npy", columns.pop(name).array()) for name in ON_DISK}
         return cls(**stored, **{name: column.array() for name, column in columns.items()}, domains=domains, reasons=reasons, counts=counts)
 
@@ -98,7 +99,7 @@ class InspectedBatch:
     def concatenate(cls, batches: Sequence["InspectedBatch"]) -> "InspectedBatch":
         """Several batches as one, without their records."""
         columns = {name: GrownColumn(kind) for name, kind in COLUMNS.items()}
-        domains, reasons, counts = _concatenated(batches, columns)
+        domains, reasons, counts = _concatenated(batches, columns, Counter.update)
         searched = batches and batches[0].signed
         signed = {side: minhash.together([one.signed[side] for one in batches]) for side in SIDES} if searched else None
         return cls({name: column.array() for name, column in columns.items()}, domains, reasons, counts, signed)
@@ -123,17 +124,20 @@ class ColumnFile:
 
 
 def _concatenated(
-    parts: Iterable[InspectedBatch], columns: Mapping[str, GrownColumn | ColumnFile]
+    parts: Iterable[InspectedBatch],
+    columns: Mapping[str, GrownColumn | ColumnFile],
+    add: Callable[[Counter, Mapping[str, int]], None],
 ) -> tuple[list[str], list[str], dict[str, Counter]]:
-    """Domains, reasons and counts of all parts; their columns are appended to these."""
+    """Domains, reasons and counts of all parts; their columns are appended to these. add: adds the counts of names."""
     domains, reasons, counts = [], [], {name: Counter() for name in COUNTED}
     for part in parts:
         for name, values in _renumbered(part, domains, reasons).items():
             columns[name].append(values)
         for name, counter in part.counts.items():
-            counts[name].update(counter)
             if name in BY_NAME:
-                limit(counts[name])
+                add(counts[name], counter)
+            else:
+                counts[name].update(counter)
     return domains, reasons, counts
 
 

@@ -15,11 +15,13 @@ from typing import Any
 
 import orjson
 
-from mistral_lib.corpus.sources import Found
+from mistral_lib.corpus.sources import Found, SourceFile
 from mistral_lib.model import mistral_tokenizer
 from mistral_lib.preparation import data_report, dropped_duplicates, prepare, split_writer, tokenization
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.prepared import AssignedSplits
+from mistral_lib.preparation.record_store import PART
+from mistral_lib.preparation.survey.inventory import Inventory, repeats
 from mistral_lib.run import files
 from mistral_lib.run.settings import Settings
 from tests.benchmarks import synthetic_parts
@@ -105,6 +107,21 @@ def watched(steps: Steps) -> None:
     tokenization.parts = token_parts(steps, lambda: seen[-1])
 
 
+def survey(steps: Steps, count: int, work: Path) -> int:
+    """The corpus stage for `count` rows; how many are copies of others."""
+    found = Inventory([SourceFile(work / "rows.jsonl", "rows.jsonl", "corpus")], files.fresh_folder(work / "corpus"))
+    for start in range(0, count, PART):
+        with steps.step(WORKERS):
+            folder = files.fresh_folder(work / "part")
+            part = synthetic_parts.survey_part(start // PART, min(PART, count - start), folder)
+        with steps.step("corpus stage"):
+            found.add(*part, folder)
+    with steps.step("corpus stage"):
+        found.index.close()
+        repeated = repeats(found.key.array(), found.file.array(), list(found.facts))
+    return repeated["rows.jsonl"]["rows.jsonl"]
+
+
 def measure(count: int, parts: Path, work: Path) -> dict[str, Any]:
     """Run the driver for `count` rows. parts: a folder of finished parts, made as needed; work: an empty folder."""
     tokenizer = mistral_tokenizer.load()
@@ -119,6 +136,7 @@ def measure(count: int, parts: Path, work: Path) -> dict[str, Any]:
     cache = PartCache(work / "work", "synthetic")
     synthetic_parts.write_rows(count, parts, cache)
     steps = Steps()
+    repeated = survey(steps, count, work)
     watched(steps)
     (work / "data").mkdir()
     began = time.perf_counter()
@@ -131,6 +149,7 @@ def measure(count: int, parts: Path, work: Path) -> dict[str, Any]:
         "seconds": steps.seconds,
         "peak": steps.peak,
         "report": report,
+        "repeated": repeated,
         "digest": digest(work / "data"),
     }
 

@@ -7,11 +7,13 @@ bits of their sketch, and four neighbours share one band although their texts di
 them. All of it depends on the row's number alone. No prompts share a template, and no record is cut.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from mistral_lib.corpus.stretches import Plan, Stretch
@@ -22,7 +24,8 @@ from mistral_lib.preparation import part_cache, token_store
 from mistral_lib.preparation.part_cache import PartCache
 from mistral_lib.preparation.record_store import BATCH, PART, SCHEMA, new_file
 from mistral_lib.preparation.row_inspection import COLUMNS, COUNTED, DOCUMENT, KEPT, REJECTED
-from mistral_lib.preparation.row_parts import PLAN, name_of
+from mistral_lib.preparation.stretch_parts import PLAN, name_of
+from mistral_lib.preparation.survey import corpus_index, length_sample, row_facts
 
 BLOCK, NEAR, EXACT, REJECT = (
     100,
@@ -180,6 +183,30 @@ def write_rows(count: int, shared: Path, cache: PartCache) -> None:
     write_part(cache, count // PART, count % PART)
     with cache.new_part(PLAN) as folder:
         part_cache.write(folder, Plan([Stretch(())] * (count // PART + 1), []).facts(), {})
+
+
+def survey_part(part: int, count: int, folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The facts and arrays of a part of the corpus stage; its index and its lengths are written into the folder."""
+    rows = Rows(np.arange(part * PART, part * PART + count, dtype=np.uint64))
+    key = mix(rows.variant ^ SALT["key"])[~rows.rejected]
+    ids = iter([f"{one:016x}" for one in key.tolist()])
+    domains = ["" if rejected else DOMAINS[domain] for rejected, domain in zip(rows.rejected.tolist(), rows.domain.tolist(), strict=True)]
+    index = [
+        (
+            f"rows.jsonl:{number + 1}",
+            next(ids) if domain else "",
+            300,
+            "rows.jsonl",
+            domain,
+            "chat" if domain else "",
+            "" if domain else "no",
+        )
+        for number, domain in zip(rows.numbers.tolist(), domains, strict=True)
+    ]
+    row_facts.write_table(folder / row_facts.INDEX, pa.table([*map(list, zip(*index, strict=True))], schema=corpus_index.SCHEMA))
+    row_facts.write_table(folder / row_facts.LENGTHS, length_sample.SCHEMA.empty_table())
+    facts = row_facts.FileFacts("rows.jsonl", count, len(key), domains=Counter(domains), shapes=Counter(chat=len(key)))
+    return orjson.loads(orjson.dumps({"files": [facts]})), {"key": key}
 
 
 def token_parts(

@@ -100,6 +100,7 @@ def test_memory_and_time_of_the_driver_by_the_number_of_rows(tmp_path: Path) -> 
         draw(counts, memory, seconds, Path(folder))
     for result in results:
         report = result["report"]
+        assert result["repeated"] == result["rows"] // 50
         assert peak_of(result) < LIBRARIES + MOST * result["rows"]
         assert report["leaked_exact"] == report["leaked_near"] == report["leaked_document"] == 0
         assert 0.08 * result["rows"] < report["duplicates_near"] < 0.1 * result["rows"], "nearly all near-duplicates are found"

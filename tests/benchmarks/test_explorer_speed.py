@@ -19,8 +19,8 @@ from mistral_lib.display.corpus_explorer import CorpusExplorer
 from mistral_lib.engine.processes import ThisMachine
 from mistral_lib.model import base_model
 from mistral_lib.preparation import explore
-from mistral_lib.preparation.corpus_index import CorpusIndex, IndexWriter
-from mistral_lib.preparation.file_survey import CorpusSurvey
+from mistral_lib.preparation.part_cache import PartCache
+from mistral_lib.preparation.survey.corpus_index import CorpusIndex
 from mistral_lib.run.settings import Settings
 
 WORDS = np.array([f"word{n}" for n in range(400)])
@@ -50,12 +50,12 @@ def test_each_operation_of_the_explorer_is_timed(home: Path, capsys: pytest.Capt
     folder.mkdir(parents=True)
     generate(folder, count)
     settings = Settings(run_name="large", corpus_paths=["corpora/large"], operatives_paths=[])
-    found, tokenizer = sources.of_settings(settings), base_model.load_tokenizer(settings.base_model)
-    survey = CorpusSurvey(found, IndexWriter(home))
+    resolved, tokenizer = sources.resolve(settings), base_model.load_tokenizer(settings.base_model)
+    found, hashes = resolved.files, sources.inputs(resolved.files)
+    cache = PartCache(home / "work", "explored")
     with capsys.disabled():
         print(f"\n{count:,} records, {sum(file.size for file in found) / 2**20:.0f} MiB")
-        timed("survey of all rows, index written", lambda: [survey.add(*one) for one in explore._surveyed(found, settings, ThisMachine())])
-        survey.index.close()
+        timed("corpus stage", lambda: explore.write_inventory(home, settings, resolved, tokenizer, hashes, cache, ThisMachine()))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         index = CorpusIndex(home, found, settings)
         explorer = timed("open the explorer", lambda: CorpusExplorer(index, tokenizer))

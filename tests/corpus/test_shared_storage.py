@@ -100,7 +100,7 @@ def test_a_preparation_whose_storage_fails_resumes_from_the_parts_that_stand(
     network.drops = lambda number: False
     assert run.status("data") == "failed"
     prepare.prepare(run)
-    assert "rows were read and checked before and are reused" in capsys.readouterr().err and artefacts(run) == expected
+    assert "rows were read before and are reused" in capsys.readouterr().err and artefacts(run) == expected
 
 
 def test_the_shared_folder_of_a_run_is_where_its_parts_are(home: Path) -> None:

@@ -14,9 +14,17 @@ LONG = " ".join(f"word{n}" for n in range(LONG_ANSWER))
 TOO_LONG = " ".join(f"word{n}" for n in range(label_domains.LONGEST_LABEL + 1))
 
 
+def of_texts(domains: list[str], answers: list[str | None]) -> dict[str, dict]:
+    """The label domains of rows with these answers, None for a plain document."""
+    texts = [text or "" for text in answers]
+    folded, words, _ = minhash.fold(texts)
+    label = label_domains.label_hashes(texts, folded, words)
+    return label_domains.by_name(domains, answers, label, np.where([text is None for text in answers], -1, words))
+
+
 def found(answers: list[str]) -> dict[str, int] | None:
     """The labels of a single domain, None if it is no label domain."""
-    return label_domains.of_texts(["d"] * len(answers), answers).get("d", {}).get("labels")
+    return of_texts(["d"] * len(answers), answers).get("d", {}).get("labels")
 
 
 @pytest.mark.parametrize(
@@ -54,10 +62,10 @@ def test_domains_are_looked_at_one_by_one_and_the_most_frequent_label_comes_firs
     domains = ["b", "a", "c"] * 12
     answers = [("red" if n % 9 else "blue", f"free answer {n}", "yes" if n % 2 else "no")[n % 3] for n in range(36)]
     expected = {name: Counter(answer for domain, answer in zip(domains, answers, strict=True) if domain == name) for name in ("b", "c")}
-    both = label_domains.of_texts(domains, answers)
+    both = of_texts(domains, answers)
     assert {name: found["labels"] for name, found in both.items()} == {"b": dict(expected["b"]), "c": dict(expected["c"])}
     assert list(both["b"]["labels"]) == ["red", "blue"] and both["b"]["majority_share"] == round(expected["b"]["red"] / 12, 6)
-    assert label_domains.of_texts(domains[:12], [None, *answers[1:12]]) == {}, "a document has no answer"
+    assert of_texts(domains[:12], [None, *answers[1:12]]) == {}, "a document has no answer"
 
 
 def test_only_kept_rows_count_and_documents_are_no_labels() -> None:
@@ -89,4 +97,4 @@ def test_labels_are_those_of_a_plain_count(rows: list[tuple[int, int]]) -> None:
         total = sum(labels.values())
         if len(labels) >= 2 and total / len(labels) >= 5 and total >= 0.95 * sum(counts.values()):
             expected[name] = labels
-    assert {name: found["labels"] for name, found in label_domains.of_texts(domains, answers).items()} == expected
+    assert {name: found["labels"] for name, found in of_texts(domains, answers).items()} == expected

@@ -12,8 +12,9 @@ from mistral_lib.corpus import exclusions, sources
 from mistral_lib.curation import similarity
 from mistral_lib.display.corpus_explorer import CorpusExplorer
 from mistral_lib.model import base_model
-from mistral_lib.preparation import corpus_index, explore
-from mistral_lib.preparation.corpus_index import PAGE, CorpusIndex, near_copies
+from mistral_lib.preparation import explore
+from mistral_lib.preparation.survey import corpus_index
+from mistral_lib.preparation.survey.corpus_index import PAGE, CorpusIndex, near_copies
 from mistral_lib.run import Run, files
 from tests.support.corpora import deep_lines, rows
 

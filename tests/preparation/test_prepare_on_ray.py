@@ -12,9 +12,10 @@ import pytest
 
 from mistral_lib.corpus import sources, stretches
 from mistral_lib.engine import ray_cluster
-from mistral_lib.engine.job import WorkerLostError
-from mistral_lib.preparation import explore, part_cache, prepare, row_parts
+from mistral_lib.engine.job import Job, WorkerLostError
+from mistral_lib.preparation import explore, part_cache, prepare, row_parts, stretch_parts
 from mistral_lib.preparation.part_cache import PartCache, UnsharedFolderError
+from mistral_lib.preparation.survey import row_facts
 from mistral_lib.run import Run, files, params
 from tests.preparation import test_prepare_every_format as every_format
 from tests.support import ray_nodes
@@ -98,7 +99,8 @@ def test_a_worker_that_is_killed_at_any_moment_costs_its_part_and_not_the_run(
 
     for number in range(KILLS):
         run = on(cluster, mixed, f"killed-{number}")
-        first = run.folder / ".data.work" / f"{row_parts.name_of(random.Random(number).randrange(10), 0)}" / "complete.json"
+        stage, part = (".data.work", ".corpus.work")[number % 2], stretch_parts.name_of(random.Random(number).randrange(10), 0)
+        first = run.folder / stage / part / "complete.json"
         assert disturbed(kill, first, lambda run=run: everything(run)) == expected
     assert len(killed) == KILLS and all(killed)
 
@@ -112,7 +114,7 @@ def test_a_node_that_is_removed_costs_its_parts_and_not_the_run(mixed: Run, monk
     ray.shutdown()
     with ray_nodes.cluster(1, 1) as own:
         run = on(own, mixed, "removed")
-        first = run.folder / ".data.work" / row_parts.name_of(3, 0) / "complete.json"
+        first = run.folder / ".data.work" / stretch_parts.name_of(3, 0) / "complete.json"
         lost = own.list_all_nodes()[1]
         found = disturbed(lambda: own.remove_node(lost, allow_graceful=False), first, lambda: everything(run))
     assert found == expected
@@ -141,9 +143,34 @@ def test_what_one_engine_has_finished_the_other_one_reuses(
         patched.setattr(prepare.Preparation, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(rayed)
-    assert "rows were read and checked before and are reused" in capsys.readouterr().err and len(before) == 4
+    assert "rows were read before and are reused" in capsys.readouterr().err and len(before) == 4
     assert everything(other(mixed, run_name="resumed")) == expected
     assert "records were tokenized before and are reused" in capsys.readouterr().err
+
+
+def test_a_corpus_stage_is_resumed_with_the_other_engine(
+    cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    expected = everything(mixed)
+    monkeypatch.setattr(stretches, "SIZE", SMALL)
+    surveyed = row_facts._surveyed
+
+    def stops(*given: Any) -> Any:
+        if len(list((mixed.folder.parent / "resumed" / ".corpus.work").glob("rows-*"))) >= 4:
+            raise KeyboardInterrupt
+        return surveyed(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(row_facts, "_surveyed", stops)
+        with pytest.raises(KeyboardInterrupt):
+            explore.explore(other(mixed, run_name="resumed"))
+    with monkeypatch.context() as patched:
+        patched.setattr(explore.inventory.Inventory, "entries", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            explore.explore(on(cluster, mixed, "resumed"))
+    assert "corpus: rows read by Ray" in capsys.readouterr().err
+    assert everything(other(mixed, run_name="resumed")) == expected
+    assert "corpus: " in (said := capsys.readouterr().err) and "rows were read before and are reused" in said
 
 
 def test_a_corpus_that_a_node_does_not_see_and_a_folder_that_is_not_shared_are_named(
@@ -156,13 +183,12 @@ def test_a_corpus_that_a_node_does_not_see_and_a_folder_that_is_not_shared_are_n
     ):
         cache.seen_by_workers().check()
     gone = sources.SourceFile(tmp_path / "gone.jsonl", "gone.jsonl", "corpus")
-    work = row_parts.reader(
-        [gone], settings.model_copy(update={"engine": "ray"}), None, PartCache(tmp_path / "work", "key").seen_by_workers(), False
-    )
+    rayed, inspection = settings.model_copy(update={"engine": "ray"}), Job("mistral_lib.preparation.row_parts:inspection", (settings, None))
+    work = stretch_parts.reader([gone], rayed, inspection, PartCache(tmp_path / "work", "key").seen_by_workers(), False)
     with pytest.raises(
         sources.SourceError, match=r"gone\.jsonl.*cannot be read.*Every node of the cluster must see the corpus under this path"
     ):
-        work((0, stretches.Stretch(((0, stretches.WHOLE),))))
+        work((0, stretches.Stretch(((0, stretches.WHOLE),)), None))
 
 
 def test_parts_in_a_bucket_are_the_same_and_are_deleted_at_the_end(
@@ -190,7 +216,7 @@ def test_parts_in_a_bucket_are_the_same_and_are_deleted_at_the_end(
 
 
 def test_a_lost_worker_is_no_lost_run_but_three_with_one_part_are(cluster: Any, mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_parts, "MODULE", "tests.preparation.test_prepare_on_ray")
+    monkeypatch.setattr(stretch_parts, "MODULE", "tests.preparation.test_prepare_on_ray")
     with pytest.raises(WorkerLostError, match=r"stretch 0: 3 workers were lost with it"):
         prepare.prepare(on(cluster, mixed, "lost"))
 

@@ -128,15 +128,15 @@ def test_parts_of_other_parameters_or_altered_ones_are_not_used(parted: Run, cap
 
 def test_parts_depend_on_the_code_that_can_change_them_and_on_no_other(tmp_path: Path) -> None:
     library = Path(shutil.copytree(Path(mistral_lib.__file__).parent, tmp_path / "mistral_lib"))
-    before = prepare.code_hashes(library)
+    before = part_cache.code_hashes(library)
     for module in ("display/data_plots.py", "training/train.py", "evaluation/verdict.py"):
         with open(library / module, "a") as file:
             file.write("\nCHANGED = True\n")
-    assert prepare.code_hashes(library) == before
+    assert part_cache.code_hashes(library) == before
     for module in ("curation/splits.py", "corpus/records.py", "tokens/chat_segments.py", "preparation/tokenization.py", "run/settings.py"):
         with open(library / module, "a") as file:
             file.write("\nCHANGED = True\n")
-        changed = prepare.code_hashes(library)
+        changed = part_cache.code_hashes(library)
         assert [path for path in before if changed[path] != before[path]] == [module]
         before = changed
 
@@ -162,7 +162,7 @@ def test_a_preparation_that_a_late_parameter_stopped_resumes_when_it_is_changed(
         prepare.prepare(other(parted, **changed, strict=True))
     assert {path: path.stat().st_mtime_ns for path in sealed} == sealed  # no part was made again
     prepare.prepare(other(parted, **changed))
-    assert "rows were read and checked before and are reused" in capsys.readouterr().err
+    assert "rows were read before and are reused" in capsys.readouterr().err
     undisturbed = other(parted, run_name="undisturbed", **changed)
     prepare.prepare(undisturbed)
     assert artefacts(parted) == artefacts(undisturbed)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +25,7 @@ from mistral_lib.preparation.record_store import prompt_text
 from mistral_lib.run.settings import Settings
 
 NAME = "index.parquet"
+GROUP = 8192  # rows of the index that are written together
 PAGE = 256  # rows that are read together
 INTERVAL = 0.5  # seconds between two results of near_copies
 SCHEMA = pa.schema([("source", pa.string()), ("record_id", pa.string()), ("characters", pa.int32()),
@@ -34,25 +34,24 @@ CHOICES = ("file", "domain", "shape", "problem")
 
 
 class IndexWriter:
-    """Appends an entry per row, in the order of reading."""
+    """Appends tables of SCHEMA, in the order of reading. The file does not depend on how they are divided."""
 
     def __init__(self, folder: Path):
         self.writer = pq.ParquetWriter(folder / NAME, SCHEMA, use_dictionary=list(CHOICES))
-        self.rows: list[tuple[Any, ...]] = []
+        self.held = SCHEMA.empty_table()
 
-    def add(self, *row: Any) -> None:
-        """row: a value for each column of SCHEMA."""
-        self.rows.append(row)
-        if len(self.rows) == 8192:
-            self.flush()
+    def add(self, table: pa.Table) -> None:
+        self.held = pa.concat_tables([self.held, table])
+        while len(self.held) >= GROUP:
+            self._write(GROUP)
 
-    def flush(self) -> None:
-        if self.rows:
-            self.writer.write_table(pa.table(list(map(list, zip(*self.rows, strict=True))), schema=SCHEMA))
-            self.rows = []
+    def _write(self, rows: int) -> None:
+        self.writer.write_table(self.held.slice(0, rows).combine_chunks())
+        self.held = self.held.slice(rows)
 
     def close(self) -> None:
-        self.flush()
+        if len(self.held):
+            self._write(len(self.held))
         self.writer.close()
 
 
