@@ -17,7 +17,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from mistral_lib.formats import cut_zip, encodings, kinds
-from mistral_lib.formats.streams import Budget, DamagedError, RefusedError, is_of_the_machine, metered, seekable
+from mistral_lib.formats.streams import Budget, DamagedError, RefusedError, is_of_the_content, metered, seekable
 
 HEADER_BYTES = 2**20  # of a tar header that is read into memory: long names and attributes
 EXTENDED_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -66,8 +66,8 @@ class _Measured(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self.inner.read1(min(len(buffer), PIECE))
-        except FAULTS as error:
-            if isinstance(error, RefusedError) or is_of_the_machine(error.__context__):
+        except (*FAULTS, OSError) as error:
+            if isinstance(error, RefusedError) or not is_of_the_content(error):
                 raise
             self.is_damaged = True
             raise DamagedError(f"{self.format_name}: damaged", min(1.0, self.count / self.size) if self.size else 0.0) from None
@@ -105,7 +105,7 @@ def zip_members(stream: BinaryIO, budget: Budget, ocr: bool, first: int = 0, las
 def in_order(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The members of a zip in the order of reading, without folders."""
     infos = sorted(archive.infolist(), key=lambda i: (i.filename, i.header_offset))
-    return [info for info in infos if not (info.is_dir() and info.file_size == 0)]
+    return [info for info in infos if not (info.filename.endswith("/") and info.file_size == 0)]
 
 
 def is_read(info: zipfile.ZipInfo, ocr: bool) -> bool:
@@ -132,7 +132,9 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget,
     except NotImplementedError:
         yield Member(name, None, "archive_member_method")
         return
-    except FAULTS:  # its own header is damaged; the other members may be intact
+    except (*FAULTS, OSError) as error:  # its own header is damaged; the other members may be intact
+        if not is_of_the_content(error):
+            raise
         yield Member(name, None, "unreadable")
         return
     with inner:

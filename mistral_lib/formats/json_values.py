@@ -25,6 +25,7 @@ PREFIX = re.compile(r"data:\s*(?=[{\[])")  # of server-sent events
 COMMENT = re.compile(r"\s*(?://|#|/\*|\*)")
 PYTHON = re.compile(r"\s*[\[{]\s*'|[:\[,]\s*(?:None|True|False)\s*[,}\]]")
 ELEMENTS = re.compile(r"\}\s*,\s*\{")
+DEEPEST = 250  # levels of JSON that is not valid as it is: how deep Python itself can read depends on the process
 _LONGEST_INTEGER = 18  # digits; longer integers do not fit 64 bits and could not be written
 
 
@@ -87,12 +88,30 @@ def _reason(text: str, otherwise: str) -> str:
     return "html_instead_of_rows" if text.lstrip()[:1] == "<" else otherwise
 
 
+def _decoded(text: str, place: int) -> tuple[Any, int]:
+    """The value that begins at this place, and where it ends. Errors: ValueError; RecursionError if it is nested too deep."""
+    value, end = _lenient.raw_decode(text, place)
+    if text.count("[", place, end) + text.count("{", place, end) > DEEPEST and _levels(value) > DEEPEST:
+        raise RecursionError
+    return value, end
+
+
+def _levels(value: Any) -> int:
+    """How deep lists and objects are nested, without recursion."""
+    levels, inside = 0, [value]
+    while inside := [
+        one for outer in inside if isinstance(outer, dict | list) for one in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        levels += 1
+    return levels
+
+
 def values_in(text: str) -> tuple[list[Any], str]:
     """The JSON values one after another from the start, and the text after the last one."""
     values, place = [], BETWEEN.match(text).end()
     try:
         while place < len(text):
-            value, place = _lenient.raw_decode(text, place)
+            value, place = _decoded(text, place)
             values.append(value)
             place = BETWEEN.match(text, place).end()
     except (ValueError, RecursionError):  # no further value, or one that is nested too deep
@@ -121,7 +140,7 @@ def elements(data: bytes, problem: Row) -> Iterator[Row]:
     first = place = BETWEEN_ELEMENTS.match(text, opened.end()).end() if opened else 0
     while opened and place < len(text) and text[place] != "]":
         try:
-            value, place = _lenient.raw_decode(text, place)
+            value, place = _decoded(text, place)
             if not isinstance(value, dict | list) and not found:
                 break  # no array of rows
         except (ValueError, RecursionError):

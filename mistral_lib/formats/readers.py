@@ -223,12 +223,16 @@ def _of_members(members: Iterator[archives.Member], name: str, reading: Reading,
 def _of_each(members: Iterator[archives.Member], name: str, reading: Reading, budget: Budget, depth: int, passed: Counter) -> Iterator[Row]:
     for member in members:
         source = f"{name}!{member.name}"
-        if what := _left_out(member, reading):
-            passed[what] += 1
-        elif member.stream is None:
-            yield Row(source, None, member.problem)
-        else:
-            yield from read(member.stream, source, reading, budget, depth + 1)
+        yield from guarded(_of_member(member, source, reading, budget, depth + 1, passed), source, budget, depth + 1)
+
+
+def _of_member(member: Any, source: str, reading: Reading, budget: Budget, depth: int, passed: Counter) -> Iterator[Row]:
+    if what := _left_out(member, reading):
+        passed[what] += 1
+    elif member.stream is None:
+        yield Row(source, None, member.problem)
+    else:
+        yield from read(member.stream, source, reading, budget, depth)
 
 
 def _left_out(member: Any, reading: Reading) -> str:

@@ -57,6 +57,11 @@ def is_of_the_machine(error: BaseException | None) -> bool:
     return isinstance(error, (ImportError, MemoryError)) and not type(error).__module__.startswith("pyarrow")
 
 
+def is_of_the_content(error: Exception) -> bool:
+    """Whether an error of reading comes from the content alone: libraries take faults of the machine for damage, and raise their own."""
+    return not is_of_the_machine(error) and not is_of_the_machine(error.__context__)
+
+
 class Budget:
     """Counts what one file has expanded to so far, with all nested archives and compressions. Errors: ExhaustedError."""
 

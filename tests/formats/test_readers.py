@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import sys
 import time
 import tracemalloc
 from itertools import islice
@@ -63,6 +64,19 @@ def test_documents_are_one_record_each(read):
         "a.html": [{"text": "A page\n\nA paragraph of a page.\n\none\ntwo"}],
         "one.json": [ROWS[0]],
     }
+
+
+@pytest.mark.parametrize(("levels", "problem"), [(250, None), (251, "not_json"), (960, "not_json"), (3000, "not_json")])
+def test_how_deep_json_is_read_does_not_depend_on_the_process(read, monkeypatch, levels, problem):
+    """The comma at the end makes it no strict JSON."""
+    line = b'{"text": "a", "deep": %s1%s},\n' % (b"[" * (levels - 1), b"]" * (levels - 1))
+    before = sys.getrecursionlimit()
+    try:
+        for limit in (before, 4000):
+            sys.setrecursionlimit(limit)
+            assert [row.problem for row in read("a.jsonl", line)] == [problem]
+    finally:
+        sys.setrecursionlimit(before)
 
 
 GLUED_BY_TEXT = b"\\n".join(json.dumps(row).encode() for row in ROWS)
