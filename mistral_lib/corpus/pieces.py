@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mistral_lib.corpus import zstd_frames
@@ -20,11 +19,10 @@ from mistral_lib.formats import archives, encodings, json_rows, kinds, readers
 from mistral_lib.formats.decompression import decompressed
 from mistral_lib.formats.encodings import as_utf8
 from mistral_lib.formats.rows import Reading, Row
-from mistral_lib.formats.streams import CHUNK, Budget, peekable
+from mistral_lib.formats.streams import CHUNK, Budget, is_of_the_content, peekable
 from mistral_lib.formats.tables import group_rows, parquet
 
 Cut = Literal["", "lines", "frames", "groups", "members"]  # "": the file cannot be cut
-FAULTS = (ValueError, RuntimeError, OverflowError, EOFError, pa.ArrowException, zipfile.BadZipFile, NotImplementedError)
 CUT_CHARACTER = 3  # bytes of a character that may stand before a window
 
 
@@ -81,7 +79,9 @@ def cut_of(stream: BinaryIO, name: str, reading: Reading, budget: Budget) -> Cut
             stream = decompressed(stream, codec, budget)
             kind, _ = kinds.by_content(kind, None, stream.peek(kinds.START))
         return ("frames" if codec else "lines") if _is_plain_lines(stream, kind, reading) else ""
-    except FAULTS:
+    except Exception as error:
+        if not is_of_the_content(error):
+            raise
         return ""
 
 
@@ -115,7 +115,7 @@ def windows(stream: BinaryIO, cut: Cut, size: int, bytes_each: int) -> list[Wind
 
 
 def look(stream: BinaryIO, cut: Cut, window: Window, budget: Budget) -> Look:
-    """What is in a window. Errors: FAULTS if it is damaged, OSError."""
+    """What is in a window. Errors: those of a damaged stream, OSError."""
     stream.seek(window.begin)
     plain: BinaryIO = _Bounded(stream, window.end - window.begin)
     if cut == "frames":
@@ -170,23 +170,31 @@ def pieces_of_lines(cut: Cut, found: Sequence[tuple[Window, Look]], limit: int) 
 
 
 def _is_taken_as_it_is(found: Sequence[Look]) -> bool:
-    """Whether the reader recodes nothing: the first window that is not ASCII is UTF-8. Later damage stays where it is."""
-    pending = b""
+    """Whether the reader recodes nothing: the first window that is not ASCII is UTF-8, and so is all that the reader may read together
+    with it. Later damage stays where it is."""
+    pending, decided, left = b"", False, CHUNK
     for one in found:
         joined = pending + one.head
-        if joined or not one.is_ascii:
-            return encodings.is_utf8(joined) and one.is_utf8
+        if joined or not one.is_ascii or decided:
+            if not (encodings.is_utf8(joined) and one.is_utf8):
+                return False
+            left -= one.size if decided else 0
+            decided = True
+            if left <= 0:
+                return True
         pending = one.tail
     return True
 
 
 def pieces_of_groups(stream: BinaryIO, bytes_each: int, budget: Budget) -> list[Piece]:
-    """The pieces of a Parquet file, of whole row groups; empty if it must be read as a whole."""
+    """The pieces of a Parquet file, of whole row groups; empty if it must be read as a whole. Errors: OSError."""
     try:
         table = pq.ParquetFile(stream)
         sizes = [table.metadata.row_group(group).total_byte_size for group in range(table.num_row_groups)]
         rows = group_rows(table)
-    except FAULTS:
+    except Exception as error:
+        if not is_of_the_content(error):
+            raise
         return []
     if max(sum(sizes), sum(rows)) > most_bytes(budget):
         return []
@@ -194,11 +202,13 @@ def pieces_of_groups(stream: BinaryIO, bytes_each: int, budget: Budget) -> list[
 
 
 def pieces_of_members(stream: BinaryIO, bytes_each: int, reading: Reading, budget: Budget) -> list[Piece]:
-    """The pieces of a zip, of whole members; empty if it must be read as a whole."""
+    """The pieces of a zip, of whole members; empty if it must be read as a whole. Errors: OSError."""
     try:
         with zipfile.ZipFile(stream) as archive:
             infos = archives.in_order(archive)
-    except FAULTS:
+    except Exception as error:
+        if not is_of_the_content(error):
+            raise
         return []
     if sum(info.file_size for info in infos) > most_bytes(budget) or len(infos) > budget.limits.members:
         return []

@@ -4,7 +4,7 @@ Source files are only read, never changed. `optional:PATH` may be missing and is
 yields no row stops the run, with all such faults in one message. readers.py reads the files.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -137,20 +137,15 @@ def _readable(file: SourceFile, version: Any, ocr: bool) -> int:
 
 def _with_distinct_names(found: list[SourceFile]) -> list[SourceFile]:
     """Files of equal names get as much of their path in front as makes the names different, since sources must be unique."""
-    by_name: dict[str, list[SourceFile]] = defaultdict(list)
-    for file in found:
-        by_name[file.name].append(file)
-    names = {file.place: name for same in by_name.values() for file, name in zip(same, _distinct(same), strict=True)}
-    return [replace(file, name=names[file.place]) for file in found]
-
-
-def _distinct(same: list[SourceFile]) -> list[str]:
-    parts = [clean(file.place.replace("s3://", "s3/", 1).strip("/")).split("/") for file in same]
-    names, depth = [file.name for file in same], same[0].name.count("/") + 1
-    while len(set(names)) < len(names):
-        depth += 1
-        names = ["/".join(path[-depth:]) for path in parts]
-    return names
+    parts = [clean(file.place.replace("s3://", "s3/", 1).strip("/")).split("/") for file in found]
+    names, depths = [file.name for file in found], [file.name.count("/") + 1 for file in found]
+    while equal := {name for name, count in Counter(names).items() if count > 1}:
+        for number, name in enumerate(names):
+            if name in equal:
+                depths[number] += 1
+                own = "/".join(parts[number][-depths[number] :])
+                names[number] = own if depths[number] <= len(parts[number]) else f"{own}~{number}"
+    return [replace(file, name=name) for file, name in zip(found, names, strict=True)]
 
 
 def inputs(source_files: Iterable[SourceFile]) -> dict[str, str]:

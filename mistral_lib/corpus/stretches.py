@@ -13,7 +13,7 @@ from mistral_lib.corpus.pieces import WHOLE, Cut, Look, Piece, Window
 from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.formats import kinds
 from mistral_lib.formats.rows import Reading, Row
-from mistral_lib.formats.streams import LIMITS, Budget
+from mistral_lib.formats.streams import LIMITS, Budget, is_of_the_content
 
 SIZE = 16 * 2**20  # bytes of a stretch, as stored
 REMEDY = {"gzip": "a gzip cannot be cut", "zstd": "it is one frame, or recoded; zstd of several frames can be cut"}
@@ -71,14 +71,16 @@ def plan(files: Sequence[SourceFile], settings: Any, looks: Looks, size: int | N
 
 
 def uncut(files: Sequence[SourceFile], settings: Any) -> list[str]:
-    """A sentence for each large file that one worker must read as a whole, by its first bytes and the headers of its frames."""
-    found = []
-    for file in files:
-        if file.size > 2 * SIZE:
-            cut = "" if file.sections else _cut_of(file, settings)
-            if not cut or (cut == "frames" and len(_windows(file, cut, SIZE)) < 2):
-                found.append(_uncut(file))
-    return found
+    """A sentence for each large file that one worker must read as a whole, by its first bytes, the headers of its frames, or its list of contents."""
+    large = [file for file in files if file.size > 2 * SIZE]
+    return [_uncut(file) for file in large if file.sections or _count(file, _cut_of(file, settings), settings) < 2]
+
+
+def _count(file: SourceFile, cut: Cut, settings: Any) -> int:
+    """The pieces of a file, as far as they are known before it is looked at."""
+    if cut in ("groups", "members"):
+        return len(_of_container(file, cut, settings, SIZE))
+    return len(_windows(file, cut, SIZE)) if cut else 0
 
 
 def _uncut(file: SourceFile) -> str:
@@ -131,5 +133,7 @@ def look(wanted: LookedAt) -> Look | None:
     with sources.opened(file) as stream:
         try:
             return pieces.look(stream, cut, window, Budget(LIMITS, file.size))
-        except pieces.FAULTS:
+        except Exception as error:
+            if not is_of_the_content(error):
+                raise
             return None

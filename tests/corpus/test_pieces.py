@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mistral_lib.corpus import pieces, sources, stretches, zstd_frames
+from mistral_lib.formats.streams import CHUNK
 from mistral_lib.run.settings import Settings
 
 SETTINGS = Settings()
@@ -52,6 +53,22 @@ def table(rows: int = 500, each: int = 37) -> bytes:
     return data.getvalue()
 
 
+LATER = b'{"text": "all of it is ascii"}\n' * 9000 + '{"text": "café"}\n'.encode()
+WESTERN = b'{"text": "all of it is ascii"}\n' * 200 + '{"text": "Café au lait, très bon, naïve"}\n'.encode("cp1252") * 40
+
+
+def damaged_zip(name: str) -> bytes:
+    """A zip of which one member is damaged, the others not."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, " ".join(f"word{n * n}" for n in range(900)))
+        for letter in "bcd":
+            archive.writestr(f"{letter}.jsonl", TEXT)
+    whole = bytearray(data.getvalue())
+    whole[120:400] = b"\xff" * 280
+    return bytes(whole)
+
+
 def zipped(left_out: str = "png") -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
@@ -67,11 +84,14 @@ CUT: dict[str, Callable[[], bytes]] = {
     "no_end.jsonl": lambda: (TEXT + '{"text": "the last one"}').encode(),
     "crlf.jsonl": lambda: TEXT.replace("\n", "\r\n").encode(),
     "bom.jsonl": lambda: b"\xef\xbb\xbf" + TEXT.encode(),
-    "late_damage.jsonl": lambda: TEXT.encode() + b'{"text": "caf\xe9"}\n' + TEXT.encode(),
+    "late_damage.jsonl": lambda: TEXT.encode() * (2 + CHUNK // len(TEXT.encode())) + b'{"text": "caf\xe9"}\n' + TEXT.encode(),
     "a.jsonl.zst": lambda: frames(TEXT.encode(), 5003),
     "named_like_text.txt": lambda: TEXT.encode(),
     "a.parquet": table,
     "a.zip": zipped,
+    "nameless.zip": lambda: zipped().replace(b"part/m79.txt", b"".ljust(12, b"\0")),
+    "damaged_card.zip": lambda: damaged_zip("README.md"),
+    "damaged_text.zip": lambda: damaged_zip("a.txt"),
 }
 WHOLE: dict[str, Callable[[], bytes]] = {
     "a.jsonl.gz": lambda: gzip.compress(TEXT.encode()),
@@ -85,6 +105,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "a.csv": lambda: b"prompt,answer\n" + b"why,because it is so\n" * 900,
     "torn.zip": lambda: zipped()[:-30],
     "torn.parquet": lambda: table()[:-9],
+    "no_footer.parquet": lambda: table()[:-80] + b"\xff" * 72 + table()[-8:],
+    "western_later.jsonl": lambda: LATER + WESTERN,
+    "western_later.jsonl.zst": lambda: frames(LATER, 10**9) + frames(WESTERN, 10**9),
 }
 
 
@@ -145,6 +168,26 @@ def test_a_damaged_row_group_costs_its_own_rows_in_pieces_too(tmp_path: Path) ->
     rows = list(sources.rows_of(file, SETTINGS))
     assert [(row.problem, row.note, row.lines) for row in rows if row.problem] == [("unreadable", "rows 149-185", 37)]
     assert sum(row.lines for row in rows) == 500 and in_stretches(file, 700)[0] == everything(rows)
+
+
+@pytest.mark.parametrize("name", ["README.md", "a.txt", "a.jsonl"])
+def test_a_damaged_member_of_a_zip_costs_itself(tmp_path: Path, name: str) -> None:
+    file = found(tmp_path, "a.zip", damaged_zip(name))
+    rows = list(sources.rows_of(file, SETTINGS))
+    assert [row.problem for row in rows if row.source.startswith(f"a.zip!{name}")] == ["unreadable"]
+    good = len(list(sources.rows_of(found(tmp_path, "b.jsonl", TEXT.encode()), SETTINGS)))
+    assert len(rows) == 3 * good + 1 and in_stretches(file, 700)[0] == everything(rows)
+
+
+def test_a_member_whose_place_is_impossible_costs_itself(tmp_path: Path) -> None:
+    data = bytearray(damaged_zip("a.jsonl"))
+    entry = data.rindex(b"c.jsonl") - 46  # in the list at the end of a zip
+    data[entry + 42 : entry + 46] = b"\xff\xff\xff\xfe"  # where the member begins
+    file = found(tmp_path, "a.zip", bytes(data))
+    rows = list(sources.rows_of(file, SETTINGS))
+    assert [row.source for row in rows if row.problem == "unreadable"] == ["a.zip!a.jsonl", "a.zip!c.jsonl"] and in_stretches(file, 700)[
+        0
+    ] == everything(rows)
 
 
 def test_small_files_are_read_together_and_large_ones_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

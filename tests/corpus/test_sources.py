@@ -48,6 +48,14 @@ def test_a_file_named_twice_is_read_once(corpus):
     assert {file.origin for file in found} == {"corpus"}
 
 
+def test_a_longer_name_that_another_file_has_is_made_longer_too(corpus):
+    for place in ("x/b/a.jsonl", "y/b/a.jsonl", "z/a.jsonl"):
+        (corpus / place).parent.mkdir(parents=True)
+        (corpus / place).write_text('{"text": "one"}\n')
+    found = names(sources.of_settings(settings("x", "y/b", "z/a.jsonl")))
+    assert len(set(found)) == 3 and set(found) == {"x/b/a.jsonl", "y/b/a.jsonl", "z/a.jsonl"}
+
+
 def test_files_of_one_name_get_different_sources_in_any_order(corpus):
     forwards = sources.find(["mine", "other"], "corpus")
     backwards = sources.find(["other", "mine"], "corpus")
