@@ -9,6 +9,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +22,7 @@ from mistral_lib.engine.job import Job, Named, WorkerLostError, answer, result
 from mistral_lib.run import paths
 
 WORTH_IT = 24 * 2**20  # bytes of sources: below that, starting processes (a second or two) takes longer than it saves
-RECURSION = 4000  # the interpreter's limit: JSON of a thousand levels is read, and pickle needs two calls for each level
+POLL_SECONDS = 0.2
 MOST = 6  # workers: each needs about 160 MiB
 
 
@@ -47,10 +49,12 @@ class ThisMachine:
             work = job.work()
             yield from (result(work(item)) for _, item in items)
             return
-        sys.setrecursionlimit(max(RECURSION, sys.getrecursionlimit()))
         with ExitStack() as stack:
-            children = [stack.enter_context(_child(job)) for _ in range(self.workers)]
             threads = stack.enter_context(ThreadPoolExecutor(self.workers))
+            stack.callback(
+                threads.shutdown, wait=False, cancel_futures=True
+            )  # an interrupt or an error does not wait for what was given out
+            children = [stack.enter_context(_child(job)) for _ in range(self.workers)]
             yield from _in_order(items, children, threads)
 
     def described(self) -> str:
@@ -77,7 +81,7 @@ def _ask(free: SimpleQueue, name: str, item: Any) -> Any:
         pickle.dump(item, child.stdin, protocol=pickle.HIGHEST_PROTOCOL)
         child.stdin.flush()
         found = pickle.load(child.stdout)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, pickle.UnpicklingError) as error:  # nothing, or half an answer
         ended = f"{name}: a worker process ended with code {child.poll()}: it was killed, perhaps for lack of memory"
         raise WorkerLostError(f"{ended}; run again, finished parts are kept") from error
     finally:
@@ -104,10 +108,17 @@ def _child(job: Job) -> Iterator[subprocess.Popen]:
             child.stdin.close()
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, also in the middle of an item: a resumed stage writes the same parts."""
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(1)
+
+
 def serve() -> None:
     """The worker's side: reads the job, then items until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
-    sys.setrecursionlimit(max(RECURSION, sys.getrecursionlimit()))
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # anything printed goes to stderr
     work = pickle.load(requests).work()

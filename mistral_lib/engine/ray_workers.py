@@ -5,14 +5,13 @@ Ray's own pool (ray.util.ActorPool) keeps the order too, but raises when an acto
 
 import os
 import resource
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mistral_lib.engine import processes, ray_cluster
+from mistral_lib.engine import ray_cluster
 from mistral_lib.engine.job import Finished, Job, Named, WorkerLostError, answer, library_hash, result
 
 AHEAD = 8  # items for each worker that may be finished before the one that is wanted next
@@ -33,7 +32,6 @@ class RayWorker:
         """Build the work; "" or what is wrong with this node."""
         os.environ.update(environment)
         os.environ.setdefault("RAYON_NUM_THREADS", "1")  # of the tokenizers: one core is for one worker
-        sys.setrecursionlimit(max(processes.RECURSION, sys.getrecursionlimit()))
         self.node = ray_cluster.this_node()
         if library_hash() != self.library:
             return f"node {self.node} has another version of this library: install the same commit on every node"

@@ -65,11 +65,30 @@ def test_two_workers_write_the_files_of_one_process(prepared: Run, monkeypatch: 
         assert (with_workers.folder / "corpus" / name).read_bytes() == (prepared.folder / "corpus" / name).read_bytes()
 
 
+def slow() -> Callable[[int], int]:
+    def work(item: int) -> int:
+        if item > 1:
+            time.sleep(600)
+        return item
+
+    return work
+
+
+SLOW = Job("tests.engine.test_processes:slow")
+
+
+def test_an_interrupt_does_not_wait_for_what_was_given_out() -> None:
+    found = processes.ThisMachine(2).map(SLOW, [("", n) for n in range(9)])
+    assert next(found) == 0
+    with pytest.raises(KeyboardInterrupt):
+        found.throw(KeyboardInterrupt())
+
+
 PARENT = """
 import os, time
 from mistral_lib.engine import processes
-from tests.engine.test_processes import TENFOLD
-found = processes.ThisMachine(2).map(TENFOLD, [("", n) for n in range(8)])
+from tests.engine.test_processes import SLOW
+found = processes.ThisMachine(2).map(SLOW, [("", n) for n in range(8)])
 next(found)
 print(open(f"/proc/self/task/{os.getpid()}/children").read(), flush=True)
 time.sleep(600)
