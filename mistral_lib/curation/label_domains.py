@@ -6,6 +6,7 @@ and at least LEAST_ROWS rows, or at most LONGEST_LABEL words and more than `spli
 Answers are compared by `label_key`: case, a full stop at the end and the blanks of JSON do not matter, operators and emoji do.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,10 +108,11 @@ def by_name(domains: Sequence[str], answers: Sequence[str | None], answer: np.nd
     names = sorted(set(domains))
     number = {name: place for place, name in enumerate(names)}
     found = find(np.array([number[name] for name in domains], np.int32), answer, words, words >= 0, np.ones(len(words), bool))
-    return {
-        names[one.domain]: {"labels": {answers[at]: rows for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True)},
-                            "majority_share": round(one.majority_share, 6)} for one in found
-    }  # fmt: skip
+    labels: dict[str, Counter] = {names[one.domain]: Counter() for one in found}
+    for one in found:
+        for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True):
+            labels[names[one.domain]][answers[at]] += rows  # the begins of two labels may be equal
+    return {names[one.domain]: {"labels": dict(labels[names[one.domain]]), "majority_share": round(one.majority_share, 6)} for one in found}
 
 
 def label_of(domain: np.ndarray, answer: np.ndarray, found: Sequence[LabelDomain]) -> np.ndarray:

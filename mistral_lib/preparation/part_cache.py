@@ -84,9 +84,10 @@ class Parts:
     def claimed(self, name: str) -> dict[str, Any]:
         """The facts of one of `names`, not compared with its hashes; empty if they cannot be read."""
         try:
-            return files.read_json(self.path(name) / FACTS)
+            found = files.read_json(self.path(name) / FACTS)
         except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def facts(self, name: str) -> dict[str, Any] | None:
         """The facts of a part; None if it is not complete."""
@@ -155,7 +156,7 @@ def of_run(settings: Settings, own: Path, key: str) -> PartCache:
     shared = settings.shared_folder
     if not shared:
         return PartCache(own, key)
-    name = f"{settings.run_name}{own.name}"
+    name = f"{settings.run_name}-{files.digest(str(own.absolute()))[:8]}{own.name}"  # others may share the folder, with runs of this name
     if shared.startswith("s3://"):
         return PartCache(own, key, Bucket(f"{shared.rstrip('/')}/{name}/{key[:16]}"))
     return PartCache(paths.home() / Path(shared).expanduser() / name, key)

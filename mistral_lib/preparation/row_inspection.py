@@ -33,6 +33,7 @@ ON_DISK = ("context", "prompt", "prompt_words", "answer", "answer_words", "label
 LONG_RECORD = 60  # words of prompt and answer, from which on a symbol more or less makes no other record; unless the answer is short
 DOCUMENT = 1  # the context of a plain document, which has no prompt
 COUNTED = ("redacted", "repairs", "flags", "excluded", "left_out", "unused_keys", "unknown_roles", "tool_use")
+Numbers = dict[str, int]  # of names, in the order of their first occurrence
 BY_NAME = ("unused_keys", "unknown_roles")  # a part has all names, a report the most frequent ones
 
 
@@ -71,7 +72,9 @@ class RowColumns:
 
     def reject(self, numbers: np.ndarray, reason: str) -> None:
         self.fate[numbers] = REJECTED
-        self.reason[numbers] = _number(self.reasons, reason)
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.reason[numbers] = self.reasons.index(reason)
 
     def weights(self) -> np.ndarray:
         """For how many rows each one stands, int64: more than one for a refused file or part of it."""
@@ -129,7 +132,7 @@ def _concatenated(
     add: Callable[[Counter, Mapping[str, int]], None],
 ) -> tuple[list[str], list[str], dict[str, Counter]]:
     """Domains, reasons and counts of all parts; their columns are appended to these. add: adds the counts of names."""
-    domains, reasons, counts = [], [], {name: Counter() for name in COUNTED}
+    domains, reasons, counts = {}, {}, {name: Counter() for name in COUNTED}
     for part in parts:
         for name, values in _renumbered(part, domains, reasons).items():
             columns[name].append(values)
@@ -138,22 +141,18 @@ def _concatenated(
                 add(counts[name], counter)
             else:
                 counts[name].update(counter)
-    return domains, reasons, counts
+    return list(domains), list(reasons), counts
 
 
-def _renumbered(part: InspectedBatch, domains: list[str], reasons: list[str]) -> dict[str, np.ndarray]:
-    """The columns of a part, with its domains and reasons numbered by their places in these lists, which grow."""
+def _renumbered(part: InspectedBatch, domains: Numbers, reasons: Numbers) -> dict[str, np.ndarray]:
+    """The columns of a part, with its domains and reasons numbered by these, which grow."""
     new = {name: np.array([-1, *(_number(names, one) for one in own)], np.int32)
            for name, names, own in (("domain", domains, part.domains), ("reason", reasons, part.reasons))}  # fmt: skip
     return {**part.columns, **{name: numbers[part.columns[name] + 1] for name, numbers in new.items()}}
 
 
-def _number(names: list[str], name: str) -> int:
-    try:
-        return names.index(name)
-    except ValueError:
-        names.append(name)
-        return len(names) - 1
+def _number(names: Numbers, name: str) -> int:
+    return names.setdefault(name, len(names))
 
 
 class Inspector:
@@ -173,7 +172,7 @@ class Inspector:
         for _, row in rows:
             if row.left_out:
                 counts["left_out"].update(row.left_out)
-        domains, reasons = [], []
+        domains, reasons = {}, {}
         patterns = self.settings.most_repeated_pattern > 0
         columns = zip(*(_numbers(record, reason, domains, reasons, patterns) for record, reason in found), strict=True)
         named = dict(zip(("key", "context", "group", "skeleton", "domain", "fate", "reason"), columns, strict=True))
@@ -183,7 +182,7 @@ class Inspector:
         arrays = {name: np.array(named.get(name, [0] * len(found)), kind) for name, kind in COLUMNS.items()}
         stored = batch_of([(row.source, record) for (_, row), (record, _) in zip(rows, found, strict=True)])
         signed = self._compared([record for record, _ in found], arrays)
-        return InspectedBatch(arrays, domains, reasons, counts, signed, stored)
+        return InspectedBatch(arrays, list(domains), list(reasons), counts, signed, stored)
 
     def _compared(self, found: Sequence[Record | None], columns: dict[str, np.ndarray]) -> dict[str, minhash.Signatures] | None:
         """Fills in what records are compared by. Returns the signatures of their prompts and answers; None if no search is wanted."""
@@ -243,7 +242,7 @@ def _with_symbols(prompts: Sequence[str], answers: Sequence[str], mapped: np.nda
             columns["context"][rows[place]] ^= np.uint64(hash64(found))
 
 
-def _numbers(record: Record | None, reason: str, domains: list[str], reasons: list[str], patterns: bool) -> tuple[int, ...]:
+def _numbers(record: Record | None, reason: str, domains: Numbers, reasons: Numbers, patterns: bool) -> tuple[int, ...]:
     """key, context, group, skeleton, domain, fate, reason."""
     if record is None:
         return 0, 0, 0, 0, -1, REJECTED, _number(reasons, reason)

@@ -24,6 +24,7 @@ from mistral_lib.run.progress import bar, say
 from mistral_lib.run.settings import Settings
 
 PLAN = "plan"
+ATTEMPTS = 3  # to read back what was written
 MODULE = "mistral_lib.preparation.stretch_parts"
 
 Batch = list[tuple[SourceFile, Row]]
@@ -71,9 +72,14 @@ class Reading:
         for number in bar(numbers, "stretches", len(finished), "stretch", engine.described) if engine.workers else numbers:
             if not finished[number]:
                 next(made)
-            while (found := _loaded(cache, number)) is None:  # altered since it was finished
-                list(engine.map(job, [self._item(plan, number)]))
-            yield from found
+            for _ in range(ATTEMPTS):
+                if count := _complete(cache, number):
+                    break
+                list(engine.map(job, [self._item(plan, number)]))  # altered since it was finished
+            else:
+                raise OSError(f"{cache.folder}: what is written there is altered when it is read again: the disk may be failing")
+            for part in range(count):
+                yield name_of(number, part), *cache.part(name_of(number, part))
         if missing and engine.workers:
             say(f"{self.stage}: rows read by {engine.described()}")
 
@@ -105,23 +111,21 @@ def _finished(cache: PartCache, count: int) -> tuple[list[bool], int]:
     there, finished, rows = cache.names(), [], 0
     for number in range(count):
         ended, part = False, 0
-        while not ended and name_of(number, part) in there and (facts := cache.claimed(name_of(number, part))):
-            ended, part, rows = facts["ended"], part + 1, rows + facts["rows"]
+        while not ended and name_of(number, part) in there and (facts := cache.claimed(name_of(number, part))).keys() >= {"ended", "rows"}:
+            ended, part, rows = facts["ended"] is True, part + 1, rows + facts["rows"]
         finished.append(ended)
     return finished, rows
 
 
-def _loaded(cache: PartCache, stretch: int) -> list[tuple[str, dict[str, Any], dict[str, np.ndarray]]] | None:
-    """The parts of a stretch; None if they are not complete."""
-    found, ended = [], False
+def _complete(cache: PartCache, stretch: int) -> int:
+    """How many parts a stretch has; 0 if they are not all complete."""
+    count, ended = 0, False
     while not ended:
-        name = name_of(stretch, len(found))
-        done = cache.part(name)
-        if done is None:
-            return None
-        found.append((name, *done))
-        ended = done[0]["ended"]
-    return found
+        facts = cache.facts(name_of(stretch, count))
+        if facts is None:
+            return 0
+        count, ended = count + 1, facts["ended"]
+    return count
 
 
 # -- the work on one stretch ---------------------------------------------------------------------------------------------------

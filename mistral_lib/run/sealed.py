@@ -57,4 +57,4 @@ def is_complete(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     found = files.hashes(folder, folder)
-    return all(found.get(name) == fact for name, fact in listed.items())
+    return isinstance(listed, dict) and all(found.get(name) == fact for name, fact in listed.items())

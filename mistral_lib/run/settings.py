@@ -61,7 +61,7 @@ class Settings(BaseModel):
         "domain", "row key that names the domain; rows without it take the file's name, texts their folder's", "corpus data evaluation"
     )
     group_key: str = _field(
-        "", "row key that names the source document, all of whose records are in one split; empty: the usual keys", "data evaluation"
+        "", "row key that names the source document, all of whose records are in one split; empty: the usual keys", "corpus data evaluation"
     )
 
     columns: dict[str, str] = _field(

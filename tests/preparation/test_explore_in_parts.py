@@ -68,6 +68,32 @@ def test_a_part_that_was_altered_is_made_again(parted: Run, monkeypatch: pytest.
     assert made(parted) == expected
 
 
+@pytest.mark.parametrize("facts", [b'{"files":[],"rows":9,"endee":true}', b"[]", b'{"ended":"x","rows":1}'])
+def test_facts_that_were_altered_into_other_json_are_made_again(parted: Run, monkeypatch: pytest.MonkeyPatch, facts: bytes) -> None:
+    expected = made(other(parted, run_name="undisturbed"))
+    with monkeypatch.context() as patched:
+        patched.setattr(explore.inventory.Inventory, "entries", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            explore.explore(parted)
+    work = parted.folder / ".corpus.work"
+    (work / "rows-00000-000" / "facts.json").write_bytes(facts)
+    (work / "rows-00000-001" / "complete.json").write_bytes(b"[]")
+    assert made(parted) == expected
+
+
+def test_what_is_altered_whenever_it_is_written_is_an_error(parted: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PartCache, "facts", lambda self, name: None)
+    with pytest.raises(OSError, match=r"altered when it is read again: the disk may be failing"):
+        explore.explore(parted)
+
+
+def test_a_key_of_documents_is_a_parameter_of_the_stage(corpus: Path, settings: params.Settings) -> None:
+    files.write_json_lines(corpus / "shelved.jsonl", [{**row, "shelf": n % 9} for n, row in enumerate(rows("red", 90))])
+    run = Run.open(settings)
+    assert explore.explore(run)["totals"]["unused_keys"]["shelf"] == 90
+    assert "shelf" not in explore.explore(other(run, group_key="shelf"))["totals"]["unused_keys"]
+
+
 def test_the_sample_is_that_of_the_smallest_hashes_however_the_corpus_is_cut(
     corpus: Path, settings: params.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,16 +140,16 @@ def test_no_text_of_the_corpus_is_in_a_part_and_no_secret_in_a_label(
     corpus: Path, settings: params.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "AKIA" + "Q7ZD3RWX5TUV2MNB"
-    labeled = [
-        {"prompt": f"Where do I write about part {n} of it?", "completion": ("no idea", f"use {secret} please")[n % 2]} for n in range(60)
-    ]
+    said = ("no idea", f"use {secret} please", f"use {secret[:-1]}C please")
+    labeled = [{"prompt": f"Where do I write about part {n} of it?", "completion": said[n % 3]} for n in range(60)]
     files.write_json_lines(corpus / "labels.jsonl", labeled)
     files.write_json_lines(corpus / "long.jsonl", [{"prompt": f"What is {n}?", "completion": f"{'word ' * 200}{secret}"} for n in range(9)])
     monkeypatch.setattr(PartCache, "discard", lambda self: None)
     run = Run.open(settings)
     inventoried = explore.explore(run)
-    assert inventoried["totals"]["label_domains"]["labels"]["labels"].keys() == {"no idea", "use <AWS_KEY> please"}
-    assert (run.folder / ".corpus.work").is_dir() and files_with(run.folder, secret, "word word") == []
+    assert inventoried["totals"]["label_domains"]["labels"]["labels"] == {"use <AWS_KEY> please": 40, "no idea": 20}
+    files.write_json_lines(corpus / "one_word.jsonl", [{"prompt": f"What is {n}?", "completion": f"{'Zm9v' * 500}{n}"} for n in range(9)])
+    assert (run.folder / ".corpus.work").is_dir() and files_with(run.folder, secret, "word word", "Zm9v" * 200) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=40).map(lambda found: sorted(found, key=lambda one: one[1])))

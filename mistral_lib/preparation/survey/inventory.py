@@ -62,6 +62,7 @@ def repeats(key: np.ndarray, file: np.ndarray, names: Sequence[str]) -> dict[str
 def _entry(file: SourceFile, facts: FileFacts, repeated: dict[str, int], sha256: str) -> dict[str, Any]:
     counts: dict[str, Mapping[str, int]] = {name: getattr(facts, name, repeated) for name in COUNTS}
     counts |= {name: most_frequent(getattr(facts, name)) for name in ("unused_keys", "unknown_roles")}
+    counts["left_out"] = dict(sorted(facts.left_out.items()))
     return {"name": file.name, "origin": file.origin, "bytes": file.size, "rows": facts.rows,
             **{name: dict(found) for name, found in counts.items()},
             "unknown_shapes": list(facts.unknown_shapes.values()), "sha256": sha256}  # fmt: skip
@@ -71,7 +72,10 @@ def totals(entries: Iterable[dict[str, Any]], left_out: Counter) -> dict[str, An
     """Of all files. left_out: files that were passed over when the sources were listed."""
 
     def summed(key: str) -> dict[str, int]:
-        return dict(sum((Counter(entry[key]) for entry in entries), Counter()))
+        found: Counter = Counter()
+        for entry in entries:
+            found.update(entry[key])
+        return dict(found)
 
     return {
         "files": len(entries), "bytes": sum(e["bytes"] for e in entries), "rows": sum(e["rows"] for e in entries),

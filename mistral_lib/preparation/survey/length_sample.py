@@ -24,6 +24,7 @@ NAME = "lengths.parquet"
 SHOWN = ("source", "domain", "shape", "characters", "tokens", "mistral_tokens")  # the columns of the artefact
 SCHEMA = pa.schema([("hash", pa.float64()), *((name, pa.string()) for name in SHOWN[:3]), *((name, pa.int64()) for name in SHOWN[3:]),
                     ("label", pa.uint64()), ("words", pa.int32()), ("answer", pa.string())])  # fmt: skip
+LONGEST = 500  # characters of a label that are shown
 ALL = 1.0  # above every hash
 
 
@@ -66,16 +67,15 @@ class Counted:
             self.bound = min(self.bound, -self.smallest[0])
 
     def taken(self) -> pa.Table:
-        """What is counted of the records offered since the last call; of an answer only a short one is kept, without its secrets."""
+        """What is counted of the records offered since the last call. Of an answer that may be a label the begin is kept, without secrets."""
         offered, self.offered = self.offered, []
         records = [record for _, record in offered]
         texts = ["\n".join(record.texts) for record in records]
         answers = [record.answer if record.messages else "" for record in records]
+        short = (minhash.fold(answers)[1] <= label_domains.LONGEST_LABEL).tolist()
+        answers = [redact(answer)[0] if few else answer for answer, few in zip(answers, short, strict=True)]
         folded, words, _ = minhash.fold(answers)
-        kept = [
-            redact(answer)[0] if record.messages and few else None
-            for record, answer, few in zip(records, answers, (words <= label_domains.LONGEST_LABEL).tolist(), strict=True)
-        ]
+        kept = [answer[:LONGEST] if few else None for answer, few in zip(answers, short, strict=True)]
         words = np.where([bool(record.messages) for record in records], words, -1).astype(np.int32)
         columns = [
             [hashed for hashed, _ in offered], *([getattr(record, name) for record in records] for name in SHOWN[:3]),

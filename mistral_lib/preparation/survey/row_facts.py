@@ -1,6 +1,6 @@
 """The work on the rows of a part: what is counted of each file, an entry of the index for each row, the lengths of some records.
 
-Nothing of it is a text of the corpus, so that no secret of it is stored: names of keys, domains and labels are redacted.
+No secret of the corpus is stored: of its texts there are names of keys, domains, and answers that may be labels, all of them redacted.
 """
 
 from collections import Counter
