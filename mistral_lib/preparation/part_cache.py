@@ -156,7 +156,7 @@ def of_run(settings: Settings, own: Path, key: str) -> PartCache:
     shared = settings.shared_folder
     if not shared:
         return PartCache(own, key)
-    name = f"{settings.run_name}-{files.digest(str(own.absolute()))[:8]}{own.name}"  # others may share the folder, with runs of this name
     if shared.startswith("s3://"):
-        return PartCache(own, key, Bucket(f"{shared.rstrip('/')}/{name}/{key[:16]}"))
-    return PartCache(paths.home() / Path(shared).expanduser() / name, key)
+        return PartCache(own, key, Bucket(f"{shared.rstrip('/')}/{settings.run_name}{own.name}/{key[:16]}"))
+    place = files.digest(str(own.absolute()))[:8]  # others may share the folder, with runs of this name
+    return PartCache(paths.home() / Path(shared).expanduser() / f"{settings.run_name}-{place}{own.name}", key)

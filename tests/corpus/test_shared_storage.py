@@ -106,7 +106,12 @@ def test_a_preparation_whose_storage_fails_resumes_from_the_parts_that_stand(
 def test_the_shared_folder_of_a_run_is_where_its_parts_are(home: Path) -> None:
     own = home / "runs" / "a" / ".data.work"
     assert part_cache.of_run(Settings(run_name="a"), own, "k" * 64).folder == own
-    assert part_cache.of_run(Settings(run_name="a", shared_folder="all"), own, "k" * 64).folder == home / "all" / "a.data.work"
+    shared = [
+        part_cache.of_run(Settings(run_name="a", shared_folder="all"), place, "k" * 64).folder for place in (own, own, own / "b" / own.name)
+    ]
+    assert shared[0] == shared[1] != shared[2] and shared[0].parent == home / "all" and shared[0].name.endswith(".data.work"), (
+        "a run of this name"
+    )
     assert part_cache.of_run(Settings(run_name="a", shared_folder="s3://b/p/"), own, "k" * 64).bucket == Bucket(
         f"s3://b/p/a.data.work/{'k' * 16}"
     )
