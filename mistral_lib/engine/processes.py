@@ -51,9 +51,7 @@ class ThisMachine:
             return
         with ExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(self.workers))
-            stack.callback(
-                threads.shutdown, wait=False, cancel_futures=True
-            )  # an interrupt or an error does not wait for what was given out
+            stack.callback(threads.shutdown, wait=False, cancel_futures=True)  # nothing waits for what was given out
             children = [stack.enter_context(_child(job)) for _ in range(self.workers)]
             yield from _in_order(items, children, threads)
 

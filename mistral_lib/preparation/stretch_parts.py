@@ -72,14 +72,7 @@ class Reading:
         for number in bar(numbers, "stretches", len(finished), "stretch", engine.described) if engine.workers else numbers:
             if not finished[number]:
                 next(made)
-            for _ in range(ATTEMPTS):
-                if count := _complete(cache, number):
-                    break
-                list(engine.map(job, [self._item(plan, number)]))  # altered since it was finished
-            else:
-                raise OSError(f"{cache.folder}: what is written there is altered when it is read again: the disk may be failing")
-            for part in range(count):
-                yield name_of(number, part), *cache.part(name_of(number, part))
+            yield from _taken(cache, number, lambda number=number: list(engine.map(job, [self._item(plan, number)])))
         if missing and engine.workers:
             say(f"{self.stage}: rows read by {engine.described()}")
 
@@ -107,25 +100,32 @@ def looking() -> Callable[[stretches.LookedAt], Any]:
 
 
 def _finished(cache: PartCache, count: int) -> tuple[list[bool], int]:
-    """Of each stretch whether all its parts are there, and the rows of all parts that are. What is altered is found when it is loaded."""
+    """Of each stretch whether all its parts are there, and the rows of all parts that are. What is altered is found when it is read."""
     there, finished, rows = cache.names(), [], 0
     for number in range(count):
         ended, part = False, 0
-        while not ended and name_of(number, part) in there and (facts := cache.claimed(name_of(number, part))).keys() >= {"ended", "rows"}:
-            ended, part, rows = facts["ended"] is True, part + 1, rows + facts["rows"]
+        while not ended and name_of(number, part) in there and isinstance((facts := cache.claimed(name_of(number, part))).get("rows"), int):
+            ended, part, rows = facts.get("ended") is True, part + 1, rows + facts["rows"]
         finished.append(ended)
     return finished, rows
 
 
-def _complete(cache: PartCache, stretch: int) -> int:
-    """How many parts a stretch has; 0 if they are not all complete."""
-    count, ended = 0, False
+def _taken(cache: PartCache, stretch: int, again: Callable[[], Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, np.ndarray]]]:
+    """The parts of a stretch, one at a time in memory. again: makes those that were altered since they were finished."""
+    part, ended = 0, False
     while not ended:
-        facts = cache.facts(name_of(stretch, count))
-        if facts is None:
-            return 0
-        count, ended = count + 1, facts["ended"]
-    return count
+        facts, arrays = _part(cache, name_of(stretch, part), again)
+        yield name_of(stretch, part), facts, arrays
+        part, ended = part + 1, facts["ended"]
+
+
+def _part(cache: PartCache, name: str, again: Callable[[], Any]) -> Made:
+    """The facts and arrays of a part. Errors: OSError if it is altered whenever it is made."""
+    for _ in range(ATTEMPTS):
+        if (found := cache.part(name)) is not None:
+            return found
+        again()
+    raise OSError(f"{cache.folder}: what is written there is altered when it is read again: the disk may be failing")
 
 
 # -- the work on one stretch ---------------------------------------------------------------------------------------------------
