@@ -59,7 +59,7 @@ def serve(run: Run, form: str | None = None, engine: str = "auto", port: int | N
         try:
             server = start(run, choice, key, port)
             print(welcome(server, key_file), flush=True)
-            server.wait()
+            server.process.wait()
             raise server.ended()
         except KeyboardInterrupt:
             if server is not None:

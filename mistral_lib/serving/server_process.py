@@ -97,11 +97,6 @@ class RunningServer:
         except EndpointError:
             return False
 
-    def wait(self) -> None:
-        """Return when the process has ended. It looks again and again: a Ctrl-C just before a wait without an end would be lost."""
-        while self.is_alive():
-            time.sleep(0.1)
-
     def ended(self) -> ServerError:
         """Why the process ended, by its own words, else by its exit status and last lines."""
         status, output = self.process.wait(), self.output()
