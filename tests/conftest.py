@@ -25,6 +25,10 @@ def own_home() -> None:
 if "MISTRAL_WORKBOOK_HOME" not in os.environ:
     own_home()
 
+# A shell that starts the tests in the background has SIGINT ignored, and so would have all that they start: Ctrl-C would do nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The same examples every time, so that a test fails because of a change and not by chance; no deadline, since the machine may be busy.
 # For new examples: pytest --hypothesis-profile=search
 hypothesis_settings.register_profile("same", derandomize=True, database=None, deadline=None)
