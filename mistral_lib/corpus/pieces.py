@@ -19,7 +19,7 @@ from mistral_lib.formats import archives, encodings, json_rows, kinds, readers
 from mistral_lib.formats.decompression import decompressed
 from mistral_lib.formats.encodings import as_utf8
 from mistral_lib.formats.rows import Reading, Row
-from mistral_lib.formats.streams import CHUNK, Budget, is_of_the_content, peekable
+from mistral_lib.formats.streams import CHUNK, Budget, damage_passed_over, peekable
 from mistral_lib.formats.tables import group_rows, parquet
 
 Cut = Literal["", "lines", "frames", "groups", "members"]  # "": the file cannot be cut
@@ -74,15 +74,13 @@ def cut_of(stream: BinaryIO, name: str, reading: Reading, budget: Budget) -> Cut
         return "groups" if kind == "parquet" else "members"
     if codec not in (None, "zstd"):
         return ""
-    try:
+    with damage_passed_over():
         if codec:
             stream = decompressed(stream, codec, budget)
             kind, _ = kinds.by_content(kind, None, stream.peek(kinds.START))
-        return ("frames" if codec else "lines") if _is_plain_lines(stream, kind, reading) else ""
-    except Exception as error:
-        if not is_of_the_content(error):
-            raise
-        return ""
+        if _is_plain_lines(stream, kind, reading):
+            return "frames" if codec else "lines"
+    return ""
 
 
 def _is_plain_lines(stream: BinaryIO, kind: str, reading: Reading) -> bool:
@@ -188,31 +186,22 @@ def _is_taken_as_it_is(found: Sequence[Look]) -> bool:
 
 def pieces_of_groups(stream: BinaryIO, bytes_each: int, budget: Budget) -> list[Piece]:
     """The pieces of a Parquet file, of whole row groups; empty if it must be read as a whole. Errors: OSError."""
-    try:
+    with damage_passed_over():
         table = pq.ParquetFile(stream)
         sizes = [table.metadata.row_group(group).total_byte_size for group in range(table.num_row_groups)]
-        rows = group_rows(table)
-    except Exception as error:
-        if not is_of_the_content(error):
-            raise
-        return []
-    if max(sum(sizes), sum(rows)) > most_bytes(budget):
-        return []
-    return _between("groups", sizes, [True] * len(sizes), bytes_each)
+        if max(sum(sizes), sum(group_rows(table))) <= most_bytes(budget):
+            return _between("groups", sizes, [True] * len(sizes), bytes_each)
+    return []
 
 
 def pieces_of_members(stream: BinaryIO, bytes_each: int, reading: Reading, budget: Budget) -> list[Piece]:
     """The pieces of a zip, of whole members; empty if it must be read as a whole. Errors: OSError."""
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            infos = archives.in_order(archive)
-    except Exception as error:
-        if not is_of_the_content(error):
-            raise
-        return []
-    if sum(info.file_size for info in infos) > most_bytes(budget) or len(infos) > budget.limits.members:
-        return []
-    return _between("members", [info.compress_size for info in infos], [archives.is_read(info, reading.ocr) for info in infos], bytes_each)
+    with damage_passed_over(), zipfile.ZipFile(stream) as archive:
+        infos = archives.in_order(archive)
+        if sum(info.file_size for info in infos) <= most_bytes(budget) and len(infos) <= budget.limits.members:
+            has_rows = [archives.is_read(info, reading.ocr) for info in infos]
+            return _between("members", [info.compress_size for info in infos], has_rows, bytes_each)
+    return []
 
 
 def _between(cut: Cut, sizes: Sequence[int], has_rows: Sequence[bool], bytes_each: int) -> list[Piece]:

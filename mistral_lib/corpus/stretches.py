@@ -13,7 +13,7 @@ from mistral_lib.corpus.pieces import WHOLE, Cut, Look, Piece, Window
 from mistral_lib.corpus.sources import SourceFile
 from mistral_lib.formats import kinds
 from mistral_lib.formats.rows import Reading, Row
-from mistral_lib.formats.streams import LIMITS, Budget, is_of_the_content
+from mistral_lib.formats.streams import LIMITS, Budget, damage_passed_over
 
 SIZE = 16 * 2**20  # bytes of a stretch, as stored
 REMEDY = {"gzip": "a gzip cannot be cut", "zstd": "it is one frame, or recoded; zstd of several frames can be cut"}
@@ -130,10 +130,6 @@ def _reading(settings: Any) -> Reading:
 def look(wanted: LookedAt) -> Look | None:
     """What is in a window of a file; None if it is damaged. Errors: SourceError."""
     file, cut, window = wanted
-    with sources.opened(file) as stream:
-        try:
-            return pieces.look(stream, cut, window, Budget(LIMITS, file.size))
-        except Exception as error:
-            if not is_of_the_content(error):
-                raise
-            return None
+    with sources.opened(file) as stream, damage_passed_over():
+        return pieces.look(stream, cut, window, Budget(LIMITS, file.size))
+    return None

@@ -22,7 +22,7 @@ from mistral_lib.formats.streams import Budget, DamagedError, RefusedError, is_o
 HEADER_BYTES = 2**20  # of a tar header that is read into memory: long names and attributes
 EXTENDED_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 PIECE = 4096  # bytes of a member read at once: a fault costs what is read with it
-FAULTS = (EOFError, ValueError, RuntimeError, struct.error, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
+FAULTS = (EOFError, OSError, ValueError, RuntimeError, struct.error, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class _Measured(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = self.inner.read1(min(len(buffer), PIECE))
-        except (*FAULTS, OSError) as error:
+        except FAULTS as error:
             if isinstance(error, RefusedError) or not is_of_the_content(error):
                 raise
             self.is_damaged = True
@@ -132,7 +132,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget,
     except NotImplementedError:
         yield Member(name, None, "archive_member_method")
         return
-    except (*FAULTS, OSError) as error:  # its own header is damaged; the other members may be intact
+    except FAULTS as error:  # its own header is damaged; the other members may be intact
         if not is_of_the_content(error):
             raise
         yield Member(name, None, "unreadable")

@@ -6,6 +6,7 @@ Limits count the bytes that were read, never what a header claims. Knows nothing
 import errno
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -60,6 +61,16 @@ def is_of_the_machine(error: BaseException | None) -> bool:
 def is_of_the_content(error: Exception) -> bool:
     """Whether an error of reading comes from the content alone: libraries take faults of the machine for damage, and raise their own."""
     return not is_of_the_machine(error) and not is_of_the_machine(error.__context__)
+
+
+@contextmanager
+def damage_passed_over() -> Iterator[None]:
+    """An error of the content ends the block. Errors: those of the machine."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_the_content(error):
+            raise
 
 
 class Budget:
