@@ -68,6 +68,13 @@ class LabelDomain:
         """The accuracy of always answering the most frequent label."""
         return float(self.rows[0] / self.all_rows)
 
+    def named(self, texts: Sequence[str]) -> dict[str, Any]:
+        """`{labels: {text: rows}, majority_share}`. texts: of each label; equal ones, such as the begins of two long labels, count together."""
+        labels: Counter[str] = Counter()
+        for text, rows in zip(texts, self.rows.tolist(), strict=True):
+            labels[text] += rows
+        return {"labels": dict(labels), "majority_share": round(self.majority_share, 6)}
+
 
 def find(domain: np.ndarray, answer: np.ndarray, words: np.ndarray, prompted: np.ndarray, kept: np.ndarray) -> list[LabelDomain]:
     """The label domains, ascending.
@@ -108,11 +115,7 @@ def by_name(domains: Sequence[str], answers: Sequence[str | None], answer: np.nd
     names = sorted(set(domains))
     number = {name: place for place, name in enumerate(names)}
     found = find(np.array([number[name] for name in domains], np.int32), answer, words, words >= 0, np.ones(len(words), bool))
-    labels: dict[str, Counter] = {names[one.domain]: Counter() for one in found}
-    for one in found:
-        for at, rows in zip(one.first.tolist(), one.rows.tolist(), strict=True):
-            labels[names[one.domain]][answers[at]] += rows  # the begins of two labels may be equal
-    return {names[one.domain]: {"labels": dict(labels[names[one.domain]]), "majority_share": round(one.majority_share, 6)} for one in found}
+    return {names[one.domain]: one.named([answers[at] for at in one.first.tolist()]) for one in found}
 
 
 def label_of(domain: np.ndarray, answer: np.ndarray, found: Sequence[LabelDomain]) -> np.ndarray:

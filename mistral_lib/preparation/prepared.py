@@ -155,8 +155,7 @@ def find_labels(rows: RowColumns, mapped: np.ndarray, store: RecordStore) -> tup
     for one in found:
         order = np.argsort(one.first)
         text = dict(zip(one.first[order].tolist(), store.answers(mapped[one.first[order]]), strict=True))
-        labels = {text[first]: count for first, count in zip(one.first.tolist(), one.rows.tolist(), strict=True)}
-        named[rows.domains[one.domain]] = {"labels": labels, "majority_share": round(one.majority_share, 6)}
+        named[rows.domains[one.domain]] = one.named([text[first] for first in one.first.tolist()])
     return label_domains.label_of(domain, answer, found), dict(sorted(named.items()))
 
 
